@@ -1,0 +1,76 @@
+"""Images of private and public people, and the truth about them where it is known."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightleak.errors import UserError
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled set of square images, held as bytes."""
+
+    pixels: Tensor  # uint8, N x 3 x S x S
+    labels: Tensor  # int64, N
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4 or self.pixels.shape[1] != 3:
+            raise UserError(
+                f"expected pixels as uint8 of shape N x 3 x S x S, got {self.pixels.dtype} of shape "
+                f"{tuple(self.pixels.shape)}; convert with (images * 255).round().byte()"
+            )
+        if len(self.labels) != len(self.pixels):
+            raise UserError(f"expected one label per image, got {len(self.labels)} for {len(self.pixels)} images")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def size(self) -> int:
+        """Side length in pixels."""
+        return self.pixels.shape[-1]
+
+    def floats(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """The images at `index` as float32 in [0, 1], N x 3 x S x S."""
+        return self.pixels[index].float().div_(255)
+
+    def at(self, index: Tensor) -> "Images":
+        """The subset at `index` (integers or booleans)."""
+        return Images(self.pixels[index], self.labels[index])
+
+    def of(self, label: int) -> "Images":
+        """Only the images of one class."""
+        return self.at(self.labels == label)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Private people (classes 0 to C - 1) in four disjoint sets of images, and public people who are none of them."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Images
+    validation: Images
+    test: Images
+    judge: Images  # images of the same people that only the judge is trained on
+    public: Images  # other people; labels are public identities
+    factors: Tensor | None = None  # C x F identity factors in [-1, 1]: the truth, in a rendered world
+    public_factors: Tensor | None = None  # one row per public identity
+    notes: tuple[str, ...] = ()  # what was left out while reading, one line each
+
+    @property
+    def classes(self) -> int:
+        """Number of private people."""
+        return len(self.class_names)
+
+    @property
+    def size(self) -> int:
+        """Side length of the images in pixels."""
+        return self.train.size
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Float images in [0, 1] as uint8, rounded to the nearest of 256 levels."""
+    return images.detach().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
