@@ -1,1 +1,27 @@
+"""Attacks: frozen settings with a `run` that reads like the paper's algorithm box; one file each."""
 
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from lightleak.attacks.oracle import Access, AccessError, Oracle
+from lightleak.attacks.ppa import PPA
+from lightleak.attacks.reconstruction import Reconstruction, merge
+from lightleak.priors import Prior
+from lightleak.training.loop import Watch
+
+
+class Attack(Protocol):
+    """Settings are the fields of a frozen dataclass, defaults are the paper's; the algorithm is `run`."""
+
+    access: ClassVar[Access]
+
+    def run(
+        self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
+    ) -> Reconstruction: ...
+
+
+ATTACKS: dict[str, type[Attack]] = {"ppa": PPA}
+
+__all__ = ["ATTACKS", "PPA", "Access", "AccessError", "Attack", "Oracle", "Reconstruction", "merge"]

@@ -1,1 +1,42 @@
+"""Defences: frozen settings with a `plan` that says what they do to plain training; one file each."""
 
+from typing import ClassVar, Protocol
+
+from lightleak.defences.rolss import SSF, RoLSS, RoLSSPlus
+from lightleak.defences.two_stage import TTS
+from lightleak.errors import UserError
+from lightleak.training.loop import Plan, combine
+from lightleak.training.recipes import Recipe
+
+
+class Defence(Protocol):
+    """Settings are the fields of a frozen dataclass, defaults are the paper's; what it does is its plan."""
+
+    title: ClassVar[str]
+
+    def plan(self, recipe: Recipe) -> Plan: ...
+
+
+DEFENCES: dict[str, type[Defence]] = {
+    "rolss": RoLSS,
+    "rolss+": RoLSSPlus,
+    "ssf": SSF,
+    "tts": TTS,
+}
+
+
+def parse(text: str) -> tuple[Defence, ...]:
+    """Defences by name with their default settings, "rolss,bido"; "none" or nothing is the empty tuple."""
+    names = [name.strip().lower() for name in text.split(",") if name.strip() and name.strip().lower() != "none"]
+    unknown = [name for name in names if name not in DEFENCES]
+    if unknown:
+        raise UserError(f"there is no defence {unknown[0]!r}; choose from none, {', '.join(DEFENCES)}")
+    return tuple(DEFENCES[name]() for name in names)
+
+
+def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
+    """What several defences together do to training; UserError if two cannot go together."""
+    return combine({defence.title: defence.plan(recipe) for defence in defences})
+
+
+__all__ = ["DEFENCES", "SSF", "TTS", "Defence", "RoLSS", "RoLSSPlus", "parse", "plan"]

@@ -1,0 +1,64 @@
+"""The only way from an attack to a target: what a threat model grants, and how often it was used."""
+
+import copy
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+
+Access = Literal["gradients", "scores", "labels"]
+
+
+class AccessError(PermissionError):
+    """An attack asked for more than its threat model grants."""
+
+
+class Oracle:
+    """What an attacker may ask of a target; every image shown counts as one query.
+
+    The target is copied and prepared in this one place (eval mode, frozen, channels_last), so that an attack can neither
+    change it nor leave gradients behind.
+    """
+
+    def __init__(self, target: Classifier, access: Access = "gradients") -> None:
+        if access not in get_args(Access):
+            raise UserError(f"access is one of {', '.join(get_args(Access))}, not {access!r}")
+        self.access: Access = access
+        self.queries = 0
+        self.classes = target.classes
+        self.size = target.size
+        self._target = copy.deepcopy(target).eval().requires_grad_(False)
+        self._target.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits N x classes that gradients flow through; AccessError unless access is "gradients"."""
+        self._grant("gradients")
+        self.queries += len(images)
+        return self._target(images.contiguous(memory_format=torch.channels_last))
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Penultimate features and logits, both differentiable; AccessError unless access is "gradients"."""
+        self._grant("gradients")
+        self.queries += len(images)
+        return self._target.features_and_logits(images.contiguous(memory_format=torch.channels_last))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor:
+        """Probabilities N x classes, detached; AccessError if only labels are granted."""
+        self._grant("scores")
+        self.queries += len(images)
+        return self._target(images.contiguous(memory_format=torch.channels_last)).softmax(1)
+
+    @torch.no_grad()
+    def labels(self, images: Tensor) -> Tensor:
+        """The class of the largest logit, N."""
+        self.queries += len(images)
+        return self._target(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+
+    def _grant(self, wanted: Access) -> None:
+        order = get_args(Access)
+        if order.index(self.access) > order.index(wanted):
+            raise AccessError(f"this oracle grants {self.access} only; the attack asked for {wanted}")

@@ -1,0 +1,126 @@
+"""Steps that attacks share: identity losses, randomness that belongs to an attempt, candidates, belief, descent."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightleak.attacks.oracle import Oracle
+from lightleak.data.views import DRAWS, View
+from lightleak.priors import Prior
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Identity losses: logits N x C and classes N to one loss per image, smaller is better
+
+
+def poincare(logits: Tensor, classes: Tensor, xi: float = 1e-4) -> Tensor:
+    """Poincaré distance between the L1-normalised logits and a shrunken corner (Struppek et al., ICML 2022, Eq. 4), N.
+
+    With a = 1 - xi, s = ||u||^2: arccosh(1 + 2 (s - 2 a u_t + a^2) / ((1 - s)(1 - a^2))). Guarded where all logits are zero
+    (then u = 0) and where one logit carries everything (1 - s is kept above 1e-6), so that it is always finite.
+    """
+    logits = logits.float()
+    u = logits / logits.abs().sum(1, keepdim=True).clamp(min=1e-12)
+    at_class = u.gather(1, classes[:, None]).squeeze(1)
+    s = u.square().sum(1)
+    a = 1 - xi
+    outside = (1 - s).clamp(min=1e-6) * (2 * xi - xi * xi)
+    return torch.acosh(1 + (2 * (s - 2 * a * at_class + a * a) / outside).clamp(min=1e-7))
+
+
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Minus the logarithm of the target's belief, N."""
+    return F.cross_entropy(logits.float(), classes, reduction="none")
+
+
+def max_margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """The largest other logit minus the class's own (PLG-MI, Yuan et al., AAAI 2023, Eq. 5), N."""
+    own = logits.gather(1, classes[:, None]).squeeze(1)
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return others.max(1).values - own
+
+
+def negative_logit(logits: Tensor, classes: Tensor) -> Tensor:
+    """Minus the class's own logit (LOMMA, Nguyen et al., CVPR 2023, Eq. 3 without its regulariser), N."""
+    return -logits.gather(1, classes[:, None]).squeeze(1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "poincare": poincare,
+    "cross-entropy": cross_entropy,
+    "max-margin": max_margin,
+    "logit": negative_logit,
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Randomness: what an identity gets depends on (seed, class, attempt), never on its batch
+
+
+def seed_of(rng: torch.Generator) -> int:
+    """One number that stands for this run's randomness."""
+    return int(torch.randint(2**62, (), generator=rng, device=rng.device))
+
+
+def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers in [0, 1) for each (class, attempt), N x shape, the same in whatever batch they are asked for."""
+    rows = []
+    for label, attempt in zip(classes.tolist(), attempts.tolist(), strict=True):
+        own = torch.Generator().manual_seed(_scramble(seed, label, attempt))
+        rows.append(torch.rand(shape, generator=own))
+    return torch.stack(rows)
+
+
+def _scramble(*numbers: int) -> int:
+    """A 63-bit hash of integers (splitmix64), so that neighbouring seeds give unrelated generators."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & (2**64 - 1))) + 0x9E3779B97F4A7C15 & (2**64 - 1)
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & (2**64 - 1)
+        state ^= state >> 31
+    return state >> 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Candidates, belief, batches
+
+
+@torch.no_grad()
+def candidate_scores(oracle: Oracle, prior: Prior, latents: Tensor, batch: int) -> Tensor:
+    """The target's belief in every class for each latent, averaged over the image and its mirror, N x C."""
+    rows = []
+    for chunk in latents.split(batch):
+        images = prior.decode(chunk)
+        rows.append((oracle.scores(images) + oracle.scores(images.flip(3))) / 2)
+    return torch.cat(rows)
+
+
+def select_candidates(scores: Tensor, classes: Tensor, attempts: int) -> Tensor:
+    """For each class the indices of its `attempts` best candidates, best first, C x attempts; one top-k for all."""
+    return scores[:, classes].topk(attempts, dim=0).indices.T
+
+
+@torch.no_grad()
+def belief_over_views(
+    oracle: Oracle, images: Tensor, classes: Tensor, view: View, draws: Tensor, batch: int
+) -> Tensor:
+    """The target's belief in each image's class, averaged over its views (draws N x V x DRAWS), N."""
+    out = []
+    views = draws.shape[1]
+    for index in torch.arange(len(images)).split(max(1, batch // views)):
+        seen = view(images[index].repeat_interleave(views, 0), draws[index].flatten(0, 1).to(images))
+        scores = oracle.scores(seen).view(len(index), views, -1).mean(1)
+        out.append(scores.gather(1, classes[index, None]).squeeze(1))
+    return torch.cat(out)
+
+
+def batches(count: int, batch: int) -> Iterator[slice]:
+    """Consecutive slices of at most `batch`."""
+    for start in range(0, count, batch):
+        yield slice(start, min(start + batch, count))
+
+
+def view_draws(seed: int, classes: Tensor, attempts: Tensor, steps: int) -> Tensor:
+    """The draws of `steps` views for each (class, attempt), N x steps x DRAWS."""
+    return own_draws(seed, classes, attempts, (steps, DRAWS))

@@ -1,0 +1,95 @@
+"""Random views of images: crops, flips and colour, one draw per image, differentiable, from numbers that are passed in.
+
+Training augments with them and attacks look through them. Every view is a function of uniform numbers in [0, 1), one row
+per image, so that what an image gets depends on its own row alone and never on the batch it came in.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DRAWS = 9  # uniform numbers that one view consumes: side, ratio, left, top, flip, and four of colour
+
+
+@dataclass(frozen=True)
+class View:
+    """What a random view may do; the defaults change nothing."""
+
+    scale: tuple[float, float] = (1.0, 1.0)  # share of the area that a crop keeps
+    ratio: tuple[float, float] = (1.0, 1.0)  # width over height of the crop, drawn log-uniformly
+    flip: float = 0.0  # probability of a horizontal mirror
+    brightness: float = 0.0  # factors are drawn from [1 - x, 1 + x]
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0  # rotation of the colour circle, in turns, from [-x, x]
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Views of images (N x 3 x H x W in [0, 1]) chosen by draws (N x DRAWS in [0, 1)); same shape, in [0, 1]."""
+        seen = crop(images, *self.boxes(draws)) if self.moves else images
+        return recolour(seen, draws[:, 5:], self) if self.colours else seen
+
+    @property
+    def moves(self) -> bool:
+        """Whether any view can differ from the image in position or size."""
+        return self.scale != (1.0, 1.0) or self.ratio != (1.0, 1.0) or self.flip > 0
+
+    @property
+    def colours(self) -> bool:
+        """Whether any view can differ from the image in colour."""
+        return max(self.brightness, self.contrast, self.saturation, self.hue) > 0
+
+    def boxes(self, draws: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Left, top, width, height of the crops as shares of the image, and whether each is mirrored; N each."""
+        area = self.scale[0] + (self.scale[1] - self.scale[0]) * draws[:, 0]
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = torch.exp(low + (high - low) * draws[:, 1])
+        width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        return draws[:, 2] * (1 - width), draws[:, 3] * (1 - height), width, height, draws[:, 4] < self.flip
+
+
+def crop(images: Tensor, left: Tensor, top: Tensor, width: Tensor, height: Tensor, mirror: Tensor) -> Tensor:
+    """Each image's own box, resampled bilinearly to the size of the whole; boxes are shares of the image, N each."""
+    sign = torch.where(mirror, -1.0, 1.0)
+    zero = torch.zeros_like(left)
+    maps = torch.stack(
+        [
+            torch.stack([width * sign, zero, 2 * left + width - 1], 1),
+            torch.stack([zero, height, 2 * top + height - 1], 1),
+        ],
+        1,
+    ).to(images)
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def recolour(images: Tensor, draws: Tensor, view: View) -> Tensor:
+    """Brightness, contrast, saturation and hue of each image changed by its own draws (N x 4 in [0, 1)), in this order."""
+
+    def factor(column: int, reach: float) -> Tensor:
+        return (1 + reach * (2 * draws[:, column] - 1)).to(images).view(-1, 1, 1, 1)
+
+    grey = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    images = images * factor(0, view.brightness)
+    middle = (images * grey).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    images = middle + (images - middle) * factor(1, view.contrast)
+    if view.saturation or view.hue:
+        luma = (images * grey).sum(1, keepdim=True)
+        chroma = (images - luma) * factor(2, view.saturation)
+        images = luma + (_turn(chroma, view.hue * (2 * draws[:, 3] - 1)) if view.hue else chroma)
+    return images.clamp(0, 1)
+
+
+def _turn(chroma: Tensor, turns: Tensor) -> Tensor:
+    """Chroma rotated about the grey axis (Rodrigues' formula), N turns of the colour circle."""
+    angle = (2 * math.pi * turns).to(chroma).view(-1, 1, 1, 1)
+    across = (torch.roll(chroma, 1, 1) - torch.roll(chroma, -1, 1)) / math.sqrt(3)
+    along = chroma.mean(1, keepdim=True)
+    return chroma * angle.cos() + across * angle.sin() + along * (1 - angle.cos())
+
+
+def uniform(count: int, rng: torch.Generator) -> Tensor:
+    """Draws for `count` views, count x DRAWS in [0, 1), on the generator's device."""
+    return torch.rand(count, DRAWS, generator=rng, device=rng.device)

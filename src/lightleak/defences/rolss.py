@@ -1,0 +1,85 @@
+"""RoLSS, RoLSS+ and SSF: train without, or with weaker, skip connections in the last stage.
+
+Koh et al., "On the Vulnerability of Skip Connections to Model Inversion Attacks" (ECCV 2024), Sec. 5.
+
+    RoLSS   y = F(x)              in the last stage that has skips, from the first epoch on
+    RoLSS+  the same, and also in the last blocks of the stage before (its first `keep` share stays whole)
+    SSF     y = F(x) + k x        in the last stage; of a concatenation, the first round(k C) channels of each older map
+
+Deviations from the published code: the projection on a removed skip goes as well (there it still runs, without any effect);
+"last stage" is the last one that has skips, so the defence never silently changes nothing; no share of stage 3 is cut unless
+asked for (there it always is).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+from lightleak.surgery import find_skips, remove_skips, scale_skips
+from lightleak.training.loop import Plan
+from lightleak.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class RoLSS:
+    """Removal of Last Stage Skip connections (paper Sec. 5.1)."""
+
+    where: str | int = "last"  # as for remove_skips: "last", "all", a stage, a glob of skip names
+    title: ClassVar[str] = "RoLSS"
+
+    def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
+        return Plan(changes=((0, self.apply),))
+
+    def apply(self, classifier: Classifier) -> Classifier:
+        """The classifier without those skips; UserError if there are none."""
+        return classifier.with_net(remove_skips(classifier.net, self.where, example=classifier.example))
+
+
+@dataclass(frozen=True)
+class RoLSSPlus:
+    """RoLSS, and the skips of the last part of the stage before (paper, supplement Tab. 9)."""
+
+    keep: float = 0.9  # share of the blocks before it whose skips stay, rounded down
+    title: ClassVar[str] = "RoLSS+"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep < 1:
+            raise UserError(f"RoLSS+ keeps a share of the skips in [0, 1), not {self.keep}")
+
+    def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
+        return Plan(changes=((0, self.apply),))
+
+    def apply(self, classifier: Classifier) -> Classifier:
+        """The classifier without the skips of its last stage and of the tail of the one before."""
+        skips = find_skips(classifier.net, classifier.example)
+        stages = sorted({skip.stage for skip in skips})
+        if len(stages) < 2:
+            raise UserError(f"RoLSS+ needs skips in two stages, this network has them in {len(stages)}; use RoLSS")
+        before = [skip for skip in skips if skip.stage == stages[-2]]
+        chosen = before[int(self.keep * len(before)) :] + [skip for skip in skips if skip.stage == stages[-1]]
+        return classifier.with_net(remove_skips(classifier.net, chosen, example=classifier.example))
+
+
+@dataclass(frozen=True)
+class SSF:
+    """Skip-connection Scaling Factor (paper Sec. 5.2, Eq. 3 and 8)."""
+
+    factor: float | None = None  # k; None: 0.2 for additive skips, 0.01 for concatenative ones, as in the paper's tables
+    where: str | int = "last"
+    title: ClassVar[str] = "SSF"
+
+    def __post_init__(self) -> None:
+        if self.factor is not None and not 0 <= self.factor < 1:
+            raise UserError(f"SSF scales skips by a factor in [0, 1), not {self.factor}; 1 would change nothing")
+
+    def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
+        return Plan(changes=((0, self.apply),))
+
+    def apply(self, classifier: Classifier) -> Classifier:
+        """The classifier with those skips scaled."""
+        factor = self.factor
+        if factor is None:
+            skips = find_skips(classifier.net, classifier.example)
+            factor = 0.01 if skips and all(skip.kind == "cat" for skip in skips) else 0.2
+        return classifier.with_net(scale_skips(classifier.net, factor, self.where, example=classifier.example))

@@ -1,0 +1,118 @@
+"""Any classifier by name: "timm:resnet101", "torchvision:densenet121", "face:ir152"."""
+
+import difflib
+from collections.abc import Callable
+
+import timm
+from torch import nn
+
+from lightleak.compat import torchvision
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+
+# Constructor arguments that some torchvision models need to give plain logits and a deterministic, quick start.
+TORCHVISION_OPTIONS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+def build(architecture: str, classes: int, size: int | None = None, *, pretrained: bool = False) -> Classifier:
+    """A freshly initialised Classifier by name, for `classes` classes and images of `size` pixels (default: its own).
+
+    `pretrained=True` downloads the library's weights and so needs a network. Raises UserError for an unknown name, or for a
+    size that the architecture cannot take.
+    """
+    if classes < 1:
+        raise UserError(f"expected at least one class, got {classes}")
+    library, _, name = architecture.partition(":")
+    if not name or library not in BUILDERS:
+        expected = ", ".join(f"{prefix}:NAME" for prefix in BUILDERS)
+        raise UserError(f"expected an architecture as {expected}, got {architecture!r}; for example timm:resnet18")
+    net, size = BUILDERS[library](name, classes, size, pretrained)
+    return Classifier(net, size=size, classes=classes, architecture=architecture)
+
+
+def names(library: str = "timm") -> list[str]:
+    """All classifier names of a library, without its prefix."""
+    if library == "face":
+        from lightleak.models.face import FACE_MODELS
+
+        return sorted(FACE_MODELS)
+    if library == "timm":
+        return timm.list_models()
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _known(library: str, name: str) -> None:
+    known = names(library)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"'lightleak skips --list {library}' lists them"
+        raise UserError(f"{library} has no model {name!r}; {hint}")
+
+
+def _timm(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[nn.Module, int]:
+    _known("timm", name)
+    config = timm.get_pretrained_cfg(name)
+    native = config.input_size[-1] if config else 224
+    # Only models with a position table or windows take an image size; the others take any.
+    options = {"img_size": size} if size and size != native else {}
+    try:
+        try:
+            net = timm.create_model(name, pretrained=pretrained, num_classes=classes, **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            net = timm.create_model(name, pretrained=pretrained, num_classes=classes)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"timm:{name} cannot be built for {size or native} x {size or native}: {error}") from error
+    return net, size or native
+
+
+def _torchvision(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[nn.Module, int]:
+    _known("torchvision", name)
+    make = torchvision.models.get_model_builder(name)
+    options: dict = dict(TORCHVISION_OPTIONS.get(name, {}))
+    native = 299 if name == "inception_v3" else 224
+    if size and "vit" in name and "maxvit" not in name:
+        options["image_size"] = size
+    if name == "maxvit_t" and size:
+        options["input_size"] = (size, size)
+    try:
+        if not pretrained:
+            return make(weights=None, num_classes=classes, **options), size or native
+        net = make(weights="DEFAULT", **options)
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"torchvision:{name} cannot be built for {size} x {size}: {error}") from error
+    _replace_head(net, classes)
+    return net, size or native
+
+
+def _replace_head(net: nn.Module, classes: int) -> None:
+    """Exchange the last linear (or 1 x 1 convolution) layer for one with as many outputs as there are classes."""
+    path, layer = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    if isinstance(layer, nn.Linear):
+        new: nn.Module = nn.Linear(layer.in_features, classes)
+    else:
+        new = nn.Conv2d(layer.in_channels, classes, 1)
+    parent, _, name = path.rpartition(".")
+    setattr(net.get_submodule(parent), name, new)
+
+
+def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[nn.Module, int]:
+    from lightleak.models.face import FACE_MODELS
+
+    _known("face", name)
+    if pretrained:
+        raise UserError(f"face:{name} has no downloadable weights; convert a published checkpoint with 'lightleak convert'")
+    net = FACE_MODELS[name](classes)
+    native = int(getattr(net, "input_size", (3, 64, 64))[-1])
+    if size not in (None, native):
+        raise UserError(f"face:{name} takes images of {native} x {native}, not {size} x {size}")
+    return net, native
+
+
+Builder = Callable[[str, int, int | None, bool], tuple[nn.Module, int]]
+BUILDERS: dict[str, Builder] = {"timm": _timm, "torchvision": _torchvision, "face": _face}
+

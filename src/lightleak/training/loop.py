@@ -1,0 +1,256 @@
+"""One model, one device: train, keep the best on validation images, resume after anything."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightleak.data.population import Images
+from lightleak.data.views import uniform
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+from lightleak.training.recipes import Recipe
+
+
+class Watch(Protocol):
+    """Called as long work goes on; the numbers are what a person would want to see."""
+
+    def __call__(self, step: int, total: int, **numbers: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss may look at in one training step."""
+
+    classifier: Classifier
+    images: Tensor  # augmented, in [0, 1]
+    labels: Tensor
+    progress: float  # epochs done over epochs in all, in [0, 1)
+
+
+Loss = Callable[[Batch], Tensor]
+Change = Callable[[Classifier], Classifier]
+
+
+def cross_entropy(batch: Batch) -> Tensor:
+    """The plain objective."""
+    return F.cross_entropy(batch.classifier(batch.images), batch.labels)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a defence does to plain training; several plans compose with `combine`."""
+
+    changes: tuple[tuple[int, Change], ...] = ()  # (epoch, change): before that epoch the network becomes change(network)
+    loss: Loss | None = None  # in place of cross-entropy; at most one defence may set it
+
+
+def combine(plans: dict[str, Plan]) -> Plan:
+    """One plan of several, by defence name: changes in order of epoch, then of mention; UserError if two replace the loss."""
+    losses = {name: plan.loss for name, plan in plans.items() if plan.loss is not None}
+    if len(losses) > 1:
+        raise UserError(f"{' and '.join(losses)} each replace the training loss and cannot be combined; choose one")
+    changes = sorted((change for plan in plans.values() for change in plan.changes), key=lambda change: change[0])
+    return Plan(tuple(changes), next(iter(losses.values()), None))
+
+
+def train(
+    classifier: Classifier,
+    images: Images,
+    validation: Images,
+    recipe: Recipe,
+    plan: Plan = Plan(),  # noqa: B008
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    watch: Watch | None = None,
+) -> Classifier:
+    """Train a copy of `classifier` and return its best epoch on `validation`, in eval mode, with the record of the run.
+
+    The test images have no part in it: choosing the best epoch on them, as published code does, flatters natural accuracy.
+    With a `folder`, the state is stored there after each epoch, and a later call with the same arguments continues to the
+    same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
+    """
+    device = classifier._mean.device
+    autocast = precision(recipe, device)
+    began = time.monotonic()
+    todo = list(plan.changes)
+    classifier = _rebuilt(classifier, todo, 0)
+    optimiser = _optimiser(classifier, recipe)
+    state = _State()
+    if folder is not None and (folder / "epoch.json").is_file():
+        epoch = json.loads((folder / "epoch.json").read_text())["epoch"]
+        classifier = _rebuilt(classifier, todo, epoch - 1)  # a change due now comes with the carrying over below
+        optimiser = _optimiser(classifier, recipe)
+        state.restore(folder, classifier, optimiser)
+    steps = max(1, len(images) // recipe.batch)
+    for epoch in range(state.epoch, recipe.epochs):
+        if todo and todo[0][0] <= epoch:
+            before, old = optimiser, dict(classifier.net.named_parameters())
+            classifier = _rebuilt(classifier, todo, epoch)
+            optimiser = _optimiser(classifier, recipe)
+            _carry(before, old, optimiser, classifier.net)
+            state.best = {}  # an earlier network is another network; the best is chosen among the final ones
+            state.best_score = (-1.0, 0.0)
+        torch.manual_seed(_mix(seed, epoch))  # dropout and the like know no other source
+        rng = torch.Generator().manual_seed(_mix(seed, epoch))
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate_at(epoch)
+        classifier.train()
+        order = torch.randperm(len(images), generator=rng)
+        total = 0.0
+        for step in range(steps):
+            index = order[step * recipe.batch : (step + 1) * recipe.batch]
+            pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            batch = Batch(classifier, pixels, images.labels[index].to(device), epoch / recipe.epochs)
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                loss = (plan.loss or cross_entropy)(batch)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach())
+        right, loss_there = accuracy_and_loss(classifier, validation)
+        state.history.append({"loss": total / steps, "validation": right, "validation_loss": loss_there})
+        state.epoch = epoch + 1
+        if (right, -loss_there) > state.best_score:
+            state.best_score = (right, -loss_there)
+            state.best = {name: value.detach().clone() for name, value in classifier.net.state_dict().items()}
+            state.best_epoch = epoch
+        if watch:
+            watch(epoch + 1, recipe.epochs, loss=total / steps, validation=right)
+        if folder is not None:
+            state.seconds += time.monotonic() - began
+            began = time.monotonic()
+            state.store(folder, classifier, optimiser)
+    if not state.best:
+        raise UserError("training diverged: the validation loss was never a number; lower the rate")
+    classifier.net.load_state_dict(state.best)
+    classifier.record = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "best_epoch": state.best_epoch + 1,
+        "validation_accuracy": state.best_score[0],
+        "history": state.history,
+        "images": len(images),
+        "seconds": round(state.seconds + time.monotonic() - began, 2),
+        "precision": "bfloat16" if autocast else "float32",
+    }
+    return classifier.eval()
+
+
+def precision(recipe: Recipe, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: as the recipe says, or where the device has instructions for it."""
+    if recipe.precision != "auto":
+        return recipe.precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+@torch.no_grad()
+def predict(classifier: nn.Module, images: Images, batch: int = 256) -> Tensor:
+    """Logits of all images in eval mode, N x classes; the mode the network was in is restored."""
+    mode = classifier.training
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    logits = [classifier(images.floats(slice(i, i + batch)).to(device)).float().cpu() for i in range(0, len(images), batch)]
+    classifier.train(mode)
+    return torch.cat(logits)
+
+
+def accuracy_and_loss(classifier: nn.Module, images: Images) -> tuple[float, float]:
+    """Share of images whose largest logit is their class, and the mean cross-entropy."""
+    logits = predict(classifier, images)
+    return float((logits.argmax(1) == images.labels).double().mean()), float(F.cross_entropy(logits, images.labels))
+
+
+def _rebuilt(classifier: Classifier, todo: list[tuple[int, Change]], epoch: int) -> Classifier:
+    """The network after every change that is due; done ones leave the list."""
+    while todo and todo[0][0] <= epoch:
+        classifier = todo.pop(0)[1](classifier)
+    return classifier.with_net(classifier.net.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+
+
+def _optimiser(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [p for p in classifier.net.parameters() if p.requires_grad]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(parameters, recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(parameters, recipe.rate, weight_decay=recipe.weight_decay)
+
+
+def _carry(before: torch.optim.Optimizer, old: dict, after: torch.optim.Optimizer, net: nn.Module) -> None:
+    """Let parameters that kept name and shape keep their optimiser state, so that one optimiser runs through a change."""
+    for name, parameter in net.named_parameters():
+        if name in old and old[name] in before.state and old[name].shape == parameter.shape:
+            after.state[parameter] = before.state[old[name]]
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch * 7919 + 12_345) % 2**63
+
+
+class _State:
+    """What must survive a stop: weights, optimiser, best weights, history."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_score = (-1.0, 0.0)
+        self.best_epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+
+    def store(self, folder: Path, classifier: Classifier, optimiser: torch.optim.Optimizer) -> None:
+        tensors = {f"net.{name}": value for name, value in classifier.net.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for index, values in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        summary: dict[str, Any] = {
+            "epoch": self.epoch,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "seconds": self.seconds,
+            "weights": f"epoch-{self.epoch}.safetensors",
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        # The weights of this epoch lie whole on the disk before the one file that names them is exchanged.
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / summary["weights"])
+        part = folder / "epoch.json.part"
+        part.write_text(json.dumps(summary))
+        os.replace(part, folder / "epoch.json")
+        for stale in folder.glob("epoch-*.safetensors"):
+            if stale.name != summary["weights"]:
+                stale.unlink()
+
+    def restore(self, folder: Path, classifier: Classifier, optimiser: torch.optim.Optimizer) -> None:
+        summary = json.loads((folder / "epoch.json").read_text())
+        try:
+            tensors = load_file(folder / summary["weights"])
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"the stored training state in {folder} is damaged ({error}); delete that folder") from error
+        self.epoch, self.best_epoch = summary["epoch"], summary["best_epoch"]
+        self.best_score = tuple(summary["best_score"])
+        self.history, self.seconds = summary["history"], summary["seconds"]
+        part = {kind: {} for kind in ("net", "best", "optimiser")}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            part[kind][rest] = value
+        classifier.net.load_state_dict(part["net"])
+        self.best = part["best"]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in part["optimiser"].items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

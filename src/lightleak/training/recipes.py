@@ -1,0 +1,56 @@
+"""How classifiers are trained: recipes as frozen dataclasses, the papers' ones by name."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lightleak.data.views import View
+from lightleak.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about training that is neither data, network, defence nor seed."""
+
+    epochs: int = 100
+    batch: int = 128
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    rate: float = 1e-3
+    momentum: float = 0.9  # sgd only
+    weight_decay: float = 0.0
+    milestones: tuple[float, ...] = (0.75, 0.9)  # shares of the epochs after which the rate falls
+    gamma: float = 0.1  # what the rate is multiplied by there
+    view: View = field(
+        default_factory=lambda: View(
+            scale=(0.85, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.1, hue=0.1
+        )
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the device computes it faster
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.epochs < 1:
+            problems.append(f"epochs must be at least 1, not {self.epochs}")
+        if self.batch < 2:
+            problems.append(f"batch must be at least 2 (batch norm needs two images), not {self.batch}")
+        if not self.rate > 0:
+            problems.append(f"rate must be above 0, not {self.rate}")
+        if any(not 0 < share < 1 for share in self.milestones):
+            problems.append(f"milestones are shares of the epochs between 0 and 1, not {self.milestones}")
+        if problems:
+            raise UserError("; ".join(problems))
+
+    def rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch (0-based)."""
+        return self.rate * self.gamma ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
+
+
+RECIPES = {
+    # Koh et al. (ECCV 2024), Tab. 12: 100 epochs of Adam, batches of 128, crops, colour jitter, mirrors.
+    "rolss": Recipe(),
+    # The same for networks trained from scratch on the 64-pixel crops (IR-152): SGD, no schedule, mirrors only.
+    "ir152": Recipe(batch=64, optimiser="sgd", rate=0.01, milestones=(), view=View(flip=0.5)),
+    # For small images on a CPU; sized so that a small ResNet reaches its plateau on a few dozen people.
+    "small": Recipe(
+        epochs=14, batch=32, milestones=(0.7, 0.9), view=View(scale=(0.85, 1.0), brightness=0.2, contrast=0.2)
+    ),
+}
