@@ -1,0 +1,74 @@
+"""Does a judge recognise the person? Attack accuracy and distances, from logits and features."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightleak.errors import UserError
+
+
+def true_rank(scores: Tensor, classes: Tensor) -> Tensor:
+    """How many other classes score at least as high as the true one, per row of `scores` (N x C): 0 is a
+    clear winner.
+
+    A tie counts against the true class, so a judge that says the same of everybody recognises nobody; a row
+    that is not finite ranks last.
+    """
+    if scores.dim() != 2 or classes.shape != scores.shape[:1]:
+        raise UserError(
+            f"expected scores N x C and N classes, got {tuple(scores.shape)} and {tuple(classes.shape)}"
+        )
+    if len(classes) and (int(classes.min()) < 0 or int(classes.max()) >= scores.shape[1]):
+        raise UserError(f"expected classes from 0 to {scores.shape[1] - 1}, got up to {int(classes.max())}")
+    own = scores.gather(1, classes[:, None])
+    rank = (scores >= own).sum(1) - 1
+    return torch.where(scores.isfinite().all(1), rank, scores.shape[1])
+
+
+def hits(logits: Tensor, classes: Tensor, k: int = 1) -> Tensor:
+    """Whether the true class is among the k best, one boolean per image; its mean is the attack accuracy @k.
+
+    With k >= C everything would be a hit: that is an error, not a perfect score.
+    """
+    if not 1 <= k < logits.shape[1]:
+        raise UserError(f"accuracy @{k} says nothing among {logits.shape[1]} classes; k must be smaller")
+    return true_rank(logits, classes) < k
+
+
+def per_class(values: Tensor, classes: Tensor, which: Tensor) -> Tensor:
+    """The mean of `values` (N) over each class in `which`, in that order; NaN where it has no image."""
+    member = classes[None, :] == which[:, None]
+    total = torch.where(member, values.double()[None, :], 0.0).sum(1)
+    return total / member.sum(1)
+
+
+def nearest(
+    features: Tensor, classes: Tensor, private: Tensor, labels: Tensor, squared: bool = True
+) -> Tensor:
+    """The shortest distance from each row of `features` to a private image of its own class, one number per
+    row.
+
+    Squared L2 by default: that is delta_eval of PPA (features of the judge), delta_face (an embedding of
+    faces) and the "KNN Dist" of the 64-pixel attacks. NaN where the class has no private image.
+    """
+    if features.dim() != 2 or private.dim() != 2 or features.shape[1] != private.shape[1]:
+        raise UserError(
+            f"expected features N x D and M x D, got {tuple(features.shape)} and {tuple(private.shape)}"
+        )
+    distance = torch.full((len(features),), torch.nan, dtype=torch.float64)
+    for label in classes.unique():
+        mine, own = classes == label, labels == label
+        if own.any():
+            # Differences, not the Gram matrix: its cancellation would swallow small distances.
+            table = torch.cdist(
+                features[mine].double(), private[own].double(), compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            distance[mine] = table.amin(1)
+    return distance.square() if squared else distance
+
+
+def in_batches(function: Callable[[Tensor], Tensor], images: Tensor, batch: int = 64) -> Tensor:
+    """`function` over `images` (N x 3 x S x S) in pieces, without gradients; rows come back on the CPU."""
+    with torch.no_grad():
+        return torch.cat([function(piece).float().cpu() for piece in images.split(batch)])
