@@ -1,0 +1,396 @@
+"""Run tasks in the order their needs allow, here or on any executor; what is done stays done."""
+
+import heapq
+import json
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from lightleak.errors import UserError
+from lightleak.study.pool import STUDY_MODULE, Inline, Pool, WorkerDied, load_module
+from lightleak.study.task import Store, Task, Watch
+
+REMEMBERED = 20  # earlier results of a class that an estimate looks at
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    todo: tuple[Task, ...]  # needs come first
+    done: tuple[Task, ...]  # found finished
+    seconds: Mapping[str, float | None]  # expected, by key; None where nothing is known
+
+    def total(self, workers: int = 1) -> float | None:
+        """Expected seconds on so many workers, None if nothing is known about any task."""
+        known = [seconds for seconds in self.seconds.values() if seconds is not None]
+        if self.todo and not known:
+            return None
+        ahead = _seconds_ahead(self.todo, self.seconds)
+        return max(
+            [sum(self.seconds[task.key] or 0 for task in self.todo) / max(workers, 1), *ahead.values()]
+        )
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a run tells its listener."""
+
+    kind: Literal["reused", "started", "progress", "finished", "failed", "blocked"]
+    task: Task
+    done: int  # tasks of this run that are finished, reused ones included
+    total: int  # tasks of this run
+    left: float | None = None  # expected seconds until the run ends
+    step: int = 0
+    steps: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)  # what the task reports of itself
+    seconds: float | None = None  # a finished task's
+    error: str = ""  # one line, of a failed task
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that failed, why, and what could not run because of it."""
+
+    task: Task
+    error: str  # one line
+    file: Path  # with the traceback
+    blocked: tuple[Task, ...] = ()
+
+
+Listener = Callable[[Event], None]
+
+
+def run(
+    tasks: Iterable[Task],
+    store: Store,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    listen: Listener | None = None,
+    retries: int = 1,
+) -> dict[str, Failure]:
+    """Finish `tasks` and all they need; returns the failures by key.
+
+    workers: processes on this machine; 1 (or 0) runs everything in this process. executor: any executor that
+    can reach the store; it gets `execute(task, store)` as soon as a task's needs are there, and is not shut
+    down. listen: called in this thread with every Event. retries: how often a task may start again after its
+    process died. A task that raises stops only those that need it. KeyboardInterrupt stops everything at once;
+    nothing half-done is published.
+    """
+    store.open()
+    todo = plan(tasks, store)
+    inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    state = _State(todo, store, max(workers, 1), listen or _ignore)
+    here = threading.get_ident()
+
+    def report(task: Task, step: int, steps: int | None, numbers: Mapping[str, float]) -> None:
+        if threading.get_ident() == here:
+            state.progress(task, step, steps, numbers)
+        else:
+            inbox.put(("progress", (task, step, steps, numbers)))
+
+    inside: Executor | None = None
+    if executor is None:
+        threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        inside = Inline(report) if workers <= 1 else Pool(workers, report, threads, _study_files())
+    at_once = len(todo.todo) if executor is not None else max(workers, 1)
+    running: dict[Future, Task] = {}
+    try:
+        while state.ready or running:
+            while state.ready and len(running) < at_once:
+                task = state.start()
+                future = (executor or inside).submit(execute, task, store)  # pyright: ignore
+                running[future] = task
+                future.add_done_callback(lambda future: inbox.put(("ended", future)))
+            kind, content = inbox.get()
+            if kind == "progress":
+                state.progress(*content)
+                continue
+            task = running.pop(content)
+            try:
+                outcome = content.result()
+            except WorkerDied as death:
+                if state.again(task, retries):
+                    continue
+                outcome = Outcome(
+                    0.0, f"{death}, {retries + 1} times; with fewer workers each has more memory"
+                )
+                store.fail(task, outcome.error)
+            except Exception as error:
+                outcome = Outcome(0.0, _line(error))
+                store.fail(task, traceback.format_exc())
+            state.end(task, outcome)
+    finally:
+        if inside is not None:
+            inside.shutdown()
+        elif running:
+            for future in running:
+                future.cancel()
+        store.sweep()
+    return state.failures
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one task ended, in a form that travels between any two processes."""
+
+    seconds: float
+    error: str = ""
+
+
+def execute(task: Task, store: Store, watch: Watch | None = None) -> Outcome:
+    """Run one task in a folder of its own and publish it; the store keeps the traceback if it raises."""
+    if store.done(task):
+        return Outcome(0.0)
+    folder = None
+    started = time.perf_counter()
+    try:
+        folder = store.begin(task)
+        result = task.run(store, folder, watch or _ignore)
+        seconds = time.perf_counter() - started
+        store.publish(task, folder, result, seconds)
+        return Outcome(seconds)
+    except Exception as error:
+        if store.done(task):  # another process finished it, and took the scratch folder with it
+            return Outcome(0.0)
+        store.fail(task, traceback.format_exc())
+        return Outcome(time.perf_counter() - started, _line(error))
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def plan(tasks: Iterable[Task], store: Store) -> Plan:
+    """What is done, what is not, and how long it should take; a finished task's needs are not looked at."""
+    todo: dict[str, Task] = {}
+    done: dict[str, Task] = {}
+    path: set[str] = set()
+
+    def visit(task: Task) -> None:
+        if task.key in todo or task.key in done:
+            return
+        if task.key in path:
+            raise UserError(f"{task.label} needs itself; look at its needs()")
+        if store.done(task):
+            done[task.key] = task
+            return
+        path.add(task.key)
+        for need in task.needs():
+            visit(need)
+        path.remove(task.key)
+        todo[task.key] = task
+
+    for task in tasks:
+        visit(task)
+    return Plan(tuple(todo.values()), tuple(done.values()), _expected(todo.values(), store))
+
+
+def load(path: Path | str) -> list[Task]:
+    """The tasks of a study: a Python file with a function `tasks()` that returns or yields them."""
+    path = Path(path).absolute()
+    if not path.is_file():
+        raise UserError(f"there is no study {path}; expected a Python file with a function tasks()")
+    name = f"{STUDY_MODULE}{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    try:
+        module = load_module(name, path)
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
+    if not callable(getattr(module, "tasks", None)):
+        raise UserError(f"{path} has no function tasks(); a study defines one that yields its tasks")
+    found = list(module.tasks())
+    strangers = [thing for thing in found if not isinstance(thing, Task)]
+    if strangers:
+        raise UserError(f"tasks() of {path} gave a {type(strangers[0]).__name__}; expected tasks only")
+    return found
+
+
+def _study_files() -> dict[str, Path]:
+    """The study files loaded here, by module name: workers load them before they unpickle their classes."""
+    names = [name for name in sys.modules if name.startswith(STUDY_MODULE)]
+    files = {name: Path(str(sys.modules[name].__file__)) for name in names}
+    return {name: file for name, file in files.items() if file.is_file()}
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """Nobody listens."""
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def _expected(tasks: Iterable[Task], store: Store) -> dict[str, float | None]:
+    """Seconds by key: the task's own cost, corrected by what earlier tasks of its class really took."""
+    history: dict[str, list[Mapping[str, Any]]] = {}
+    expected: dict[str, float | None] = {}
+    for task in tasks:
+        if task.name not in history:
+            history[task.name] = _history(store, task.name)
+        made = history[task.name]
+        if task.cost is None:
+            seconds = [one["seconds"] for one in made]
+            expected[task.key] = median(seconds) if seconds else None
+        else:
+            ratios = [one["seconds"] / one["cost"] for one in made if one.get("cost")]
+            expected[task.key] = task.cost * (median(ratios) if ratios else 1.0)
+    return expected
+
+
+def _history(store: Store, name: str) -> list[Mapping[str, Any]]:
+    found = []
+    for key in sorted(store.keys(name))[:REMEMBERED]:
+        try:
+            found.append(json.loads((store.root / name / key / "made.json").read_text()))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _seconds_ahead(tasks: Iterable[Task], seconds: Mapping[str, float | None]) -> dict[str, float]:
+    """By key, the expected seconds of the longest chain that begins with a task: the longest starts first."""
+    tasks = list(tasks)
+    ahead = {task.key: seconds[task.key] or 0.0 for task in tasks}
+    for task in reversed(tasks):
+        for need in task.needs():
+            if need.key in ahead:
+                ahead[need.key] = max(ahead[need.key], (seconds[need.key] or 0.0) + ahead[task.key])
+    return ahead
+
+
+class _State:
+    """Which tasks wait, are ready, run, or ended; the only thing that a run has to remember."""
+
+    def __init__(self, todo: Plan, store: Store, workers: int, listen: Listener) -> None:
+        self.plan, self.store, self.workers, self.listen = todo, store, workers, listen
+        self.tasks = {task.key: task for task in todo.todo}
+        self.ahead = _seconds_ahead(todo.todo, todo.seconds)
+        self.missing = {
+            task.key: {need.key for need in task.needs()} & self.tasks.keys() for task in todo.todo
+        }
+        self.wanted_by: dict[str, list[str]] = {key: [] for key in self.tasks}
+        for key, needs in self.missing.items():
+            for need in needs:
+                self.wanted_by[need].append(key)
+        self.order = {key: number for number, key in enumerate(self.tasks)}
+        self.ready: list[tuple[float, int, str]] = []
+        self.running: dict[str, tuple[float, float]] = {}  # key: (when it started, share that is done)
+        self.deaths: dict[str, int] = {}
+        self.seconds = dict(todo.seconds)
+        self.unknown = {key for key, seconds in self.seconds.items() if seconds is None}  # waiting ones only
+        self.waiting = sum(
+            seconds or 0.0 for seconds in self.seconds.values()
+        )  # expected, of what has not begun
+        self.took = self.thought = (
+            0.0  # seconds that this run's finished tasks took, and were thought to take
+        )
+        self.ended: set[str] = set()
+        self.finished = len(todo.done)
+        self.failures: dict[str, Failure] = {}
+        for task in todo.done:
+            self.tell("reused", task)
+        for key, needs in self.missing.items():
+            if not needs:
+                self.push(key)
+
+    def push(self, key: str) -> None:
+        heapq.heappush(self.ready, (-self.ahead[key], self.order[key], key))
+
+    def tell(self, kind: Any, task: Task, **more: Any) -> None:
+        total = len(self.tasks) + len(self.plan.done)
+        self.listen(Event(kind, task, self.finished, total, self.left(), **more))
+
+    def start(self) -> Task:
+        key = heapq.heappop(self.ready)[2]
+        self.running[key] = (time.perf_counter(), 0.0)
+        self.wait(key, -1)
+        self.tell("started", self.tasks[key])
+        return self.tasks[key]
+
+    def wait(self, key: str, sign: int) -> None:
+        """Count a task among the waiting ones, or (-1) no longer."""
+        seconds = self.seconds[key]
+        self.waiting = max(0.0, self.waiting + sign * (seconds or 0.0))
+        if seconds is None:
+            (self.unknown.add if sign > 0 else self.unknown.discard)(key)
+
+    def progress(self, task: Task, step: int, steps: int | None, numbers: Mapping[str, float]) -> None:
+        if task.key in self.running:
+            self.running[task.key] = (self.running[task.key][0], min(step / steps, 1.0) if steps else 0.0)
+            self.tell("progress", task, step=step, steps=steps, numbers=numbers)
+
+    def again(self, task: Task, retries: int) -> bool:
+        """Whether a task whose process died gets another chance; it waits among the ready ones then."""
+        self.deaths[task.key] = self.deaths.get(task.key, 0) + 1
+        if self.deaths[task.key] > retries:
+            return False
+        del self.running[task.key]
+        self.wait(task.key, 1)
+        self.push(task.key)
+        return True
+
+    def end(self, task: Task, outcome: Outcome) -> None:
+        self.running.pop(task.key, None)
+        self.ended.add(task.key)
+        if not outcome.error:
+            self.finished += 1
+            self.learn(task, outcome.seconds)
+            self.tell("finished", task, seconds=outcome.seconds)
+            for key in self.wanted_by[task.key]:
+                self.missing[key].discard(task.key)
+                if not self.missing[key] and key not in self.ended:
+                    self.push(key)
+            return
+        blocked, look = [], list(self.wanted_by[task.key])
+        while look:
+            key = look.pop()
+            if key not in self.ended:
+                self.ended.add(key)
+                self.wait(key, -1)
+                blocked.append(self.tasks[key])
+                look += self.wanted_by[key]
+        self.failures[task.key] = Failure(task, outcome.error, self.store.failure(task), tuple(blocked))
+        self.tell("failed", task, error=outcome.error, seconds=outcome.seconds)
+        for other in blocked:
+            self.tell("blocked", other, error=f"needs {task.label}, which failed")
+
+    def left(self) -> float | None:
+        """Expected seconds to the end: the work over the workers, but no less than the longest chain."""
+        if self.unknown:
+            return None
+        now, pace = time.perf_counter(), self.took / self.thought if self.thought else 1.0
+        work, longest = self.waiting * pace, -self.ready[0][0] * pace if self.ready else 0.0
+        for key, (started, share) in self.running.items():
+            expected = (self.seconds[key] or 0.0) * pace
+            rest = (
+                (now - started) * (1 - share) / share
+                if share > 0.02
+                else max(expected - (now - started), 0.0)
+            )
+            work += rest
+            longest = max(longest, rest + self.ahead[key] * pace - expected)
+        return max(work / self.workers, longest)
+
+    def learn(self, task: Task, seconds: float) -> None:
+        """Let a finished task correct what is expected of the others."""
+        expected = self.seconds[task.key]
+        if expected is not None:
+            self.took += seconds
+            self.thought += expected
+            return
+        for key in [key for key in self.unknown if self.tasks[key].name == task.name]:
+            self.unknown.remove(key)
+            self.seconds[key] = seconds
+            self.waiting += seconds

@@ -1,0 +1,321 @@
+"""Tasks keyed by what they say, and a store in which a result exists completely or not at all."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightleak.errors import UserError
+
+KEY_LENGTH = 20  # hexadecimal digits of a sha256: 80 bits, enough for any number of tasks that fits on a disk
+VERSIONS_OF = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+)  # what a record of a finished task names, besides ourselves
+
+Watch = Callable[..., None]  # watch(step, total=None, **numbers): progress of a running task
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step of a study; its fields say everything that decides its result.
+
+    A subclass is a frozen dataclass as well. Fields may be strings, numbers, booleans, None, tuples, dicts
+    with string keys, frozen dataclasses and other tasks. A field declared with `field(compare=False)` cannot
+    change the result (a batch size, a device) and stays out of the key.
+    """
+
+    version: ClassVar[int] = 1  # raise it when `run` changes its meaning: older results no longer count
+
+    def run(self, store: "Store", folder: Path, watch: Watch) -> Mapping[str, Any]:
+        """Do the work, write files into `folder`, return the numbers; what it needs is in `store` already."""
+        raise NotImplementedError(f"{type(self).__name__} has no run(store, folder, watch)")
+
+    def needs(self) -> tuple["Task", ...]:
+        """The tasks that must be finished before this one: by default those found in its fields."""
+        return tuple({task.key: task for value in _values(self) for task in _tasks_in(value)}.values())
+
+    @property
+    def label(self) -> str:
+        """What a progress bar calls this task."""
+        return f"{self.name} {self.key[:6]}"
+
+    @property
+    def cost(self) -> float | None:
+        """Expected seconds, if known; once tasks of this class have been timed, only ratios matter."""
+        return None
+
+    @property
+    def name(self) -> str:
+        """The class's name, which is also the folder of its results."""
+        return type(self).__name__
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The fields as JSON data, nested tasks by name and key."""
+        cls = type(self)
+        if "__dataclass_fields__" not in cls.__dict__:
+            raise TypeError(
+                f"{cls.__name__} is a task but no dataclass; put @dataclass(frozen=True) above it"
+            )
+        return {"task": self.name, "version": self.version, "fields": _fields(self)}
+
+    @cached_property
+    def key(self) -> str:
+        """The first 20 hexadecimal digits of the sha256 of `spec`."""
+        text = json.dumps(self.spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def _values(thing: Any) -> Iterator[Any]:
+    return (getattr(thing, field.name) for field in dataclasses.fields(thing))
+
+
+def _tasks_in(value: Any) -> Iterator[Task]:
+    if isinstance(value, Task):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tasks_in(item)
+    elif isinstance(value, Mapping):
+        yield from _tasks_in(tuple(value.values()))
+    elif dataclasses.is_dataclass(value):
+        yield from _tasks_in(tuple(_values(value)))
+
+
+def _fields(thing: Any) -> dict[str, Any]:
+    spec = {}
+    for field in dataclasses.fields(thing):
+        if field.compare:
+            try:
+                spec[field.name] = _canonical(getattr(thing, field.name))
+            except TypeError as error:
+                raise TypeError(f"{type(thing).__name__}.{field.name}: {error}") from None
+    return spec
+
+
+def _canonical(value: Any) -> Any:
+    """JSON data that two values share exactly when they mean the same setting."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return {"float": str(value)}
+        return int(value) if value.is_integer() else value  # 1 and 1.0 are one setting
+    if isinstance(value, tuple | list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError("the names in a dict must be strings")
+        return {"dict": {name: _canonical(item) for name, item in value.items()}}
+    if isinstance(value, Task):
+        return {"task": f"{value.name}/{value.key}"}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {type(value).__name__: _fields(value)}
+    raise TypeError(
+        f"a {type(value).__name__} cannot be part of a key; use strings, numbers, booleans, None, tuples, "
+        "dicts, dataclasses or tasks"
+    )
+
+
+def plain(value: Any) -> Any:
+    """Numbers, tensors, arrays, dataclasses and containers as JSON data; NaN and infinity become None."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # a tensor or an array
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    raise TypeError(
+        f"a {type(value).__name__} cannot be written as JSON; return numbers, strings and containers"
+    )
+
+
+@dataclass(frozen=True)
+class Store:
+    """Results on disk: `<root>/<task name>/<key>/` has spec.json, result.json, made.json and the task's files.
+
+    A folder appears under its final name by one rename, after everything in it is on the disk. So a process
+    may be killed at any moment, and two processes may finish the same task: the first one counts.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).absolute())
+
+    def folder(self, task: Task) -> Path:
+        """Where a finished task's files are."""
+        return self.root / task.name / task.key
+
+    def done(self, task: Task) -> bool:
+        """Whether the task is finished and published."""
+        return (self.folder(task) / "result.json").is_file()
+
+    def result(self, task: Task) -> dict[str, Any]:
+        """What the task's `run` returned; UserError if it is not finished."""
+        return self._read(task, "result.json")
+
+    def made(self, task: Task) -> dict[str, Any]:
+        """How the result came about: seconds, date, versions, machine."""
+        return self._read(task, "made.json")
+
+    def _read(self, task: Task, name: str) -> dict[str, Any]:
+        file = self.folder(task) / name
+        try:
+            return json.loads(file.read_text())
+        except FileNotFoundError:
+            raise UserError(
+                f"{task.label} is not finished: {file} does not exist; run its study first"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{file} is damaged ({error}); delete its folder and run the study again"
+            ) from None
+
+    def keys(self, name: str) -> set[str]:
+        """The keys of all finished tasks of one class."""
+        try:
+            with os.scandir(self.root / name) as entries:
+                return {entry.name for entry in entries if not entry.name.startswith(".")}
+        except FileNotFoundError:
+            return set()
+
+    def scratch(self, task: Task) -> Path:
+        """A folder for checkpoints that outlives a killed process; publishing the task deletes it."""
+        folder = self.root / "scratch" / task.name / task.key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def failure(self, task: Task) -> Path:
+        """The file that keeps the traceback if the task failed."""
+        return self.root / "failed" / f"{task.name}-{task.key}.txt"
+
+    def fail(self, task: Task, report: str) -> None:
+        """Keep the traceback of a failed task."""
+        file = self.failure(task)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{_mark()}")
+        temporary.write_text(f"{task.label}\n{json.dumps(task.spec, indent=1)}\n\n{report}")
+        os.replace(temporary, file)
+
+    def open(self) -> "Store":
+        """Make sure that the store can be written to (else UserError), and drop what dead processes left."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe.{_mark()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.root} ({error.strerror}); choose another folder"
+            ) from None
+        self.sweep()
+        return self
+
+    def sweep(self) -> None:
+        """Delete what processes of this machine began and did not live to publish."""
+        for left in [*self.root.glob("*/.*"), *self.root.glob(".probe.*")]:
+            if _abandoned(left.name):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+    def begin(self, task: Task) -> Path:
+        """A new folder, next to the final one, for a task that starts now."""
+        folder = self.root / task.name / f".{task.key}.{_mark()}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def publish(self, task: Task, folder: Path, result: Mapping[str, Any], seconds: float) -> None:
+        """Give the folder of a finished task its final name; harmless if another process was faster."""
+        made = {
+            "seconds": seconds,
+            "cost": task.cost,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": socket.gethostname(),
+            "versions": versions(),
+        }
+        for name, data in (("spec.json", task.spec), ("made.json", made), ("result.json", plain(result))):
+            (folder / name).write_text(json.dumps(plain(data), indent=1, allow_nan=False) + "\n")
+        _flush(folder)
+        final = self.folder(task)
+        try:
+            os.rename(folder, final)
+        except OSError:
+            if not final.exists():
+                raise
+            if not self.done(task):  # a folder somebody damaged is in the way
+                os.rename(final, folder.with_name(f"{folder.name}.damaged"))
+                os.rename(folder, final)
+                shutil.rmtree(folder.with_name(f"{folder.name}.damaged"))
+        _flush_one(final.parent)
+        self.failure(task).unlink(missing_ok=True)
+        shutil.rmtree(self.root / "scratch" / task.name / task.key, ignore_errors=True)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of the packages that results depend on, as installed."""
+    import lightleak
+
+    found = {"lightleak": lightleak.__version__}
+    for package in VERSIONS_OF:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _mark() -> str:
+    """Ends the name of a temporary folder: who is writing, so that only what the dead left is deleted."""
+    return f"{uuid.uuid4().hex[:8]}.{os.getpid()}@{socket.gethostname()}"
+
+
+def _abandoned(name: str) -> bool:
+    mark, _, host = name.removesuffix(".damaged").partition("@")
+    process = mark.rpartition(".")[2]
+    if host != socket.gethostname() or not process.isdigit():
+        return False  # of another machine, or not ours at all
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _flush(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            _flush_one(Path(parent, name))
+        _flush_one(Path(parent))
+
+
+def _flush_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
