@@ -1,0 +1,160 @@
+"""The rendered world: populations of painted people whose identity factors are known."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightleak.data.population import Images, Population, as_bytes
+from lightleak.data.portrait import CIRCUMSTANCES, FACTORS, LARGEST, SMALLEST, Factor, render
+from lightleak.errors import UserError
+
+__all__ = [
+    "CIRCUMSTANCES",
+    "DIFFICULTIES",
+    "FACTORS",
+    "Factor",
+    "canonical",
+    "population",
+    "render",
+    "sample_circumstances",
+    "sample_factors",
+]
+
+# Settings of `population`, chosen by an undefended target alone, before any defence was tried.
+DIFFICULTIES: dict[str, dict[str, Any]] = {
+    "easy": {"images": 30, "lookalikes": 1, "strength": 0.5, "noise": 0.02},
+    "hard": {"images": 16, "lookalikes": 4, "jitter": 0.45, "strength": 1.0, "noise": 0.05},
+    "harder": {"images": 16, "lookalikes": 6, "jitter": 0.30, "strength": 1.0, "noise": 0.05},
+}
+BATCH = 64  # portraits painted at once
+
+
+def sample_factors(count: int, rng: torch.Generator) -> Tensor:
+    """Identities drawn evenly from [-1, 1]^F: count x F."""
+    return torch.rand(count, len(FACTORS), generator=rng, device=rng.device) * 2 - 1
+
+
+def sample_circumstances(count: int, rng: torch.Generator, strength: float = 1.0) -> Tensor:
+    """Circumstances drawn normally with `strength` as standard deviation: count x K."""
+    return torch.randn(count, len(CIRCUMSTANCES), generator=rng, device=rng.device) * strength
+
+
+def canonical(factors: Tensor, size: int = 64) -> Tensor:
+    """Portraits in neutral circumstances: N x 3 x size x size in [0, 1], differentiable."""
+    return render(factors, None, size)
+
+
+def population(
+    people: int = 40,
+    images: int = 16,
+    size: int = 64,
+    lookalikes: int = 1,
+    jitter: float = 0.45,
+    strength: float = 1.0,
+    noise: float = 0.05,
+    public_people: int = 200,
+    public_images: int = 5,
+    validation_images: int = 4,
+    test_images: int = 10,
+    judge_images: int = 40,
+    seed: int = 0,
+    watch: Callable[..., None] | None = None,
+) -> Population:
+    """A rendered population: `people` private identities, `public_people` others, and their factors as truth.
+
+    `images` (training), `validation_images`, `test_images` and `judge_images` are per private person, each
+    painted in circumstances of its own with standard deviation `strength`, plus pixel noise with standard
+    deviation `noise` (of 1). `lookalikes` people share a cluster: a centre plus `jitter` times normal noise,
+    mirrored back into [-1, 1], so that every factor stays evenly distributed. Each person and each image has
+    its own random stream and so does not depend on how many others there are. `watch(done, total=...)` hears
+    of progress. Raises UserError for settings that cannot be.
+    """
+    counts = {
+        "images": images,
+        "public_people": public_people,
+        "public_images": public_images,
+        "validation_images": validation_images,
+        "test_images": test_images,
+        "judge_images": judge_images,
+    }
+    problems = [f"{name} must be at least 1, not {value}" for name, value in counts.items() if value < 1]
+    if people < 2:
+        problems.append(f"people must be at least 2, since a classifier tells people apart, not {people}")
+    if not SMALLEST <= size <= LARGEST:
+        problems.append(f"size must be {SMALLEST} to {LARGEST} pixels, not {size}")
+    if lookalikes < 1 or people % lookalikes:
+        problems.append(f"lookalikes must divide the {people} people into clusters, not {lookalikes}")
+    if lookalikes > 1 and not 0 < jitter <= 2:
+        problems.append(f"jitter must be above 0 and at most 2, or look-alikes are one person, not {jitter}")
+    if not 0 <= strength <= 3:
+        problems.append(f"strength must be from 0 to 3, not {strength}")
+    if not 0 <= noise <= 0.5:
+        problems.append(f"noise must be from 0 to 0.5 (of a pixel range of 1), not {noise}")
+    if problems:
+        raise UserError("the rendered faces cannot be drawn: " + "; ".join(problems))
+
+    private = torch.stack([_identity(seed, "private", i, lookalikes, jitter) for i in range(people)])
+    public = torch.stack([_identity(seed, "public", i, 1, 0.0) for i in range(public_people)])
+    wanted = {
+        "train": (private, images),
+        "validation": (private, validation_images),
+        "test": (private, test_images),
+        "judge": (private, judge_images),
+        "public": (public, public_images),
+    }
+    total = sum(len(factors) * count for factors, count in wanted.values())
+    done = 0
+    sets: dict[str, Images] = {}
+    for split, (factors, count) in wanted.items():
+        parts = []
+        for painted in _paint(seed, split, factors, count, size, strength, noise):
+            parts.append(painted)
+            done += len(painted)
+            if watch is not None:
+                watch(done, total=total)
+        labels = torch.arange(len(factors)).repeat_interleave(count)
+        sets[split] = Images(torch.cat(parts), labels)
+    names = tuple(f"person {i:03d}" for i in range(people))
+    return Population(
+        name="faces",
+        class_names=names,
+        train=sets["train"],
+        validation=sets["validation"],
+        test=sets["test"],
+        judge=sets["judge"],
+        public=sets["public"],
+        factors=private,
+        public_factors=public,
+    )
+
+
+def _stream(*key: object) -> torch.Generator:
+    """A random stream of its own for each key."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _identity(seed: int, kind: str, person: int, lookalikes: int, jitter: float) -> Tensor:
+    """The factors of one person: the centre of the cluster, and the distance from it."""
+    if lookalikes == 1:
+        return sample_factors(1, _stream(seed, kind, person))[0]
+    centre = sample_factors(1, _stream(seed, kind, "cluster", person // lookalikes))[0]
+    away = centre + jitter * torch.randn(len(FACTORS), generator=_stream(seed, kind, person))
+    return 1 - ((away + 1) % 4 - 2).abs()  # reflected at -1 and 1 as often as needed
+
+
+@torch.no_grad()
+def _paint(
+    seed: int, split: str, factors: Tensor, count: int, size: int, strength: float, noise: float
+) -> Iterator[Tensor]:
+    """Bytes of `count` images of each person in turn, BATCH at a time."""
+    for start in range(0, len(factors) * count, BATCH):
+        indices = range(start, min(start + BATCH, len(factors) * count))
+        streams = [_stream(seed, split, i // count, i % count) for i in indices]
+        circumstances = torch.cat([sample_circumstances(1, stream, strength) for stream in streams])
+        grain = torch.stack([torch.randn(3, size, size, generator=stream) for stream in streams])
+        people = factors[torch.tensor(indices) // count]
+        yield as_bytes(render(people, circumstances, size) + noise * grain)
