@@ -86,8 +86,8 @@ def run(
     workers: processes on this machine; 1 (or 0) runs everything in this process. executor: any executor that
     can reach the store; it gets `execute(task, store)` as soon as a task's needs are there, and is not shut
     down. listen: called in this thread with every Event. retries: how often a task may start again after its
-    process died. A task that raises stops only those that need it. KeyboardInterrupt stops everything at once;
-    nothing half-done is published.
+    process died. A task that raises stops only those that need it. Ctrl-C stops all at once; nothing
+    half-done is published.
     """
     store.open()
     todo = plan(tasks, store)

@@ -154,7 +154,7 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Store:
-    """Results on disk: `<root>/<task name>/<key>/` has spec.json, result.json, made.json and the task's files.
+    """Results on disk: `<root>/<task name>/<key>/` has spec.json, result.json, made.json and its files.
 
     A folder appears under its final name by one rename, after everything in it is on the disk. So a process
     may be killed at any moment, and two processes may finish the same task: the first one counts.
