@@ -5,6 +5,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from lightleak.attacks.guess import Guess
 from lightleak.attacks.oracle import Access, AccessError, Oracle
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
@@ -22,6 +23,6 @@ class Attack(Protocol):
     ) -> Reconstruction: ...
 
 
-ATTACKS: dict[str, type[Attack]] = {"ppa": PPA}
+ATTACKS: dict[str, type[Attack]] = {"ppa": PPA, "guess": Guess}
 
-__all__ = ["ATTACKS", "PPA", "Access", "AccessError", "Attack", "Oracle", "Reconstruction", "merge"]
+__all__ = ["ATTACKS", "PPA", "Access", "AccessError", "Attack", "Guess", "Oracle", "Reconstruction", "merge"]

@@ -19,8 +19,8 @@ class AccessError(PermissionError):
 class Oracle:
     """What an attacker may ask of a target; every image shown counts as one query.
 
-    The target is copied and prepared in this one place (eval mode, frozen, channels_last), so that an attack can neither
-    change it nor leave gradients behind.
+    The target is copied and prepared in this one place (eval mode, frozen, channels_last), so that an attack can
+    neither change it nor leave gradients behind.
     """
 
     def __init__(self, target: Classifier, access: Access = "gradients") -> None:

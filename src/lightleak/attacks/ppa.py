@@ -5,8 +5,8 @@
     3. keep the attempts whose belief survives many stronger views
 
 Deviations: each image has its own random view in every step (published: one crop for a whole batch), and losses are
-summed over a batch instead of averaged, so what comes out does not depend on the batch size; candidates start exactly where
-they were scored (published: scored with truncation in some style slots, started with it in all).
+summed over a batch instead of averaged, so what comes out does not depend on the batch size; candidates start
+exactly where they were scored (published: scored with truncation in some style slots, started with it in all).
 """
 
 import time

@@ -17,16 +17,18 @@ from lightleak.priors import Prior
 def poincare(logits: Tensor, classes: Tensor, xi: float = 1e-4) -> Tensor:
     """Poincaré distance between the L1-normalised logits and a shrunken corner (Struppek et al., ICML 2022, Eq. 4), N.
 
-    With a = 1 - xi, s = ||u||^2: arccosh(1 + 2 (s - 2 a u_t + a^2) / ((1 - s)(1 - a^2))). Guarded where all logits are zero
-    (then u = 0) and where one logit carries everything (1 - s is kept above 1e-6), so that it is always finite.
+    With a = 1 - xi, s = ||u||^2: arccosh(1 + 2 (s - 2 a u_t + a^2) / ((1 - s)(1 - a^2))). Guarded where all logits
+    are zero
+    (then u = 0) and where one logit carries everything (1 - s is kept above 1e-12), so that it is always finite.
+    Computed in float64: 1 - s and the distance both vanish as the target becomes sure.
     """
-    logits = logits.float()
+    logits = logits.double()
     u = logits / logits.abs().sum(1, keepdim=True).clamp(min=1e-12)
     at_class = u.gather(1, classes[:, None]).squeeze(1)
     s = u.square().sum(1)
     a = 1 - xi
-    outside = (1 - s).clamp(min=1e-6) * (2 * xi - xi * xi)
-    return torch.acosh(1 + (2 * (s - 2 * a * at_class + a * a) / outside).clamp(min=1e-7))
+    outside = (1 - s).clamp(min=1e-12) * (2 * xi - xi * xi)
+    return torch.acosh(1 + (2 * (s - 2 * a * at_class + a * a) / outside).clamp(min=1e-9)).float()
 
 
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
@@ -102,9 +104,7 @@ def select_candidates(scores: Tensor, classes: Tensor, attempts: int) -> Tensor:
 
 
 @torch.no_grad()
-def belief_over_views(
-    oracle: Oracle, images: Tensor, classes: Tensor, view: View, draws: Tensor, batch: int
-) -> Tensor:
+def belief_over_views(oracle: Oracle, images: Tensor, classes: Tensor, view: View, draws: Tensor, batch: int) -> Tensor:
     """The target's belief in each image's class, averaged over its views (draws N x V x DRAWS), N."""
     out = []
     views = draws.shape[1]

@@ -1,7 +1,7 @@
 """Random views of images: crops, flips and colour, one draw per image, differentiable, from numbers that are passed in.
 
-Training augments with them and attacks look through them. Every view is a function of uniform numbers in [0, 1), one row
-per image, so that what an image gets depends on its own row alone and never on the batch it came in.
+Training augments with them and attacks look through them. Every view is a function of uniform numbers in [0, 1), one
+row per image, so that what an image gets depends on its own row alone and never on the batch it came in.
 """
 
 import math
@@ -66,7 +66,8 @@ def crop(images: Tensor, left: Tensor, top: Tensor, width: Tensor, height: Tenso
 
 
 def recolour(images: Tensor, draws: Tensor, view: View) -> Tensor:
-    """Brightness, contrast, saturation and hue of each image changed by its own draws (N x 4 in [0, 1)), in this order."""
+    """Brightness, contrast, saturation and hue of each image changed by its own draws (N x 4 in [0, 1)), in this
+    order."""
 
     def factor(column: int, reach: float) -> Tensor:
         return (1 + reach * (2 * draws[:, column] - 1)).to(images).view(-1, 1, 1, 1)

@@ -50,9 +50,7 @@ class Classifier(nn.Module):
         if images.dim() != 4 or images.shape[1] != 3:
             raise UserError(f"expected images of shape N x 3 x H x W in [0, 1], got {tuple(images.shape)}")
         if images.shape[-2:] != (self.size, self.size):
-            images = F.interpolate(
-                images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
-            )
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
         return self.net((images - self._mean) / self._std)
 
     def features(self, images: Tensor) -> Tensor:
@@ -145,14 +143,17 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
             f"{path} is not a whole safetensors file ({error}); foreign checkpoints go through 'lightleak convert'"
         ) from error
     if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
-        raise UserError(f"{path} has no Lightleak recipe of format {FORMAT}; use 'lightleak convert' on foreign checkpoints")
+        raise UserError(
+            f"{path} has no Lightleak recipe of format {FORMAT}; use 'lightleak convert' on foreign checkpoints"
+        )
     return recipe
 
 
 def load(path: str | Path, net: nn.Module | None = None) -> Classifier:
     """Rebuild a classifier from its checkpoint: same architecture, same surgery, exactly the stored weights.
 
-    `net` is needed only for a network that was not built by name; it must be as it was before any surgery. Raises UserError
+    `net` is needed only for a network that was not built by name; it must be as it was before any surgery. Raises
+    UserError
     that lists the differing keys if the file and the rebuilt network disagree. Nothing in the file is executed.
     """
     from lightleak.models.zoo import build

@@ -20,8 +20,8 @@ TORCHVISION_OPTIONS = {
 def build(architecture: str, classes: int, size: int | None = None, *, pretrained: bool = False) -> Classifier:
     """A freshly initialised Classifier by name, for `classes` classes and images of `size` pixels (default: its own).
 
-    `pretrained=True` downloads the library's weights and so needs a network. Raises UserError for an unknown name, or for a
-    size that the architecture cannot take.
+    `pretrained=True` downloads the library's weights and so needs a network. Raises UserError for an unknown name,
+    or for a size that the architecture cannot take.
     """
     if classes < 1:
         raise UserError(f"expected at least one class, got {classes}")
@@ -105,7 +105,9 @@ def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[
 
     _known("face", name)
     if pretrained:
-        raise UserError(f"face:{name} has no downloadable weights; convert a published checkpoint with 'lightleak convert'")
+        raise UserError(
+            f"face:{name} has no downloadable weights; convert a published checkpoint with 'lightleak convert'"
+        )
     net = FACE_MODELS[name](classes)
     native = int(getattr(net, "input_size", (3, 64, 64))[-1])
     if size not in (None, native):
@@ -115,4 +117,3 @@ def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[
 
 Builder = Callable[[str, int, int | None, bool], tuple[nn.Module, int]]
 BUILDERS: dict[str, Builder] = {"timm": _timm, "torchvision": _torchvision, "face": _face}
-

@@ -50,15 +50,19 @@ def cross_entropy(batch: Batch) -> Tensor:
 class Plan:
     """What a defence does to plain training; several plans compose with `combine`."""
 
-    changes: tuple[tuple[int, Change], ...] = ()  # (epoch, change): before that epoch the network becomes change(network)
+    changes: tuple[
+        tuple[int, Change], ...
+    ] = ()  # (epoch, change): before that epoch the network becomes change(network)
     loss: Loss | None = None  # in place of cross-entropy; at most one defence may set it
 
 
 def combine(plans: dict[str, Plan]) -> Plan:
-    """One plan of several, by defence name: changes in order of epoch, then of mention; UserError if two replace the loss."""
-    losses = {name: plan.loss for name, plan in plans.items() if plan.loss is not None}
-    if len(losses) > 1:
-        raise UserError(f"{' and '.join(losses)} each replace the training loss and cannot be combined; choose one")
+    """One plan of several, by defence name: changes in order of epoch, then of mention; UserError if two replace the
+    loss.""" losses = {name: plan.loss for name, plan in plans.items() if plan.loss is
+    not None} if len(losses)
+    > 1:
+        raise UserError(f"{' and '.join(losses)} each replace the training loss and cannot be combined; choose
+        one")
     changes = sorted((change for plan in plans.values() for change in plan.changes), key=lambda change: change[0])
     return Plan(tuple(changes), next(iter(losses.values()), None))
 
@@ -68,7 +72,7 @@ def train(
     images: Images,
     validation: Images,
     recipe: Recipe,
-    plan: Plan = Plan(),  # noqa: B008
+    plan: Plan = Plan(),
     *,
     seed: int = 0,
     folder: Path | None = None,
@@ -76,9 +80,10 @@ def train(
 ) -> Classifier:
     """Train a copy of `classifier` and return its best epoch on `validation`, in eval mode, with the record of the run.
 
-    The test images have no part in it: choosing the best epoch on them, as published code does, flatters natural accuracy.
-    With a `folder`, the state is stored there after each epoch, and a later call with the same arguments continues to the
-    same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
+    The test images have no part in it: choosing the best epoch on them, as published code does, flatters natural
+    accuracy.
+    With a `folder`, the state is stored there after each epoch, and a later call with the same arguments continues
+    to the same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
     """
     device = classifier._mean.device
     autocast = precision(recipe, device)
@@ -163,7 +168,9 @@ def predict(classifier: nn.Module, images: Images, batch: int = 256) -> Tensor:
     mode = classifier.training
     classifier.eval()
     device = next(classifier.parameters()).device
-    logits = [classifier(images.floats(slice(i, i + batch)).to(device)).float().cpu() for i in range(0, len(images), batch)]
+    logits = [
+        classifier(images.floats(slice(i, i + batch)).to(device)).float().cpu() for i in range(0, len(images), batch)
+    ]
     classifier.train(mode)
     return torch.cat(logits)
 
@@ -190,9 +197,14 @@ def _optimiser(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _carry(before: torch.optim.Optimizer, old: dict, after: torch.optim.Optimizer, net: nn.Module) -> None:
-    """Let parameters that kept name and shape keep their optimiser state, so that one optimiser runs through a change."""
-    for name, parameter in net.named_parameters():
-        if name in old and old[name] in before.state and old[name].shape == parameter.shape:
+    """Let parameters that kept name and shape keep their optimiser state, so that one optimiser runs through a
+    change.""" for name,
+    parameter in
+  
+   
+    net.named_parameters():
+        if name in old and old[name] in before.state and old[name].shape ==
+        parameter.shape:
             after.state[parameter] = before.state[old[name]]
 
 
@@ -226,7 +238,10 @@ class _State:
         }
         folder.mkdir(parents=True, exist_ok=True)
         # The weights of this epoch lie whole on the disk before the one file that names them is exchanged.
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / summary["weights"])
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
+            folder / summary["weights"],
+        )
         part = folder / "epoch.json.part"
         part.write_text(json.dumps(summary))
         os.replace(part, folder / "epoch.json")
@@ -239,7 +254,9 @@ class _State:
         try:
             tensors = load_file(folder / summary["weights"])
         except (OSError, SafetensorError) as error:
-            raise UserError(f"the stored training state in {folder} is damaged ({error}); delete that folder") from error
+            raise UserError(
+                f"the stored training state in {folder} is damaged ({error}); delete that folder"
+            ) from error
         self.epoch, self.best_epoch = summary["epoch"], summary["best_epoch"]
         self.best_score = tuple(summary["best_score"])
         self.history, self.seconds = summary["history"], summary["seconds"]

@@ -20,9 +20,7 @@ class Recipe:
     milestones: tuple[float, ...] = (0.75, 0.9)  # shares of the epochs after which the rate falls
     gamma: float = 0.1  # what the rate is multiplied by there
     view: View = field(
-        default_factory=lambda: View(
-            scale=(0.85, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.1, hue=0.1
-        )
+        default_factory=lambda: View(scale=(0.85, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.1, hue=0.1)
     )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the device computes it faster
 

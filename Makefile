@@ -1,0 +1,39 @@
+# Everything sets itself up: a virtual environment in .venv with the pinned versions, then the command.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test slow lint docs bench clean
+
+$(VENV)/run.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev.done: $(VENV)/run.done
+	$(PIP) -c constraints.txt $$($(BIN)/python -c "import tomllib; groups = tomllib.load(open('pyproject.toml', 'rb')); print(*sum(groups['dependency-groups'].values(), []), *groups['project']['optional-dependencies']['dp'])")
+	touch $@
+
+demo: $(VENV)/run.done  ## the main job: faces in, a report out
+	$(BIN)/lightleak demo $(ARGS)
+
+test: $(VENV)/dev.done  ## the whole suite but the slow tests
+	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+slow: $(VENV)/dev.done  ## the slow tests
+	$(BIN)/python -m pytest -q -n 2 -m slow $(ARGS)
+
+lint: $(VENV)/dev.done  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: $(VENV)/dev.done  ## the documentation, strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/dev.done  ## every benchmark; each prints a ratio
+	for file in benchmarks/*.py; do $(BIN)/python $$file --quick || exit 1; done
+
+clean:
+	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis

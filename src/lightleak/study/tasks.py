@@ -1,0 +1,281 @@
+"""The steps of a study as tasks: draw a population, train, fit a prior, invert, evaluate."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lightleak import data, defences, priors
+from lightleak.attacks import Attack, Oracle, Reconstruction
+from lightleak.data.folders import scan
+from lightleak.data.population import Images, Population
+from lightleak.defences import Defence
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.zoo import build
+from lightleak.priors import Prior, RenderedPrior
+from lightleak.priors.fit import QUICK, WganGp, fit
+from lightleak.study.task import Store, Task, Watch
+from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
+
+SPLITS = ("train", "validation", "test", "judge", "public")
+
+
+@dataclass(frozen=True)
+class Draw(Task):
+    """A population, drawn or read once; every other task reads it from here."""
+
+    source: str = "faces"  # faces, digits or folder:PATH
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the population function
+    contents: str = ""  # what a folder holds, see `fingerprint`
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        population = data.load(self.source, **dict(self.settings), watch=watch)
+        tensors: dict[str, Tensor] = {}
+        for split in SPLITS:
+            images: Images = getattr(population, split)
+            tensors |= {f"{split}.pixels": images.pixels, f"{split}.labels": images.labels}
+        if population.factors is not None and population.public_factors is not None:
+            tensors |= {"factors": population.factors, "public_factors": population.public_factors}
+        save_file(tensors, folder / "population.safetensors")
+        about = {
+            "name": population.name,
+            "class_names": list(population.class_names),
+            "notes": list(population.notes),
+        }
+        (folder / "population.json").write_text(json.dumps(about))
+        counts = {split: len(getattr(population, split)) for split in SPLITS}
+        return {**about, "classes": population.classes, "size": population.size, "images": counts}
+
+    def load(self, store: Store) -> Population:
+        """The population as it was drawn."""
+        folder = store.folder(self)
+        tensors = load_file(folder / "population.safetensors")
+        about = json.loads((folder / "population.json").read_text())
+        return Population(
+            name=about["name"],
+            class_names=tuple(about["class_names"]),
+            notes=tuple(about["notes"]),
+            factors=tensors.get("factors"),
+            public_factors=tensors.get("public_factors"),
+            **{split: Images(tensors[f"{split}.pixels"], tensors[f"{split}.labels"]) for split in SPLITS},
+        )
+
+
+def fingerprint(folder: str | Path) -> str:
+    """What a folder of images holds (names, sizes, times of change), as a hash."""
+    listing = scan(Path(folder))
+    lines = []
+    for name in listing.files:
+        status = (listing.root / name).stat()
+        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:20]
+
+
+def source(text: str, **settings: Any) -> Draw:
+    """The population that "faces", "digits" or "folder:PATH" names, with the settings of its function."""
+    kind, _, path = text.partition(":")
+    return Draw(text, settings, fingerprint(path) if kind == "folder" and path else "")
+
+
+@dataclass(frozen=True)
+class TrainTarget(Task):
+    """A classifier of the private people, with or without defences."""
+
+    population: Draw
+    architecture: str = "timm:resnet18"
+    recipe: Recipe = RECIPES["small"]
+    defences: tuple[Defence, ...] = ()
+    seed: int = 0
+    people: str = "private"  # "public": the same network for people who are none of them, as a null
+
+    @property
+    def label(self) -> str:
+        return f"train {self.title}" + (f", seed {self.seed}" if self.seed else "")
+
+    @property
+    def title(self) -> str:
+        """The defences as a table names them."""
+        if self.people == "public":
+            return "other people"
+        return " + ".join(defence.title for defence in self.defences) or "no defence"
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.recipe.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        images, validation, test = people(population, self.people)
+        names = population.class_names if self.people == "private" else ()
+        torch.manual_seed(self.seed)
+        classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
+        classifier.class_names = names
+        trained = train(
+            classifier,
+            images,
+            validation,
+            self.recipe,
+            defences.plan(self.defences, self.recipe),
+            seed=self.seed,
+            folder=store.scratch(self),
+            watch=watch,
+        )
+        save(trained, folder / "target.safetensors")
+        right, loss = accuracy_and_loss(trained, test)
+        seen, _ = accuracy_and_loss(trained, images)
+        return {
+            "accuracy": right,
+            "loss": loss,
+            "train_accuracy": seen,
+            "test_images": len(test),
+            "parameters": sum(p.numel() for p in trained.net.parameters()),
+            "surgery": trained.recipe["surgery"],
+            "best_epoch": trained.record["best_epoch"],
+            "seconds": trained.record["seconds"],
+        }
+
+    def load(self, store: Store) -> Classifier:
+        """The trained classifier."""
+        return load(store.folder(self) / "target.safetensors")
+
+
+def people(population: Population, kind: str) -> tuple[Images, Images, Images]:
+    """Training, validation and test images of the private people, or of as many public ones."""
+    if kind == "private":
+        return population.train, population.validation, population.test
+    if kind != "public":
+        raise UserError(f"people are private or public, not {kind!r}")
+    images = population.public.at(population.public.labels < population.classes)
+    place = torch.zeros(len(images), dtype=torch.long)
+    for label in images.labels.unique():
+        own = (images.labels == label).nonzero().flatten()
+        place[own] = torch.arange(len(own)) * 10 // len(own)  # the tenth of its person's images
+    return images.at(place < 7), images.at((place >= 7) & (place < 8)), images.at(place >= 8)
+
+
+@dataclass(frozen=True)
+class TrainJudge(Task):
+    """Another architecture, trained on other images of the same people; it never meets an attack."""
+
+    population: Draw
+    architecture: str = "timm:selecsls42"
+    recipe: Recipe = RECIPES["small"]
+    seed: int = 1000
+
+    @property
+    def label(self) -> str:
+        return "train the judge"
+
+    @property
+    def cost(self) -> float:
+        return 6.0 * self.recipe.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        torch.manual_seed(self.seed)
+        classifier = build(self.architecture, population.classes, population.size)
+        scratch = store.scratch(self)
+        trained = train(
+            classifier,
+            population.judge,
+            population.validation,
+            self.recipe,
+            seed=self.seed,
+            folder=scratch,
+            watch=watch,
+        )
+        trained.class_names = population.class_names
+        save(trained, folder / "target.safetensors")
+        right, loss = accuracy_and_loss(trained, population.test)
+        return {"accuracy": right, "loss": loss, "test_images": len(population.test)}
+
+    def load(self, store: Store) -> Classifier:
+        """The trained judge."""
+        return load(store.folder(self) / "target.safetensors")
+
+
+@dataclass(frozen=True)
+class FitPrior(Task):
+    """A generator learnt from the public images alone."""
+
+    population: Draw
+    settings: WganGp = QUICK
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return "fit the prior"
+
+    @property
+    def cost(self) -> float:
+        return 40.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch)
+        priors.save(prior, folder)
+        return {"images": len(population.public), "settings": asdict(self.settings)}
+
+    def load(self, store: Store) -> Prior:
+        """The fitted prior."""
+        return priors.load(store.folder(self))
+
+
+@dataclass(frozen=True)
+class Rendered(Task):
+    """The renderer as a prior over its own factors."""
+
+    population: Draw
+    strength: float = 1.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        prior = RenderedPrior(size=self.population.load(store).size, strength=self.strength)
+        priors.save(prior, folder)
+        return {"latents": prior.latents}
+
+    def load(self, store: Store) -> Prior:
+        """The prior."""
+        return priors.load(store.folder(self))
+
+
+@dataclass(frozen=True)
+class Invert(Task):
+    """An attack on one target, through an oracle that grants what the attack's threat model grants."""
+
+    target: TrainTarget
+    prior: FitPrior | Rendered
+    attack: Attack
+    classes: tuple[int, ...] | None = None  # None: all
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"invert {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+
+    @property
+    def cost(self) -> float:
+        return 20.0 if getattr(self.attack, "steps", 0) else 2.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        target = self.target.load(store)
+        oracle = Oracle(target, self.attack.access)
+        wanted = torch.arange(target.classes) if self.classes is None else torch.tensor(self.classes)
+        rng = torch.Generator().manual_seed(self.seed)
+        found = self.attack.run(oracle, self.prior.load(store), wanted, rng, watch)
+        found.save(folder / "reconstructions.safetensors")
+        return {
+            "queries": found.queries,
+            "seconds": found.seconds,
+            "confidence": float(found.confidence.mean()),
+        }
+
+    def load(self, store: Store) -> Reconstruction:
+        """What the attack brought home."""
+        return Reconstruction.load(store.folder(self) / "reconstructions.safetensors")

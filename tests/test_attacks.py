@@ -1,0 +1,300 @@
+"""The contract that every attack keeps, and the closed forms of their steps."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightleak.attacks import ATTACKS, PPA, AccessError, Guess, Oracle, Reconstruction, merge
+from lightleak.attacks.steps import (
+    LOSSES,
+    belief_over_views,
+    cross_entropy,
+    max_margin,
+    negative_logit,
+    own_draws,
+    poincare,
+    select_candidates,
+)
+from lightleak.data.views import DRAWS, View
+from lightleak.errors import UserError
+from lightleak.priors import RenderedPrior
+
+# Settings that let each attack show its contract in seconds; a new attack adds its row.
+ROWS = {
+    "ppa": PPA(candidates=60, attempts=3, keep=2, steps=12, rate=0.05, views=6),
+    "guess": Guess(keep=2),
+}
+OPTIMISING = [name for name in ROWS if name != "guess"]
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return RenderedPrior(size=32)
+
+
+def run(name, target, prior, classes=range(6), seed=0, access="gradients", **changes):
+    attack = dataclasses.replace(ROWS[name], **changes)
+    return attack.run(Oracle(target, access), prior, torch.tensor(list(classes)), torch.Generator().manual_seed(seed))
+
+
+def test_every_attack_has_a_row():
+    assert set(ROWS) == set(ATTACKS)
+    assert all(isinstance(row, ATTACKS[name]) for name, row in ROWS.items())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_images_are_of_the_asked_classes(name, tiny_target, prior):
+    found = run(name, tiny_target, prior, classes=[4, 1])
+    keep = ROWS[name].keep
+    assert found.classes.tolist() == [4] * keep + [1] * keep
+    assert found.images.shape == (2 * keep, 3, 32, 32)
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+    assert not found.images.requires_grad
+    assert not found.latents.requires_grad
+    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
+    assert found.queries > 0
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_same_seed_same_result_other_seed_other_result(name, tiny_target, prior):
+    first, again, other = (run(name, tiny_target, prior, classes=[2], seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.confidence, again.confidence)
+    assert not torch.equal(first.images, other.images)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior):
+    whole = run(name, tiny_target, prior, batch=64)
+    small = run(name, tiny_target, prior, batch=5)
+    shards = merge([run(name, tiny_target, prior, classes=part) for part in ([0, 3], [1, 2, 4, 5])])
+    for other in (small, shards):
+        assert torch.equal(whole.classes, other.classes)
+        assert torch.allclose(whole.images, other.images, atol=2e-3)
+        assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_stricter_oracle_stops_it(name, tiny_target, prior):
+    order = ["gradients", "scores", "labels"]
+    for stricter in order[order.index(ATTACKS[name].access) + 1 :]:
+        with pytest.raises(AccessError, match="grants"):
+            run(name, tiny_target, prior, access=stricter)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_target_and_randomness_are_left_alone(name, tiny_target, prior):
+    target = copy.deepcopy(tiny_target).train()
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    run(name, target, prior, classes=[0])
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+    assert target.training
+    assert all(p.grad is None and p.requires_grad for p in target.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", OPTIMISING)
+def test_it_raises_the_belief_above_start_and_null(name, tiny_target, prior):
+    found = run(name, tiny_target, prior)
+    start = run(name, tiny_target, prior, steps=0)
+    null = run("guess", tiny_target, prior)
+    # The belief in what is returned, judged by plain scores rather than by the attack's own views.
+    oracle = Oracle(tiny_target, "scores")
+
+    def belief(r):
+        return oracle.scores(r.images).gather(1, r.classes[:, None]).mean().item()
+
+    assert belief(found) > belief(start) - 1e-3
+    assert found.confidence.mean() > start.confidence.mean() + 0.02
+    assert belief(found) > belief(null) + 0.3
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_ppa_works_with_every_loss(loss, tiny_target, prior):
+    found = run("ppa", tiny_target, prior, classes=[0, 5], loss=loss)
+    start = run("ppa", tiny_target, prior, classes=[0, 5], steps=0)
+    assert found.confidence.mean() > start.confidence.mean()
+
+
+def test_progress_counts_up_to_the_end(tiny_target, prior):
+    seen = []
+    oracle = Oracle(tiny_target)
+    ROWS["ppa"].run(
+        oracle,
+        prior,
+        torch.tensor([0, 1]),
+        torch.Generator().manual_seed(0),
+        lambda step, total, **numbers: seen.append((step, total, numbers["confidence"])),
+    )
+    steps = [step for step, _, _ in seen]
+    assert steps == sorted(steps)
+    assert steps[-1] == seen[-1][1]
+    assert oracle.queries == 60 * 2 + 6 * 12 + 6 * 6  # candidates and mirrors, descent, judging views
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [{"keep": 5, "attempts": 2}, {"loss": "cosine"}, {"rate": 0.0}, {"steps": -1}, {"candidates": 10}],
+)
+def test_bad_settings_are_one_clear_line(settings_):
+    with pytest.raises(UserError) as error:
+        PPA(**settings_)
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Losses: published anchors, closed forms, finite everywhere
+
+ANCHORS = [
+    ([1.0, 2.0, 3.0, 4.0], 3, 9.566965),
+    ([1.0, 2.0, 3.0, 4.0], 0, 10.355423),
+    ([-1.0, 0.5, 2.0, -0.5], 2, 9.256810),
+    ([0.0, 0.0, 10.0, 1e-3], 2, 0.962446),
+]
+
+
+@pytest.mark.parametrize(("logits", "label", "expected"), ANCHORS)
+def test_poincare_anchors(logits, label, expected):
+    assert poincare(torch.tensor([logits]), torch.tensor([label])).item() == pytest.approx(expected, rel=2e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-20, 20), min_size=3, max_size=8), st.integers(0, 2))
+def test_poincare_equals_its_definition(values, label):
+    if sum(map(abs, values)) < 0.1:
+        return
+    total = sum(map(abs, values))
+    u = [value / total for value in values]
+    v = [(1 - 1e-4) * (i == label) for i in range(len(u))]
+    s = sum(a * a for a in u)
+    if 1 - s < 1e-4:
+        return
+    gap = sum((a - b) ** 2 for a, b in zip(u, v, strict=True))
+    expected = math.acosh(1 + 2 * gap / ((1 - s) * (1 - sum(b * b for b in v))))
+    assert poincare(torch.tensor([values]), torch.tensor([label])).item() == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("logits", [[0.0, 0.0, 0.0], [0.0, 9.0, 0.0], [1e4, -1e4, 0.0], [1e-9, 0.0, 0.0]])
+def test_losses_and_gradients_are_finite(name, logits):
+    rows = torch.tensor([logits], requires_grad=True)
+    loss = LOSSES[name](rows, torch.tensor([1]))
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert rows.grad is not None
+    assert rows.grad.isfinite().all()
+
+
+def test_other_losses_by_hand():
+    logits, label = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([2])
+    assert max_margin(logits, label).item() == pytest.approx(1.0)
+    assert negative_logit(logits, label).item() == pytest.approx(-2.0)
+    assert cross_entropy(logits, label).item() == pytest.approx(math.log(math.e + math.e**3 + math.e**2) - 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steps
+
+
+def test_candidates_by_brute_force():
+    scores = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
+    chosen = select_candidates(scores, torch.tensor([3, 0]), 4)
+    for row, label in zip(chosen, (3, 0), strict=True):
+        assert row.tolist() == sorted(range(30), key=lambda i: -float(scores[i, label]))[:4]
+
+
+def test_draws_belong_to_class_and_attempt():
+    classes, attempts = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
+    draws = own_draws(9, classes, attempts, (50, DRAWS))
+    assert torch.equal(draws[1:2], own_draws(9, classes[1:2], attempts[1:2], (50, DRAWS)))
+    flat = draws.flatten(1)
+    assert (torch.corrcoef(flat) - torch.eye(3)).abs().max() < 0.2
+    assert not torch.equal(draws[0], own_draws(10, classes[:1], attempts[:1], (50, DRAWS))[0])
+
+
+def test_belief_over_views_is_the_mean(tiny_target):
+    oracle = Oracle(tiny_target, "scores")
+    images, classes, draws = torch.rand(3, 3, 32, 32), torch.tensor([0, 2, 5]), torch.rand(3, 7, DRAWS)
+    view = View(scale=(0.5, 0.9), flip=0.5)
+    found = belief_over_views(oracle, images, classes, view, draws, 8)
+    for i in range(3):
+        rows = [oracle.scores(view(images[i : i + 1], draws[i, j : j + 1]))[0, classes[i]] for j in range(7)]
+        assert found[i] == pytest.approx(torch.stack(rows).mean().item(), abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Oracle and Reconstruction
+
+
+def test_oracle_grants_by_access(tiny_target):
+    images = torch.rand(2, 3, 32, 32)
+    for access, granted in {"gradients": 3, "scores": 2, "labels": 1}.items():
+        oracle = Oracle(tiny_target, access)
+        calls = [oracle.labels, oracle.scores, oracle.logits]
+        for number, call in enumerate(calls):
+            if number < granted:
+                call(images)
+            else:
+                with pytest.raises(AccessError):
+                    call(images)
+        assert oracle.queries == 2 * granted
+    with pytest.raises(UserError, match="access"):
+        Oracle(tiny_target, "everything")
+
+
+def test_oracle_answers_as_the_target(tiny_target):
+    images = torch.rand(4, 3, 32, 32)
+    oracle = Oracle(tiny_target)
+    expected = tiny_target.eval()(images)
+    assert torch.allclose(oracle.logits(images), expected, atol=1e-4)
+    assert torch.allclose(oracle.scores(images), expected.softmax(1), atol=1e-4)
+    features, logits = oracle.features(images)
+    assert torch.allclose(tiny_target.head(features), logits, atol=1e-4)
+
+
+def sample():
+    return Reconstruction(
+        torch.rand(4, 3, 8, 8),
+        torch.tensor([1, 1, 0, 0]),
+        torch.rand(4, 5),
+        torch.tensor([0.2, 0.9, 0.5, 0.4]),
+        7,
+        1.5,
+    )
+
+
+def test_reconstruction_survives_the_disk(tmp_path):
+    first = sample()
+    second = Reconstruction.load(first.save(tmp_path / "deep" / "found.safetensors"))
+    assert all(
+        torch.equal(getattr(first, n), getattr(second, n)) for n in ("images", "classes", "latents", "confidence")
+    )
+    assert (second.queries, second.seconds) == (7, 1.5)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["found.safetensors"]
+
+
+def test_reconstruction_best_and_merge():
+    best = sample().best(1)
+    assert best.classes.tolist() == [0, 1]
+    assert best.confidence.tolist() == pytest.approx([0.5, 0.9])
+    assert merge([sample(), sample()]).classes.tolist() == [0] * 4 + [1] * 4
+    with pytest.raises(UserError, match="as many"):
+        Reconstruction(torch.rand(2, 3, 4, 4), torch.tensor([0]), torch.rand(2, 1), torch.rand(2))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"\x80\x04K\x01."])
+def test_other_files_are_no_reconstructions(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="holds no reconstructions"):
+        Reconstruction.load(path)
+    with pytest.raises(UserError, match="there are no"):
+        Reconstruction.load(tmp_path / "nothing")

@@ -1,0 +1,100 @@
+"""Views: closed forms, parity with torchvision, independence of the batch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TF
+
+from lightleak.data.views import DRAWS, View, crop, recolour, uniform
+
+FULL = View(scale=(0.3, 1.0), ratio=(0.7, 1.4), flip=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+
+
+def box(**numbers):
+    defaults = {"left": 0.0, "top": 0.0, "width": 1.0, "height": 1.0}
+    values = [torch.tensor([numbers.get(name, value)]) for name, value in defaults.items()]
+    return *values, torch.tensor([numbers.get("mirror", False)])
+
+
+def test_whole_image_is_unchanged():
+    images = torch.rand(1, 3, 17, 17)
+    assert torch.allclose(crop(images, *box()), images, atol=1e-5)
+
+
+def test_mirror_is_a_flip():
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(crop(images, *box(mirror=True)), images.flip(3), atol=1e-5)
+
+
+def test_crop_agrees_with_torchvision_inside():
+    images = F.interpolate(torch.rand(1, 3, 8, 8), (32, 32), mode="bicubic")
+    ours = crop(images, *box(left=4 / 32, top=8 / 32, width=16 / 32, height=16 / 32))
+    theirs = TF.resized_crop(images, 8, 4, 16, 16, [32, 32], antialias=False)
+    # torchvision repeats the crop's own border, we read the neighbours that are there.
+    assert torch.allclose(ours[..., 3:-3, 3:-3], theirs[..., 3:-3, 3:-3], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("column", "setting", "reference"),
+    [
+        (0, "brightness", TF.adjust_brightness),
+        (1, "contrast", TF.adjust_contrast),
+        (2, "saturation", TF.adjust_saturation),
+    ],
+)
+def test_colour_agrees_with_torchvision(column, setting, reference):
+    images = torch.rand(4, 3, 8, 8) * 0.5 + 0.25  # away from the borders, where torchvision clamps in between
+    draws = torch.full((4, 4), 0.5)
+    draws[:, column] = 0.75
+    ours = recolour(images, draws, View(**{setting: 0.4}))
+    assert torch.allclose(ours, reference(images, 1.2), atol=2e-3)
+
+
+def test_hue_turns_red_into_green():
+    red = torch.tensor([0.8, 0.2, 0.2]).view(1, 3, 1, 1)
+    draws = torch.tensor([[0.5, 0.5, 0.5, 1.0]])
+    turned = recolour(red, draws, View(hue=1 / 3)).flatten()
+    assert turned.argmax() == 1
+    assert torch.allclose(turned.sum(), torch.tensor(1.2), atol=0.35)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 6))
+def test_a_view_depends_on_its_own_row(seed, count):
+    rng = torch.Generator().manual_seed(seed)
+    images, draws = torch.rand(count, 3, 12, 12, generator=rng), uniform(count, rng)
+    together = FULL(images, draws)
+    alone = torch.cat([FULL(images[i : i + 1], draws[i : i + 1]) for i in range(count)])
+    assert torch.allclose(together, alone, atol=1e-6)
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_boxes_stay_inside_with_the_asked_area(seed):
+    draws = uniform(64, torch.Generator().manual_seed(seed))
+    view = View(scale=(0.5, 0.9), ratio=(0.8, 1.2))
+    left, top, width, height, _ = view.boxes(draws)
+    assert (left >= 0).all()
+    assert (top >= 0).all()
+    assert (left + width <= 1 + 1e-6).all()
+    assert (top + height <= 1 + 1e-6).all()
+    free = (width < 1) & (height < 1)
+    area = (width * height)[free]
+    assert (area >= 0.5 - 1e-5).all()
+    assert (area <= 0.9 + 1e-5).all()
+
+
+def test_gradients_flow():
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    FULL(images, torch.rand(2, DRAWS)).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+def test_the_default_view_changes_nothing():
+    images = torch.rand(2, 3, 8, 8)
+    assert View()(images, torch.rand(2, DRAWS)) is images
