@@ -102,9 +102,7 @@ def seeds_interval(values: Tensor, level: float = 0.95) -> Measure:
     return Measure(float(table.mean()), float(table.mean()) - half, float(table.mean()) + half)
 
 
-def compare(
-    first: Tensor, second: Tensor, rng: torch.Generator, level: float = 0.95, draws: int = 4000
-) -> Comparison:
+def compare(first: Tensor, second: Tensor, rng: torch.Generator, level: float = 0.95, draws: int = 4000) -> Comparison:
     """The mean of `first - second` over the same identities (C, or S x C for S training seeds), with an
     interval.
 
@@ -129,9 +127,7 @@ def sign_flip(differences: Tensor, rng: torch.Generator, draws: int = 9999) -> f
     12.
     """
     values = _checked(differences, 1)
-    reach = abs(float(values.sum())) * (
-        1 - 1e-9
-    )  # the observed signs themselves must count, whatever the rounding
+    reach = abs(float(values.sum())) * (1 - 1e-9)  # the observed signs themselves must count, whatever the rounding
     if len(values) <= 12:
         signs = 1 - 2 * (torch.arange(2 ** len(values))[:, None] >> torch.arange(len(values)) & 1)
         return float(((signs.double() @ values).abs() >= reach).double().mean())
@@ -158,12 +154,8 @@ def trade_off(
     noise = 1.96 * math.sqrt(sum(share * (1 - share) for share in accuracy) / images) if images else 0.0
     if loss > max(smallest, noise):
         return TradeOff(drop / loss, drop, loss)
-    why = (
-        "negative" if loss < 0 else "near zero" if loss <= smallest else "within the noise of the test images"
-    )
-    return TradeOff(
-        None, drop, loss, f"Delta is undefined: the accuracy loss of {100 * loss:.2f} points is {why}"
-    )
+    why = "negative" if loss < 0 else "near zero" if loss <= smallest else "within the noise of the test images"
+    return TradeOff(None, drop, loss, f"Delta is undefined: the accuracy loss of {100 * loss:.2f} points is {why}")
 
 
 def _student(level: float, freedom: float) -> float:

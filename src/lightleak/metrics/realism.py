@@ -64,9 +64,7 @@ def manifold(real: Tensor, fake: Tensor, k: int = 3, published: bool = False) ->
         precision = inside_real.gather(0, between.argmin(0, keepdim=True)).double().mean()
         recall = inside_fake.gather(1, between.argmin(1, keepdim=True)).double().mean()
         density = inside_real.sum(1).double().mean() / k
-        return Manifold(
-            float(precision), float(recall), float(density), float(inside_real.any(1).double().mean())
-        )
+        return Manifold(float(precision), float(recall), float(density), float(inside_real.any(1).double().mean()))
     return Manifold(
         precision=float(inside_real.any(0).double().mean()),
         recall=float(inside_fake.any(1).double().mean()),

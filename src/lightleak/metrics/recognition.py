@@ -1,7 +1,5 @@
 """Does a judge recognise the person? Attack accuracy and distances, from logits and features."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -16,9 +14,7 @@ def true_rank(scores: Tensor, classes: Tensor) -> Tensor:
     that is not finite ranks last.
     """
     if scores.dim() != 2 or classes.shape != scores.shape[:1]:
-        raise UserError(
-            f"expected scores N x C and N classes, got {tuple(scores.shape)} and {tuple(classes.shape)}"
-        )
+        raise UserError(f"expected scores N x C and N classes, got {tuple(scores.shape)} and {tuple(classes.shape)}")
     if len(classes) and (int(classes.min()) < 0 or int(classes.max()) >= scores.shape[1]):
         raise UserError(f"expected classes from 0 to {scores.shape[1] - 1}, got up to {int(classes.max())}")
     own = scores.gather(1, classes[:, None])
@@ -43,9 +39,7 @@ def per_class(values: Tensor, classes: Tensor, which: Tensor) -> Tensor:
     return total / member.sum(1)
 
 
-def nearest(
-    features: Tensor, classes: Tensor, private: Tensor, labels: Tensor, squared: bool = True
-) -> Tensor:
+def nearest(features: Tensor, classes: Tensor, private: Tensor, labels: Tensor, squared: bool = True) -> Tensor:
     """The shortest distance from each row of `features` to a private image of its own class, one number per
     row.
 
@@ -53,9 +47,7 @@ def nearest(
     faces) and the "KNN Dist" of the 64-pixel attacks. NaN where the class has no private image.
     """
     if features.dim() != 2 or private.dim() != 2 or features.shape[1] != private.shape[1]:
-        raise UserError(
-            f"expected features N x D and M x D, got {tuple(features.shape)} and {tuple(private.shape)}"
-        )
+        raise UserError(f"expected features N x D and M x D, got {tuple(features.shape)} and {tuple(private.shape)}")
     distance = torch.full((len(features),), torch.nan, dtype=torch.float64)
     for label in classes.unique():
         mine, own = classes == label, labels == label
@@ -66,9 +58,3 @@ def nearest(
             )
             distance[mine] = table.amin(1)
     return distance.square() if squared else distance
-
-
-def in_batches(function: Callable[[Tensor], Tensor], images: Tensor, batch: int = 64) -> Tensor:
-    """`function` over `images` (N x 3 x S x S) in pieces, without gradients; rows come back on the CPU."""
-    with torch.no_grad():
-        return torch.cat([function(piece).float().cpu() for piece in images.split(batch)])

@@ -1,0 +1,231 @@
+"""Everything measured on one reconstruction, with intervals, chance and nulls."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from lightleak.attacks.reconstruction import Reconstruction
+from lightleak.data.population import Images, Population
+from lightleak.errors import UserError
+from lightleak.metrics import evidence, realism, recognition, truth
+from lightleak.metrics.appraiser import Appraiser, appraise
+from lightleak.metrics.evaluation import METRICS, Evaluation, difference
+from lightleak.metrics.evidence import Measure
+from lightleak.models.classifier import Classifier
+
+__all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "reference"]
+
+GOOD_JUDGE = 0.95  # a judge below this natural accuracy is flagged
+FEW_PEOPLE = 20  # fewer than this are flagged
+REALISM = ("fid", "precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the judge and other networks say of the private images: the same for every reconstruction."""
+
+    judge_accuracy: Measure  # on the population's test images
+    features: Tensor  # of the training images, N x D
+    faces: Tensor | None = None  # the same by the face embedding
+    inception: Tensor | None = None  # the same by the network for FID
+
+
+def reference(
+    judge: Classifier,
+    population: Population,
+    *,
+    face_embedding: nn.Module | None = None,
+    inception: nn.Module | None = None,
+) -> Reference:
+    """The judge's natural accuracy, and features of the private training images."""
+    _, logits = _judged(judge, population.test)
+    right = int((logits.argmax(1) == population.test.labels).sum())
+    return Reference(
+        judge_accuracy=evidence.wilson(right, len(logits)),
+        features=_judged(judge, population.train)[0],
+        faces=_read(face_embedding, population.train) if face_embedding else None,
+        inception=_read(inception, population.train) if inception else None,
+    )
+
+
+def evaluate(
+    reconstruction: Reconstruction,
+    judge: Classifier,
+    population: Population,
+    *,
+    factors: Callable[[Tensor], Tensor] | None = None,
+    appraiser: Appraiser | None = None,
+    face_embedding: nn.Module | None = None,
+    inception: nn.Module | None = None,
+    nulls: Mapping[str, Reconstruction] | None = None,
+    known: Reference | None = None,
+    rng: torch.Generator | None = None,
+    watch: Callable[..., None] | None = None,
+) -> Evaluation:
+    """Measure a reconstruction, and each of the `nulls` in the same way.
+
+    Truth needs a rendered population and either `factors` (latents N x L -> factors N x F: the rendered
+    prior's `factors_of`) or an `appraiser` of images. `face_embedding` and `inception` map images in
+    [0, 1] to N x D. `known` is `reference(...)` of the same networks, to spare its work. `watch(step, total=...)`
+    counts reconstructions. Raises UserError if images, classes, judge and population do not fit together.
+    """
+    _check(reconstruction, judge, population)
+    known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
+    rng = rng or torch.Generator().manual_seed(0)
+    nulls = nulls or {}
+    classes, which = reconstruction.classes, reconstruction.classes.unique()
+    labels = population.train.labels
+
+    # 1. what the judge and a face embedding recognise
+    per_image: dict[str, Tensor] = {"confidence": reconstruction.confidence}
+    features, logits = _judged(judge, reconstruction.images)
+    per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in (1, 5) if k < population.classes}
+    per_image["delta_eval"] = recognition.nearest(features, classes, known.features, labels)
+    if face_embedding and known.faces is not None:
+        seen = _read(face_embedding, reconstruction.images)
+        per_image["delta_face"] = recognition.nearest(seen, classes, known.faces, labels)
+
+    # 2. what is true
+    source = None
+    scale = truth.yardstick()
+    if population.factors is not None and (factors or appraiser):
+        source = "latents" if factors else "images"
+        found = factors(reconstruction.latents) if factors else _appraised(appraiser, reconstruction)
+        told = truth.compare(found, classes, population.factors, scale)
+        per_image |= {"verified": told.verified, "error": told.error}
+        per_image["judge_only"] = per_image["hits@1"] & ~told.verified
+        per_image |= {f"true@{k}": told.rank < k for k in (1, 5) if k < population.classes}
+        per_image |= {f"stranger@{k}": told.rank_among_strangers < k for k in (1, 5)}
+
+    # 3. per person, with intervals over people
+    per_class = {name: recognition.per_class(values, classes, which) for name, values in per_image.items()}
+    per_class = {name: values for name, values in per_class.items() if values.isfinite().all()}
+    measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
+    for name, values in per_class.items():
+        measures[name] = evidence.interval(values, rng, rate=METRICS[name].rate)
+
+    # 4. how real the whole set looks
+    if inception and known.inception is not None:
+        real, drawn = known.inception[torch.isin(labels, which)], _read(inception, reconstruction.images)
+        measures["fid"] = Measure(realism.fid(real, drawn))
+        measures |= {name: Measure(value) for name, value in asdict(realism.manifold(real, drawn)).items()}
+
+    # 5. the same for what leaks nothing
+    absent = [name for name, measure in measures.items() if measure is None]
+    evaluation = Evaluation(
+        classes=tuple(which.tolist()),
+        images=len(reconstruction),
+        measures=measures,
+        per_class={name: tuple(values.tolist()) for name, values in per_class.items()},
+        chance={name: value for name, value in _chance(population, scale).items() if measures[name]},
+        missing={name: _reason(name, population, name in per_image, source) for name in absent},
+        judge_accuracy=known.judge_accuracy,
+        truth_from=source,
+        appraiser=appraiser.quality if appraiser and source == "images" else None,
+        threshold=scale.threshold if source else None,
+        queries=reconstruction.queries,
+        seconds=reconstruction.seconds,
+    )
+    if watch is not None:
+        watch(1, total=1 + len(nulls))
+    for step, (name, null) in enumerate(nulls.items()):
+        same = evaluate(null, judge, population, factors=factors, appraiser=appraiser, known=known, rng=rng, **networks)
+        evaluation.nulls[name] = same
+        if watch is not None:
+            watch(step + 2, total=1 + len(nulls))
+    return replace(evaluation, warnings=tuple(_warnings(evaluation, rng)))
+
+
+def _chance(population: Population, scale: truth.Yardstick) -> dict[str, float]:
+    """What a guess, or a random person, scores."""
+    people, strangers = population.classes, len(scale.strangers) + 1
+    chance = {f"{name}@{k}": k / people for name in ("hits", "true") for k in (1, 5)}
+    chance |= {f"stranger@{k}": k / strangers for k in (1, 5)}
+    return chance | {"verified": scale.false_match_rate, "error": 1.0}
+
+
+def _warnings(evaluation: Evaluation, rng: torch.Generator) -> Iterator[str]:
+    accuracy, people, best = evaluation.judge_accuracy.value, len(evaluation.classes), evaluation.appraiser
+    if accuracy < GOOD_JUDGE:
+        yield f"the judge is right on only {accuracy:.1%} of the test images (wanted: {GOOD_JUDGE:.0%})"
+    if people < FEW_PEOPLE:
+        yield f"only {people} people were attacked: intervals are wide"
+    if best is not None:
+        yield (
+            f"the truth is estimated from images: of true photographs the appraiser verifies {best.verified:.0%}, "
+            f"at an error of {best.error:.2f}; no reconstruction can be expected to score better"
+        )
+    for name, null in evaluation.nulls.items():
+        for metric in ("hits@1", "verified", "error"):
+            gap = difference(evaluation, null, metric, rng)
+            if gap is None or gap.low is None or gap.high is None:
+                continue
+            if (gap.low if METRICS[metric].leak > 0 else -gap.high) <= 0:
+                yield f"{METRICS[metric].label} is not clearly worse than that of the null '{name}': it shows no leak"
+
+
+def _reason(name: str, population: Population, measured: bool, source: str | None) -> str:
+    """Why a metric is missing."""
+    if measured:
+        return "some people have no finite value"
+    if name in REALISM:
+        return "no feature network was given (inception=)"
+    if name == "delta_face":
+        return "no face embedding was given (face_embedding=)"
+    if name == "hits@5" or source:
+        return f"5 guesses among {population.classes} people say nothing"
+    if population.factors is None:
+        return f"nobody knows the true factors of '{population.name}'"
+    return "neither factors= (of the rendered prior) nor appraiser= was given"
+
+
+def _check(reconstruction: Reconstruction, judge: Classifier, population: Population) -> None:
+    images, classes, people = reconstruction.images, reconstruction.classes, population.classes
+    if not len(images):
+        raise UserError("there is nothing to evaluate: the reconstruction holds no images")
+    problems = []
+    if judge.classes != people:
+        problems.append(f"the judge knows {judge.classes} classes, the population has {people}")
+    if people < 2:
+        problems.append("one person cannot be told from anybody: at least 2 classes are needed")
+    if int(classes.min()) < 0 or int(classes.max()) >= people:
+        problems.append(f"classes must be 0 to {people - 1}, got {int(classes.min())} to {int(classes.max())}")
+    if not images.isfinite().all():
+        problems.append("some images are not finite")
+    elif float(images.min()) < -1e-3 or float(images.max()) > 1 + 1e-3:
+        problems.append(f"images must lie in [0, 1], got {float(images.min()):.3g} to {float(images.max()):.3g}")
+    if problems:
+        raise UserError("this reconstruction cannot be evaluated: " + "; ".join(problems))
+
+
+def _appraised(appraiser: Appraiser | None, reconstruction: Reconstruction) -> Tensor:
+    assert appraiser is not None
+    return appraise(appraiser, reconstruction.images)
+
+
+def _judged(judge: Classifier, images: Images | Tensor) -> tuple[Tensor, Tensor]:
+    """The judge's features and logits."""
+    both = _read(judge, images, lambda batch: torch.cat(judge.features_and_logits(batch), 1))
+    return both[:, : -judge.classes], both[:, -judge.classes :]
+
+
+def _read(
+    network: nn.Module,
+    images: Images | Tensor,
+    function: Callable[[Tensor], Tensor] | None = None,
+    batch: int = 128,
+) -> Tensor:
+    """What `function` (the network itself by default) gives for the images, N x D, with the network in eval mode."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            pieces = torch.arange(len(images)).split(batch)
+            floats = (images.floats(i) if isinstance(images, Images) else images[i].float() for i in pieces)
+            return torch.cat([(function or network)(piece.to(device)).flatten(1).float().cpu() for piece in floats])
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,143 @@
+"""The record of what was measured on one reconstruction, and how to compare two of them person by person."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightleak.errors import UserError
+from lightleak.metrics import evidence
+from lightleak.metrics.appraiser import Quality
+from lightleak.metrics.evidence import Comparison, Measure
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How to read one number."""
+
+    label: str
+    meaning: str
+    leak: int  # 1: more is a worse leak, -1: less is, 0: neither
+    rate: bool = False  # a share in [0, 1]
+
+
+METRICS: dict[str, Metric] = {
+    "hits@1": Metric("AttAcc@1", "the judge sees the right person", 1, True),
+    "hits@5": Metric("AttAcc@5", "the right person is among the judge's five best", 1, True),
+    "confidence": Metric("confidence", "the attacked model's own belief", 0, True),
+    "verified": Metric("verified", "the person passes verification at the false match rate", 1, True),
+    "judge_only": Metric("judge only", "the judge sees the person, verification does not", 0, True),
+    "true@1": Metric("true match @1", "nearest to the right one of the private people", 1, True),
+    "true@5": Metric("true match @5", "the right one is among the five nearest private people", 1, True),
+    "stranger@1": Metric("match among 1,000 @1", "nearer to the person than to 1,000 strangers", 1, True),
+    "stranger@5": Metric("match among 1,000 @5", "at most four of 1,000 strangers are nearer", 1, True),
+    "error": Metric("error", "distance from the person, 1 = a random person's", -1),
+    "delta_eval": Metric("delta_eval", "squared judge-feature distance to the nearest private image", -1),
+    "delta_face": Metric("delta_face", "squared face-embedding distance to the nearest private image", -1),
+    "fid": Metric("FID", "Fréchet distance to the private images", 0),
+    "precision": Metric("precision", "share of reconstructions among the private images", 0, True),
+    "recall": Metric("recall", "share of private images among the reconstructions", 0, True),
+    "density": Metric("density", "private neighbourhoods around a reconstruction", 0),
+    "coverage": Metric("coverage", "share of private images with a reconstruction nearby", 0, True),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All measures of one reconstruction; what could not be measured is None in `measures` and explained in `missing`.
+
+    A measure is the mean over people of each person's mean over images, and its interval speaks of other
+    people.
+    """
+
+    classes: tuple[int, ...]  # who was attacked, ascending
+    images: int
+    measures: dict[str, Measure | None]  # every name in METRICS
+    per_class: dict[str, tuple[float, ...]]  # metric -> one mean per person, in the order of `classes`
+    chance: dict[str, float]  # what a random person or a guess scores, where that is known
+    missing: dict[str, str]  # metric -> why it is None
+    judge_accuracy: Measure  # natural, on the population's test images
+    truth_from: str | None = None  # "latents", "images", or None without truth
+    appraiser: Quality | None = None  # how good the factors from images are
+    threshold: float | None = None  # verification: RMS of canonical portraits
+    queries: int = 0
+    seconds: float = 0.0
+    nulls: dict[str, "Evaluation"] = field(default_factory=dict)  # the same scoring on what leaks nothing
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The evaluation as JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
+        """The inverse of `to_json`; UserError if the data is something else."""
+        try:
+            fields = dict(data)
+            fields["classes"] = tuple(fields["classes"])
+            fields["measures"] = {k: Measure(**v) if v else None for k, v in fields["measures"].items()}
+            fields["per_class"] = {k: tuple(v) for k, v in fields["per_class"].items()}
+            fields["judge_accuracy"] = Measure(**fields["judge_accuracy"])
+            fields["appraiser"] = Quality(**fields["appraiser"]) if fields["appraiser"] else None
+            fields["nulls"] = {k: cls.from_json(v) for k, v in fields["nulls"].items()}
+            fields["warnings"] = tuple(fields["warnings"])
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"this is no evaluation of this version ({error!r}); evaluate again") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write as a JSON file, whole or not at all."""
+        path = Path(path)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False), encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            raise UserError(f"cannot write the evaluation {path}: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Evaluation":
+        """Read what `save` wrote; UserError if it is something else."""
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} is no evaluation: {error}") from error
+
+
+def difference(
+    first: Evaluation | Sequence[Evaluation],
+    second: Evaluation | Sequence[Evaluation],
+    metric: str,
+    rng: torch.Generator | None = None,
+) -> Comparison | None:
+    """`first` minus `second` in one metric over the people whom all of them attacked; None where one lacks the metric.
+
+    Sequences are training seeds in the same order on both sides: then the interval speaks of other seeds as
+    well.
+    """
+    if metric not in METRICS:
+        raise UserError(f"there is no metric '{metric}'; there are {', '.join(METRICS)}")
+    left = [first] if isinstance(first, Evaluation) else list(first)
+    right = [second] if isinstance(second, Evaluation) else list(second)
+    if len(left) != len(right) or not left:
+        raise UserError(f"a paired comparison needs the same seeds on both sides, got {len(left)} and {len(right)}")
+    if any(metric not in e.per_class for e in (*left, *right)):
+        return None
+    people = sorted(set.intersection(*(set(e.classes) for e in (*left, *right))))
+    if not people:
+        return None
+
+    def table(evaluations: list[Evaluation]) -> Tensor:
+        rows = [dict(zip(e.classes, e.per_class[metric])) for e in evaluations]
+        return torch.tensor([[row[person] for person in people] for row in rows], dtype=torch.float64)
+
+    return evidence.compare(table(left), table(right), rng or torch.Generator().manual_seed(0))
