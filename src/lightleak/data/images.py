@@ -1,0 +1,108 @@
+"""Decode image files to square RGB bytes, and split labelled images into disjoint parts."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from lightleak.errors import UserError
+
+SUFFIXES = {f".{name}" for name in ("jpg", "jpeg", "jfif", "png", "apng", "bmp", "gif", "webp", "tif", "tiff")}
+SUFFIXES |= {f".{name}" for name in ("ppm", "pgm", "pbm", "jp2", "avif")}
+SMALLEST = 8  # pixels along the shorter side; what is smaller shows nobody
+PARTS = ("train", "validation", "test", "judge")
+FRACTIONS = (0.45, 0.1, 0.15, 0.3)
+
+
+class UnreadableImageError(UserError):
+    """A file that holds no usable picture; the message is the reason, in a few words."""
+
+
+def decode(path: Path, size: int) -> np.ndarray:
+    """The centre square of the image at `path`, upright and resized once, as uint8 of shape size x size x 3.
+
+    EXIF rotation is applied, transparency is laid over white, 16-bit grey is scaled and not clipped, an
+    animation gives its first frame. Raises UnreadableImageError with the reason: not an image, truncated,
+    smaller than 8 pixels, or more pixels than Pillow's bound against decompression bombs.
+    """
+    limit = Image.MAX_IMAGE_PIXELS or 0
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if min(width, height) < SMALLEST:
+                raise UnreadableImageError(f"only {width} x {height} pixels")
+            if width * height > limit:
+                raise Image.DecompressionBombError
+            image.draft(None, (2 * size, 2 * size))  # JPEG then skips detail that the resize would average away
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(square(_as_rgb(upright), size))
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImageError("not an image") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UnreadableImageError(f"more than {limit // 1_000_000} million pixels") from None
+    except Exception as error:  # a hostile file makes Pillow's decoders raise nearly anything
+        raise UnreadableImageError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, so that files with the same trouble are counted together
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):  # no agreed white: stretch to the image's own range
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        span = max(values.max() - values.min(), 1e-12)
+        return Image.fromarray(((values - values.min()) / span * 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The centre square of `image`, resized to size x size with antialiasing."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def split(labels: Tensor, seed: int, fractions: tuple[float, ...] = FRACTIONS) -> tuple[Tensor, ...]:
+    """Disjoint sorted indices that together cover all labels, each class divided by `fractions`.
+
+    Every part gets at least one image of every class. What a class gets depends on the seed, the class and
+    its own images alone. Raises UserError if a class has fewer images than there are parts.
+    """
+    parts: list[list[Tensor]] = [[] for _ in fractions]
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + label)
+        shuffled = members[torch.randperm(len(members), generator=rng)]
+        counts = shares(len(members), fractions)
+        for part, chosen in zip(parts, shuffled.split(counts)):
+            part.append(chosen)
+    empty = torch.empty(0, dtype=torch.int64)
+    return tuple(torch.cat([empty, *part]).sort().values for part in parts)
+
+
+def shares(count: int, fractions: tuple[float, ...]) -> list[int]:
+    """Whole numbers near count * fractions, each at least 1, that sum to `count` (largest remainder)."""
+    if count < len(fractions):
+        raise UserError(f"a class needs at least {len(fractions)} images, one per part of the split; it has {count}")
+    spare = count - len(fractions)  # one each first, the rest by what is still missing
+    total = sum(fractions)
+    wanted = [max(count * fraction / total - 1, 0.0) for fraction in fractions]
+    scale = spare / sum(wanted) if spare else 0.0
+    whole = [int(want * scale) for want in wanted]
+    rest = sorted(range(len(fractions)), key=lambda part: (whole[part] - wanted[part] * scale, part))
+    for part in rest[: spare - sum(whole)]:
+        whole[part] += 1
+    return [1 + number for number in whole]
