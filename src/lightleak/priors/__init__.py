@@ -1,1 +1,107 @@
+"""Generators of plausible images, known or learnt from public data: what an attacker searches in."""
 
+import json
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from lightleak.errors import UserError
+from lightleak.priors.gan64 import GanPrior
+from lightleak.priors.rendered import RenderedPrior
+
+WEIGHTS, RECIPE = "prior.safetensors", "prior.json"
+
+
+class Prior(Protocol):
+    """A generator of plausible images; latents are drawn by `sample`, moved by attacks and turned into
+    images.
+    """
+
+    @property
+    def size(self) -> int:
+        """Side length of the images in pixels."""
+        ...
+
+    @property
+    def latents(self) -> int:
+        """Length L of a latent vector."""
+        ...
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """Latents count x L, on the generator's device."""
+        ...
+
+    def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Images N x 3 x size x size in [0, 1], differentiable in the latents."""
+        ...
+
+    def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
+        """One score per image, higher is more like the public images, differentiable."""
+        ...
+
+
+class _Kept(Prior, Protocol):
+    """A prior that can be written down as settings (JSON) and weights (safetensors)."""
+
+    def settings(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Tensor]: ...
+    @classmethod
+    def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> Self: ...
+
+
+PRIORS: dict[str, Any] = {"rendered": RenderedPrior, "gan64": GanPrior}
+
+
+def save(prior: Prior, folder: str | Path) -> None:
+    """Write a prior to prior.safetensors and prior.json in `folder`, each by rename; the recipe seals the
+    weights.
+    """
+    kinds = [name for name, kind in PRIORS.items() if isinstance(prior, kind)]
+    if not kinds:
+        raise UserError(f"{type(prior).__name__} is no kind of prior that can be saved; known are {', '.join(PRIORS)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = cast(_Kept, prior)
+    weights = serialise({name: value.detach().cpu().contiguous() for name, value in kept.state().items()})
+    recipe = {"kind": kinds[0], "settings": kept.settings(), "weights": sha256(weights).hexdigest()}
+    _publish(folder / WEIGHTS, weights)
+    _publish(folder / RECIPE, json.dumps(recipe, indent=2).encode())
+
+
+def load(folder: str | Path) -> Prior:
+    """The prior that `save` wrote to `folder`; UserError if a part is missing, damaged or of another
+    prior.
+    """
+    folder = Path(folder)
+    try:
+        recipe = json.loads((folder / RECIPE).read_text())
+        weights = (folder / WEIGHTS).read_bytes()
+        kind, settings, seal = recipe["kind"], recipe["settings"], recipe["weights"]
+    except OSError as error:
+        raise UserError(f"no prior in {folder}: {error.filename} cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / RECIPE} is no recipe of a prior; fit it again") from None
+    if kind not in PRIORS:
+        raise UserError(f"{folder / RECIPE} names the unknown kind {kind!r}; known are {', '.join(PRIORS)}")
+    if sha256(weights).hexdigest() != seal:
+        raise UserError(f"{folder / WEIGHTS} is damaged or belongs to another prior than {RECIPE}; fit it again")
+    try:
+        return PRIORS[kind].restore(settings, parse(weights))
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} does not hold a {kind} prior: {' '.join(str(error).split())}") from None
+
+
+def _publish(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
