@@ -88,11 +88,12 @@ def evaluate(
         per_image["delta_face"] = recognition.nearest(seen, classes, known.faces, labels)
 
     # 2. what is true
-    source = None
-    scale = truth.yardstick()
-    if population.factors is not None and (factors or appraiser):
-        source = "latents" if factors else "images"
-        found = factors(reconstruction.latents) if factors else _appraised(appraiser, reconstruction)
+    found, source, scale = None, None, truth.yardstick()
+    if population.factors is not None and factors is not None:
+        found, source = factors(reconstruction.latents), "latents"
+    elif population.factors is not None and appraiser is not None:
+        found, source = appraise(appraiser, reconstruction.images), "images"
+    if found is not None and population.factors is not None:
         told = truth.compare(found, classes, population.factors, scale)
         per_image |= {"verified": told.verified, "error": told.error}
         per_image["judge_only"] = per_image["hits@1"] & ~told.verified
@@ -131,8 +132,17 @@ def evaluate(
     if watch is not None:
         watch(1, total=1 + len(nulls))
     for step, (name, null) in enumerate(nulls.items()):
-        same = evaluate(null, judge, population, factors=factors, appraiser=appraiser, known=known, rng=rng, **networks)
-        evaluation.nulls[name] = same
+        evaluation.nulls[name] = evaluate(
+            null,
+            judge,
+            population,
+            factors=factors,
+            appraiser=appraiser,
+            face_embedding=face_embedding,
+            inception=inception,
+            known=known,
+            rng=rng,
+        )
         if watch is not None:
             watch(step + 2, total=1 + len(nulls))
     return replace(evaluation, warnings=tuple(_warnings(evaluation, rng)))
@@ -198,11 +208,6 @@ def _check(reconstruction: Reconstruction, judge: Classifier, population: Popula
         problems.append(f"images must lie in [0, 1], got {float(images.min()):.3g} to {float(images.max()):.3g}")
     if problems:
         raise UserError("this reconstruction cannot be evaluated: " + "; ".join(problems))
-
-
-def _appraised(appraiser: Appraiser | None, reconstruction: Reconstruction) -> Tensor:
-    assert appraiser is not None
-    return appraise(appraiser, reconstruction.images)
 
 
 def _judged(judge: Classifier, images: Images | Tensor) -> tuple[Tensor, Tensor]:
