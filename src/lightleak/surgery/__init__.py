@@ -1,1 +1,21 @@
+"""Skip surgery on any model: find the signals that go around layers, remove or scale them, and keep a record of it."""
 
+from lightleak.surgery.edit import remove_skips, replay, scale_skips, without_inplace
+from lightleak.surgery.fuse import fuse
+from lightleak.surgery.observe import SurgeryError
+from lightleak.surgery.recipe import recipe
+from lightleak.surgery.skips import Join, Skip, find_joins, find_skips
+
+__all__ = [
+    "Join",
+    "Skip",
+    "SurgeryError",
+    "find_joins",
+    "find_skips",
+    "fuse",
+    "recipe",
+    "remove_skips",
+    "replay",
+    "scale_skips",
+    "without_inplace",
+]

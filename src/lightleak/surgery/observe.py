@@ -1,0 +1,278 @@
+"""Watch a model run once: where signals join, what went around what, and which method of which module does it.
+
+The weights are frozen and the image asks for a gradient, so a tensor asks for one exactly if it depends on the image:
+masks, position tables and biases drop out by themselves. What a signal passed through is read off autograd's graph.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from lightleak.errors import UserError
+
+
+class SurgeryError(UserError):
+    """A network or a wish that surgery cannot serve, said in one line that names the module and the way out."""
+
+
+ADDITIONS = {
+    *(torch.add, torch.Tensor.add, torch.Tensor.add_),
+    *(torch.Tensor.__add__, torch.Tensor.__iadd__, torch.Tensor.__radd__),
+}
+CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
+ELEMENTWISE = ADDITIONS | {
+    *(torch.mul, torch.Tensor.mul, torch.Tensor.mul_, torch.Tensor.__mul__, torch.Tensor.__imul__),
+    *(torch.Tensor.__rmul__, torch.sub, torch.Tensor.__sub__, torch.addcmul),
+}
+
+Place = tuple[str, str]  # a module's name and one of its methods
+
+
+def joined(function: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[str, list[Any]] | None:
+    """The kind of a join and its operands, if this call joins signals at all."""
+    if function in ADDITIONS:
+        return "add", [*args[:2], *(kwargs[k] for k in ("input", "other") if k in kwargs)]
+    if function in CONCATENATIONS:
+        return "cat", list(args[0] if args else kwargs["tensors"])
+    return None
+
+
+def depends(value: Any) -> bool:
+    """Whether a value depends on the image."""
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def changes_in_place(function: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a call overwrites a signal."""
+    name = getattr(function, "__name__", "")
+    written = kwargs.get("inplace") or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+    return bool(written) and bool(args) and depends(args[0])
+
+
+@dataclass
+class Seen:
+    """One join as it ran: its operands' places in autograd's graph."""
+
+    place: Place
+    index: int  # among the joins of one call of that method
+    kind: str
+    operands: tuple[Any, ...]  # grad_fn of each operand, None where it does not depend on the image
+    dim: int  # a concatenation's dimension
+    widths: tuple[int, ...]  # of the operands, along that dimension (additions: along dimension 1)
+    shape: tuple[int, ...]  # of the joined signal
+    result: Any = None  # grad_fn of the joined signal
+
+
+@dataclass
+class Observation:
+    """Everything one run has shown."""
+
+    shape: tuple[int, ...]  # of the example
+    joins: list[Seen] = field(default_factory=list)
+    calls: dict[Place, tuple[tuple, dict[str, Any]]] = field(default_factory=dict)  # arguments of the first call
+    finished: list[Place] = field(default_factory=list)  # inner methods before those that call them
+    layers: dict[Any, str] = field(default_factory=dict)  # grad_fn of what left a weight layer: its module
+    inside: dict[Any, str] = field(default_factory=dict)  # grad_fn of any result: the module that computed it
+    output: Any = None
+
+
+@contextmanager
+def frozen(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Run without marks: weights frozen, mode set, buffers and random state put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    buffers = {id(b): (b, b.clone()) for b in model.buffers()} if training else {}
+    devices = {t.device for t in (*wanted, *model.buffers()) if t.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.enable_grad():
+        try:
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            model.train(training)
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            for parameter in wanted:
+                parameter.requires_grad_(True)
+            with torch.no_grad():
+                for buffer, before in buffers.values():
+                    buffer.copy_(before)
+
+
+@contextmanager
+def wrapped(module: nn.Module, method: str, around: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Replace one method of one instance for a while."""
+    before = vars(module).get(method)
+    object.__setattr__(module, method, around(getattr(module, method)))
+    try:
+        yield
+    finally:
+        if before is None:
+            object.__delattr__(module, method)
+        else:
+            object.__setattr__(module, method, before)
+
+
+def signal(example: Tensor) -> Tensor:
+    """The example as a signal to follow; not a leaf, since models may overwrite their input."""
+    return example.detach().clone().requires_grad_() * 1
+
+
+def _method(owner: nn.Module, code: CodeType) -> str | None:
+    """The method's name, if this code is a method of this module."""
+    for attribute in (vars(owner).get(code.co_name), inspect.getattr_static(type(owner), code.co_name, None)):
+        function = inspect.unwrap(getattr(attribute, "__func__", attribute)) if attribute is not None else None
+        if getattr(function, "__code__", None) is code:
+            return code.co_name
+    return None
+
+
+def _methods(model: nn.Module) -> Callable[[FrameType | None], tuple[str, str] | None]:
+    """A function that tells which module's which method a frame runs for."""
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def place(frame: FrameType | None) -> Place | None:
+        while frame is not None:
+            code = frame.f_code
+            if code.co_argcount and not code.co_name.startswith("<"):
+                owner = frame.f_locals.get(code.co_varnames[0])
+                if id(owner) in names and isinstance(owner, nn.Module) and (method := _method(owner, code)):
+                    return names[id(owner)], method
+            frame = frame.f_back
+        return None
+
+    return place
+
+
+class _Places(TorchFunctionMode):
+    """Note which methods join two signals (and which overwrite one)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.place = _methods(model)
+        self.joining: set[Place] = set()
+        self.overwriting: set[Place] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+        kwargs = kwargs or {}
+        join = joined(func, args, kwargs)
+        joins = join is not None and sum(map(depends, join[1])) > 1
+        overwrites = changes_in_place(func, args, kwargs)
+        if (joins or overwrites) and (place := self.place(sys._getframe(1))):
+            if joins:
+                self.joining.add(place)
+            if overwrites:
+                self.overwriting.add(place)
+        return func(*args, **kwargs)
+
+
+class _Watch(TorchFunctionMode):
+    """Record the joins of the wrapped methods, and what went through a layer with weights."""
+
+    def __init__(self, model: nn.Module, seen: Observation):
+        super().__init__()
+        self.place = _methods(model)
+        self.seen = seen
+        self.running: list[list[Any]] = []  # the wrapped methods under way: place, joins so far
+
+    def around(self, place: Place) -> Callable[[Callable], Callable]:
+        def wrap(method: Callable) -> Callable:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                if place not in self.seen.calls:
+                    self.seen.calls[place] = (args, kwargs)
+                self.running.append([place, 0])
+                try:
+                    return method(*args, **kwargs)
+                finally:
+                    self.running.pop()
+                    if place not in self.seen.finished:
+                        self.seen.finished.append(place)
+
+            return run
+
+        return wrap
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+        kwargs = kwargs or {}
+        join = joined(func, args, kwargs)
+        entry = None
+        if join is not None and sum(map(depends, join[1])) > 1 and self.running:
+            kind, operands = join
+            dim = kwargs.get("dim", args[1] if kind == "cat" and len(args) > 1 else 0 if kind == "cat" else 1)
+            place, index = self.running[-1]
+            self.running[-1][1] += 1
+            entry = Seen(
+                place,
+                index,
+                kind,
+                operands=tuple(o.grad_fn if depends(o) else None for o in operands),
+                dim=dim,
+                widths=tuple(o.shape[dim] if isinstance(o, Tensor) and o.dim() > 1 else 1 for o in operands),
+                shape=(),
+            )
+        result = func(*args, **kwargs)
+        if entry is not None:
+            entry.shape, entry.result = tuple(result.shape), result.grad_fn
+            entry.dim %= max(result.dim(), 1)
+            self.seen.joins.append(entry)
+        made = [t.grad_fn for t in tree_leaves(result) if depends(t)]
+        if made and func not in CONCATENATIONS:
+            weights = [p for p in tree_leaves((args, kwargs)) if isinstance(p, nn.Parameter)]
+            place = self.place(sys._getframe(1))
+            owner = place[0] if place else ""
+            matrix = func not in ELEMENTWISE and any(p.dim() > 1 for p in weights)
+            for node in made:
+                self.seen.inside.setdefault(node, owner)
+                if matrix:
+                    self.seen.layers.setdefault(node, owner)
+        return result
+
+
+def call(model: nn.Module, example: Tensor) -> Any:
+    """Run the model on a signal made from the example."""
+    return model(signal(example))
+
+
+def find_places(model: nn.Module, example: Tensor) -> tuple[set[Place], set[Place]]:
+    """Which methods join two signals, and which overwrite one."""
+    with frozen(model), _Places(model) as watch:
+        call(model, example)
+    return watch.joining, watch.overwriting
+
+
+def observe(model: nn.Module, example: Tensor, also: set[Place] = frozenset()) -> Observation:  # type: ignore[assignment]
+    """Run the model on an example image batch (N x 3 x H x W) and note every join of signals that depend on it."""
+    refuse_scripted(model)
+    places = find_places(model, example)[0] | also
+    seen = Observation(tuple(example.shape))
+    modules = dict(model.named_modules())
+    watch = _Watch(model, seen)
+    with frozen(model), ExitStack() as stack:
+        for name, method in places:
+            stack.enter_context(wrapped(modules[name], method, watch.around((name, method))))
+        with watch:
+            seen.output = call(model, example)
+    return seen
+
+
+def refuse_scripted(model: nn.Module) -> None:
+    """Raise SurgeryError where a part of the model hides what it computes."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SurgeryError(
+                f"'{name or type(model).__name__}' is a scripted module, whose joins cannot be seen; "
+                "cut the eager model first and script the result"
+            )
+        if hasattr(module, "_orig_mod"):
+            raise SurgeryError(
+                f"'{name or type(model).__name__}' is already compiled; cut the model first, then compile it"
+            )

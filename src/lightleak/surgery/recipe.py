@@ -1,0 +1,50 @@
+"""What was done to a network, as plain data that can be stored beside its weights and done again."""
+
+from typing import Any
+
+from torch import nn
+
+import lightleak
+from lightleak.surgery.observe import SurgeryError
+from lightleak.surgery.skips import Skip
+from lightleak.surgery.where import Where
+
+ATTRIBUTE = "surgery_recipe"
+
+
+def recipe(model: nn.Module) -> list[dict[str, Any]]:
+    """Every surgery a model has had, in order, as JSON data; [] for an uncut one."""
+    return [dict(step) for step in vars(model).get(ATTRIBUTE, [])]
+
+
+def note(model: nn.Module, step: dict[str, Any]) -> None:
+    """Add a step to the model's own record; copies of the model carry it along."""
+    object.__setattr__(model, ATTRIBUTE, [*recipe(model), {**step, "lightleak": lightleak.__version__}])
+
+
+def saying(factor: float, chosen: list[Skip], where: Where, keep_keys: bool) -> dict[str, Any]:
+    """One cut as data: the skips by name, with what they looked like, so that another network is refused."""
+    return {
+        "surgery": "scale" if factor else "remove",
+        "factor": factor,
+        "where": where if isinstance(where, (str, int)) else "list",
+        "keep_keys": keep_keys,
+        "skips": [[skip.name, skip.kind, skip.stage, skip.channels] for skip in chosen],
+    }
+
+
+def check(step: dict[str, Any], skips: list[Skip], model: str) -> list[Skip]:
+    """The skips that a step names; SurgeryError if this network's are others."""
+    present = {skip.name: skip for skip in skips}
+    wrong = [
+        f"'{name}' ({kind}, stage {stage}, {channels} channels)"
+        for name, kind, stage, channels in step["skips"]
+        if name not in present
+        or [present[name].kind, present[name].stage, present[name].channels] != [kind, stage, channels]
+    ]
+    if wrong:
+        raise SurgeryError(
+            f"the recipe belongs to another network: {model} has no skip {wrong[0]}"
+            + (f" and {len(wrong) - 1} more that it names" if wrong[1:] else "")
+        )
+    return [present[name] for name, *_ in step["skips"]]

@@ -1,0 +1,262 @@
+"""The graph of one method of one module, traced beside a real run of it; every module it calls stays a single call.
+
+Dropout, norms, attention and all other children keep their own code, mode switch, hooks and names. Beside each node of
+the graph runs the real computation, so that sizes may steer the control flow (the example's branch is taken), while
+arithmetic on sizes stays in the graph and other batch sizes work. Control flow on the *values* of signals is refused.
+"""
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from lightleak.surgery.observe import SurgeryError, depends, wrapped
+
+ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__", "__radd__"}
+CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
+
+
+def same(value: Any, traced: Any, name: str) -> None:
+    """Refuse another value of an argument on which the traced code had branched."""
+    if value is not traced and value != traced:
+        raise SurgeryError(
+            f"argument '{name}' was {traced!r} when this module was cut and is {value!r} now; "
+            "cut the model on an example that goes the same way"
+        )
+
+
+class Value(fx.Proxy):
+    """A node of the graph together with the value it has in the run beside it."""
+
+    @property
+    def _value(self) -> Any:
+        return self.tracer.values[self.node]  # type: ignore[attr-defined]
+
+    @property
+    def __class__(self) -> type:  # isinstance() in the traced code asks about the value
+        return type(self._value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and not hasattr(self._value, name):
+            raise AttributeError(name)
+        attribute = getattr(self._value, name)
+        if callable(attribute) and not isinstance(attribute, Tensor):
+            return lambda *args, **kwargs: self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
+        return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[i] for i in range(len(self._value))])  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __int__(self) -> int:
+        return int(_plain(self, "int()"))
+
+    def __index__(self) -> int:
+        return operator.index(_plain(self, "an index"))
+
+    def __float__(self) -> float:
+        return float(_plain(self, "float()"))
+
+    def __ceil__(self) -> int:
+        return math.ceil(_plain(self, "ceil()"))
+
+    def __floor__(self) -> int:
+        return math.floor(_plain(self, "floor()"))
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(_plain(self, "round()"), digits)
+
+    def __bool__(self) -> bool:
+        return bool(_plain(self, "a branch"))
+
+    def __contains__(self, item: Any) -> bool:
+        return any(bool(item == each) for each in self)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def _plain(proxy: Value, use: str) -> Any:
+    """A size or flag, for Python to decide on; never what depends on the image."""
+    value = proxy._value
+    if depends(value):
+        tracer: Any = proxy.tracer
+        raise SurgeryError(
+            f"'{tracer.label}' decides on the values of a signal ({use} in {tracer.method}), which no graph can hold; "
+            "leave the skips of that module out, by giving the others by name"
+        )
+    return value
+
+
+class MethodTracer(fx.Tracer):
+    """Trace one method of a module, with the arguments it was called with."""
+
+    def __init__(self, label: str, method: str):
+        super().__init__(autowrap_modules=())
+        self.label, self.method = label, method
+        self.traced_func_name = method
+        self.values: dict[fx.Node, Any] = {}
+        self.joins: list[fx.Node] = []
+        self.renamed: dict[fx.Node, fx.Node] = {}  # an overwritten signal: the one that took its place
+        self.busy = False  # computing a value: modules and parameters behave as usual
+        self.elsewhere = 0  # inside another method of the same module, whose joins are its own
+
+    def graph_of(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], others: set[str]) -> fx.Graph:
+        """The method's graph; `joins` holds its joins in the order in which they ran."""
+        self.call_arguments = (args, kwargs)
+        self.names = {
+            id(t): name
+            for kind in (module.named_buffers, module.named_parameters)
+            for name, t in kind(remove_duplicate=False)
+        }
+
+        def aside(method: Callable) -> Callable:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                self.elsewhere += 1
+                try:
+                    return method(*args, **kwargs)
+                finally:
+                    self.elsewhere -= 1
+
+            return run
+
+        with ExitStack() as stack:
+            for other in others:
+                stack.enter_context(wrapped(module, other, aside))
+            return self.trace(module)
+
+    # what fx asks for
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:  # noqa: ARG002
+        args, kwargs = self.call_arguments
+        function = inspect.unwrap(root_fn)
+        bound = inspect.signature(function).bind(self.root, *args, **kwargs)
+        bound.apply_defaults()
+        parameters = list(bound.signature.parameters.values())[1:]
+        stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+        first = next(iter(bound.signature.parameters))
+        for parameter in parameters:
+            default = () if parameter.default is parameter.empty else (parameter.default,)
+            value = bound.arguments[parameter.name]
+            node = self.create_node("placeholder", stars.get(parameter.kind, "") + parameter.name, default, {})
+            self.values[node] = value
+            bound.arguments[parameter.name] = self.argument(node, value, parameter.name)
+        bound.arguments[first] = self.root
+        return (lambda: function(*bound.args, **bound.kwargs)), []
+
+    def argument(self, node: fx.Node, value: Any, name: str) -> Any:
+        """An argument as the traced code sees it: signals and numbers as values to follow, containers opened."""
+        if isinstance(value, Tensor) or type(value) in (int, float):
+            return Value(node, self)
+        if type(value) in (list, tuple, torch.Size):
+            parts = [self.part(node, i, each, name) for i, each in enumerate(value)]
+            return parts if type(value) is list else tuple(parts)
+        if type(value) is dict:
+            return {key: self.part(node, key, each, name) for key, each in value.items()}
+        if value is None or isinstance(value, (bool, str)):
+            self.create_node("call_function", same, (node, value, name), {})
+        return value
+
+    def part(self, node: fx.Node, key: Any, value: Any, name: str) -> Any:
+        if isinstance(value, Tensor) or type(value) in (int, float, list, tuple, dict):
+            part = self.create_node("call_function", operator.getitem, (node, key), {})
+            self.values[part] = value
+            return self.argument(part, value, name)
+        return value
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
+        args, kwargs = self.create_arg(args), self.create_arg(kwargs)
+        overwritten = target == "add_" and depends(self.values[args[0]]) and args[0]
+        if overwritten:  # `x.add_(y)` makes a new signal; whoever reads x later reads that one
+            kind, target = "call_function", torch.add
+        if target in CONCATENATIONS and args and isinstance(args[0], fx.Node):
+            args = (self.opened(args[0]), *args[1:])
+        node = self.create_node(kind, target, args, kwargs)
+        self.values[node] = self.compute(node)
+        if overwritten:
+            self.renamed[overwritten] = node
+        if not self.elsewhere and len(operands(node, self.values)) > 1:
+            self.joins.append(node)
+        return Value(node, self)
+
+    def opened(self, node: fx.Node) -> list[fx.Node]:
+        """The parts of a tuple or list, one node each."""
+        parts = [
+            self.create_node("call_function", operator.getitem, (node, i), {}) for i in range(len(self.values[node]))
+        ]
+        self.values.update(zip(parts, self.values[node]))
+        return parts
+
+    def compute(self, node: fx.Node) -> Any:
+        args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)  # type: ignore[misc]
+        self.busy = True
+        try:
+            if node.op == "call_function":
+                return node.target(*args, **kwargs)  # type: ignore[operator]
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            if node.op == "call_module":
+                return self.root.get_submodule(str(node.target))(*args, **kwargs)  # type: ignore[union-attr]
+            return operator.attrgetter(str(node.target))(self.root)
+        finally:
+            self.busy = False
+
+    def create_arg(self, a: Any) -> Any:
+        if type(a) is Value:
+            node = a.node
+            while node in self.renamed:
+                node = self.renamed[node]
+            return node
+        if isinstance(a, fx.Node):
+            return a
+        if isinstance(a, Tensor) and id(a) not in self.names and a not in self.tensor_attrs:
+            return self.constant(a)
+        if isinstance(a, Tensor):
+            name = self.names.get(id(a)) or self.tensor_attrs[a]
+            node = self.create_node("get_attr", name, (), {})
+            self.values[node] = a
+            return node
+        return super().create_arg(a)
+
+    def constant(self, value: Tensor) -> fx.Node:
+        """A table made by the method itself: kept beside the buffers, so that it follows the module's device."""
+        root: Any = self.root
+        mine = ((n, b) for n, b in root._buffers.items() if n.startswith("_constant_"))
+        name = next((n for n, b in mine if b.dtype == value.dtype and torch.equal(b, value)), None)
+        if name is None:
+            name = f"_constant_{sum(n.startswith('_constant_') for n in root._buffers)}"
+            root.register_buffer(name, value.detach().clone(), persistent=False)
+        node = self.create_node("get_attr", name, (), {})
+        self.values[node] = value
+        return node
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if self.busy:
+            return forward(*args, **kwargs)
+        return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:  # noqa: ARG002
+        if self.busy or not isinstance(attr_val, Tensor) or id(attr_val) not in self.names:
+            return attr_val
+        return self.create_proxy("get_attr", self.names[id(attr_val)], (), {})
+
+
+def operands(node: fx.Node, values: dict[fx.Node, Any]) -> list[Any]:
+    """The operands of a join which depend on the image; empty for any other node."""
+    found: Any = []
+    if node.target in ADDITIONS:
+        found = [*node.args[:2], *(node.kwargs[k] for k in ("input", "other") if k in node.kwargs)]
+    elif node.target in CONCATENATIONS:
+        found = node.args[0] if node.args else node.kwargs["tensors"]
+    return [o for o in found if isinstance(o, fx.Node) and depends(values[o])]

@@ -1,0 +1,69 @@
+"""Say which skips are meant: a stage, several, the tail of one, a pattern of names, or the skips themselves."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from lightleak.surgery.observe import SurgeryError
+from lightleak.surgery.skips import Skip
+
+Where = str | int | Skip | Iterable["str | int | Skip"]
+
+PART = re.compile(r"(\d+)(?:\[(-?[\d.]*):(-?[\d.]*)\])?")
+
+
+def choose(skips: list[Skip], where: Where, model: str) -> list[Skip]:
+    """The skips that are meant, in the order of computation; SurgeryError where there are none.
+
+    `where`: "last" (the last stage that has skips), "all", a stage, "3[0.9:]" (of stage 3 the skips from int(0.9 * n) on:
+    RoLSS+), "3[-2:]" (its last two), a glob of skip names, of the modules they go around ("blocks.0.*", "*attn*") or
+    of those modules' classes ("*attention*"), a Skip, or a list of these.
+    """
+    if not skips:
+        raise SurgeryError(f"{model} has no skip connections to cut: no signal goes around a layer and joins again")
+    wishes = [where] if isinstance(where, (str, int, Skip)) else list(where)
+    if not wishes:
+        raise SurgeryError(f"no skips were named; {_offer(skips, model)}")
+    meant = {skip.depth for wish in wishes for skip in _meant(skips, wish, model)}
+    return [skip for skip in skips if skip.depth in meant]
+
+
+def _meant(skips: list[Skip], wish: str | int | Skip, model: str) -> list[Skip]:
+    if isinstance(wish, Skip):
+        found = [skip for skip in skips if skip.name == wish.name]
+    elif wish == "all":
+        found = skips
+    elif wish == "last":
+        found = _stage(skips, max(skip.stage for skip in skips))
+    elif isinstance(wish, bool) or not isinstance(wish, (str, int)):
+        raise SurgeryError(f"where must be a stage, a pattern, a Skip or a list of these, not {wish!r}")
+    elif match := PART.fullmatch(str(wish)):
+        found = _stage(skips, int(match[1]))
+        if found and match[2] is not None:
+            found = found[_position(match[2], len(found), 0) : _position(match[3], len(found), len(found))]
+    else:
+        pattern = wish.lower()  # type: ignore[union-attr]
+        found = [s for s in skips if fnmatchcase(s.name.lower(), pattern)]
+        found = found or [s for s in skips if any(fnmatchcase(a.lower(), pattern) for a in (*s.around, *s.classes))]
+    if not found:
+        named = wish.name if isinstance(wish, Skip) else wish
+        raise SurgeryError(f"{model} has no skip '{named}'; {_offer(skips, model)}")
+    return found
+
+
+def _stage(skips: list[Skip], stage: int) -> list[Skip]:
+    return [skip for skip in skips if skip.stage == stage]
+
+
+def _position(text: str, count: int, default: int) -> int:
+    """A place among `count` skips: "0.9" is int(0.9 * count), "3" and "-1" count."""
+    if not text:
+        return default
+    return int(float(text) * count) if "." in text else int(text)
+
+
+def _offer(skips: list[Skip], model: str) -> str:
+    stages = Counter(skip.stage for skip in skips)
+    listed = ", ".join(f"{stage} ({count})" for stage, count in sorted(stages.items()))
+    return f"{model} has skips in stages {listed}, named from '{skips[0].name}' to '{skips[-1].name}'"
