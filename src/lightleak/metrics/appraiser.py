@@ -7,7 +7,6 @@ What it says of a generator's images can be no better than what it says of true 
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from lightleak.data import faces
 from lightleak.errors import UserError
 from lightleak.metrics.truth import SIZE, Yardstick, compare
+from lightleak.training.loop import Watch
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Fit:
     seed: int = 0
 
 
-def fit_appraiser(settings: Fit | None = None, watch: Callable[..., None] | None = None) -> Appraiser:
+def fit_appraiser(settings: Fit | None = None, watch: Watch | None = None) -> Appraiser:
     """Train an appraiser on endless fresh renders of people who are in no population; it carries its
     `quality`.
 
@@ -107,7 +107,7 @@ def fit_appraiser(settings: Fit | None = None, watch: Callable[..., None] | None
         loss.backward()
         optimiser.step()
         if watch is not None:
-            watch(step + 1, loss=float(loss.detach()))
+            watch(step + 1, settings.steps, loss=float(loss.detach()))
     appraiser.eval().requires_grad_(False)
     factors = faces.sample_factors(settings.images, rng)
     appraiser.quality = quality(appraise(appraiser, _photographs(factors, settings, rng)), factors)

@@ -14,6 +14,7 @@ from lightleak.metrics.appraiser import Appraiser, appraise
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference
 from lightleak.metrics.evidence import Measure
 from lightleak.models.classifier import Classifier
+from lightleak.training.loop import Watch
 
 __all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "reference"]
 
@@ -62,14 +63,14 @@ def evaluate(
     nulls: Mapping[str, Reconstruction] | None = None,
     known: Reference | None = None,
     rng: torch.Generator | None = None,
-    watch: Callable[..., None] | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Measure a reconstruction, and each of the `nulls` in the same way.
 
-    Truth needs a rendered population and either `factors` (latents N x L -> factors N x F: the rendered
-    prior's `factors_of`) or an `appraiser` of images. `face_embedding` and `inception` map images in
-    [0, 1] to N x D. `known` is `reference(...)` of the same networks, to spare its work. `watch(step, total=...)`
-    counts reconstructions. Raises UserError if images, classes, judge and population do not fit together.
+    Truth needs a rendered population and either `factors` (latents N x L -> factors N x F: the rendered prior's
+    `factors_of`) or an `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
+    `known` is `reference(...)` of the same networks, to spare its work. The nulls must come from the same prior.
+    `watch` counts reconstructions. Raises UserError if images, classes, judge and population do not fit together.
     """
     _check(reconstruction, judge, population)
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
@@ -130,7 +131,7 @@ def evaluate(
         seconds=reconstruction.seconds,
     )
     if watch is not None:
-        watch(1, total=1 + len(nulls))
+        watch(1, 1 + len(nulls))
     for step, (name, null) in enumerate(nulls.items()):
         evaluation.nulls[name] = evaluate(
             null,
@@ -144,7 +145,7 @@ def evaluate(
             rng=rng,
         )
         if watch is not None:
-            watch(step + 2, total=1 + len(nulls))
+            watch(step + 2, 1 + len(nulls))
     return replace(evaluation, warnings=tuple(_warnings(evaluation, rng)))
 
 

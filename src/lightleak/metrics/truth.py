@@ -105,4 +105,5 @@ def _held_against(found: Tensor, classes: Tensor, known: Tensor, scale: Yardstic
     own = (found - known[classes]).double().square().mean(1).sqrt()
     others = distance_table(found, known).scatter(1, classes[:, None], torch.inf)
     strangers = distance_table(found, scale.strangers)
-    return own, (others <= own[:, None]).sum(1), (strangers <= own[:, None]).sum(1)
+    reach = own[:, None] + 1e-6  # twins tie, and a tie is no match
+    return own, (others <= reach).sum(1), (strangers <= reach).sum(1)
