@@ -41,7 +41,7 @@ class TinyNet(nn.Module):
         return self.head(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
 
 
-TINY = Recipe(epochs=8, batch=16, rate=3e-3, milestones=(0.8,), view=View(scale=(0.9, 1.0)), precision="float32")
+TINY = Recipe(epochs=24, batch=16, rate=3e-3, milestones=(0.8,), view=View(scale=(0.9, 1.0)), precision="float32")
 
 
 @pytest.fixture(scope="session")

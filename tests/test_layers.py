@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "lightleak"
 LAYERS = [
-    "errors", "compat", "surgery", "data", "models", "training", "defences", "priors", "attacks", "metrics", "study",
+    "errors", "compat", "files", "surgery", "data", "models", "training", "defences", "priors", "attacks", "metrics", "study",
     "report", "cli",
 ]  # fmt: skip
 

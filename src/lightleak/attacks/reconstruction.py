@@ -1,7 +1,6 @@
 """What an attack brings home."""
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightleak.errors import UserError
+from lightleak.files import publish
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,9 @@ class Reconstruction:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
-        about = json.dumps({"queries": self.queries, "seconds": self.seconds})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, part, metadata={"reconstruction": about})
-            os.replace(part, path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot write the reconstructions {path}: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        about = {"reconstruction": json.dumps({"queries": self.queries, "seconds": self.seconds})}
+        return publish(path, lambda part: save_file(tensors, part, metadata=about), "the reconstructions")
 
     @classmethod
     def load(cls, path: str | Path) -> "Reconstruction":

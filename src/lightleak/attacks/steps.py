@@ -18,9 +18,8 @@ def poincare(logits: Tensor, classes: Tensor, xi: float = 1e-4) -> Tensor:
     """Poincaré distance between the L1-normalised logits and a shrunken corner (Struppek et al., ICML 2022, Eq. 4), N.
 
     With a = 1 - xi, s = ||u||^2: arccosh(1 + 2 (s - 2 a u_t + a^2) / ((1 - s)(1 - a^2))). Guarded where all logits
-    are zero
-    (then u = 0) and where one logit carries everything (1 - s is kept above 1e-12), so that it is always finite.
-    Computed in float64: 1 - s and the distance both vanish as the target becomes sure.
+    are zero (then u = 0) and where one logit carries everything (1 - s is kept above 1e-12), so that it is always
+    finite. Computed in float64: 1 - s and the distance both vanish as the target becomes sure.
     """
     logits = logits.double()
     u = logits / logits.abs().sum(1, keepdim=True).clamp(min=1e-12)

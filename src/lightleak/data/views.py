@@ -66,8 +66,7 @@ def crop(images: Tensor, left: Tensor, top: Tensor, width: Tensor, height: Tenso
 
 
 def recolour(images: Tensor, draws: Tensor, view: View) -> Tensor:
-    """Brightness, contrast, saturation and hue of each image changed by its own draws (N x 4 in [0, 1)), in this
-    order."""
+    """Brightness, contrast, saturation and hue of each image changed by its own draws (N x 4 in [0, 1))."""
 
     def factor(column: int, reach: float) -> Tensor:
         return (1 + reach * (2 * draws[:, column] - 1)).to(images).view(-1, 1, 1, 1)

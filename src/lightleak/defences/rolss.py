@@ -7,9 +7,8 @@ Koh et al., "On the Vulnerability of Skip Connections to Model Inversion Attacks
     SSF     y = F(x) + k x        in the last stage; of a concatenation, the first round(k C) channels of each older map
 
 Deviations from the published code: the projection on a removed skip goes as well (there it still runs, without any
-effect);
-"last stage" is the last one that has skips, so the defence never silently changes nothing; no share of stage 3 is
-cut unless asked for (there it always is).
+effect); "last stage" is the last one that has skips, so the defence never silently changes nothing; no share of stage
+3 is cut unless asked for (there it always is).
 """
 
 from dataclasses import dataclass
@@ -66,9 +65,7 @@ class RoLSSPlus:
 class SSF:
     """Skip-connection Scaling Factor (paper Sec. 5.2, Eq. 3 and 8)."""
 
-    factor: float | None = (
-        None  # k; None: 0.2 for additive skips, 0.01 for concatenative ones, as in the paper's tables
-    )
+    factor: float | None = None  # k; None: as in the paper's tables 0.2 for additive skips, 0.01 for concatenative
     where: str | int = "last"
     title: ClassVar[str] = "SSF"
 

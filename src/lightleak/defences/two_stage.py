@@ -7,9 +7,8 @@ Koh et al. (ECCV 2024), Sec. 5.3:
     3. train the result for T2 more, T1 + T2 = the epochs of the recipe
 
 The paper states neither T1 and T2 nor whether the optimiser starts anew. Here T1 is half of the epochs, one
-optimiser and one
-schedule run through, and the network that is kept is the best of the second part. Unlike the published rows, it also
-works for concatenative skips: surgery keeps the columns of the weights that are left.
+optimiser and one schedule run through, and the network that is kept is the best of the second part. Unlike the
+published rows, it also works for concatenative skips: surgery keeps the columns of the weights that are left.
 """
 
 from dataclasses import dataclass

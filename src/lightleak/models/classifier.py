@@ -1,7 +1,6 @@
 """A network with its own preprocessing, its surgery and its record; saved as safetensors with a JSON recipe."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from lightleak import surgery
 from lightleak.errors import UserError
+from lightleak.files import publish
 
 FORMAT = 1
 
@@ -51,7 +51,7 @@ class Classifier(nn.Module):
             raise UserError(f"expected images of shape N x 3 x H x W in [0, 1], got {tuple(images.shape)}")
         if images.shape[-2:] != (self.size, self.size):
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        return self.net((images - self._mean) / self._std)
+        return self.net((images - torch.as_tensor(self._mean)) / torch.as_tensor(self._std))
 
     def features(self, images: Tensor) -> Tensor:
         """What the last linear layer reads, N x D."""
@@ -77,9 +77,14 @@ class Classifier(nn.Module):
         raise UserError(f"found no layer with {self.classes} outputs in {type(self.net).__name__}; is 'classes' right?")
 
     @property
+    def device(self) -> torch.device:
+        """Where the classifier is."""
+        return torch.as_tensor(self._mean).device
+
+    @property
     def example(self) -> Tensor:
         """Two grey images as the network itself receives them, for tracing."""
-        return torch.zeros(2, 3, self.size, self.size, device=self._mean.device)
+        return torch.zeros(2, 3, self.size, self.size, device=self.device)
 
     def with_net(self, net: nn.Module, *, change: dict[str, Any] | None = None) -> "Classifier":
         """The same classifier around another network; `change` notes what a defence did, if that was not surgery."""
@@ -93,7 +98,7 @@ class Classifier(nn.Module):
             class_names=self.class_names,
             record=self.record,
             changes=(*self.changes, change) if change else self.changes,
-        ).to(self._mean.device)
+        ).to(self.device)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -114,19 +119,11 @@ class Classifier(nn.Module):
 
 def save(classifier: Classifier, path: str | Path) -> Path:
     """Write weights and recipe into one safetensors file, whole or not at all."""
-    path = Path(path)
     # Some networks tie weights; safetensors wants every tensor to own its memory.
-    tensors = {name: value.detach().contiguous().clone().cpu() for name, value in classifier.net.state_dict().items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"lightleak": json.dumps(classifier.recipe, allow_nan=False)})
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    state = classifier.net.state_dict()
+    tensors = {name: value.detach().contiguous().clone().cpu() for name, value in state.items()}
+    metadata = {"lightleak": json.dumps(classifier.recipe, allow_nan=False)}
+    return publish(path, lambda part: save_file(tensors, part, metadata=metadata), "the checkpoint")
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -152,9 +149,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 def load(path: str | Path, net: nn.Module | None = None) -> Classifier:
     """Rebuild a classifier from its checkpoint: same architecture, same surgery, exactly the stored weights.
 
-    `net` is needed only for a network that was not built by name; it must be as it was before any surgery. Raises
-    UserError
-    that lists the differing keys if the file and the rebuilt network disagree. Nothing in the file is executed.
+    `net` is needed only for a network that was not built by name; it must be as it was before any surgery.
+    Raises UserError that lists the differing keys if the file and the rebuilt network disagree. Nothing in the file is executed.
     """
     from lightleak.models.zoo import build
 

@@ -14,14 +14,17 @@ from torch import Tensor
 from lightleak import data, defences, priors
 from lightleak.attacks import Attack, Oracle, Reconstruction
 from lightleak.data.folders import scan
-from lightleak.data.population import Images, Population
+from lightleak.data.population import Images, Population, as_bytes
 from lightleak.defences import Defence
 from lightleak.errors import UserError
+from lightleak.metrics import appraiser as appraisers
+from lightleak.metrics.appraiser import Appraiser
+from lightleak.metrics.evaluate import evaluate
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.zoo import build
 from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, WganGp, fit
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Store, Task, Watch, plain
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
 SPLITS = ("train", "validation", "test", "judge", "public")
@@ -279,3 +282,90 @@ class Invert(Task):
     def load(self, store: Store) -> Reconstruction:
         """What the attack brought home."""
         return Reconstruction.load(store.folder(self) / "reconstructions.safetensors")
+
+
+@dataclass(frozen=True)
+class FitAppraiser(Task):
+    """A network that reads identity factors off images, for reconstructions that were not rendered."""
+
+    settings: appraisers.Fit = appraisers.Fit()  # noqa: RUF009
+
+    @property
+    def label(self) -> str:
+        return "fit the appraiser"
+
+    @property
+    def cost(self) -> float:
+        return 120.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        appraiser = appraisers.fit_appraiser(self.settings, watch)
+        appraisers.save(appraiser, folder / "appraiser.safetensors")
+        return {"quality": asdict(appraiser.quality) if appraiser.quality else None}
+
+    def load(self, store: Store) -> Appraiser:
+        """The fitted appraiser with its own error."""
+        return appraisers.load(store.folder(self) / "appraiser.safetensors")
+
+
+@dataclass(frozen=True)
+class Evaluate(Task):
+    """Everything measured on one inversion, by a judge that the attacker never saw and, where it is known, by truth."""
+
+    found: Invert
+    judge: TrainJudge
+    nulls: Mapping[str, Invert] = field(default_factory=dict)
+    appraiser: FitAppraiser | None = None
+
+    @property
+    def label(self) -> str:
+        return f"evaluate {self.found.target.title}" + (
+            f", seed {self.found.target.seed}" if self.found.target.seed else ""
+        )
+
+    @property
+    def cost(self) -> float:
+        return 5.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        target = self.found.target
+        population = target.population.load(store)
+        found = self.found.load(store)
+        prior = self.found.prior.load(store)
+        evaluation = evaluate(
+            found,
+            self.judge.load(store),
+            population,
+            factors=prior.factors_of if isinstance(prior, RenderedPrior) else None,
+            appraiser=self.appraiser.load(store) if self.appraiser else None,
+            nulls={name: null.load(store) for name, null in self.nulls.items()},
+            rng=torch.Generator().manual_seed(self.found.seed),
+            watch=watch,
+        )
+        best = found.best(1)
+        first = [int((population.train.labels == label).nonzero()[0]) for label in best.classes]
+        save_file(
+            {
+                "classes": best.classes,
+                "private": population.train.pixels[first],
+                "reconstructed": as_bytes(best.images),
+            },
+            folder / "gallery.safetensors",
+        )
+        return {
+            "target": {
+                "title": target.title,
+                "key": target.key,
+                "seed": target.seed,
+                "architecture": target.architecture,
+                "recipe": plain(target.recipe),
+                "defences": {type(defence).__name__: plain(defence) for defence in target.defences},
+                **store.result(target),
+            },
+            "population": {**store.result(target.population), "settings": plain(target.population.settings)},
+            "attack": {"name": type(self.found.attack).__name__, **plain(self.found.attack)},
+            "prior": type(self.found.prior).__name__,
+            "judge": {"architecture": self.judge.architecture, **store.result(self.judge)},
+            "confidence": found.confidence.tolist(),
+            "evaluation": evaluation.to_json(),
+        }

@@ -50,19 +50,15 @@ def cross_entropy(batch: Batch) -> Tensor:
 class Plan:
     """What a defence does to plain training; several plans compose with `combine`."""
 
-    changes: tuple[
-        tuple[int, Change], ...
-    ] = ()  # (epoch, change): before that epoch the network becomes change(network)
+    changes: tuple[tuple[int, Change], ...] = ()  # (epoch, change): before it the network becomes change(network)
     loss: Loss | None = None  # in place of cross-entropy; at most one defence may set it
 
 
 def combine(plans: dict[str, Plan]) -> Plan:
-    """One plan of several, by defence name: changes in order of epoch, then of mention; UserError if two replace the
-    loss.""" losses = {name: plan.loss for name, plan in plans.items() if plan.loss is
-    not None} if len(losses)
-    > 1:
-        raise UserError(f"{' and '.join(losses)} each replace the training loss and cannot be combined; choose
-        one")
+    """One plan of several, by defence name, changes in order of epoch; UserError if two replace the loss."""
+    losses = {name: plan.loss for name, plan in plans.items() if plan.loss is not None}
+    if len(losses) > 1:
+        raise UserError(f"{' and '.join(losses)} each replace the training loss and cannot be combined; choose one")
     changes = sorted((change for plan in plans.values() for change in plan.changes), key=lambda change: change[0])
     return Plan(tuple(changes), next(iter(losses.values()), None))
 
@@ -78,14 +74,13 @@ def train(
     folder: Path | None = None,
     watch: Watch | None = None,
 ) -> Classifier:
-    """Train a copy of `classifier` and return its best epoch on `validation`, in eval mode, with the record of the run.
+    """Train `classifier` and return its best epoch on `validation`, in eval mode, with the record of the run.
 
     The test images have no part in it: choosing the best epoch on them, as published code does, flatters natural
-    accuracy.
-    With a `folder`, the state is stored there after each epoch, and a later call with the same arguments continues
-    to the same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
+    accuracy. With a `folder`, the state is stored there after each epoch, and a later call with the same arguments
+    continues to the same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
     """
-    device = classifier._mean.device
+    device = classifier.device
     autocast = precision(recipe, device)
     began = time.monotonic()
     todo = list(plan.changes)
@@ -197,14 +192,9 @@ def _optimiser(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _carry(before: torch.optim.Optimizer, old: dict, after: torch.optim.Optimizer, net: nn.Module) -> None:
-    """Let parameters that kept name and shape keep their optimiser state, so that one optimiser runs through a
-    change.""" for name,
-    parameter in
-  
-   
-    net.named_parameters():
-        if name in old and old[name] in before.state and old[name].shape ==
-        parameter.shape:
+    """Let parameters of the same name and shape keep their optimiser state: one optimiser runs through a change."""
+    for name, parameter in net.named_parameters():
+        if name in old and old[name] in before.state and old[name].shape == parameter.shape:
             after.state[parameter] = before.state[old[name]]
 
 

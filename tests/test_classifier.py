@@ -1,0 +1,153 @@
+"""Classifiers and the zoo: preprocessing, features, checkpoints that refuse what does not fit."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from conftest import TinyNet, tiny_classifier
+from lightleak.defences import SSF, RoLSS
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier, load, read_recipe, save
+from lightleak.models.zoo import build, names
+
+
+def test_preprocessing_is_its_own_business():
+    classifier = tiny_classifier().eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(classifier(images), classifier.net(images * 2 - 1), atol=1e-5)
+    large = torch.rand(2, 3, 80, 80)
+    small = F.interpolate(large, (32, 32), mode="bilinear", antialias=True)
+    assert torch.allclose(classifier(large), classifier(small), atol=1e-5)
+    with pytest.raises(UserError, match="N x 3 x H x W"):
+        classifier(torch.rand(3, 32, 32))
+
+
+def test_features_feed_the_head():
+    classifier = tiny_classifier().eval()
+    features, logits = classifier.features_and_logits(torch.rand(3, 3, 32, 32))
+    assert torch.allclose(classifier.head(features), logits)
+    assert features.shape == (3, 512)
+    with pytest.raises(UserError, match="7 outputs"):
+        _ = Classifier(TinyNet(6), size=32, classes=7).head
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [
+        ("timm:resnet10t", 32),
+        ("timm:vit_tiny_patch16_224", 64),
+        ("timm:mobilenetv3_small_100", 64),
+        ("torchvision:resnet18", 32),
+        ("torchvision:squeezenet1_1", 64),
+    ],
+)
+def test_the_zoo_builds_for_small_images(architecture, size):
+    classifier = build(architecture, 7, size).eval()
+    features, logits = classifier.features_and_logits(torch.rand(2, 3, size, size))
+    assert logits.shape == (2, 7)
+    assert features.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("resnet18", "timm:NAME"),
+        ("keras:resnet18", "timm:NAME"),
+        ("timm:resnet19", "did you mean resnet1"),
+        ("torchvision:resnet19", "did you mean"),
+        ("timm:", "for example"),
+    ],
+)
+def test_unknown_architectures(architecture, message):
+    with pytest.raises(UserError, match=message):
+        build(architecture, 3)
+
+
+def test_a_size_that_cannot_be():
+    with pytest.raises(UserError, match="cannot be built"):
+        build("torchvision:vit_b_16", 3, 50)
+
+
+def test_names_are_those_of_the_libraries():
+    assert "resnet18" in names("timm")
+    assert "resnet18" in names("torchvision")
+
+
+def test_checkpoint_round_trip(tmp_path):
+    first = build("timm:resnet10t", 5, 32).eval()
+    first.class_names = ("a", "b", "c", "d", "<e>")
+    first.record = {"note": "ünïcode"}
+    second = load(save(first, tmp_path / "new" / "model.safetensors"))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(first(images), second(images))
+    assert second.recipe == first.recipe
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("defence", [RoLSS(), SSF(), SSF(factor=0.0)])
+def test_surgery_survives_the_disk(defence, tmp_path):
+    first = defence.apply(build("timm:resnet10t", 5, 32)).eval()
+    second = load(save(first, tmp_path / "model.safetensors"))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(first(images), second(images))
+    assert second.recipe["surgery"] == first.recipe["surgery"] != []
+
+
+def test_a_network_of_ones_own_needs_the_network(tmp_path):
+    first = RoLSS().apply(tiny_classifier()).eval()
+    path = save(first, tmp_path / "own.safetensors")
+    with pytest.raises(UserError, match="net="):
+        load(path)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(load(path, TinyNet())(images), first(images))
+
+
+def changed(path, tensors=None, recipe=None):
+    stored = load_file(path)
+    about = read_recipe(path)
+    save_file(
+        (tensors or dict)(stored) if tensors else stored, path, {"lightleak": json.dumps({**about, **(recipe or {})})}
+    )
+    return path
+
+
+def drop(stored):
+    return {name: value for name, value in stored.items() if name != "fc.bias"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": {"architecture": "timm:resnet14t"}}, "surgery|does not fit"),
+        ({"recipe": {"classes": 6}}, "fc.weight"),
+        ({"recipe": {"surgery": []}}, "does not fit"),
+        ({"tensors": drop}, "fc.bias is missing"),
+        ({"tensors": lambda s: {**s, "extra": torch.zeros(1)}}, "extra is not in the network"),
+        ({"recipe": {"size": None}}, "damaged"),
+        ({"recipe": {"format": 99}}, "format"),
+        ({"recipe": {"architecture": "timm:nothing"}}, "no model"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(change, message, tmp_path):
+    path = save(RoLSS().apply(build("timm:resnet10t", 5, 32)), tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        load(changed(path, **change))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"\x80\x04cos\nsystem\n(S'true'\ntR.", b"\xff" * 4096])
+def test_foreign_files_execute_nothing(content, tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="safetensors"):
+        load(path)
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        load(tmp_path / "nothing")
+
+
+def test_an_unwritable_place_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        save(tiny_classifier(), tmp_path / "file" / "model.safetensors")

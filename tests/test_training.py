@@ -1,0 +1,165 @@
+"""Training: defences act, resume is exact, the test images have no part in it."""
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+from conftest import TINY, tiny_classifier
+from lightleak import defences
+from lightleak.defences import DEFENCES, SSF, TTS, RoLSS, RoLSSPlus
+from lightleak.errors import UserError
+from lightleak.surgery import find_skips
+from lightleak.training import Plan, Recipe, accuracy_and_loss, combine, cross_entropy, predict, train
+
+SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
+# How many of TinyNet's two skips are left untouched after each defence; a new defence adds its row.
+ROWS = {"rolss": (RoLSS(), 1), "rolss+": (RoLSSPlus(keep=0.0), 0), "ssf": (SSF(), 2), "tts": (TTS(), 1)}
+
+
+def trained(population, recipe=SHORT, plan=None, **kwargs):
+    return train(tiny_classifier(), population.train, population.validation, recipe, plan or Plan(), **kwargs)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_every_defence_has_a_row():
+    assert set(ROWS) == set(DEFENCES)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_defence_changes_the_network_and_still_learns(name, tiny_population):
+    defence, left = ROWS[name]
+    plan = defences.plan((defence,), TINY)
+    result = trained(tiny_population, TINY, plan)
+    assert len(find_skips(result.net, result.example)) == left
+    assert result.recipe["surgery"]
+    accuracy, _ = accuracy_and_loss(result, tiny_population.test)
+    assert accuracy > 0.6
+    missing = [n for n, p in result.net.named_parameters() if not p.isfinite().all()]
+    assert not missing
+
+
+def test_it_learns(tiny_target, tiny_population):
+    assert accuracy_and_loss(tiny_target, tiny_population.test)[0] > 0.9
+    history = tiny_target.record["history"]
+    assert history[-1]["loss"] < history[0]["loss"] / 3
+
+
+def test_the_best_epoch_is_kept(tiny_population):
+    result = trained(tiny_population)
+    history = result.record["history"]
+    best = max(range(len(history)), key=lambda i: (history[i]["validation"], -history[i]["validation_loss"]))
+    assert result.record["best_epoch"] == best + 1
+    assert accuracy_and_loss(result, tiny_population.validation)[0] == history[best]["validation"]
+
+
+@pytest.mark.parametrize("name", ["none", "tts", "ssf"])
+def test_a_stopped_run_continues_to_the_same_result(name, tiny_population, tmp_path):
+    plan = defences.plan(defences.parse(name), SHORT)
+    whole = trained(tiny_population, plan=plan)
+
+    class Stop(Exception):
+        pass
+
+    for stop in (1, 2, 3):  # before, at and after the change of TTS
+
+        def watch(step, total, stop=stop, **_):
+            if step == stop + 1:
+                raise Stop
+
+        folder = tmp_path / str(stop)
+        with pytest.raises(Stop):
+            trained(tiny_population, plan=plan, folder=folder, watch=watch)
+        assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".safetensors"]
+        resumed = trained(tiny_population, plan=plan, folder=folder)
+        assert same(whole, resumed)
+        assert resumed.record["history"] == whole.record["history"]
+
+
+def test_damaged_state_says_so(tiny_population, tmp_path):
+    trained(tiny_population, folder=tmp_path)
+    (weights,) = tmp_path.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match="delete that folder"):
+        trained(tiny_population, folder=tmp_path)
+    shutil.rmtree(tmp_path)
+
+
+def test_seeds_decide(tiny_population):
+    assert same(trained(tiny_population), trained(tiny_population))
+    assert not same(trained(tiny_population), trained(tiny_population, seed=1))
+
+
+def test_two_stage_starts_where_the_first_ended(tiny_population):
+    """The weights that survive the cut at T1 are those of plain training up to there, to the last bit."""
+    plan = TTS(first=0.5).plan(SHORT)
+    (epoch, change), *_ = plan.changes
+    assert epoch == 2
+    seen = {}
+
+    def spy(classifier):
+        seen.update({name: value.clone() for name, value in classifier.net.state_dict().items()})
+        return change(classifier)
+
+    trained(tiny_population, plan=Plan(((epoch, spy),)))
+    first = {}
+
+    def keep(classifier):
+        first.update({name: value.clone() for name, value in classifier.net.state_dict().items()})
+        return classifier
+
+    trained(tiny_population, plan=Plan(((epoch, keep),)))
+    assert seen
+    assert all(torch.equal(seen[name], first[name]) for name in seen)
+
+
+def test_a_change_that_changes_nothing_leaves_the_run_alone(tiny_population):
+    """One optimiser runs through: an empty change in the middle is no change, but for which epoch may be best."""
+    plain = trained(tiny_population)
+    interrupted = trained(tiny_population, plan=Plan(((2, lambda classifier: classifier),)))
+    assert [h["loss"] for h in plain.record["history"]] == [h["loss"] for h in interrupted.record["history"]]
+
+
+def test_plans_combine():
+    both = combine({"a": Plan(((3, RoLSS().apply),)), "b": Plan(((0, SSF().apply),), cross_entropy)})
+    assert [epoch for epoch, _ in both.changes] == [0, 3]
+    assert both.loss is cross_entropy
+    with pytest.raises(UserError, match=r"a and b .* cannot be combined"):
+        combine({"a": Plan(loss=cross_entropy), "b": Plan(loss=cross_entropy)})
+
+
+def test_predict_restores_the_mode(tiny_target, tiny_population):
+    tiny_target.train()
+    small = predict(tiny_target, tiny_population.test, batch=7)
+    assert tiny_target.training
+    tiny_target.eval()
+    assert torch.allclose(small, predict(tiny_target, tiny_population.test), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(epochs=0), "epochs"),
+        (lambda: Recipe(batch=1), "batch"),
+        (lambda: Recipe(rate=-1.0), "rate"),
+        (lambda: Recipe(milestones=(75.0,)), "shares"),
+        (lambda: SSF(factor=1.0), "change nothing"),
+        (lambda: TTS(first=0.0), "share"),
+        (lambda: RoLSSPlus(keep=1.5), "share"),
+        (lambda: TTS(first=0.1).plan(Recipe(epochs=2)), "too few"),
+        (lambda: defences.parse("rolss,magic"), "choose from none, rolss"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(make, message):
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_the_rate_falls_at_its_milestones():
+    recipe = Recipe(epochs=100)
+    assert [recipe.rate_at(e) for e in (0, 74, 75, 89, 90)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
