@@ -6,7 +6,9 @@ last stage, SSF scales them (their equations 3 and 8).
 
 import copy
 import operator
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +16,18 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lightleak.surgery.graft import graft
-from lightleak.surgery.narrow import narrow
-from lightleak.surgery.observe import Observation, Place, SurgeryError, call, find_places, frozen, observe, signal
+from lightleak.surgery.narrow import Refusal, concatenate, narrow
+from lightleak.surgery.observe import (
+    Observation,
+    Place,
+    SurgeryError,
+    call,
+    find_places,
+    frozen,
+    methods_of,
+    observe,
+    signal,
+)
 from lightleak.surgery.recipe import check, note, saying
 from lightleak.surgery.skips import Skip, find_skips, joins_of, prepare
 from lightleak.surgery.trace import MethodTracer, same
@@ -51,16 +63,20 @@ def scale_skips(
     if not 0 <= factor <= 1:
         raise SurgeryError(f"the factor must lie between 0 (remove) and 1 (change nothing), not {factor}")
     example = prepare(model, example)
-    result = copy.deepcopy(model)
-    seen = observe(result, example)
-    skips = [join for join in joins_of(result, seen) if join.is_skip]
+    seen = observe(model, example)
+    skips = [join for join in joins_of(model, seen) if join.is_skip]
     chosen = choose(skips, where, type(model).__name__)
-    before = reached(result, example)
-    _cut(result, seen, chosen, factor)
-    if factor < 1:
-        narrow(result, example, chosen)
-        if not keep_keys:
-            _drop_dead(result, before - reached(result, example))
+    before = reached(model, example)
+    for masked in (False, True):
+        result = copy.deepcopy(model)
+        _cut(result, seen, chosen, factor, masked)
+        try:
+            narrow(result, example)
+            break
+        except Refusal:  # a reader needs the full width: what is cut becomes zero instead of absent
+            continue
+    if not keep_keys:
+        _drop_dead(result, example, before - reached(result, example))
     note(result, saying(factor, chosen, where, keep_keys))
     return result
 
@@ -76,38 +92,46 @@ def without_inplace(model: nn.Module, example: Tensor | None = None) -> nn.Modul
     names = {name for name, module in result.named_modules() if not type(module).__module__.startswith("torch.nn")}
     seen = observe(result, example, {place for place in places if place[0] in names})
     for place in (p for p in seen.finished if p in places):
-        _regraft(result, seen, place, lambda tracer: None)  # noqa: ARG005
+        graft(result.get_submodule(place[0]), place[1], *_retrace(result, seen, place, lambda _: None)[1:])
     for module in result.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
     return result
 
 
-def _cut(model: nn.Module, seen: Observation, chosen: list[Skip], factor: float) -> None:
-    """Edit each method that joins at a chosen skip; inner methods before those that call them."""
-    for place in seen.finished:
-        here = [skip for skip in chosen if (skip.owner, skip.method) == place]
-        if not here:
-            continue
+def _cut(model: nn.Module, seen: Observation, chosen: list[Skip], factor: float, masked: bool) -> None:
+    """Edit each method that joins at a chosen skip. All are traced before any is replaced."""
+    grafts = []
+    for name in dict.fromkeys(skip.owner for skip in chosen):
+        here = {(skip.method, skip.index): skip for skip in chosen if skip.owner == name}
 
-        def edit(tracer: MethodTracer, here: list[Skip] = here) -> None:
-            for skip in here:
-                if skip.index >= len(tracer.joins):
-                    raise SurgeryError(
-                        f"'{skip.owner}' goes another way each time it runs, so '{skip.name}' cannot be cut; "
-                        "leave it out by naming the others"
-                    )
-            for skip, join in [(skip, tracer.joins[skip.index]) for skip in here]:
-                (_cut_sum if skip.kind == "add" else _cut_concatenation)(tracer, join, skip, factor)
+        def edit(tracer: MethodTracer, here: dict[tuple[str, int], Skip] = here) -> None:
+            joins = [(here[method, index], node) for method, index, node in tracer.joins if (method, index) in here]
+            missing = [s for s in here.values() if s.method == tracer.method and s not in dict(joins)]
+            if missing:
+                raise SurgeryError(
+                    f"'{missing[0].owner}' goes another way each time it runs, so '{missing[0].name}' cannot be cut; "
+                    "leave it out by naming the others"
+                )
+            for skip, node in joins:
+                if skip.kind == "add":
+                    _cut_sum(tracer, node, skip, factor)
+                elif factor < 1:
+                    _cut_concatenation(tracer, node, skip, factor, masked)
 
-        _regraft(model, seen, place, edit)
-        for module in model.get_submodule(place[0]).modules():
+        methods = {method for method, _ in here}
+        grafts += [_retrace(model, seen, (name, method), edit) for method in sorted(methods)]
+        for module in model.get_submodule(name).modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # type: ignore[assignment]
+    for place, training, evaluating in grafts:
+        graft(model.get_submodule(place[0]), place[1], training, evaluating)
 
 
-def _regraft(model: nn.Module, seen: Observation, place: Place, edit: Callable[[MethodTracer], None]) -> None:
-    """Trace one method in both modes, edit the graphs, and let the module run them."""
+def _retrace(
+    model: nn.Module, seen: Observation, place: Place, edit: Callable[[MethodTracer], None]
+) -> tuple[Place, fx.Graph, fx.Graph]:
+    """Trace one method in both modes, and edit the graphs."""
     name, method = place
     owner = model.get_submodule(name)
     label = name or type(model).__name__
@@ -131,7 +155,7 @@ def _regraft(model: nn.Module, seen: Observation, place: Place, edit: Callable[[
         edit(tracer)
         graph.eliminate_dead_code(lambda node, idle=idle: node in idle or _acts(node))
         graphs.append(graph)
-    graft(owner, method, *graphs)
+    return place, graphs[0], graphs[1]
 
 
 def _fresh(value: Any) -> Any:
@@ -190,22 +214,13 @@ def _module(tracer: MethodTracer, node: fx.Node) -> nn.Module:
     return tracer.root.get_submodule(str(node.target))  # type: ignore[union-attr]
 
 
-def first(maps: Tensor, factor: float, dim: int) -> Tensor:
-    """The first `round(factor * C)` channels (Koh et al., equation 8); Python rounds halves to even."""
-    return maps.narrow(dim, 0, round(factor * maps.shape[dim]))
-
-
-def _cut_concatenation(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float) -> None:  # noqa: ARG001
+def _cut_concatenation(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float, masked: bool) -> None:
     """Of each older map, only the first channels are passed on."""
-    if factor == 1:
-        return
-    maps = list(join.args[0] if join.args else join.kwargs["tensors"])  # type: ignore[arg-type, call-overload]
-    dim = join.kwargs.get("dim", join.args[1] if len(join.args) > 1 else 0)
-    with join.graph.inserting_before(join):
-        for i in skip.shortcut:
-            maps[i] = join.graph.call_function(first, (maps[i], factor, dim)) if factor else None
-    join.args = ([each for each in maps if each is not None], dim)
-    join.kwargs = {}
+    maps: list[Any] = list(join.args[0] if join.args else join.kwargs["tensors"])  # type: ignore[arg-type, call-overload]
+    dim: Any = join.kwargs.get("dim", join.args[1] if len(join.args) > 1 else 0)
+    widths = tuple(tracer.values[each].shape[dim] for each in maps)
+    kept = [each if factor or i not in skip.shortcut else None for i, each in enumerate(maps)]
+    join.target, join.args, join.kwargs = concatenate, (kept, widths, skip.shortcut, factor, dim, masked), {}
 
 
 def reached(model: nn.Module, example: Tensor) -> set[str]:
@@ -241,7 +256,7 @@ def _plain(output: Any) -> Any:
     return list(vars(output).values()) if hasattr(output, "__dataclass_fields__") else output
 
 
-def _drop_dead(model: nn.Module, dead: set[str]) -> None:
+def _drop_dead(model: nn.Module, example: Tensor, dead: set[str]) -> None:
     """Take out the modules and parameters that only served what was cut."""
     everything = {name for name, _ in model.named_parameters()}
 
@@ -253,6 +268,7 @@ def _drop_dead(model: nn.Module, dead: set[str]) -> None:
         inner = within(name)
         if name and inner and inner <= dead and not any(name.startswith(f"{g}.") for g in gone):
             gone.add(name)
+    _go_around(model, example, gone)
     for name in sorted(gone):
         parent, _, child = name.rpartition(".")
         holder = model.get_submodule(parent)
@@ -261,6 +277,35 @@ def _drop_dead(model: nn.Module, dead: set[str]) -> None:
         if not any(name.startswith(f"{g}.") for g in gone):
             parent, _, child = name.rpartition(".")
             model.get_submodule(parent)._parameters[child] = None
+
+
+def _go_around(model: nn.Module, example: Tensor, dead: set[str]) -> None:
+    """Where unused modules are still called, pass on what they were given."""
+    places: set[Place] = set()
+    place = methods_of(model)
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda *_: places.add(found) if (found := place(sys._getframe(1))) else None
+        )
+        for name in dead
+    ]
+    with frozen(model), torch.no_grad():
+        call(model, example)
+    for hook in hooks:
+        hook.remove()
+    places = {p for p in places if not isinstance(model.get_submodule(p[0]), nn.Sequential)}
+    if not places:
+        return
+    seen = observe(model, example, places)
+
+    def bypass(tracer: MethodTracer, owner: str) -> None:
+        for node in tracer.graph.nodes:
+            if node.op == "call_module" and f"{owner}.{node.target}".lstrip(".") in dead:
+                node.replace_all_uses_with(node.args[0])
+
+    for name, method in places:
+        edit = partial(bypass, owner=name)
+        graft(model.get_submodule(name), method, *_retrace(model, seen, (name, method), edit)[1:])
 
 
 def replay(model: nn.Module, recipe: list[dict[str, Any]], example: Tensor | None = None) -> nn.Module:

@@ -42,7 +42,7 @@ class Source:
         made.__name__ = made.__qualname__ = name
         return made
 
-    def __deepcopy__(self, memo: dict) -> "Source":  # noqa: ARG002
+    def __deepcopy__(self, memo: dict) -> "Source":
         return self
 
     def __reduce__(self) -> tuple:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lightleak.errors import UserError
 
@@ -86,10 +86,10 @@ class Observation:
 
 
 @contextmanager
-def frozen(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Run without marks: weights frozen, mode set, buffers and random state put back afterwards."""
+def frozen(model: nn.Module, training: bool = False, weights: bool = True) -> Iterator[None]:
+    """Run without marks: weights frozen (if so wished), mode set, buffers and random state put back afterwards."""
     modes = {module: module.training for module in model.modules()}
-    wanted = [p for p in model.parameters() if p.requires_grad]
+    wanted = [p for p in model.parameters() if p.requires_grad and weights]
     buffers = {id(b): (b, b.clone()) for b in model.buffers()} if training else {}
     devices = {t.device for t in (*wanted, *model.buffers()) if t.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.enable_grad():
@@ -136,7 +136,7 @@ def _method(owner: nn.Module, code: CodeType) -> str | None:
     return None
 
 
-def _methods(model: nn.Module) -> Callable[[FrameType | None], tuple[str, str] | None]:
+def methods_of(model: nn.Module) -> Callable[[FrameType | None], tuple[str, str] | None]:
     """A function that tells which module's which method a frame runs for."""
     names = {id(module): name for name, module in model.named_modules()}
 
@@ -158,11 +158,11 @@ class _Places(TorchFunctionMode):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.place = _methods(model)
+        self.place = methods_of(model)
         self.joining: set[Place] = set()
         self.overwriting: set[Place] = set()
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         join = joined(func, args, kwargs)
         joins = join is not None and sum(map(depends, join[1])) > 1
@@ -180,7 +180,7 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, seen: Observation):
         super().__init__()
-        self.place = _methods(model)
+        self.place = methods_of(model)
         self.seen = seen
         self.running: list[list[Any]] = []  # the wrapped methods under way: place, joins so far
 
@@ -188,7 +188,7 @@ class _Watch(TorchFunctionMode):
         def wrap(method: Callable) -> Callable:
             def run(*args: Any, **kwargs: Any) -> Any:
                 if place not in self.seen.calls:
-                    self.seen.calls[place] = (args, kwargs)
+                    self.seen.calls[place] = tree_map(lambda value: value, (args, kwargs))  # lists may grow later
                 self.running.append([place, 0])
                 try:
                     return method(*args, **kwargs)
@@ -201,7 +201,7 @@ class _Watch(TorchFunctionMode):
 
         return wrap
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         join = joined(func, args, kwargs)
         entry = None

@@ -103,17 +103,17 @@ class MethodTracer(fx.Tracer):
     """Trace one method of a module, with the arguments it was called with."""
 
     def __init__(self, label: str, method: str):
-        super().__init__(autowrap_modules=())
+        super().__init__()
         self.label, self.method = label, method
         self.traced_func_name = method
         self.values: dict[fx.Node, Any] = {}
-        self.joins: list[fx.Node] = []
+        self.joins: list[tuple[str, int, fx.Node]] = []  # method, index among its joins, node
         self.renamed: dict[fx.Node, fx.Node] = {}  # an overwritten signal: the one that took its place
         self.busy = False  # computing a value: modules and parameters behave as usual
-        self.elsewhere = 0  # inside another method of the same module, whose joins are its own
+        self.running = [[method, 0]]  # the module's methods under way, and how often each has joined
 
     def graph_of(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], others: set[str]) -> fx.Graph:
-        """The method's graph; `joins` holds its joins in the order in which they ran."""
+        """The method's graph; `others` are methods of the same module which also join, and become part of the graph."""
         self.call_arguments = (args, kwargs)
         self.names = {
             id(t): name
@@ -121,19 +121,22 @@ class MethodTracer(fx.Tracer):
             for name, t in kind(remove_duplicate=False)
         }
 
-        def aside(method: Callable) -> Callable:
-            def run(*args: Any, **kwargs: Any) -> Any:
-                self.elsewhere += 1
-                try:
-                    return method(*args, **kwargs)
-                finally:
-                    self.elsewhere -= 1
+        def inner(name: str) -> Callable[[Callable], Callable]:
+            def wrap(method: Callable) -> Callable:
+                def run(*args: Any, **kwargs: Any) -> Any:
+                    self.running.append([name, 0])
+                    try:
+                        return method(*args, **kwargs)
+                    finally:
+                        self.running.pop()
 
-            return run
+                return run
+
+            return wrap
 
         with ExitStack() as stack:
             for other in others:
-                stack.enter_context(wrapped(module, other, aside))
+                stack.enter_context(wrapped(module, other, inner(other)))
             return self.trace(module)
 
     # what fx asks for
@@ -186,8 +189,10 @@ class MethodTracer(fx.Tracer):
         self.values[node] = self.compute(node)
         if overwritten:
             self.renamed[overwritten] = node
-        if not self.elsewhere and len(operands(node, self.values)) > 1:
-            self.joins.append(node)
+        if len(operands(node, self.values)) > 1:
+            method, count = self.running[-1]
+            self.joins.append((method, count, node))
+            self.running[-1][1] += 1
         return Value(node, self)
 
     def opened(self, node: fx.Node) -> list[fx.Node]:
