@@ -210,6 +210,8 @@ def test_population_is_deterministic_and_stable_when_it_grows():
     assert torch.equal(first.train.pixels, again.train.pixels)
     assert not torch.equal(first.train.pixels, population(**SMALL, seed=1).train.pixels)
     grown = population(**{**SMALL, "people": 8, "images": 3, "public_people": 5})
+    assert first.factors is not None
+    assert grown.factors is not None
     assert torch.equal(first.factors, grown.factors[:4])
     assert torch.equal(first.public.pixels, grown.public.pixels[:6])
     assert torch.equal(first.test.pixels, grown.test.pixels[:4])

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightleak.data.factors import CIRCUMSTANCES, FACTORS, Factor
 from lightleak.data.population import Images, Population, as_bytes
-from lightleak.data.portrait import CIRCUMSTANCES, FACTORS, LARGEST, SMALLEST, Factor, render
+from lightleak.data.portrait import LARGEST, SMALLEST, render
 from lightleak.errors import UserError
 
 __all__ = [
