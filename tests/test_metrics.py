@@ -67,9 +67,7 @@ def test_nearest_agrees_with_a_double_loop() -> None:
     for squared in (True, False):
         got = recognition.nearest(features, classes, private, labels, squared)
         for value, feature, label in zip(got, features, classes):
-            distances = [
-                float((feature - p).double().norm()) for p, own in zip(private, labels) if own == label
-            ]
+            distances = [float((feature - p).double().norm()) for p, own in zip(private, labels) if own == label]
             if not distances:
                 assert value.isnan()
                 continue
@@ -82,21 +80,11 @@ def test_a_stolen_image_lies_at_distance_zero() -> None:
     assert (distance == 0).all()
 
 
-def test_batches_change_nothing() -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    images = torch.rand(7, 3, 2, 2, generator=rng())
-    whole = recognition.in_batches(net, images, 100)
-    assert torch.allclose(recognition.in_batches(net, images, 2), whole, atol=1e-6)
-    assert not whole.requires_grad
-
-
 # --- realism
 
 
 def clouds(seed: int, real: int = 60, fake: int = 50, width: int = 6) -> tuple[Tensor, Tensor]:
-    return torch.randn(real, width, generator=rng(seed)), 0.3 + 1.2 * torch.randn(
-        fake, width, generator=rng(seed + 1)
-    )
+    return torch.randn(real, width, generator=rng(seed)), 0.3 + 1.2 * torch.randn(fake, width, generator=rng(seed + 1))
 
 
 @pytest.mark.parametrize(("real", "fake", "width"), [(60, 50, 6), (20, 200, 40), (30, 25, 64)])

@@ -49,10 +49,9 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All measures of one reconstruction; what could not be measured is None in `measures` and explained in `missing`.
+    """All measures of one reconstruction; what could not be measured is None in `measures`, with a reason in `missing`.
 
-    A measure is the mean over people of each person's mean over images, and its interval speaks of other
-    people.
+    A measure is the mean over people of each person's mean over images; its interval speaks of other people.
     """
 
     classes: tuple[int, ...]  # who was attacked, ascending
