@@ -240,8 +240,8 @@ def test_noise_and_progress():
 
 @pytest.mark.parametrize("name", DIFFICULTIES)
 def test_difficulties_are_settings(name: str):
-    people = population(**{**SMALL, "people": 12, **DIFFICULTIES[name], "images": 1})
-    assert people.classes == 12
+    people = population(**{**SMALL, "people": 40, **DIFFICULTIES[name], "images": 1})
+    assert people.classes == 40
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def neck(s: Scene) -> Layers:
 def ears(s: Scene) -> Layers:
     """Both ears, shifted against the turn of the head."""
     x = s.x + 0.10 * s.turn
-    size = 1 + 0.28 * s.p["ear_size"]
+    size = 1 + 0.38 * s.p["ear_size"]
     dx, dy = x.abs() - s.width - 0.012 * size, s.y - 0.04 + 0.1 * s.nod
     yield paint(s.inside(ellipse(dx, dy, 0.055 * size, 0.115 * size)), 0.88 * s.skin, s.shade)
     yield paint(0.5 * s.inside(ellipse(dx, dy, 0.026 * size, 0.07 * size)), 0.62 * s.skin)
@@ -113,15 +113,15 @@ def skin(s: Scene) -> Layers:
     fold = bump((s.ax - 1.30 * s.nose_width - 0.34 * (s.fy - s.nose_y + 0.02) - 0.012 * c["smile"]) / 0.016)
     fold = fold * bump((s.fy - 0.5 * (s.nose_y + s.mouth_y) + 0.01) / 0.11)
     forehead = torch.sin(52 * s.fy + 6 * s.fx * s.fx).clamp(min=0) * bump((s.fy - s.eye_y + 0.29) / 0.08)
-    light = light - (0.04 + 0.22 * lined + 0.03 * c["smile"]) * fold
-    light = light - (0.20 * fade(40, s.pixel) * lined) * forehead * middle
+    light = light - (0.04 + 0.30 * lined + 0.03 * c["smile"]) * fold
+    light = light - (0.26 * fade(40, s.pixel) * lined) * forehead * middle
     mole = s.inside(ellipse(s.fx - 0.27 * p["mole"], s.fy - 0.20, 0.021, 0.021))
     light = light * (1 - (0.64 * p["mole"].square().square()) * mole)
-    red = (0.10 + 0.09 * p["blush"]) * (cheek + 0.7 * bump(s.fx / 0.07) * bump((s.fy - s.nose_y) / 0.07))
-    dots = torch.sin(62 * s.fx + 25 * s.fy + 1.5 * torch.sin(13 * s.fy))
-    dots = dots * torch.sin(64 * s.fy - 23 * s.fx + 1.5 * torch.sin(11 * s.fx + 1))
-    dots = torch.sigmoid(11 * fade(60, s.pixel) * dots - 5.5) * bump(s.fx / 0.30) * bump((s.fy - 0.10) / 0.13)
-    dots = (0.55 * torch.sigmoid(4 * p["freckles"] - 1.2)) * dots
+    red = (0.12 + 0.12 * p["blush"]) * (cheek + 0.7 * bump(s.fx / 0.07) * bump((s.fy - s.nose_y) / 0.07))
+    dots = torch.sin(50 * s.fx + 20 * s.fy + 1.5 * torch.sin(13 * s.fy))
+    dots = dots * torch.sin(52 * s.fy - 19 * s.fx + 1.5 * torch.sin(11 * s.fx + 1))
+    dots = torch.sigmoid(9 * fade(45, s.pixel) * dots - 4) * bump(s.fx / 0.30) * bump((s.fy - 0.10) / 0.13)
+    dots = (0.8 * torch.sigmoid(4 * p["freckles"] - 1.2)) * dots
     yield Layer(
         s.inside(s.face),
         (
@@ -150,8 +150,8 @@ def beard(s: Scene) -> Layers:
 def mouth(s: Scene) -> Layers:
     """Two lips, the line between them, and teeth where it opens."""
     p, c = s.p, s.c
-    width = 0.155 + 0.026 * p["mouth_width"] + 0.012 * c["smile"]
-    full = 0.036 + 0.017 * p["lip_fullness"]
+    width = 0.155 + 0.036 * p["mouth_width"] + 0.012 * c["smile"]
+    full = 0.037 + 0.021 * p["lip_fullness"]
     gap = 0.085 * torch.sigmoid(2.2 * c["mouth_open"] - 2.2)
     u = s.fx * (1 / width)
     u2 = u * u
@@ -187,7 +187,7 @@ def nose(s: Scene) -> Layers:
     wing = ellipse(ax - 0.66 * s.nose_width, dy - 0.012, 0.42 * s.nose_width, 0.034)
     under = s.line(torch.minimum(tip, wing), 0.006) * torch.sigmoid((dy - 0.012) / 0.014)
     rim = s.line(wing, 0.004) * torch.sigmoid((ax - 0.8 * s.nose_width) / 0.012)
-    shadow = away * (0.62 + 0.38 * s.p["nose_bridge"]) * flank
+    shadow = away * (0.85 + 0.70 * s.p["nose_bridge"]) * flank
     shadow = shadow + 0.42 * under + 0.30 * rim + 0.16 * bump(x / 0.10) * bump((dy - 0.075) / 0.028)
     yield paint(shadow, 0.52 * s.skin)
     nostril = ellipse(ax - 0.46 * s.nose_width, dy - 0.036, 0.24 * s.nose_width, 0.013)
@@ -204,8 +204,8 @@ def eyes(s: Scene) -> Layers:
     t = dx * (1 / width)
     arch, ends = 1 - t * t, dx.abs() - width
     opening = torch.sigmoid(1.1 + 0.9 * c["eyes_open"]) / 0.75
-    lid = dy + (width * (0.42 + 0.10 * p["eye_shape"]) * opening) * arch
-    low = dy - (width * (0.29 + 0.05 * p["eye_shape"]) * (0.6 + 0.4 * opening)) * arch
+    lid = dy + (width * (0.43 + 0.13 * p["eye_shape"]) * opening) * arch
+    low = dy - (width * (0.29 + 0.07 * p["eye_shape"]) * (0.6 + 0.4 * opening)) * arch
     eye = s.inside(-0.88 * lid) * s.inside(0.88 * low) * s.inside(ends)
     under_lid = bump(lid / 0.022)
     yield paint(eye, tint(s.skin, 0.97, 0.955, 0.94), (0.83 + 0.14 * arch - 0.30 * under_lid) * (0.88 + 0.12 * s.shade))
@@ -235,7 +235,7 @@ def brows(s: Scene) -> Layers:
     t = dx * (1 / length)
     rise = 0.118 + 0.022 * p["brow_height"] + 0.016 * s.c["brow_raise"] + 0.35 * (s.eye_width - 0.098)
     curve = (0.026 + 0.022 * p["brow_arch"]) * (1 - t * t) + (0.012 + 0.028 * p["brow_tilt"]) * t
-    thick = (0.0185 + 0.0095 * p["brow_thickness"]) * (1 - 0.35 * t)
+    thick = (0.020 + 0.012 * p["brow_thickness"]) * (1 - 0.35 * t)
     stroke = s.inside((s.fy - (s.eye_y - rise) + curve).abs() - thick, softer=0.003)
     hairs = 1 + (0.22 * fade(100, s.pixel)) * torch.sin(95 * s.ax + 60 * s.fy)
     yield paint(0.86 * stroke * s.inside(dx.abs() - length, softer=0.003), 0.62 * s.hair, hairs)

@@ -28,7 +28,7 @@ __all__ = [
 DIFFICULTIES: dict[str, dict[str, Any]] = {
     "easy": {"images": 30, "lookalikes": 1, "strength": 0.5, "noise": 0.02},
     "hard": {"images": 16, "lookalikes": 4, "jitter": 0.45, "strength": 1.0, "noise": 0.05},
-    "harder": {"images": 16, "lookalikes": 6, "jitter": 0.30, "strength": 1.0, "noise": 0.05},
+    "harder": {"images": 16, "lookalikes": 8, "jitter": 0.35, "strength": 1.0, "noise": 0.05},
 }
 BATCH = 64  # portraits painted at once
 

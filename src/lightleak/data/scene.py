@@ -114,7 +114,7 @@ def set_up(factors: Tensor, circumstances: Tensor, size: int) -> Scene:
     width, height = 0.455 + 0.055 * p["face_width"], 0.575 + 0.045 * p["face_height"]
     lower = torch.sigmoid(9 * y)
     ramp = 0.5 * (y - 0.02 + torch.sqrt((y - 0.02) * (y - 0.02) + 0.02))
-    taper = 1 - (0.58 - 0.26 * p["jaw_width"]) * ramp + 0.05 * p["cheekbones"] * bump((y - 0.1) / 0.22)
+    taper = 1 - (0.58 - 0.30 * p["jaw_width"]) * ramp + 0.05 * p["cheekbones"] * bump((y - 0.1) / 0.22)
     u = x / (width * taper)
     v = y / (height * (1.02 + 0.05 * (p["chin"] + 0.4) * lower))
     radius2 = rounded(u * u, v * v, lower * (0.32 + 0.28 * p["jaw_square"]))
@@ -157,12 +157,12 @@ def set_up(factors: Tensor, circumstances: Tensor, size: int) -> Scene:
         face=(torch.sqrt(radius2 + 1e-4) - 1) * width,
         skin=skin,
         hair=hair,
-        eye_x=0.185 + 0.022 * p["eye_spacing"] + 0.25 * (width - 0.455),
+        eye_x=0.188 + 0.026 * p["eye_spacing"] + 0.25 * (width - 0.455),
         eye_y=-0.05 + 0.035 * p["eye_height"],
-        eye_width=0.098 + 0.016 * p["eye_size"],
-        nose_y=0.15 + 0.035 * p["nose_length"] + 0.2 * (height - 0.575),
-        nose_width=0.082 + 0.024 * p["nose_width"],
-        mouth_y=0.33 + 0.03 * p["mouth_height"] + 0.45 * (height - 0.575),
+        eye_width=0.098 + 0.019 * p["eye_size"],
+        nose_y=0.15 + 0.042 * p["nose_length"] + 0.2 * (height - 0.575),
+        nose_width=0.084 + 0.030 * p["nose_width"],
+        mouth_y=0.335 + 0.034 * p["mouth_height"] + 0.45 * (height - 0.575),
         edge=0.33 * pixel + 0.0035 * torch.exp(0.7 * c["blur"]),
         pixel=pixel,
     )
