@@ -1,1 +1,60 @@
+"""From results to a page, tables and figures; reads only plain data and pictures."""
 
+import json
+import os
+from pathlib import Path
+
+from lightleak.errors import UserError
+from lightleak.report.figures import Figure, alone, figures
+from lightleak.report.glossary import columns
+from lightleak.report.page import page
+from lightleak.report.results import Column, Difference, Frame, Portrait, Results, Row, read
+from lightleak.report.table import Table, main_table, tables, terminal, to_csv, to_latex
+
+__all__ = [
+    "Column",
+    "Difference",
+    "Figure",
+    "Frame",
+    "Portrait",
+    "Results",
+    "Row",
+    "Table",
+    "columns",
+    "figures",
+    "main_table",
+    "page",
+    "read",
+    "tables",
+    "terminal",
+    "to_csv",
+    "to_latex",
+    "write",
+]
+
+
+def write(results: Results, folder: Path | str, show_private: bool = False) -> Path:
+    """Write report.html, record.json, tables (CSV, LaTeX) and figures (SVG) into `folder`; returns the page's path.
+
+    Each file appears whole or not at all. Private images are blurred unless `show_private`; the record holds none.
+    """
+    folder = Path(folder)
+    drawn = figures(results)
+    files = {"report.html": page(results, show_private, drawn)}
+    files["record.json"] = json.dumps(results.to_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    for table in tables(results):
+        files |= {f"tables/{table.name}.csv": to_csv(table), f"tables/{table.name}.tex": to_latex(table)}
+    files |= {f"figures/{figure.name}.svg": alone(figure) for figure in drawn}
+    try:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{os.getpid()}.part")
+            try:
+                part.write_text(text, encoding="utf-8")
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the report to {folder} ({error.strerror}); choose another folder") from None
+    return folder / "report.html"

@@ -1,0 +1,189 @@
+"""From the evaluations of a study to the results that a page shows."""
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from lightleak.errors import UserError
+from lightleak.metrics.evaluation import METRICS, Evaluation, difference
+from lightleak.metrics.evidence import Measure, seeds_interval, trade_off, wilson
+from lightleak.report.glossary import columns
+from lightleak.report.results import Difference, Frame, Portrait, Results, Row
+from lightleak.study.task import versions
+
+SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "stranger@1", "error", "confidence")
+COMPARED = ("hits@1", "verified", "true@1", "error")  # differences to the baseline are given in these
+GALLERY = 12  # people shown
+
+
+def collect(folders: Sequence[Path], title: str, command: str = "") -> Results:
+    """The results of finished evaluations (their folders) of one population; seeds of one defence become one row.
+
+    With one seed an interval speaks of other people; with several, of other seeds and other people.
+    """
+    records = [record(folder) for folder in folders]
+    if not records:
+        raise UserError("there is no finished evaluation to report; run the study first")
+    if len({one["population"]["key"] for one in records}) > 1:
+        raise UserError("one table compares targets of one population; these evaluations are of several")
+    groups: dict[str, list[int]] = {}
+    for index, one in enumerate(records):
+        groups.setdefault(one["target"]["title"], []).append(index)
+    evaluations = [Evaluation.from_json(record["evaluation"]) for record in records]
+    first = records[0]
+
+    rows = [_row(name, [records[i] for i in own], [evaluations[i] for i in own]) for name, own in groups.items()]
+    measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
+    shown = [name for name in ("accuracy", *SHOWN) if name in measured]
+    for name, null in evaluations[0].nulls.items():
+        rows.append(Row(f"null: {name}", _only(null.measures, shown), "null", NULLS.get(name, "")))
+    chance = {name: Measure(value) for name, value in evaluations[0].chance.items()}
+    chance["accuracy"] = Measure(1 / first["population"]["classes"])
+    rows.append(Row("chance", _only(chance, shown), "chance", "a guess, or a person drawn at random"))
+    rows = [Row(r.name, _only(r.measures, shown), r.kind, r.detail, _only(r.missing, shown)) for r in rows]
+
+    baseline = next(iter(groups))
+    differences = []
+    for name, own in groups.items():
+        if name == baseline or len(own) != len(groups[baseline]):
+            continue
+        pair = [evaluations[i] for i in own], [evaluations[i] for i in groups[baseline]]
+        for metric in COMPARED:
+            gap = difference(*pair, metric, torch.Generator().manual_seed(0)) if metric in shown else None
+            if gap is not None:
+                differences.append(Difference(name, metric, gap.value, gap.low, gap.high, gap.p))
+    return Results(
+        title=title,
+        columns=columns(*shown),
+        rows=tuple(rows),
+        summary=_summary(first, len(groups), max(len(own) for own in groups.values())),
+        baseline=baseline,
+        differences=tuple(differences),
+        leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
+        confidences={name: tuple(v for i in own for v in records[i]["confidence"]) for name, own in groups.items()},
+        gallery=_gallery(folders, groups, first),
+        gallery_note=f"The first {GALLERY} people; of each target the reconstruction it believes most.",
+        warnings=_warnings(records, evaluations, groups, baseline),
+        notes=tuple(first["population"]["notes"]),
+        recipe={
+            "population": {k: first["population"][k] for k in ("name", "size", "classes", "images", "settings")},
+            "architecture": first["target"]["architecture"],
+            "training": first["target"]["recipe"],
+            "attack": first["attack"],
+            "prior": first["prior"],
+            "judge": first["judge"]["architecture"],
+            "seeds": sorted({r["target"]["seed"] for r in records}),
+            "surgery": {r["target"]["title"]: [_cut(step) for step in r["target"]["surgery"]] for r in records},
+        },
+        versions=versions(),
+        command=command,
+        date=date.today().isoformat(),
+        seconds=_seconds(folders[0].parent.parent),
+    )
+
+
+NULLS = {
+    "never optimised": "images of the prior, given out at random",
+    "other people": "the same attack on the same network, trained on none of these people",
+}
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """What an evaluation's folder says; UserError if it is not whole."""
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder} holds no finished evaluation ({error}); run the study again") from None
+
+
+def _seconds(root: Path) -> float:
+    """Computing time of everything in a store."""
+    return sum(json.loads(file.read_text())["seconds"] for file in root.glob("*/*/made.json"))
+
+
+def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]) -> Row:
+    right = sum(round(record["target"]["accuracy"] * record["target"]["test_images"]) for record in records)
+    tested = sum(record["target"]["test_images"] for record in records)
+    measures: dict[str, Measure | None] = {"accuracy": wilson(right, tested)}
+    for metric in METRICS:
+        if len(evaluations) == 1:
+            measures[metric] = evaluations[0].measures[metric]
+        elif all(metric in evaluation.per_class for evaluation in evaluations):
+            table = torch.tensor([evaluation.per_class[metric] for evaluation in evaluations], dtype=torch.float64)
+            found = seeds_interval(table)
+            if METRICS[metric].rate and found.low is not None and found.high is not None:
+                found = Measure(found.value, max(found.low, 0.0), min(found.high, 1.0))
+            measures[metric] = found
+    seeds = len(evaluations)
+    detail = f"{seeds} training seeds" if seeds > 1 else ""
+    return Row(name, measures, detail=detail, missing=evaluations[0].missing)
+
+
+def _only(mapping: Any, names: list[str]) -> dict[str, Any]:
+    return {name: mapping[name] for name in names if name in mapping}
+
+
+def _cut(step: dict[str, Any]) -> dict[str, Any]:
+    """What a reader wants to know of a step of surgery."""
+    return {name: value for name, value in step.items() if isinstance(value, str | int | float | list)}
+
+
+def _summary(record: dict[str, Any], targets: int, seeds: int) -> str:
+    people, attack = record["population"]["classes"], record["attack"]["name"].upper()
+    runs = f", {seeds} training seeds each" if seeds > 1 else ""
+    return (
+        f"{targets} targets ({record['target']['architecture']}{runs}) that know {people} people, inverted by {attack} "
+        f"and judged by {record['judge']['architecture']} (right on {record['judge']['accuracy']:.1%} of test images)."
+    )
+
+
+def _warnings(records: list, evaluations: list[Evaluation], groups: dict[str, list[int]], baseline: str) -> tuple:
+    found = [warning for evaluation in evaluations for warning in evaluation.warnings]
+    for setting in ("architecture", "recipe"):
+        if len({json.dumps(one["target"][setting], sort_keys=True) for one in records}) > 1:
+            found.append(f"these targets differ in more than their defence: not all have the same {setting}")
+
+    def mean(name: str, value: Any) -> float:
+        return sum(value(i) for i in groups[name]) / len(groups[name])
+
+    for name in groups:
+        if name == baseline:
+            continue
+        leak = [mean(n, lambda i: evaluations[i].measures["hits@1"].value) for n in (baseline, name)]  # pyright: ignore
+        accuracy = [mean(n, lambda i: records[i]["target"]["accuracy"]) for n in (baseline, name)]
+        images = sum(records[i]["target"]["test_images"] for i in groups[name])
+        told = trade_off((leak[0], leak[1]), (accuracy[0], accuracy[1]), images)
+        if told.value is None:
+            found.append(f"{name}: {told.warning}")
+        else:
+            found.append(
+                f"{name}: Delta = {told.value:.2f} points of AttAcc@1 lost per point of natural accuracy "
+                f"({100 * told.leak_drop:.1f} over {100 * told.accuracy_loss:.1f}); never read it alone"
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def _gallery(folders: Sequence[Path], groups: dict[str, list[int]], record: dict) -> tuple[Portrait, ...]:
+    stored = {name: load_file(folders[own[0]] / "gallery.safetensors") for name, own in groups.items()}
+    names = record["population"]["class_names"]
+    portraits = []
+    one = next(iter(stored.values()))
+    for place, label in enumerate(one["classes"].tolist()[:GALLERY]):
+        frames = {}
+        for name, tensors in stored.items():
+            where = (tensors["classes"] == label).nonzero().flatten()
+            if len(where):
+                frames[name] = Frame(_array(tensors["reconstructed"][where[0]]))
+        portraits.append(Portrait(names[label], _array(one["private"][place]), frames))
+    return tuple(portraits)
+
+
+def _array(pixels: torch.Tensor) -> Any:
+    """3 x S x S bytes as S x S x 3, enlarged without smoothing if it is tiny."""
+    times = max(1, 96 // pixels.shape[-1])
+    return pixels.repeat_interleave(times, 1).repeat_interleave(times, 2).permute(1, 2, 0).numpy()

@@ -1,0 +1,229 @@
+"""Figures as SVG text, without a display, readable on light and dark pages."""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from statistics import median
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from lightleak.metrics.evidence import Measure
+from lightleak.report.results import Column, Results, Row, clean, heading, known, number
+
+INK = "#010203"  # becomes the page's own text colour
+COLOURS = ("#d9622b", "#3f8fb5", "#8f9a35", "#b0579a", "#c9982a", "#5f7fd1", "#45a086", "#a0705a")
+MARKERS = "osD^vP*X"
+BINS = 20
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with the words that stand in for it."""
+
+    name: str  # also of its file
+    title: str
+    caption: str  # what to see
+    alt: str  # what it shows, for those who cannot see it
+    svg: str
+
+
+def figures(results: Results) -> tuple[Figure, ...]:
+    """All figures that the results allow: utility against each leak, and the likelihoods."""
+    drawn = [trade_off(results, leak) for leak in results.drawn_leaks()]
+    return tuple(figure for figure in [*drawn, likelihoods(results)] if figure is not None)
+
+
+def colour(results: Results, name: str) -> str:
+    """The colour of one target in every figure."""
+    names = [row.name for row in results.targets()]
+    return COLOURS[names.index(name) % len(COLOURS)] if name in names else INK
+
+
+def trade_off(results: Results, leak: Column) -> Figure | None:
+    """Natural accuracy against one leak, with error bars; None if no target has both."""
+    utility = results.column(results.utility)
+    if utility is None:
+        return None
+    points: list[tuple[Row, Measure, Measure]] = []
+    for row in results.targets():
+        x, y = row.measures.get(utility.name), row.measures.get(leak.name)
+        if x is not None and y is not None and known(x.value) and known(y.value):
+            points.append((row, x, y))
+    if not points:
+        return None
+    longest = max(len(_short(row.name, 40)) for row, _, _ in points)
+    abreast = 3 if longest <= 13 else 2 if longest <= 22 else 1
+    legend_lines = -(-len(points) // abreast)
+    bounds = [_first(row.measures.get(leak.name)) for row in results.rows if row.kind == "chance"]
+
+    def draw(axes: Axes) -> None:
+        for index, (row, x, y) in enumerate(points):
+            axes.errorbar(
+                _scaled(x.value, utility),
+                _scaled(y.value, leak),
+                xerr=_whiskers(x, utility),
+                yerr=_whiskers(y, leak),
+                fmt=MARKERS[index % len(MARKERS)],
+                color=colour(results, row.name),
+                markersize=7,
+                elinewidth=1.2,
+                capsize=2.5,
+                label=_short(row.name, 40),
+            )
+        for chance in bounds:
+            if known(chance):
+                axes.axhline(_scaled(chance or 0.0, leak), color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
+                axes.annotate(
+                    "chance", (1, _scaled(chance or 0.0, leak)), xycoords=("axes fraction", "data"),
+                    xytext=(0, 2), textcoords="offset points", ha="right", fontsize=8,
+                )  # fmt: skip
+        axes.set_xlabel(_short(heading(utility), 40))
+        axes.set_ylabel(_short(heading(leak), 34))
+        axes.margins(0.12)
+        if leak.rate:
+            axes.set_ylim(0, min(axes.get_ylim()[1], 104))
+        _keep_wide(axes, utility)
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=abreast, handletextpad=0.3, columnspacing=1.2
+        )
+
+    said = "; ".join(
+        f"{clean(row.name)}: {number(x.value, utility)} and {number(y.value, leak)}" for row, x, y in points
+    )
+    return Figure(
+        name=f"utility-{re.sub(r'[^a-z0-9]+', '-', leak.name.lower()).strip('-')}",
+        title=f"What accuracy costs, by {clean(leak.label)}",
+        caption="Lower is safer, further right is more useful. Bars are 95 % intervals"
+        + (", the dashed line is chance." if any(map(known, bounds)) else "."),
+        alt=f"Scatter plot of {heading(utility)} (horizontal) against {heading(leak)} (vertical). {said}.",
+        svg=_svg(f"utility-{leak.name}", (4.6, 3.3 + 0.2 * legend_lines), 1, lambda axes: draw(axes[0])),
+    )
+
+
+def likelihoods(results: Results) -> Figure | None:
+    """The targets' belief in the reconstructions, P(y|x*), one histogram below the other (RoLSS paper, Fig. 2)."""
+    shown = [(row, [v for v in results.confidences.get(row.name, ()) if known(v)]) for row in results.targets()]
+    shown = [(row, values) for row, values in shown if values]
+    if not shown:
+        return None
+    edges = np.linspace(0, 1, BINS + 1)
+    truth = results.drawn_leaks()[-1:]
+
+    def beside(row: Row, values: list[float]) -> str:
+        leaks = [(leak, row.measures.get(leak.name)) for leak in truth]
+        found = [
+            f", {clean(leak.label)} {number(m.value, leak)}{' %' * leak.rate}" for leak, m in leaks if m is not None
+        ]
+        return f"median {median(values):.2f}{''.join(found)}"
+
+    def draw(panels: Sequence[Axes]) -> None:
+        for axes, (row, values) in zip(panels, shown):
+            share = np.histogram(np.clip(values, 0, 1), edges)[0] / len(values)
+            axes.stairs(share, edges, fill=True, color=colour(results, row.name), alpha=0.85)
+            axes.set_ylim(0, 1.05)
+            axes.set_xlim(0, 1)
+            axes.set_yticks([0, 1], ["0", "100 %"], fontsize=7)
+            axes.set_title(_short(row.name, 26), loc="left", fontsize=9, pad=3)
+            axes.set_title(beside(row, values), loc="right", fontsize=8, pad=3)
+            axes.tick_params(labelbottom=axes is panels[len(shown) - 1])
+        panels[len(shown) - 1].set_xlabel("the target's belief that it sees the person, P(y|x*)")
+
+    said = "; ".join(f"{clean(row.name)}: {beside(row, values)}" for row, values in shown)
+    return Figure(
+        name="likelihood",
+        title="How sure each target is of its reconstructions",
+        caption="Belief near 1 does not mean that the person was found.",
+        alt=f"Histograms of each target's confidence in its reconstructions. {said}.",
+        svg=_svg("likelihood", (4.6, 0.45 + 0.78 * len(shown)), len(shown), draw),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), rc_context(STYLE):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's browser has its own fonts
+        yield
+
+
+def _svg(name: str, size: tuple[float, float], panels: int, draw: Callable[[Sequence[Axes]], None]) -> str:
+    """Draw and return SVG whose identifiers begin with `name`, so that many can share one page."""
+    with _quiet(), rc_context({"svg.hashsalt": name}):
+        canvas = Canvas(figsize=size, layout="constrained")
+        draw(list(canvas.subplots(panels, 1, squeeze=False, sharex=panels > 1)[:, 0]))
+        out = io.StringIO()
+        canvas.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(url\(|xlink:href=")#', rf"\1#{prefix}-", text)
+    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 system-ui, sans-serif", text)
+    return text.replace(INK, "currentColor")
+
+
+def alone(figure: Figure) -> str:
+    """The SVG as a file of its own, with its description inside."""
+    opening, rest = figure.svg.split(">", 1)
+    label = f"<title>{escape(figure.title)}</title><desc>{escape(figure.alt)}</desc>"
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{opening} role="img">{label}{rest}'
+
+
+def _short(text: str, length: int) -> str:
+    text = clean(text)
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _first(measure: Measure | None) -> float | None:
+    return None if measure is None else measure.value
+
+
+def _scaled(value: float, column: Column) -> float:
+    return 100 * value if column.rate else value
+
+
+def _whiskers(measure: Measure, column: Column) -> list[list[float]] | None:
+    if measure.low is None or measure.high is None or not known(measure.low) or not known(measure.high):
+        return None
+    below, above = max(0.0, measure.value - measure.low), max(0.0, measure.high - measure.value)
+    return [[_scaled(below, column)], [_scaled(above, column)]]
+
+
+def _keep_wide(axes: Axes, column: Column) -> None:
+    """Never zoom into noise: at least ten points (or a tenth) of accuracy stay in view."""
+    low, high = axes.get_xlim()
+    least = 10.0 if column.rate else 0.1
+    if high - low < least:
+        middle = (low + high) / 2
+        low, high = middle - least / 2, middle + least / 2
+    if column.rate:
+        high, low = min(high, 101.0), max(low, -1.0)
+        low = min(low, high - least)
+    axes.set_xlim(low, high)

@@ -1,0 +1,230 @@
+"""What a report is made of: plain data, that any study can fill in and JSON can hold."""
+
+import dataclasses
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+import numpy as np
+
+from lightleak.errors import UserError
+from lightleak.metrics.evidence import Measure
+
+MISSING = "–"  # what stands where a number could not be computed
+
+Picture = Path | bytes | np.ndarray  # an image file, its bytes, or H x W x 3 uint8
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric: how to write it and how to read it."""
+
+    name: str  # the key in Row.measures
+    label: str
+    meaning: str = ""  # one clause
+    leak: int = 0  # 1: more is a worse leak, -1: less is, 0: neither
+    rate: bool = False  # a share in [0, 1], written in percent
+    explanation: str = ""  # a paragraph for readers who are new to it
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the main table: a target, a null, or chance."""
+
+    name: str
+    measures: Mapping[str, Measure | None]  # by column name; None or absent: could not be measured
+    kind: Literal["target", "null", "chance"] = "target"
+    detail: str = ""  # what it is, in a few words
+    missing: Mapping[str, str] = field(default_factory=dict)  # column name: why there is no number
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference, target minus baseline, in one metric."""
+
+    row: str
+    column: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One reconstruction in the gallery."""
+
+    picture: Picture
+    confidence: float | None = None  # the target's own belief
+    verified: bool | None = None  # whether it is the person, by the truth
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One person of the gallery."""
+
+    name: str
+    private: Picture | None
+    frames: Mapping[str, Frame]  # by row name
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a page shows. Texts are plain text; whatever they hold is escaped."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    summary: str = ""  # what was done and what came out, in one or two sentences
+    baseline: str = ""  # the row that differences are taken against
+    differences: tuple[Difference, ...] = ()
+    utility: str = "accuracy"  # the column of the horizontal axis of the trade-off figures
+    leaks: tuple[str, ...] = ()  # columns of their vertical axes; default: the first two with leak = 1
+    confidences: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by row: P(y|x*) of each image
+    gallery: tuple[Portrait, ...] = ()
+    gallery_note: str = ""  # how these people and images were chosen
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # nested settings
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    date: str = ""
+    machine: str = ""
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"expected one row for each name, got several called {', '.join(twice)}")
+        known = {column.name for column in self.columns}
+        strange = {difference.column for difference in self.differences} | set(self.leaks)
+        strange |= {name for row in self.rows for name in row.measures}
+        if strange - known:
+            raise UserError(f"there is no column for {', '.join(sorted(strange - known))}; add it to columns")
+        lost = {difference.row for difference in self.differences} | set(self.confidences)
+        lost |= {name for portrait in self.gallery for name in portrait.frames}
+        if lost - set(names):
+            raise UserError(f"there is no row called {', '.join(sorted(lost - set(names)))}; rows: {names}")
+
+    def column(self, name: str) -> Column | None:
+        """The column of this name."""
+        return next((column for column in self.columns if column.name == name), None)
+
+    def targets(self) -> tuple[Row, ...]:
+        """The rows that are targets, not nulls or chance."""
+        return tuple(row for row in self.rows if row.kind == "target")
+
+    def drawn_leaks(self) -> tuple[Column, ...]:
+        """The leaks that get a trade-off figure."""
+        if self.leaks:
+            return tuple(column for column in self.columns if column.name in self.leaks)
+        measured = {name for row in self.targets() for name, m in row.measures.items() if m is not None}
+        return tuple(c for c in self.columns if c.leak == 1 and c.name in measured)[:2]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record of the study: all of it but the pictures."""
+        data = _plain({item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
+        del data["gallery"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Results":
+        """The inverse of `to_json`; UserError if the data is something else."""
+        try:
+            fields = dict(data)
+            fields["columns"] = tuple(Column(**column) for column in fields["columns"])
+            fields["rows"] = tuple(_row(row) for row in fields["rows"])
+            fields["differences"] = tuple(Difference(**one) for one in fields.get("differences", ()))
+            fields["confidences"] = {
+                name: tuple(math.nan if value is None else value for value in values)
+                for name, values in fields.get("confidences", {}).items()
+            }
+            for name in ("leaks", "warnings", "notes"):
+                fields[name] = tuple(fields.get(name, ()))
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"this is no record of a study ({error!r}); make the report again") from None
+
+
+def read(path: Path | str) -> Results:
+    """A record that `write` left, without its gallery; UserError if it is something else."""
+    try:
+        return Results.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is no record of a study: {error}") from None
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    measures = {name: Measure(**one) if one else None for name, one in data["measures"].items()}
+    return Row(**{**data, "measures": measures})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Portrait):
+        return None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if isinstance(value, Measure) and not known(value.value):
+            return None
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number at all."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, column: Column, sign: bool = False) -> str:
+    """A value as the tables write it: percent with one decimal for a rate, else three digits; a dash if missing."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if column.rate:
+        text = f"{100 * value:.1f}"
+    elif abs(value) >= 100:
+        text = f"{value:.0f}"
+    else:
+        text = f"{value:.{1 if abs(value) >= 10 else 2}f}"
+    if not any(digit in "123456789" for digit in text):
+        return text.removeprefix("-")
+    return ("+" if sign and not text.startswith("-") else "") + text.replace("-", "−")
+
+
+def span(low: float | None, high: float | None, column: Column, sign: bool = False) -> str:
+    """An interval as the tables write it, or nothing."""
+    if low is None or high is None or not known(low) or not known(high):
+        return ""
+    return f"{number(low, column, sign)} to {number(high, column, sign)}"
+
+
+def short_span(low: float | None, high: float | None, column: Column) -> str:
+    """An interval where there is little room: a rate without decimals."""
+    if low is None or high is None or not known(low) or not known(high):
+        return ""
+    ends = [f"{100 * end:.0f}".replace("-0", "0") if column.rate else number(end, column) for end in (low, high)]
+    return ("–" if low >= 0 else " to ").join(ends).replace("-", "−")
+
+
+def heading(column: Column) -> str:
+    """The column's label with its unit."""
+    return clean(f"{column.label}, %" if column.rate else column.label)
+
+
+def clean(text: str) -> str:
+    """One line without control characters: names come from folders, and folders may be called anything."""
+    return " ".join(visible(text).split())
+
+
+def visible(text: str) -> str:
+    """The text without control characters, direction marks and the like; white space becomes blanks."""
+    kept = (" " if character.isspace() else character for character in str(text))
+    return "".join(c for c in kept if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))

@@ -1,0 +1,188 @@
+"""Tables as data, and as the terminal, CSV and LaTeX want them."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.table import Table as TerminalTable
+from rich.text import Text
+
+from lightleak.metrics.evidence import Measure
+from lightleak.report.results import (
+    MISSING,
+    Column,
+    Difference,
+    Results,
+    clean,
+    heading,
+    known,
+    number,
+    short_span,
+    span,
+)
+
+Cell = Measure | Difference | None
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "−": r"$-$",
+    "–": "--",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table."""
+
+    name: str
+    kind: str
+    cells: tuple[Cell, ...]  # one for each column
+    why: tuple[str, ...]  # for each column, why its cell is empty
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table before it has a form."""
+
+    name: str  # also of its files
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    signed: bool = False  # differences
+
+
+def tables(results: Results) -> tuple[Table, ...]:
+    """All tables of a page: the main one, and the paired differences if there are any."""
+    main, differences = main_table(results), difference_table(results)
+    return (main,) if differences is None else (main, differences)
+
+
+def main_table(results: Results) -> Table:
+    """Every target, null and chance level by every metric that anyone has."""
+    columns = tuple(c for c in results.columns if any(r.measures.get(c.name) for r in results.rows))
+    lines = [
+        Line(
+            row.name,
+            row.kind,
+            tuple(_measured(row.measures.get(column.name)) for column in columns),
+            tuple(row.missing.get(column.name, "") for column in columns),
+            row.detail,
+        )
+        for kind in ("target", "null", "chance")
+        for row in results.rows
+        if row.kind == kind
+    ]
+    return Table("main", "How much each target leaks", columns, tuple(lines))
+
+
+def difference_table(results: Results) -> Table | None:
+    """Target minus baseline over the same people, None if nothing was compared."""
+    table = {(one.row, one.column): one for one in results.differences}
+    if not table:
+        return None
+    columns = tuple(c for c in results.columns if any(c.name == column for _, column in table))
+    rows = [row for row in results.rows if any(row.name == name for name, _ in table)]
+    lines = tuple(
+        Line(row.name, row.kind, tuple(table.get((row.name, c.name)) for c in columns), ("",) * len(columns))
+        for row in rows
+    )
+    return Table("differences", f"Paired differences to {clean(results.baseline)}", columns, lines, signed=True)
+
+
+def _measured(measure: Measure | None) -> Measure | None:
+    return measure if measure is not None and known(measure.value) else None
+
+
+def write_cell(cell: Cell, column: Column, signed: bool = False) -> tuple[str, str]:
+    """The number and its interval, as text."""
+    if cell is None:
+        return MISSING, ""
+    return number(cell.value, column, signed), span(cell.low, cell.high, column, signed)
+
+
+def terminal(table: Table) -> TerminalTable:
+    """The table for a rich console: each number above its 95 % interval."""
+    drawn = TerminalTable(title=table.title, title_justify="left", title_style="bold", pad_edge=False)
+    drawn.add_column("")
+    for column in table.columns:
+        drawn.add_column(heading(column), justify="right", min_width=8)
+    last = table.lines[0].kind if table.lines else ""
+    for line in table.lines:
+        if line.kind != last:
+            drawn.add_section()
+            last = line.kind
+        cells = []
+        for cell, column in zip(line.cells, table.columns):
+            value, _ = write_cell(cell, column, table.signed)
+            interval = "" if cell is None else short_span(cell.low, cell.high, column)
+            text = Text(value, style="" if line.kind == "target" else "dim")
+            cells.append(text.append(f"\n{interval}", style="dim") if interval else text)
+        drawn.add_row(Text(clean(line.name), style="bold" if line.kind == "target" else "dim"), *cells)
+    return drawn
+
+
+def to_csv(table: Table) -> str:
+    """The table with full precision: value, low, high (and p of a difference) of every metric; missing is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    parts = ("", "low", "high", "p") if table.signed else ("", "low", "high")
+    names = [f"{column.name} {part}".strip() for column in table.columns for part in parts]
+    writer.writerow(["name", "kind", *names])
+    for line in table.lines:
+        values: list[str] = []
+        for cell in line.cells:
+            for part in parts:
+                value = None if cell is None else getattr(cell, part or "value")
+                values.append(repr(float(value)) if known(value) else "")
+        name = clean(line.name)
+        # A spreadsheet would compute what begins like a formula.
+        writer.writerow([f"'{name}" if name.startswith(("=", "+", "-", "@")) else name, line.kind, *values])
+    return out.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    """The table for a paper (booktabs)."""
+    escape = _latex
+    head = " & ".join(["", *(escape(heading(column)) for column in table.columns)])
+    out = [
+        f"% {escape(table.title)}. Brackets: 95\\,\\% intervals. Needs \\usepackage{{booktabs}}.",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        r"\toprule",
+        rf"{head} \\",
+        r"\midrule",
+    ]
+    last = table.lines[0].kind if table.lines else ""
+    for line in table.lines:
+        if line.kind != last:
+            out.append(r"\midrule")
+            last = line.kind
+        cells = [_latex_cell(cell, column, table.signed, escape) for cell, column in zip(line.cells, table.columns)]
+        out.append(" & ".join([escape(clean(line.name)), *cells]) + r" \\")
+    return "\n".join([*out, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_cell(cell: Cell, column: Column, signed: bool, escape: Callable[[str], str]) -> str:
+    value, interval = write_cell(cell, column, signed)
+    if not interval:
+        return escape(value)
+    low, high = interval.split(" to ")
+    return rf"{escape(value)} {{\scriptsize[{escape(low)}, {escape(high)}]}}"
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
