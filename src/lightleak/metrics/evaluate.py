@@ -46,8 +46,8 @@ def reference(
     return Reference(
         judge_accuracy=evidence.wilson(right, len(logits)),
         features=_judged(judge, population.train)[0],
-        faces=_read(face_embedding, population.train) if face_embedding else None,
-        inception=_read(inception, population.train) if inception else None,
+        faces=_read(face_embedding, population.train) if face_embedding is not None else None,
+        inception=_read(inception, population.train) if inception is not None else None,
     )
 
 
@@ -84,17 +84,18 @@ def evaluate(
     features, logits = _judged(judge, reconstruction.images)
     per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in (1, 5) if k < population.classes}
     per_image["delta_eval"] = recognition.nearest(features, classes, known.features, labels)
-    if face_embedding and known.faces is not None:
+    if face_embedding is not None and known.faces is not None:
         seen = _read(face_embedding, reconstruction.images)
         per_image["delta_face"] = recognition.nearest(seen, classes, known.faces, labels)
 
     # 2. what is true
-    found, source, scale = None, None, truth.yardstick()
+    found, source, scale = None, None, None
     if population.factors is not None and factors is not None:
         found, source = factors(reconstruction.latents), "latents"
     elif population.factors is not None and appraiser is not None:
         found, source = appraise(appraiser, reconstruction.images), "images"
     if found is not None and population.factors is not None:
+        scale = truth.yardstick()
         told = truth.compare(found, classes, population.factors, scale)
         per_image |= {"verified": told.verified, "error": told.error}
         per_image["judge_only"] = per_image["hits@1"] & ~told.verified
@@ -109,7 +110,7 @@ def evaluate(
         measures[name] = evidence.interval(values, rng, rate=METRICS[name].rate)
 
     # 4. how real the whole set looks
-    if inception and known.inception is not None:
+    if inception is not None and known.inception is not None:
         real, drawn = known.inception[torch.isin(labels, which)], _read(inception, reconstruction.images)
         measures["fid"] = Measure(realism.fid(real, drawn))
         measures |= {name: Measure(value) for name, value in asdict(realism.manifold(real, drawn)).items()}
@@ -125,8 +126,8 @@ def evaluate(
         missing={name: _reason(name, population, name in per_image, source) for name in absent},
         judge_accuracy=known.judge_accuracy,
         truth_from=source,
-        appraiser=appraiser.quality if appraiser and source == "images" else None,
-        threshold=scale.threshold if source else None,
+        appraiser=appraiser.quality if appraiser is not None and source == "images" else None,
+        threshold=scale.threshold if scale else None,
         queries=reconstruction.queries,
         seconds=reconstruction.seconds,
     )
@@ -149,12 +150,13 @@ def evaluate(
     return replace(evaluation, warnings=tuple(_warnings(evaluation, rng)))
 
 
-def _chance(population: Population, scale: truth.Yardstick) -> dict[str, float]:
+def _chance(population: Population, scale: truth.Yardstick | None) -> dict[str, float]:
     """What a guess, or a random person, scores."""
-    people, strangers = population.classes, len(scale.strangers) + 1
-    chance = {f"{name}@{k}": k / people for name in ("hits", "true") for k in (1, 5)}
-    chance |= {f"stranger@{k}": k / strangers for k in (1, 5)}
-    return chance | {"verified": scale.false_match_rate, "error": 1.0}
+    chance = {f"{name}@{k}": k / population.classes for name in ("hits", "true") for k in (1, 5)}
+    if scale is not None:
+        chance |= {f"stranger@{k}": k / (len(scale.strangers) + 1) for k in (1, 5)}
+        chance |= {"verified": scale.false_match_rate, "error": 1.0}
+    return chance
 
 
 def _warnings(evaluation: Evaluation, rng: torch.Generator) -> Iterator[str]:
