@@ -573,6 +573,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_twenty_kills_of_driver_or_worker(tmp_path: Path, victim: str) -> None:
     file = study_file(tmp_path / "undisturbed", STUDY.replace("default=0.03", "default=0.3"))

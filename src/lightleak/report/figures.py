@@ -90,7 +90,7 @@ def trade_off(results: Results, leak: Column) -> Figure | None:
                 _scaled(y.value, leak),
                 xerr=_whiskers(x, utility),
                 yerr=_whiskers(y, leak),
-                fmt=MARKERS[index % len(MARKERS)],
+                fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
                 color=colour(results, row.name),
                 markersize=7,
                 elinewidth=1.2,

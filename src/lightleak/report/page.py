@@ -39,7 +39,7 @@ def page(results: Results, show_private: bool = False, drawn: Sequence[Figure] |
         unmeasured=_unmeasured(results),
         dash=MISSING,
         show_private=show_private,
-        targets=[row.name for row in results.targets()],
+        pictured=_pictured(results),
     )
 
 
@@ -123,12 +123,17 @@ def _verdict(cell: Cell, column: Column) -> str:
     return "more leak" if cell.value * column.leak > 0 else "less leak"
 
 
+def _pictured(results: Results) -> list[str]:
+    """The targets of which the gallery has any reconstruction."""
+    return [row.name for row in results.targets() if any(row.name in one.frames for one in results.gallery)]
+
+
 def _gallery(results: Results, show_private: bool) -> list[dict[str, Any]]:
     shown = []
     for portrait in results.gallery:
         frames = []
-        for row in results.targets():
-            frame = portrait.frames.get(row.name)
+        for name in _pictured(results):
+            frame = portrait.frames.get(name)
             if frame is None:
                 frames.append(None)
                 continue
@@ -137,7 +142,7 @@ def _gallery(results: Results, show_private: bool) -> list[dict[str, Any]]:
             )
             words = {True: "it is the person", False: "it is not the person", None: ""}[frame.verified]
             said = ", ".join(part for part in (f"the target believes {belief}" if belief else "", words) if part)
-            alt = f"Reconstruction of {clean(portrait.name)} from {clean(row.name)}"
+            alt = f"Reconstruction of {clean(portrait.name)} from {clean(name)}"
             frames.append(
                 {
                     "picture": embed(frame.picture),
