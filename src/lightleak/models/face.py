@@ -1,0 +1,138 @@
+"""The classifiers of the 64-pixel attacks (KED-MI, LOMMA, PLG-MI), with the parameter names of their checkpoints.
+
+Improved residual networks with the layout of face.evoLVe, and a small VGG-16. All take images in [0, 1] as they are,
+without normalisation, and give logits only; `features` gives what the last layer reads.
+"""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from lightleak.compat import torchvision
+
+# Residual units per stage; the stages have 64, 128, 256 and 512 channels.
+UNITS = {50: (3, 4, 14, 3), 152: (3, 8, 36, 3)}
+CHANNELS = (64, 128, 256, 512)
+
+
+class Unit(nn.Module):
+    """A residual unit without an activation after the sum."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
+        if inputs != outputs:
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
+            nn.PReLU(outputs),
+            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.res_layer(x) + self.shortcut_layer(x)
+
+
+class Backbone(nn.Module):
+    """Stem and residual units; with `size` 112 also the head to 512 features, as face.evoLVe has it."""
+
+    def __init__(self, depth: int, size: int) -> None:
+        super().__init__()
+        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
+        units, inputs = [], 64
+        for outputs, count in zip(CHANNELS, UNITS[depth]):
+            units += [Unit(inputs, outputs, 2), *(Unit(outputs, outputs, 1) for _ in range(count - 1))]
+            inputs = outputs
+        self.body = nn.Sequential(*units)
+        self.output_layer: nn.Module = head(size) if size == 112 else nn.Identity()
+        initialise(self.modules())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.output_layer(self.body(self.input_layer(images)))
+
+
+class FaceNet(nn.Module):
+    """A residual backbone, 512 features, and one linear layer of classes."""
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def __init__(self, depth: int, size: int, classes: int) -> None:
+        super().__init__()
+        self.input_size = (3, size, size)
+        self.feature = Backbone(depth, size)
+        # The 112-pixel network keeps its head within the backbone; names of published checkpoints depend on it.
+        self.output_layer: nn.Module = nn.Identity() if size == 112 else head(size)
+        self.fc_layer = nn.Linear(512, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the last layer reads, N x 512, not normalised."""
+        return self.output_layer(self.feature(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, N x classes, of images N x 3 x size x size in [0, 1]."""
+        return self.fc_layer(self.features(images))
+
+
+class VGG16(nn.Module):
+    """The convolutions of VGG-16 with batch norm at 64 pixels, a batch norm over their 2,048 values, a linear layer."""
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.input_size = (3, 64, 64)
+        self.feature = torchvision.models.vgg16_bn(weights=None).features
+        self.bn = nn.BatchNorm1d(2048)
+        self.bn.bias.requires_grad_(False)  # published checkpoints keep it at zero
+        self.fc_layer = nn.Linear(2048, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the last layer reads, N x 2048."""
+        return self.bn(self.feature(images).flatten(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, N x classes, of images N x 3 x 64 x 64 in [0, 1]."""
+        return self.fc_layer(self.features(images))
+
+
+def head(size: int) -> nn.Sequential:
+    """From the last feature map (512 x size/16 x size/16) to 512 features."""
+    layers = (nn.BatchNorm2d(512), nn.Dropout(0.5), nn.Flatten(), nn.Linear(512 * (size // 16) ** 2, 512))
+    return nn.Sequential(*layers, nn.BatchNorm1d(512))
+
+
+def initialise(modules: Iterable[nn.Module]) -> None:
+    """As face.evoLVe does: Xavier weights, zero biases; norms start as they are."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def ir50(classes: int) -> nn.Module:
+    """IR-50 at 64 pixels, which the attacks' papers call face.evoLVe and their code FaceNet64."""
+    return FaceNet(50, 64, classes)
+
+
+def ir152(classes: int) -> nn.Module:
+    """IR-152 at 64 pixels, which the attacks' papers also call ResNet-152."""
+    return FaceNet(152, 64, classes)
+
+
+def facenet112(classes: int) -> nn.Module:
+    """IR-50 at 112 pixels, the judge of the 64-pixel attacks."""
+    return FaceNet(50, 112, classes)
+
+
+FACE_MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "ir50": ir50,
+    "ir152": ir152,
+    "facenet64": ir50,
+    "facenet112": facenet112,
+    "vgg16": VGG16,
+}
