@@ -1,36 +1,24 @@
-"""Remove skip connections, or scale them: `F(x) + k * shortcut(x)`, and of concatenated maps the first `round(k * C)` channels.
+"""Remove skips, or scale them: `F(x) + k * shortcut(x)`, and of concatenated maps the first `round(k * C)` channels.
 
-Koh et al. ("On the Vulnerability of Skip Connections to Model Inversion Attacks", ECCV 2024): RoLSS removes those of the
-last stage, SSF scales them (their equations 3 and 8).
+Koh et al. ("On the Vulnerability of Skip Connections to Model Inversion Attacks", ECCV 2024): RoLSS removes those of
+the last stage, SSF scales them (their equations 3 and 8).
 """
 
 import copy
 import operator
-import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from lightleak.surgery.graft import graft
 from lightleak.surgery.narrow import Refusal, concatenate, narrow
-from lightleak.surgery.observe import (
-    Observation,
-    Place,
-    SurgeryError,
-    call,
-    find_places,
-    frozen,
-    methods_of,
-    observe,
-    signal,
-)
+from lightleak.surgery.observe import Observation, SurgeryError, find_places, observe
 from lightleak.surgery.recipe import check, note, saying
 from lightleak.surgery.skips import Skip, find_skips, joins_of, prepare
-from lightleak.surgery.trace import MethodTracer, same
+from lightleak.surgery.trace import MethodTracer, graphs_of
+from lightleak.surgery.unused import drop_unused, reached
 from lightleak.surgery.where import Where, choose
 
 DROPS = {"DropPath", "StochasticDepth"}
@@ -57,8 +45,8 @@ def scale_skips(
 ) -> nn.Module:
     """A copy of the model whose chosen skips count `factor` in [0, 1]: 0 removes them, 1 changes nothing.
 
-    Of a concatenation, the first `round(factor * C)` channels of each older map are kept, and the layers that read it are
-    narrowed to the columns of those. Otherwise as `remove_skips`.
+    Of a concatenation, the first `round(factor * C)` channels of each older map are kept, and the layers that read it
+    are narrowed to the columns of those. Otherwise as `remove_skips`.
     """
     if not 0 <= factor <= 1:
         raise SurgeryError(f"the factor must lie between 0 (remove) and 1 (change nothing), not {factor}")
@@ -67,6 +55,7 @@ def scale_skips(
     skips = [join for join in joins_of(model, seen) if join.is_skip]
     chosen = choose(skips, where, type(model).__name__)
     before = reached(model, example)
+    masked = False
     for masked in (False, True):
         result = copy.deepcopy(model)
         _cut(result, seen, chosen, factor, masked)
@@ -76,8 +65,8 @@ def scale_skips(
         except Refusal:  # a reader needs the full width: what is cut becomes zero instead of absent
             continue
     if not keep_keys:
-        _drop_dead(result, example, before - reached(result, example))
-    note(result, saying(factor, chosen, where, keep_keys))
+        drop_unused(result, example, before - reached(result, example))
+    note(result, saying(factor, chosen, where, keep_keys, masked))
     return result
 
 
@@ -92,7 +81,7 @@ def without_inplace(model: nn.Module, example: Tensor | None = None) -> nn.Modul
     names = {name for name, module in result.named_modules() if not type(module).__module__.startswith("torch.nn")}
     seen = observe(result, example, {place for place in places if place[0] in names})
     for place in (p for p in seen.finished if p in places):
-        graft(result.get_submodule(place[0]), place[1], *_retrace(result, seen, place, lambda _: None)[1:])
+        graft(result.get_submodule(place[0]), place[1], *graphs_of(result, seen, place, lambda _: None)[1:])
     for module in result.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
@@ -120,56 +109,12 @@ def _cut(model: nn.Module, seen: Observation, chosen: list[Skip], factor: float,
                     _cut_concatenation(tracer, node, skip, factor, masked)
 
         methods = {method for method, _ in here}
-        grafts += [_retrace(model, seen, (name, method), edit) for method in sorted(methods)]
+        grafts += [graphs_of(model, seen, (name, method), edit) for method in sorted(methods)]
         for module in model.get_submodule(name).modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # type: ignore[assignment]
     for place, training, evaluating in grafts:
         graft(model.get_submodule(place[0]), place[1], training, evaluating)
-
-
-def _retrace(
-    model: nn.Module, seen: Observation, place: Place, edit: Callable[[MethodTracer], None]
-) -> tuple[Place, fx.Graph, fx.Graph]:
-    """Trace one method in both modes, and edit the graphs."""
-    name, method = place
-    owner = model.get_submodule(name)
-    label = name or type(model).__name__
-    others = {other for module, other in seen.finished if module == name and other != method}
-    graphs = []
-    for training in (True, False):
-        tracer = MethodTracer(label, method)
-        with frozen(owner, training):
-            args, kwargs = tree_map(_fresh, seen.calls[place])
-            try:
-                graph = tracer.graph_of(owner, args, kwargs, others)
-            except SurgeryError:
-                raise
-            except Exception as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise SurgeryError(
-                    f"the code of '{label}' ({type(owner).__name__}.{method}) cannot be held in a graph: {reason}; "
-                    "leave its skips out by naming the others"
-                ) from error
-        idle = {node for node in graph.nodes if not node.users}
-        edit(tracer)
-        graph.eliminate_dead_code(lambda node, idle=idle: node in idle or _acts(node))
-        graphs.append(graph)
-    return place, graphs[0], graphs[1]
-
-
-def _fresh(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return signal(value) if value.requires_grad else value.detach().clone()
-
-
-def _acts(node: fx.Node) -> bool:
-    """Whether a node does something beside computing its value."""
-    if node.op in ("placeholder", "output") or node.target in (same, operator.setitem):
-        return True
-    name = str(node.target)
-    return node.op == "call_method" and name.endswith("_") and not name.endswith("__")
 
 
 def _cut_sum(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float) -> None:
@@ -221,91 +166,6 @@ def _cut_concatenation(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: 
     widths = tuple(tracer.values[each].shape[dim] for each in maps)
     kept = [each if factor or i not in skip.shortcut else None for i, each in enumerate(maps)]
     join.target, join.args, join.kwargs = concatenate, (kept, widths, skip.shortcut, factor, dim, masked), {}
-
-
-def reached(model: nn.Module, example: Tensor) -> set[str]:
-    """The parameters from which a gradient flows back, in eval mode; read off autograd's graph."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    wanted = [p for p in model.parameters() if not p.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(True)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            outputs = tree_leaves(_plain(call(model, example)))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter in wanted:
-            parameter.requires_grad_(False)
-    found, visited = set(), set()
-    stack = [t.grad_fn for t in outputs if isinstance(t, Tensor) and t.grad_fn is not None]
-    while stack:
-        node = stack.pop()
-        if node in visited:
-            continue
-        visited.add(node)
-        if (variable := getattr(node, "variable", None)) is not None and id(variable) in names:
-            found.add(names[id(variable)])
-        stack.extend(each for each, _ in node.next_functions if each is not None)
-    return found
-
-
-def _plain(output: Any) -> Any:
-    return list(vars(output).values()) if hasattr(output, "__dataclass_fields__") else output
-
-
-def _drop_dead(model: nn.Module, example: Tensor, dead: set[str]) -> None:
-    """Take out the modules and parameters that only served what was cut."""
-    everything = {name for name, _ in model.named_parameters()}
-
-    def within(prefix: str) -> set[str]:
-        return {name for name in everything if name.startswith(f"{prefix}.")}
-
-    gone: set[str] = set()
-    for name, _ in list(model.named_modules()):  # outer modules come first
-        inner = within(name)
-        if name and inner and inner <= dead and not any(name.startswith(f"{g}.") for g in gone):
-            gone.add(name)
-    _go_around(model, example, gone)
-    for name in sorted(gone):
-        parent, _, child = name.rpartition(".")
-        holder = model.get_submodule(parent)
-        holder._modules[child] = nn.Identity() if isinstance(holder, (nn.Sequential, nn.ModuleList)) else None
-    for name in dead:
-        if not any(name.startswith(f"{g}.") for g in gone):
-            parent, _, child = name.rpartition(".")
-            model.get_submodule(parent)._parameters[child] = None
-
-
-def _go_around(model: nn.Module, example: Tensor, dead: set[str]) -> None:
-    """Where unused modules are still called, pass on what they were given."""
-    places: set[Place] = set()
-    place = methods_of(model)
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(
-            lambda *_: places.add(found) if (found := place(sys._getframe(1))) else None
-        )
-        for name in dead
-    ]
-    with frozen(model), torch.no_grad():
-        call(model, example)
-    for hook in hooks:
-        hook.remove()
-    places = {p for p in places if not isinstance(model.get_submodule(p[0]), nn.Sequential)}
-    if not places:
-        return
-    seen = observe(model, example, places)
-
-    def bypass(tracer: MethodTracer, owner: str) -> None:
-        for node in tracer.graph.nodes:
-            if node.op == "call_module" and f"{owner}.{node.target}".lstrip(".") in dead:
-                node.replace_all_uses_with(node.args[0])
-
-    for name, method in places:
-        edit = partial(bypass, owner=name)
-        graft(model.get_submodule(name), method, *_retrace(model, seen, (name, method), edit)[1:])
 
 
 def replay(model: nn.Module, recipe: list[dict[str, Any]], example: Tensor | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
 """Give one module another method: a subclass of its own class, whose method runs an edited graph.
 
-So the module keeps its class, its other methods, its attributes, hooks and parameter names; everything else in the model
-stays untouched. What differs between training and evaluation is kept as two graphs.
+So the module keeps its class, its other methods, its attributes, hooks and parameter names; everything else in the
+model stays untouched. What differs between training and evaluation is kept as two graphs.
 """
 
 import importlib

@@ -24,10 +24,11 @@ CONTRACTIONS = {
     *(F.conv1d, F.conv2d, F.conv3d, F.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__),
     *(torch.bmm, torch.Tensor.bmm, torch.einsum, F.scaled_dot_product_attention, torch.conv2d, torch.mm),
 }
-MOVES = set(
-    ["permute", "transpose", "view", "reshape", "flatten", "unflatten", "contiguous", "chunk", "split", "unbind", "__getitem__", "narrow", "squeeze", "unsqueeze", "movedim", "swapaxes", "clone", "roll", "expand", "repeat", "flip", "channel_shuffle", "tensor_split", "swapdims", "moveaxis", "view_as"]
-)
-POOLS = {F.avg_pool2d, F.adaptive_avg_pool2d, torch.adaptive_avg_pool1d}
+MOVES = {
+    *("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "flip", "roll", "channel_shuffle"),
+    *("view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone"),
+    *("chunk", "split", "tensor_split", "unbind", "narrow", "__getitem__", "expand", "repeat"),
+}
 
 
 def concatenate(
@@ -102,7 +103,7 @@ def _kept(value: Any) -> _Kept | None:
 def _mark(value: Tensor, kept: _Kept | None) -> Tensor:
     if kept is not None and len(kept.index) == kept.width:
         kept = None
-    value.__dict__["kept"] = kept
+    value.kept = kept  # type: ignore[attr-defined]
     return value
 
 
@@ -153,7 +154,8 @@ class _Follow(TorchFunctionMode):
             return
         before = args[0].__dict__.get("makers", ()) if args and isinstance(args[0], Tensor) else ()
         layer = not isinstance(module, NORMS)
-        output.__dict__["makers"] = (module,) if layer else (*before, module) if before else ()
+        made_by = (module,) if layer else (*before, module) if before else ()
+        output.makers = made_by  # type: ignore[attr-defined]
         if layer:
             _mark(output, self.outputs.get(module))
 
@@ -188,7 +190,7 @@ class _Follow(TorchFunctionMode):
             return self.catted(func, args, kwargs)
         signals = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         cut = [t for t in signals if _kept(t) is not None]
-        if func in POOLS:
+        if func is F.avg_pool2d:
             self.transition(args[0])
         if cut and func in ELEMENTWISE:
             for other in signals:
@@ -219,7 +221,7 @@ class _Follow(TorchFunctionMode):
         if len(makers) == 1 and isinstance(result, Tensor):
             size = makers[0].shape[1] if makers[0].dim() > 1 else -1
             if result.dim() > 1 and result.shape[1] == size:
-                result.__dict__["makers"] = makers[0].__dict__["makers"]
+                result.makers = makers[0].makers  # type: ignore[attr-defined]
         return result
 
     def passed(self, source: Tensor, kept: _Kept, result: Tensor) -> Tensor:
@@ -262,7 +264,7 @@ class _Follow(TorchFunctionMode):
                 raise Refusal("a reshape names the full width")
             if not torch.equal(index, part[torch.isin(part, kept.index)]):
                 raise Refusal("a signal that was cut is taken apart")
-            place = torch.searchsorted(part, index) if len(part) else index
+            place = torch.searchsorted(part.contiguous(), index.contiguous())
             _mark(each, _Kept(dims[0], place, len(part)))
         return result
 

@@ -128,7 +128,9 @@ def signal(example: Tensor) -> Tensor:
 
 
 def _method(owner: nn.Module, code: CodeType) -> str | None:
-    """The method's name, if this code is a method of this module."""
+    """The method's name, if this code is a method of this module (and not how every module is called)."""
+    if code.co_name in ("_call_impl", "_wrapped_call_impl"):
+        return None
     for attribute in (vars(owner).get(code.co_name), inspect.getattr_static(type(owner), code.co_name, None)):
         function = inspect.unwrap(getattr(attribute, "__func__", attribute)) if attribute is not None else None
         if getattr(function, "__code__", None) is code:

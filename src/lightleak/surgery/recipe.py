@@ -22,13 +22,14 @@ def note(model: nn.Module, step: dict[str, Any]) -> None:
     object.__setattr__(model, ATTRIBUTE, [*recipe(model), {**step, "lightleak": lightleak.__version__}])
 
 
-def saying(factor: float, chosen: list[Skip], where: Where, keep_keys: bool) -> dict[str, Any]:
+def saying(factor: float, chosen: list[Skip], where: Where, keep_keys: bool, masked: bool) -> dict[str, Any]:
     """One cut as data: the skips by name, with what they looked like, so that another network is refused."""
     return {
         "surgery": "scale" if factor else "remove",
         "factor": factor,
         "where": where if isinstance(where, (str, int)) else "list",
         "keep_keys": keep_keys,
+        "masked": masked,  # what was cut from concatenations is zero, since a reader needs the full width
         "skips": [[skip.name, skip.kind, skip.stage, skip.channels] for skip in chosen],
     }
 

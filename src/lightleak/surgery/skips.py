@@ -68,12 +68,12 @@ def prepare(model: nn.Module, example: Tensor | None) -> Tensor:
             shape = (3, size, size)
         if shape is None:
             raise SurgeryError(
-                f"{type(model).__name__} does not say what images it reads; pass example=torch.rand(2, 3, height, width)"
+                f"{type(model).__name__} does not say what images it reads; pass example=torch.rand(2, 3, H, W)"
             )
         example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     if example.dim() != 4 or not example.is_floating_point():
         raise SurgeryError(
-            f"the example must be a batch of images, N x 3 x H x W as floats, not {tuple(example.shape)} {example.dtype}"
+            f"the example must be float images, N x 3 x H x W, not {tuple(example.shape)} {example.dtype}"
         )
     if len(example) == 1:
         example = example.repeat(2, 1, 1, 1)

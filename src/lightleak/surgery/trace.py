@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.utils._pytree import tree_map
 
-from lightleak.surgery.observe import SurgeryError, depends, wrapped
+from lightleak.surgery.observe import Observation, Place, SurgeryError, depends, frozen, signal, wrapped
 
 ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__", "__radd__"}
 CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
@@ -178,7 +179,7 @@ class MethodTracer(fx.Tracer):
             return self.argument(part, value, name)
         return value
 
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> Any:
         args, kwargs = self.create_arg(args), self.create_arg(kwargs)
         overwritten = target == "add_" and depends(self.values[args[0]]) and args[0]
         if overwritten:  # `x.add_(y)` makes a new signal; whoever reads x later reads that one
@@ -265,3 +266,47 @@ def operands(node: fx.Node, values: dict[fx.Node, Any]) -> list[Any]:
     elif node.target in CONCATENATIONS:
         found = node.args[0] if node.args else node.kwargs["tensors"]
     return [o for o in found if isinstance(o, fx.Node) and depends(values[o])]
+
+
+def graphs_of(
+    model: nn.Module, seen: Observation, place: Place, edit: Callable[[MethodTracer], None]
+) -> tuple[Place, fx.Graph, fx.Graph]:
+    """Trace one method in both modes, and edit the graphs."""
+    name, method = place
+    owner = model.get_submodule(name)
+    label = name or type(model).__name__
+    others = {other for module, other in seen.finished if module == name and other != method}
+    graphs = []
+    for training in (True, False):
+        tracer = MethodTracer(label, method)
+        with frozen(owner, training):
+            args, kwargs = tree_map(_fresh, seen.calls[place])
+            try:
+                graph = tracer.graph_of(owner, args, kwargs, others)
+            except SurgeryError:
+                raise
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise SurgeryError(
+                    f"the code of '{label}' ({type(owner).__name__}.{method}) cannot be held in a graph: {reason}; "
+                    "leave its skips out by naming the others"
+                ) from error
+        idle = {node for node in graph.nodes if not node.users}
+        edit(tracer)
+        graph.eliminate_dead_code(lambda node, idle=idle: node in idle or _acts(node))
+        graphs.append(graph)
+    return place, graphs[0], graphs[1]
+
+
+def _fresh(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return signal(value) if value.requires_grad else value.detach().clone()
+
+
+def _acts(node: fx.Node) -> bool:
+    """Whether a node does something beside computing its value."""
+    if node.op in ("placeholder", "output") or node.target in (same, operator.setitem):
+        return True
+    name = str(node.target)
+    return node.op == "call_method" and name.endswith("_") and not name.endswith("__")

@@ -16,9 +16,9 @@ PART = re.compile(r"(\d+)(?:\[(-?[\d.]*):(-?[\d.]*)\])?")
 def choose(skips: list[Skip], where: Where, model: str) -> list[Skip]:
     """The skips that are meant, in the order of computation; SurgeryError where there are none.
 
-    `where`: "last" (the last stage that has skips), "all", a stage, "3[0.9:]" (of stage 3 the skips from int(0.9 * n) on:
-    RoLSS+), "3[-2:]" (its last two), a glob of skip names, of the modules they go around ("blocks.0.*", "*attn*") or
-    of those modules' classes ("*attention*"), a Skip, or a list of these.
+    `where`: "last" (the last stage that has skips), "all", a stage, "3[0.9:]" (of stage 3 the skips from int(0.9 * n)
+    on: RoLSS+), "3[-2:]" (its last two), a glob of skip names, of the modules they go around ("blocks.0.*", "*attn*")
+    or of those modules' classes ("*attention*"), a Skip, or a list of these.
     """
     if not skips:
         raise SurgeryError(f"{model} has no skip connections to cut: no signal goes around a layer and joins again")

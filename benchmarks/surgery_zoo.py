@@ -1,0 +1,371 @@
+"""Skip surgery over the whole zoo: every classifier of torchvision and every architecture of timm, one line of JSON each.
+
+    python benchmarks/surgery_zoo.py                      # all of them; interrupted, it continues where it stopped
+    python benchmarks/surgery_zoo.py timm:resnet18 ...    # these
+    python benchmarks/surgery_zoo.py --sample 100         # a random hundred
+    python benchmarks/surgery_zoo.py --summary            # results/surgery-zoo.md from the records
+
+Each model runs in a process of its own that is given up after a time limit. Models are made without pretrained weights,
+at 64 pixels where they allow it; weights that start at 0 or near it (LayerScale, the last norm of a block) are moved
+away from there, since a cut behind them would not show. What is checked is listed in `examine`.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import multiprocessing
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+from lightleak import compat  # noqa: F401, I001
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from lightleak import surgery
+from lightleak.surgery.unused import reached
+from surgery_oracle import rescaled
+
+RECORDS = ROOT / "results" / "surgery-zoo.jsonl"
+SUMMARY = ROOT / "results" / "surgery-zoo.md"
+TOO_LARGE = 500_000_000  # parameters: model, copy, gradients and activations must fit into 24 GB beside other work
+SIZES = (64, 128, None)  # pixels; None is the model's own
+
+
+def names() -> list[str]:
+    found = [f"timm:{name}" for name in timm.list_models()]
+    from torchvision.models import list_models
+
+    return [f"torchvision:{name}" for name in list_models(module=torchvision.models)] + found
+
+
+def build(name: str, size: int | None) -> tuple[nn.Module, int, int]:
+    """A model with ten classes, the channels and pixels it reads."""
+    library, _, name = name.partition(":")
+    if library == "torchvision":
+        from torchvision.models import get_model
+
+        own = 299 if name == "inception_v3" else 224
+        options = {"image_size": size} if name.startswith("vit_") and size else {}
+        if name.startswith(("googlenet", "inception")):
+            options["init_weights"] = False
+            size = None
+        if name.startswith("maxvit"):
+            size = None
+        return get_model(name, weights=None, num_classes=10, **options), 3, size or own
+    options = [{"drop_path_rate": 0.1}, {}]
+    if size:
+        options = [{"img_size": size, **each} for each in options] + options
+    for option in options:
+        try:
+            model = timm.create_model(name, num_classes=10, **option)
+            break
+        except TypeError as error:
+            problem = error
+    else:
+        raise problem
+    channels, height, _ = model.pretrained_cfg["input_size"]  # type: ignore[index]
+    return model, channels, size or height
+
+
+def prepared(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """The model and the smallest example that it reads."""
+    problem: Exception = RuntimeError("no size")
+    for size in SIZES:
+        try:
+            torch.manual_seed(0)
+            model, channels, pixels = build(name, size)
+            example = torch.rand(2, channels, pixels, pixels, generator=torch.Generator().manual_seed(1))
+            if sum(p.numel() for p in model.parameters()) <= TOO_LARGE:
+                model.eval()
+                with torch.no_grad():
+                    model(example)
+            return model, example
+        except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError) as error:
+            problem = error
+    raise problem
+
+
+def shaken(model: nn.Module) -> None:
+    """Move weights away from 0, where branches would be silent."""
+    rng = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.dim() < 2 or min(p.abs().max(), p.abs().mean() * 50) < 1e-2 or "gamma" in name:
+                noise = torch.rand(p.shape, generator=rng)
+                p.copy_(0.1 * (noise - 0.5) if name.endswith("bias") or p.dim() > 2 else 0.5 + noise)
+        for name, b in model.named_buffers():
+            if name.endswith("running_var"):
+                b.copy_(0.5 + torch.rand(b.shape, generator=rng))
+            elif name.endswith("running_mean"):
+                b.copy_(0.1 * torch.randn(b.shape, generator=rng))
+
+
+def fingerprint(model: nn.Module, example: torch.Tensor) -> str:
+    shapes = [(name, tuple(t.shape)) for name, t in model.state_dict().items()]
+    text = repr((type(model).__name__, repr(model), shapes, tuple(example.shape)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def tensor(output: object) -> torch.Tensor:
+    while not isinstance(output, torch.Tensor):
+        output = output.logits if hasattr(output, "logits") else output[0]  # type: ignore[attr-defined, index]
+    return output
+
+
+def far(a: object, b: object) -> float:
+    """The largest difference, relative to the largest value."""
+    a, b = tensor(a).double(), tensor(b).double()
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-9))
+
+
+def run(model: nn.Module, example: torch.Tensor, training: bool) -> torch.Tensor:
+    model.train(training)
+    buffers = {n: b.clone() for n, b in model.named_buffers()}
+    torch.manual_seed(3)
+    with torch.no_grad():
+        output = tensor(model(example))
+        for n, b in model.named_buffers():
+            b.copy_(buffers[n])
+    return output
+
+
+def examine(name: str, model: nn.Module, example: torch.Tensor) -> dict:
+    """Everything that is claimed of surgery, tried on one model."""
+    shaken(model)
+    model.eval()
+    record: dict = {}
+    started = time.perf_counter()
+    joins = surgery.find_joins(model, example)
+    record["find_seconds"] = round(time.perf_counter() - started, 2)
+    skips = [join for join in joins if join.is_skip]
+    record["joins"] = len(joins)
+    record["counted"] = rescaled(model, example, [], joins, 1.0)[1]
+    stages = Counter(skip.stage for skip in skips)
+    record["stages"] = [stages[stage] for stage in range(1, max(stages, default=0) + 1)]
+    record["add"] = sum(skip.kind == "add" for skip in skips)
+    record["cat"] = sum(skip.kind == "cat" for skip in skips)
+    if not skips:
+        return record
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    same = surgery.scale_skips(model, 1.0, "all", example)
+    record["same_keys"] = list(same.state_dict()) == list(model.state_dict())
+    record["same_class"] = isinstance(same, type(model))
+    record["eval"] = far(run(model, example, False), run(same, example, False))
+    record["train"] = far(run(model, example, True), run(same, example, True))
+    del same
+    model.eval()
+    chosen = [skip for skip in skips if skip.stage == max(stages)]
+    record["cut"] = [len(chosen), chosen[0].name]
+    whole = run(model, example, False)
+    ghosts = {n for n, _ in model.named_parameters()} - reached(model, example)
+    for factor in (0.0, 0.5):
+        started = time.perf_counter()
+        cut = surgery.scale_skips(model, factor, "last", example)
+        seconds = round(time.perf_counter() - started, 2)
+        masked = surgery.recipe(cut)[-1]["masked"]
+        with torch.no_grad():
+            pass
+        expected = rescaled(model, example, chosen, joins, factor, masked)[0]
+        output = run(cut, example, False)
+        cut.eval()
+        tensor(cut(example)).logsumexp(1).sum().backward()
+        without = [n for n, p in cut.named_parameters() if p.grad is None and n not in ghosts]
+        record[f"factor {factor}"] = {
+            "far": far(expected, output),
+            "changed": far(whole, output),
+            "masked": masked,
+            "parameters": sum(p.numel() for p in cut.parameters()),
+            "without_gradient": without[:3],
+            "seconds": seconds,
+        }
+        del cut
+    after = model.state_dict()
+    record["untouched"] = all(torch.equal(after[key], value) for key, value in before.items())
+    return record
+
+
+def work(inbox: multiprocessing.Queue, outbox: multiprocessing.Queue) -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    while (job := inbox.get()) is not None:
+        name, known = job
+        record: dict = {"model": name}
+        try:
+            started = time.perf_counter()
+            model, example = prepared(name)
+            record |= {
+                "class": type(model).__name__,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "pixels": example.shape[-1],
+                "fingerprint": fingerprint(model, example),
+                "build_seconds": round(time.perf_counter() - started, 2),
+            }
+            if record["parameters"] > TOO_LARGE:
+                record["too_large"] = True
+            elif record["fingerprint"] in known:
+                record["same_as"] = known[record["fingerprint"]]
+            else:
+                record |= examine(name, model, example)
+        except surgery.SurgeryError as error:
+            record["refused"] = str(error)
+        except Exception as error:
+            record["failed"] = (
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
+            )
+        model = example = None
+        gc.collect()
+        outbox.put(record)
+
+
+def sweep(wanted: list[str], limit: float) -> None:
+    records = read()
+    done = {record["model"] for record in records}
+    known = {r["fingerprint"]: r["model"] for r in records if "fingerprint" in r and "same_as" not in r}
+    context = multiprocessing.get_context("spawn")
+    todo = [name for name in wanted if name not in done]
+    worker = None
+    for count, name in enumerate(todo):
+        if worker is None or count % 100 == 99:
+            if worker is not None:
+                inbox.put(None)  # noqa: F821
+            inbox, outbox = context.Queue(), context.Queue()
+            worker = context.Process(target=work, args=(inbox, outbox), daemon=True)
+            worker.start()
+        inbox.put((name, known))
+        deadline = time.monotonic() + limit
+        record = None
+        while record is None and worker.is_alive() and time.monotonic() < deadline:
+            try:
+                record = outbox.get(timeout=2)
+            except Exception:  # noqa: BLE001, S112
+                continue
+        if record is None:
+            reason = f"gave up after {limit:.0f} s" if worker.is_alive() else f"died with {worker.exitcode}"
+            record = {"model": name, "failed": reason}
+            worker.kill()
+            worker = None
+        if "fingerprint" in record and "same_as" not in record:
+            known.setdefault(record["fingerprint"], name)
+        with RECORDS.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(f"{count + 1}/{len(todo)} {name} {verdict(record)}", flush=True)
+    if worker is not None:
+        inbox.put(None)
+
+
+def read() -> list[dict]:
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+CLOSE = 1e-3
+
+
+def verdict(record: dict) -> str:
+    """One word or the first thing that is wrong."""
+    for word in ("failed", "refused"):
+        if word in record:
+            return f"{word}: {record[word]}"
+    if "same_as" in record:
+        return f"same as {record['same_as']}"
+    if "too_large" in record:
+        return "too large"
+    if record["joins"] != record["counted"]:
+        return f"counted {record['counted']} joins at run time, found {record['joins']}"
+    if not record["stages"]:
+        return "no skips"
+    if max(record["eval"], record["train"]) > CLOSE or not record["same_keys"] or not record["untouched"]:
+        return f"differs at factor 1: eval {record['eval']:.0e}, train {record['train']:.0e}"
+    for factor in ("factor 0.0", "factor 0.5"):
+        if not record[factor]["far"] <= CLOSE:
+            return f"{factor} is off by {record[factor]['far']:.0e}"
+        if record[factor]["without_gradient"]:
+            return f"{factor} leaves {record[factor]['without_gradient']} without gradient"
+    return "cut"
+
+
+def summary() -> str:
+    records = read()
+    verdicts = {record["model"]: verdict(record) for record in records}
+    kinds = Counter(word.split(":")[0].split(" ")[0] for word in verdicts.values())
+    tried = [r for r in records if "same_as" not in r and "too_large" not in r]
+    skipped = [r for r in tried if r.get("stages")]
+    exact = [
+        r
+        for r in tried
+        if "failed" not in r and "refused" not in r and max(r.get("eval", 0), r.get("train", 0)) <= CLOSE
+    ]
+    cut = [r for r in tried if verdicts[r["model"]] == "cut"]
+    with_skips = len(tried) - sum(v == "no skips" for v in (verdicts[r["model"]] for r in tried))
+    seconds = [r["factor 0.0"]["seconds"] for r in skipped if "factor 0.0" in r]
+    bits = [r for r in tried if r.get("eval") == 0 == r.get("train")]
+    lines = [
+        "# Skip surgery over the zoo",
+        "",
+        f"`python benchmarks/surgery_zoo.py` with torch {torch.__version__}, torchvision {torchvision.__version__}, "
+        f"timm {timm.__version__}; one line of JSON a model in `surgery-zoo.jsonl`.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| names | {len(records)} |",
+        f"| the same network as another name (only the weights differ) | {kinds['same']} |",
+        f"| too large to try here (over {TOO_LARGE // 10**6} million parameters) | {kinds['too']} |",
+        f"| tried | {len(tried)} |",
+        f"| the same function at factor 1, in eval and in train mode | {len(exact)} ({len(exact) / len(tried):.1%}); "
+        f"to the last bit {len(bits)} |",
+        f"| without skips | {len(tried) - with_skips} |",
+        f"| last stage removed and scaled by 0.5: agrees with rescaling at run time, every parameter gets a gradient "
+        f"| {len(cut)} of {with_skips} ({len(cut) / max(with_skips, 1):.1%}) |",
+        f"| of these with what was cut from concatenations set to zero, since a reader needs the full width "
+        f"| {sum(r['factor 0.0']['masked'] for r in cut)} |",
+        f"| seconds to remove a stage, median and worst | {statistics.median(seconds):.2f}, {max(seconds):.1f} |",
+        "",
+        "## What did not work",
+        "",
+        *(
+            f"- `{m}`: {v}"
+            for m, v in verdicts.items()
+            if v not in ("cut", "no skips") and not v.startswith(("same", "too"))
+        ),
+        "",
+        "## Too large",
+        "",
+        ", ".join(f"`{r['model']}` ({r['parameters'] / 1e6:.0f} M)" for r in records if "too_large" in r) or "none",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--sample", type=int, help="only so many, drawn at random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=180, help="seconds a model")
+    parser.add_argument("--records", type=Path, help="another file for the records")
+    parser.add_argument("--summary", action="store_true", help="only write the summary")
+    arguments = parser.parse_args()
+    global RECORDS, SUMMARY
+    if arguments.records:
+        RECORDS, SUMMARY = arguments.records, arguments.records.with_suffix(".md")
+    RECORDS.parent.mkdir(exist_ok=True)
+    if not arguments.summary:
+        wanted = arguments.models or names()
+        if arguments.sample:
+            wanted = random.Random(arguments.seed).sample(wanted, arguments.sample)
+        sweep(wanted, arguments.limit)
+    SUMMARY.write_text(summary())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Take out what nothing reads any more after a cut, so that weight decay, DP noise and DDP meet no ghosts."""
+
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lightleak.surgery.graft import graft
+from lightleak.surgery.observe import Place, call, frozen, methods_of, observe
+from lightleak.surgery.trace import MethodTracer, graphs_of
+
+
+def reached(model: nn.Module, example: Tensor) -> set[str]:
+    """The parameters from which a gradient flows back, in eval mode; read off autograd's graph."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    wanted = [p for p in model.parameters() if not p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            outputs = tree_leaves(_plain(call(model, example)))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter in wanted:
+            parameter.requires_grad_(False)
+    found, visited = set(), set()
+    stack = [t.grad_fn for t in outputs if isinstance(t, Tensor) and t.grad_fn is not None]
+    while stack:
+        node = stack.pop()
+        if node in visited:
+            continue
+        visited.add(node)
+        if (variable := getattr(node, "variable", None)) is not None and id(variable) in names:
+            found.add(names[id(variable)])
+        stack.extend(each for each, _ in node.next_functions if each is not None)
+    return found
+
+
+def _plain(output: Any) -> Any:
+    return list(vars(output).values()) if hasattr(output, "__dataclass_fields__") else output
+
+
+def drop_unused(model: nn.Module, example: Tensor, dead: set[str]) -> None:
+    """Take out the modules and parameters that only served what was cut."""
+    everything = {name for name, _ in model.named_parameters()}
+
+    def within(prefix: str) -> set[str]:
+        return {name for name in everything if name.startswith(f"{prefix}.")}
+
+    gone: set[str] = set()
+    for name, _ in list(model.named_modules()):  # outer modules come first
+        inner = within(name)
+        if name and inner and inner <= dead and not any(name.startswith(f"{g}.") for g in gone):
+            gone.add(name)
+    _go_around(model, example, gone)
+    for name in sorted(gone):
+        parent, _, child = name.rpartition(".")
+        holder = model.get_submodule(parent)
+        in_list = isinstance(holder, (nn.Sequential, nn.ModuleList))
+        setattr(holder, child, nn.Identity() if in_list else None)
+    for name in dead:
+        if not any(name.startswith(f"{g}.") for g in gone):
+            parent, _, child = name.rpartition(".")
+            model.get_submodule(parent)._parameters[child] = None
+
+
+def _go_around(model: nn.Module, example: Tensor, dead: set[str]) -> None:
+    """Where unused modules are still called, pass on what they were given."""
+    places: set[Place] = set()
+    place = methods_of(model)
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda *_: places.add(found) if (found := place(sys._getframe(1))) else None
+        )
+        for name in dead
+    ]
+    with frozen(model), torch.no_grad():
+        call(model, example)
+    for hook in hooks:
+        hook.remove()
+    places = {p for p in places if not isinstance(model.get_submodule(p[0]), nn.Sequential)}
+    if not places:
+        return
+    seen = observe(model, example, places)
+
+    def bypass(tracer: MethodTracer, owner: str) -> None:
+        for node in tracer.graph.nodes:
+            if node.op == "call_module" and f"{owner}.{node.target}".lstrip(".") in dead:
+                node.replace_all_uses_with(node.args[0])
+
+    for name, method in places:
+        edit = partial(bypass, owner=name)
+        graft(model.get_submodule(name), method, *graphs_of(model, seen, (name, method), edit)[1:])

@@ -1,0 +1,137 @@
+"""A second implementation of cut skips: the untouched model, with its joins rescaled while it runs.
+
+It knows nothing of graphs: forward hooks tell which module is running, and joins are counted within each call.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+ADD = {torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__iadd__}
+CAT = {torch.cat, torch.concat, torch.concatenate}
+READ = {
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    F.linear,
+    torch.conv2d,
+    torch.matmul,
+    torch.Tensor.matmul,
+    torch.Tensor.__matmul__,
+}
+MOVE = {"chunk", "split", "permute", "transpose", "flatten", "reshape", "view", "__getitem__", "narrow", "unbind"}
+
+
+class Rescaled(TorchFunctionMode):
+    """Run a model under this: shortcuts count `factor`, and what a cut map lost is zero wherever weights read it."""
+
+    def __init__(self, model, skips=(), joins=(), factor=1.0, masked=False):
+        super().__init__()
+        self.factor, self.masked, self.count = factor, masked, 0
+        self.names = {module: name for name, module in model.named_modules()}
+        places = {}
+        for join in joins:
+            places.setdefault(join.owner, []).append(join.name)
+        chosen = {skip.name: skip for skip in skips}
+        self.skips = {(o, i): chosen[n] for o, names in places.items() for i, n in enumerate(names) if n in chosen}
+        self.running = [[None, 0]]
+
+    @contextmanager
+    def watching(self):
+        hooks = [m.register_forward_pre_hook(lambda m, _: self.running.append([m, 0])) for m in self.names]
+        hooks += [m.register_forward_hook(lambda *_: self.running.pop() and None) for m in self.names]
+        try:
+            with self:
+                yield self
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        kind = "add" if func in ADD else "cat" if func in CAT else None
+        parts = [] if kind is None else list(args[0] if kind == "cat" else args)
+        skip = None
+        if sum(isinstance(t, torch.Tensor) and t.requires_grad for t in parts) > 1:
+            self.count += 1
+            module, index = self.running[-1]
+            self.running[-1][1] += 1
+            skip = self.skips.get((self.names.get(module), index))
+        if kind == "add" and skip:
+            (i,) = skip.shortcut
+            parts[i] = parts[i] * self.factor
+            return func(*parts, **kwargs)
+        if kind == "cat":
+            return self.cat(parts, kwargs.get("dim", args[1] if len(args) > 1 else 0), skip)
+        if func is F.layer_norm and alive(args[0]) is not None:
+            return self.layer_norm(*args, **kwargs)
+        if func in READ and args and alive(args[0]) is not None:
+            result = func(args[0] * alive(args[0]), *args[1:], **kwargs)
+            groups = args[6] if func is not F.linear and len(args) > 6 else kwargs.get("groups", 1)
+            if groups == args[0].shape[1] == result.shape[1]:  # a depthwise convolution keeps channels apart
+                result.alive = alive(args[0])[:, :, :1, :1]
+            return result
+        result = func(*args, **kwargs)
+        marked = [t for t in (*args, *kwargs.values()) if alive(t) is not None]
+        if marked:
+            mask = alive(marked[0])
+            if getattr(func, "__name__", "") in MOVE:
+                moved = func(mask.expand(marked[0].shape).contiguous(), *args[1:], **kwargs)
+                for t, m in zip([result], [moved]) if isinstance(result, torch.Tensor) else zip(result, moved):
+                    t.alive = m
+            elif isinstance(result, torch.Tensor) and result.dim() == mask.dim():
+                result.alive = mask[
+                    tuple(slice(0, 1) if m != r else slice(None) for m, r in zip(mask.shape, result.shape))
+                ]
+            elif isinstance(result, torch.Tensor) and result.dim() == 2:
+                result.alive = mask.flatten(2)[..., 0] if mask.dim() > 2 else mask
+        return result
+
+    def layer_norm(self, x, shape, weight=None, bias=None, eps=1e-5):
+        """Over the channels that are left; the others stay zero."""
+        mask = alive(x)
+        kept = mask.expand(x.shape).flatten(0, -2)[0].bool()
+        weight, bias = (None if t is None else t[kept] for t in (weight, bias))
+        result = torch.zeros_like(x)
+        result[..., kept] = F.layer_norm(x[..., kept], [int(kept.sum())], weight, bias, eps)
+        result.alive = mask
+        return result
+
+    def cat(self, parts, dim, skip):
+        masks = []
+        for i, part in enumerate(parts):
+            mask = torch.ones_like(part) if alive(part) is None else alive(part).expand(part.shape).clone()
+            if skip and i in skip.shortcut and part.shape[dim]:
+                line = mask.movedim(dim, 0).flatten(1)[:, 0]
+                kept = round(self.factor * int(line.sum()))
+                gone = line.cumsum(0) > kept
+                mask = mask.movedim(dim, 0).clone().index_fill_(0, gone.nonzero()[:, 0], 0).movedim(0, dim)
+            masks.append(mask)
+        mask = torch.cat(masks, dim).detach()
+        joined = torch.cat(parts, dim)
+        if bool(mask.all()):
+            return joined
+        if self.masked:
+            return joined * mask
+        joined.alive = mask
+        return joined
+
+
+def alive(value):
+    return value.__dict__.get("alive") if isinstance(value, torch.Tensor) else None
+
+
+def rescaled(model, example, skips, joins, factor, masked=False):
+    """The untouched model's output, in its present mode, with the chosen skips rescaled while it runs."""
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(False)
+    try:
+        with Rescaled(model, skips, joins, factor, masked).watching() as mode:
+            output = model(example.clone().requires_grad_() * 1)
+    finally:
+        for p in frozen:
+            p.requires_grad_(True)
+    return output, mode.count
