@@ -1,5 +1,6 @@
 """The rendered world: portraits are what their factors say, differentiable, and people never overlap."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,12 @@ def test_render_does_not_depend_on_the_batch():
     factors, circumstances = draw(5)
     alone = torch.cat([render(factors[i : i + 1], circumstances[i : i + 1]) for i in range(5)])
     assert torch.allclose(alone, render(factors, circumstances), atol=1e-5)
+
+
+def test_render_stays_on_its_device():
+    """Nothing inside is made on another device: the meta device refuses to mix."""
+    factors, circumstances = draw(2)
+    assert render(factors.to("meta"), circumstances.to("meta")).device.type == "meta"
 
 
 def test_canonical_is_neutral():
@@ -267,3 +274,9 @@ def test_settings_that_cannot_be(settings: dict, says: str):
 def test_all_problems_are_named_at_once():
     with pytest.raises(UserError, match=r"images.*people.*size"):
         population(people=1, images=0, size=8)
+
+
+def test_docs_list_every_number():
+    page = (Path(__file__).parents[1] / "docs" / "rendered-world.md").read_text()
+    for factor in (*FACTORS, *CIRCUMSTANCES):
+        assert f"| `{factor.name}` | {factor.low} | {factor.high} | {factor.draws} |" in page

@@ -24,7 +24,7 @@ __all__ = [
     "sample_factors",
 ]
 
-# Settings of `population`, chosen by an undefended target alone, before any defence was tried.
+# Settings of `population` that belong together.
 DIFFICULTIES: dict[str, dict[str, Any]] = {
     "easy": {"images": 30, "lookalikes": 1, "strength": 0.5, "noise": 0.02},
     "hard": {"images": 16, "lookalikes": 4, "jitter": 0.45, "strength": 1.0, "noise": 0.05},
