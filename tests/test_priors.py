@@ -14,7 +14,17 @@ from lightleak.priors.fit import QUICK, WganGp, fit, gradient_penalty
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
 from lightleak.priors.rendered import RenderedPrior, mirrored
 
-TINY = WganGp(width=2, critic_width=2, latents=5, steps=6, critic_steps=2, batch=4, penalty_every=3, average=0.5)
+TINY = WganGp(
+    width=2,
+    critic_width=2,
+    latents=5,
+    steps=4,
+    critic_steps=2,
+    batch=4,
+    penalty_every=3,
+    average=0.5,
+    warmup=2,
+)
 
 
 def tiny_gan() -> GanPrior:
@@ -264,7 +274,7 @@ class StopError(Exception):
     pass
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3, 5])
+@pytest.mark.parametrize("moment", [1, 2, 3, 4, 5])
 def test_a_stopped_fit_goes_on_to_the_same_result(tmp_path, moment):
     settings = replace(TINY, checkpoint_every=2)
     whole = fit(bars(), settings)
@@ -307,12 +317,11 @@ def test_wrong_settings_are_all_named():
 
 
 def test_a_fit_learns_what_the_images_have_in_common():
-    """One bright column per image: samples are as dark, and the critic prefers real images to noise."""
-    settings = replace(QUICK, width=8, critic_width=8, latents=8, steps=500, batch=16, average=0.9)
+    """One bright column per image: samples are as dark, and the critic prefers the real ones."""
+    settings = replace(QUICK, width=8, critic_width=8, latents=8, warmup=300, steps=50, batch=16, average=0.9)
     prior = fit(bars(), settings)
     samples = prior.decode(prior.sample(64, rng()))
     truth = bars().floats()
     assert samples.mean().item() == pytest.approx(truth.mean().item(), abs=0.06)
     assert samples.std(2).mean() < 0.15  # columns are of one colour
-    noise = torch.rand(24, 3, 8, 8, generator=rng())
-    assert prior.realism(truth).mean() > prior.realism(noise).mean()
+    assert prior.realism(truth).mean() > prior.realism(samples).mean()
