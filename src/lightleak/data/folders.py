@@ -69,7 +69,7 @@ def population(
     """
     if size < 8:
         raise UserError(f"images need at least 8 pixels a side, got size {size}")
-    listing = scan(Path(path))
+    listing = scan(Path(path).expanduser())  # the shell leaves the ~ of folder:~/pictures alone
     decoded, notes = _decode_cached(listing, size, _cache_folder(cache), watch)
     images, names, left_out = _usable(listing, decoded)
     notes = (*left_out, *notes)
@@ -104,9 +104,7 @@ def choose_private(names: tuple[str, ...], private: int | Sequence[str] | None, 
 
 
 def scan(root: Path) -> Listing:
-    """What lies below `root`; hidden files and folders are passed over, symbolic links to folders not
-    followed.
-    """
+    """What lies below `root`; hidden files and folders are passed over, links to folders not followed."""
     if not root.exists():
         raise UserError(f"there is no folder {root}; give a folder that holds one folder of images per class")
     if not root.is_dir():
@@ -128,7 +126,7 @@ def scan(root: Path) -> Listing:
         raise UserError(f"{root} holds {len(strangers)} files but no folders; give each class a folder of its own")
     if not files:
         raise UserError(f"{root} holds no images in its {len(classes)} folders; expected files like CLASS/NAME.jpg")
-    return Listing(root, tuple(files), classes, tuple(strangers))
+    return Listing(root, tuple(sorted(files)), classes, tuple(strangers))
 
 
 def _hidden(name: str) -> bool:
@@ -136,9 +134,7 @@ def _hidden(name: str) -> bool:
 
 
 def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None = None) -> Decoded:
-    """Every image of a listing, on as many threads as there are cores (Pillow's decoders release the
-    lock).
-    """
+    """Every image of a listing, on a thread per core (Pillow's decoders release the lock)."""
 
     def attempt(name: str) -> np.ndarray | str:
         try:
@@ -146,7 +142,8 @@ def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None 
         except UnreadableImageError as reason:
             return str(reason)
 
-    good, pixels, problems = [], [], {}
+    pixels = np.empty((len(listing.files), 3, size, size), np.uint8)
+    good, problems = [], {}
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `problems`
         for start in range(0, len(listing.files), BATCH):
@@ -155,18 +152,16 @@ def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None 
                 if isinstance(result, str):
                     problems[name] = result
                 else:
+                    pixels[len(good)] = result.transpose(2, 0, 1)
                     good.append(name)
-                    pixels.append(result)
             if watch:
                 watch(start + len(names), total=len(listing.files))
-    stack = np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
-    tensor = torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2)))
-    return Decoded(tensor, tuple(good), problems)
+    return Decoded(torch.from_numpy(pixels[: len(good)]), tuple(good), problems)
 
 
 def _cache_folder(cache: str | Path | None) -> Path:
     if cache is not None:
-        return Path(cache)
+        return Path(cache).expanduser()
     return Path(os.environ.get("LIGHTLEAK_CACHE") or Path.home() / ".cache" / "lightleak")
 
 
