@@ -465,7 +465,7 @@ def test_bad_records_and_folders_are_one_clear_line(results: Results, tmp_path: 
             read(tmp_path / "record.json")
     with pytest.raises(UserError, match="no record of a study"):
         read(tmp_path / "nothing.json")
-    with pytest.raises(UserError, match="choose another folder"):
+    with pytest.raises(UserError, match="cannot write the report"):
         write(results, tmp_path / "record.json" / "report")
 
 

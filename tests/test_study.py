@@ -254,6 +254,20 @@ def test_a_result_that_is_no_json_fails_its_task_and_leaves_nothing(tmp_path: Pa
     assert list((tmp_path / "Odd").iterdir()) == []
 
 
+def test_a_disk_that_is_full_fails_the_task_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *_: Any, **__: Any) -> int:
+        raise OSError(28, "No space left on device", str(self))
+
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        failures = run([Node(1), Leaf()], store)
+    assert {failure.error.split(":")[0] for failure in failures.values()} == {"OSError"}
+    assert "No space left" in next(iter(failures.values())).error
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert run([Node(1), Leaf()], store) == {}
+
+
 def test_scratch_lasts_until_the_task_is_published(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Stubborn(Task):
@@ -502,9 +516,7 @@ def wait_for_log(log: Path, lines: int, seconds: float = 60) -> None:
 
 
 def test_ctrl_c_stops_all_processes_and_leaves_nothing_half_done(tmp_path: Path) -> None:
-    file = study_file(
-        tmp_path, STUDY.replace("wait: float = field(default=0.03", "wait: float = field(default=60.0")
-    )
+    file = study_file(tmp_path, STUDY.replace("wait: float = field(default=0.03", "wait: float = field(default=60.0"))
     process = subprocess.Popen(
         driver(file, tmp_path / "store", 2),
         env=environment(),
@@ -588,9 +600,7 @@ def test_twenty_kills_of_driver_or_worker(tmp_path: Path, victim: str) -> None:
         for attempt in range(50):
             begun = len(log.read_text().splitlines())
             before = set((folder / "store").glob("Step/[!.]*"))
-            process = subprocess.Popen(
-                driver(file, folder / "store", 2), env=environment(), start_new_session=True
-            )
+            process = subprocess.Popen(driver(file, folder / "store", 2), env=environment(), start_new_session=True)
             if kills < 20 and attempt < 5:
                 while process.poll() is None and len(log.read_text().splitlines()) == begun:
                     time.sleep(0.01)
@@ -602,14 +612,11 @@ def test_twenty_kills_of_driver_or_worker(tmp_path: Path, victim: str) -> None:
                     kills += 1
             code = process.wait(60)
             lines = [line.split() for line in log.read_text().splitlines()][begun:]
-            done_before = {
-                json.loads((path / "spec.json").read_text())["fields"]["number"] for path in before
-            }
+            done_before = {json.loads((path / "spec.json").read_text())["fields"]["number"] for path in before}
             published_twice += len(done_before & {int(line[0]) for line in lines})
             until = time.monotonic() + 10
             while (
-                living({number: (int(line[1]), 0.0) for number, line in enumerate(lines)})
-                and time.monotonic() < until
+                living({number: (int(line[1]), 0.0) for number, line in enumerate(lines)}) and time.monotonic() < until
             ):
                 time.sleep(0.05)  # orphans notice the death of their driver by themselves
             assert not living({number: (int(line[1]), 0.0) for number, line in enumerate(lines)})

@@ -1,10 +1,10 @@
 """From results to a page, tables and figures; reads only plain data and pictures."""
 
 import json
-import os
+from functools import partial
 from pathlib import Path
 
-from lightleak.errors import UserError
+from lightleak.files import publish
 from lightleak.report.figures import Figure, alone, figures
 from lightleak.report.glossary import columns
 from lightleak.report.page import page
@@ -45,16 +45,6 @@ def write(results: Results, folder: Path | str, show_private: bool = False) -> P
     for table in tables(results):
         files |= {f"tables/{table.name}.csv": to_csv(table), f"tables/{table.name}.tex": to_latex(table)}
     files |= {f"figures/{figure.name}.svg": alone(figure) for figure in drawn}
-    try:
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
-                part.write_text(text, encoding="utf-8")
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the report to {folder} ({error.strerror}); choose another folder") from None
+    for name, text in files.items():
+        publish(folder / name, partial(Path.write_text, data=text, encoding="utf-8"), "the report")
     return folder / "report.html"

@@ -9,6 +9,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -68,9 +69,7 @@ class Task:
         """The fields as JSON data, nested tasks by name and key."""
         cls = type(self)
         if "__dataclass_fields__" not in cls.__dict__:
-            raise TypeError(
-                f"{cls.__name__} is a task but no dataclass; put @dataclass(frozen=True) above it"
-            )
+            raise TypeError(f"{cls.__name__} is a task but no dataclass; put @dataclass(frozen=True) above it")
         return {"task": self.name, "version": self.version, "fields": _fields(self)}
 
     @cached_property
@@ -147,9 +146,7 @@ def plain(value: Any) -> Any:
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    raise TypeError(
-        f"a {type(value).__name__} cannot be written as JSON; return numbers, strings and containers"
-    )
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON; return numbers, strings and containers")
 
 
 @dataclass(frozen=True)
@@ -186,13 +183,9 @@ class Store:
         try:
             return json.loads(file.read_text())
         except FileNotFoundError:
-            raise UserError(
-                f"{task.label} is not finished: {file} does not exist; run its study first"
-            ) from None
+            raise UserError(f"{task.label} is not finished: {file} does not exist; run its study first") from None
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"{file} is damaged ({error}); delete its folder and run the study again"
-            ) from None
+            raise UserError(f"{file} is damaged ({error}); delete its folder and run the study again") from None
 
     def keys(self, name: str) -> set[str]:
         """The keys of all finished tasks of one class."""
@@ -213,12 +206,13 @@ class Store:
         return self.root / "failed" / f"{task.name}-{task.key}.txt"
 
     def fail(self, task: Task, report: str) -> None:
-        """Keep the traceback of a failed task."""
+        """Keep the traceback of a failed task, if the disk still takes it."""
         file = self.failure(task)
-        file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{_mark()}")
-        temporary.write_text(f"{task.label}\n{json.dumps(task.spec, indent=1)}\n\n{report}")
-        os.replace(temporary, file)
+        with suppress(OSError):  # a full disk must not stop the tasks that write nothing
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(f"{task.label}\n{json.dumps(task.spec, indent=1)}\n\n{report}")
+            os.replace(temporary, file)
 
     def open(self) -> "Store":
         """Make sure that the store can be written to (else UserError), and drop what dead processes left."""
@@ -228,9 +222,7 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(
-                f"cannot write to {self.root} ({error.strerror}); choose another folder"
-            ) from None
+            raise UserError(f"cannot write to {self.root} ({error.strerror}); choose another folder") from None
         self.sweep()
         return self
 
