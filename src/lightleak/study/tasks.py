@@ -39,7 +39,8 @@ class Draw(Task):
     contents: str = ""  # what a folder holds, see `fingerprint`
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
-        population = data.load(self.source, **dict(self.settings), watch=watch)
+        shown = {} if self.source == "digits" else {"watch": watch}
+        population = data.load(self.source, **dict(self.settings), **shown)
         tensors: dict[str, Tensor] = {}
         for split in SPLITS:
             images: Images = getattr(population, split)
@@ -362,7 +363,11 @@ class Evaluate(Task):
                 "defences": {type(defence).__name__: plain(defence) for defence in target.defences},
                 **store.result(target),
             },
-            "population": {**store.result(target.population), "settings": plain(target.population.settings)},
+            "population": {
+                "key": target.population.key,
+                **store.result(target.population),
+                "settings": plain(target.population.settings),
+            },
             "attack": {"name": type(self.found.attack).__name__, **plain(self.found.attack)},
             "prior": type(self.found.prior).__name__,
             "judge": {"architecture": self.judge.architecture, **store.result(self.judge)},

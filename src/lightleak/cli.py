@@ -1,0 +1,426 @@
+"""The command line: a verb is a function; its flags are its arguments or the fields of the library's dataclasses."""
+
+import ast
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lightleak import data, defences, priors, surgery
+from lightleak.attacks import PPA, Guess, Oracle, Reconstruction
+from lightleak.attacks.ppa import PRESETS
+from lightleak.errors import UserError
+from lightleak.files import publish
+from lightleak.metrics.evaluate import METRICS, evaluate
+from lightleak.models import zoo
+from lightleak.models.classifier import Classifier, load, save
+from lightleak.priors import RenderedPrior
+from lightleak.priors.fit import QUICK, WganGp, fit
+from lightleak.report import main_table, terminal, write
+from lightleak.report.collect import collect, record
+from lightleak.study import Store, live
+from lightleak.study import load as load_study
+from lightleak.study import plan as plan_study
+from lightleak.study import run as run_study
+from lightleak.study.comparison import Demo
+from lightleak.study.task import Task
+from lightleak.study.tasks import Evaluate
+from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
+
+app = tyro.extras.SubcommandApp()
+console = Console()
+STUDY = "study.json"  # which evaluations a folder's page shows
+Settings = Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")]
+
+
+@app.command(name="demo")
+def demo(
+    data: str = "faces",
+    out: Path = Path("runs/demo"),
+    people: int = 20,
+    seed: int = 0,
+    workers: int = 2,
+    show_private: bool = False,
+) -> None:
+    """The main job: train four targets, invert each, judge what leaked, write a page.
+
+    Example: lightleak demo --data folder:photos
+
+    Args:
+        data: faces (rendered), digits (handwritten), or folder:PATH with one folder of images per person.
+        out: where results are kept; the same command again reuses them.
+        people: private people of the rendered world, a multiple of 4.
+        seed: decides everything random.
+        workers: processes at a time.
+        show_private: do not blur private images on the page.
+    """
+    began = time.monotonic()
+    tasks = Demo(data, people, seed).tasks()
+    _run(tasks, out, workers)
+    _finish(tasks, out, f"Lightleak demo: {data}", show_private)
+    console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")
+
+
+@app.command(name="skips")
+def skips(model: tyro.conf.Positional[str], size: int | None = None, json_: bool = False) -> None:
+    """Table of the skip connections of timm:NAME, torchvision:NAME, face:NAME or a checkpoint.
+
+    Example: lightleak skips timm:resnet101
+
+    Args:
+        model: a name, or the path of a checkpoint.
+        size: side length of the images (default: the model's own).
+        json_: print JSON.
+    """
+    classifier = _classifier(model, size)
+    found = surgery.find_skips(classifier.net, classifier.example)
+    rows = [_skip_row(skip) for skip in found]
+    if json_:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(title=f"{model}: {len(rows)} skip connections at {classifier.size} x {classifier.size}")
+    for name in rows[0] if rows else ["name"]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    console.print(table)
+    if rows:
+        stages = {stage: sum(row["stage"] == stage for row in rows) for stage in sorted({r["stage"] for r in rows})}
+        told = ", ".join(f"stage {stage}: {count}" for stage, count in stages.items())
+        console.print(f"{told}. 'last' means stage {max(stages)}.")
+
+
+@app.command(name="train")
+def train_(
+    out: Path,
+    data: str = "faces",
+    architecture: str = "timm:resnet18",
+    defence: str = "none",
+    recipe: Recipe = RECIPES["small"],
+    seed: int = 0,
+    judge: bool = False,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Train a classifier, with or without defences, to a checkpoint.
+
+    Example: lightleak train --data faces --settings people 40 --defence rolss --out rolss.safetensors
+
+    Args:
+        out: the checkpoint to write.
+        data: faces, digits or folder:PATH.
+        architecture: timm:NAME, torchvision:NAME or face:NAME.
+        defence: none, or names separated by commas.
+        recipe: how to train.
+        seed: decides initial weights and the order of images.
+        judge: train a judge instead, on the images that are set aside for it.
+        settings: of the data set's function.
+    """
+    population = _population(data, settings)
+    plan = defences.plan(defences.parse(defence), recipe)
+    torch.manual_seed(seed)
+    classifier = zoo.build(architecture, population.classes, population.size)
+    classifier.class_names = population.class_names
+    images = population.judge if judge else population.train
+    scratch = out.with_name(f".{out.name}.training")
+    with _bar(f"train {architecture}") as watch:
+        trained = train(classifier, images, population.validation, recipe, plan, seed=seed, folder=scratch, watch=watch)
+    trained.class_names = population.class_names
+    save(trained, out)
+    _forget(scratch)
+    right, _ = accuracy_and_loss(trained, population.test)
+    console.print(f"{out}: natural accuracy {right:.1%} on {len(population.test)} test images")
+
+
+@app.command(name="fit")
+def fit_(
+    out: Path,
+    data: str = "faces",
+    training: WganGp = QUICK,
+    seed: int = 0,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Fit a generator to the public images of a data set.
+
+    Example: lightleak fit --data digits --out digits-prior
+
+    Args:
+        out: the folder to write.
+        data: faces, digits or folder:PATH.
+        training: how to train it.
+        seed: decides everything random.
+        settings: of the data set's function.
+    """
+    population = _population(data, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    with _bar("fit the prior") as watch:
+        prior = fit(population.public, training, seed, out / ".training", watch)
+    priors.save(prior, out)
+    _forget(out / ".training")
+    console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")
+
+
+@app.command(name="attack")
+def attack_(
+    target: Path,
+    out: Path,
+    prior: str = "rendered",
+    attack: PPA | Guess = PRESETS["rendered"],
+    classes: tuple[int, ...] = (),
+    seed: int = 0,
+) -> None:
+    """Reconstruct the people of a checkpoint.
+
+    Example: lightleak attack --target rolss.safetensors --out found.safetensors attack:ppa --attack.steps 70
+
+    Args:
+        target: the checkpoint to invert.
+        out: the reconstructions to write.
+        prior: "rendered", or the folder of a fitted prior.
+        attack: which attack, and its settings.
+        classes: whom to reconstruct (default: all).
+        seed: decides everything random.
+    """
+    classifier = load(target)
+    bad = [label for label in classes if not 0 <= label < classifier.classes]
+    if bad:
+        raise UserError(f"{target} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
+    generator = RenderedPrior(size=classifier.size) if prior == "rendered" else priors.load(prior)
+    wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
+    oracle = Oracle(classifier, attack.access)
+    with _bar(f"{type(attack).__name__} on {target.name}") as watch:
+        found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch)
+    found.save(out)
+    console.print(
+        f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
+        f"{found.queries} queries, {found.seconds:.0f} s"
+    )
+
+
+@app.command(name="evaluate")
+def evaluate_(
+    found: Path,
+    judge: Path,
+    out: Path,
+    data: str = "faces",
+    null: Path | None = None,
+    prior: str = "rendered",
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Measure reconstructions by a judge and, in the rendered world, by the truth.
+
+    Example: lightleak evaluate --found found.safetensors --judge judge.safetensors --out evaluation.json
+
+    Args:
+        found: the reconstructions.
+        judge: the checkpoint of a classifier that the attacker never saw ('lightleak train --judge').
+        out: the evaluation to write, as JSON.
+        data: the data set of the target: faces, digits or folder:PATH.
+        null: reconstructions that cannot have leaked anything, scored in the same way.
+        prior: what the reconstructions were made with; only "rendered" tells their factors.
+        settings: of the data set's function, as in training.
+    """
+    population = _population(data, settings)
+    factors = None
+    if population.factors is not None and prior == "rendered":
+        factors = RenderedPrior(size=population.size).factors_of
+    nulls = {null.name: Reconstruction.load(null)} if null else {}
+    result = evaluate(Reconstruction.load(found), load(judge), population, factors=factors, nulls=nulls)
+    publish(
+        out, lambda part: part.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False)), "the evaluation"
+    )
+    table = Table(title=f"{found.name}: {len(result.classes)} people, {result.images} images")
+    for name in ("metric", "value", "95 % interval", "chance"):
+        table.add_column(name)
+    for name, measure in result.measures.items():
+        if measure is not None:
+            span = "" if measure.low is None else f"{measure.low:.3f} to {measure.high:.3f}"
+            chance = result.chance.get(name)
+            table.add_row(METRICS[name].label, f"{measure.value:.3f}", span, "" if chance is None else f"{chance:.3f}")
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"[yellow]{escape(warning)}[/]")
+
+
+@app.command(name="study")
+def study(
+    file: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    here: int = 2,
+    dry_run: bool = False,
+    show_private: bool = False,
+) -> None:
+    """Run a study: a Python file with a function tasks(). What is done stays done.
+
+    Example: lightleak study studies/demo_faces.py --here 2
+
+    Args:
+        file: the study.
+        out: where results are kept (default: runs/NAME).
+        here: processes at a time on this machine.
+        dry_run: only say what would run, and how long it should take.
+        show_private: do not blur private images on the page.
+    """
+    tasks = load_study(file)
+    out = out or Path("runs") / file.stem
+    if dry_run:
+        todo = plan_study(tasks, Store(out))
+        seconds = todo.total(here)
+        estimate = "unknown" if seconds is None else f"about {seconds / 60:.0f} minutes on {here} processes"
+        for task in todo.todo:
+            console.print(f"  {escape(task.label)}", highlight=False)
+        console.print(f"{len(todo.todo)} tasks to run, {len(todo.done)} done; time: {estimate}")
+        return
+    _run(tasks, out, here)
+    _finish([task for task in tasks if isinstance(task, Evaluate)], out, f"Lightleak study: {file.stem}", show_private)
+
+
+@app.command(name="report")
+def report(folder: tyro.conf.Positional[Path], show_private: bool = False) -> None:
+    """Make the page of a study's folder again, from its record.
+
+    Example: lightleak report runs/demo
+
+    Args:
+        folder: where a study or the demo kept its results.
+        show_private: do not blur private images on the page.
+    """
+    try:
+        about = json.loads((folder / STUDY).read_text())
+        keys, title, command = about["evaluations"], about["title"], about["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder} holds no finished study; run 'lightleak demo' or 'lightleak study' with --out {folder}"
+        ) from None
+    _show([folder / "Evaluate" / key for key in keys], folder, title, command, show_private)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb; bad input is one line and exit code 2, Ctrl-C is 130."""
+    try:
+        app.cli(prog="lightleak", description=__doc__ and "How much does a vision model leak?", args=arguments)
+    except UserError as error:
+        Console(stderr=True).print(f"[red]lightleak:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command again continues where it was")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+# --- what verbs share
+
+
+def _run(tasks: Iterable[Task], out: Path, workers: int) -> None:
+    """Run tasks under a live display; UserError that says what failed."""
+    if workers < 1:
+        raise UserError(f"at least one process is needed, not {workers}")
+    with live() as listen:
+        failures = run_study(list(tasks), Store(out), workers=workers, listen=listen)
+    if failures:
+        failure = next(iter(failures.values()))
+        more = f" ({len(failures)} failed in all)" if len(failures) > 1 else ""
+        raise UserError(f"{failure.task.label} failed: {failure.error}{more}; the traceback is in {failure.file}")
+
+
+def _finish(tasks: list[Evaluate], out: Path, title: str, show_private: bool) -> None:
+    """Note which evaluations make up the study, and show them."""
+    command = "lightleak " + " ".join(shlex.quote(a) for a in sys.argv[1:])
+    about = {"title": title, "command": command, "evaluations": [task.key for task in tasks]}
+    publish(out / STUDY, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
+    _show([Store(out).folder(task) for task in tasks], out, title, command, show_private)
+
+
+def _show(folders: list[Path], out: Path, title: str, command: str, show_private: bool) -> None:
+    """Print the tables and write the pages, one for each population."""
+    groups: dict[str, list[Path]] = {}
+    for folder in folders:
+        groups.setdefault(record(folder)["population"]["key"], []).append(folder)
+    for index, group in enumerate(groups.values()):
+        results = collect(group, title, command)
+        console.print(terminal(main_table(results)))
+        for warning in results.warnings:
+            console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
+        page = write(results, out if index == 0 else out / f"population-{index + 1}", show_private)
+        console.print(f"[bold]{page}[/] shows it all")
+
+
+def _population(source: str, settings: dict[str, str]) -> data.Population:
+    values: dict[str, Any] = {}
+    for name, text in settings.items():
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    with _bar(f"read {source}") as watch:
+        population = data.load(source, **values, **({} if source == "digits" else {"watch": watch}))
+    for note in population.notes:
+        console.print(f"[yellow]![/] {escape(note)}", highlight=False)
+    return population
+
+
+def _classifier(model: str, size: int | None) -> Classifier:
+    if ":" in model and not Path(model).exists():
+        return zoo.build(model, 1000, size).eval()
+    classifier = load(model)
+    return classifier if size is None else replace_size(classifier, size)
+
+
+def replace_size(classifier: Classifier, size: int) -> Classifier:
+    """The same classifier seen at another image size."""
+    other = classifier.with_net(classifier.net)
+    other.size = size
+    return other
+
+
+def _skip_row(skip: surgery.Skip) -> dict[str, Any]:
+    """What a table or JSON says of a skip."""
+    return asdict(skip)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, tuple | list):
+        return " x ".join(map(str, value))
+    return str(value)
+
+
+def _forget(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _bar(label: str):
+    """A progress bar with the time left; a `watch` function to move it."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        task = bars.add_task(label, total=1, note="")
+
+        def watch(step: int, total: int | None = None, **numbers: float) -> None:
+            note = "  ".join(f"{name} {value:.3g}" for name, value in list(numbers.items())[:3])
+            bars.update(task, completed=step, total=total or step, note=note)
+
+        yield watch

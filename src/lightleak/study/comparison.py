@@ -1,0 +1,90 @@
+"""The comparison that every table is made of: one architecture with several defences, attacked and judged alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightleak.attacks import PPA, Attack, Guess
+from lightleak.attacks.ppa import PRESETS
+from lightleak.defences import SSF, TTS, Defence, RoLSS
+from lightleak.priors.fit import QUICK, WganGp
+from lightleak.study.tasks import Draw, Evaluate, FitPrior, Invert, Rendered, TrainJudge, TrainTarget, source
+from lightleak.training import RECIPES, Recipe
+
+FOUR: tuple[tuple[Defence, ...], ...] = ((), (RoLSS(),), (SSF(),), (TTS(),))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is held equal while defences are compared."""
+
+    population: Draw
+    architecture: str = "timm:resnet18"
+    recipe: Recipe = RECIPES["small"]
+    judge: str = "timm:selecsls42"
+    judge_recipe: Recipe = RECIPES["small"]
+    attack: Attack = PRESETS["rendered"]
+    prior: WganGp = QUICK  # used where the population is not rendered
+    seeds: tuple[int, ...] = (0,)
+
+
+def compare(setting: Setting, defences: Sequence[tuple[Defence, ...]] = FOUR) -> list[Evaluate]:
+    """One evaluation for each defence and training seed, each beside its two nulls.
+
+    The nulls: images of the prior that nobody optimised, and the same attack on the same network of other people.
+    """
+    population = setting.population
+    rendered = population.source == "faces"
+    prior = Rendered(population, float(population.settings.get("strength", 1.0))) if rendered else None
+    prior = prior or FitPrior(population, setting.prior)
+    judge = TrainJudge(population, setting.judge, setting.judge_recipe)
+    keep = getattr(setting.attack, "keep", 1)
+
+    def target(defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
+        return TrainTarget(population, setting.architecture, setting.recipe, defence, seed, people)
+
+    others = Invert(target((), setting.seeds[0], "public"), prior, setting.attack)
+    evaluations = []
+    for defence in defences:
+        for seed in setting.seeds:
+            trained = target(defence, seed)
+            nulls = {"never optimised": Invert(trained, prior, Guess(keep)), "other people": others}
+            evaluations.append(Evaluate(Invert(trained, prior, setting.attack, seed=seed), judge, nulls))
+    return evaluations
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The main job at the size of a laptop: four targets, one attack, one page, within three minutes."""
+
+    data: str = "faces"  # faces, digits or folder:PATH
+    people: int = 20  # private people of the rendered world
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def tasks(self) -> list[Evaluate]:
+        """What the demo runs."""
+        return compare(self.setting())
+
+    def setting(self) -> Setting:
+        """The demo's setting for its data."""
+        recipe = RECIPES["small"]
+        if self.data == "faces":
+            population = source(
+                "faces",
+                people=self.people,
+                images=16,
+                size=48,
+                lookalikes=4,
+                strength=1.0,
+                noise=0.05,
+                public_people=self.people,
+                public_images=22,
+                judge_images=40,
+                seed=self.seed,
+            )
+            attack = PPA(candidates=300, attempts=4, keep=2, steps=30, rate=0.05, milestones=(20,), views=10, batch=80)
+            return Setting(population, recipe=recipe, attack=attack, seeds=(self.seed,))
+        population = source(self.data, size=32, seed=self.seed)
+        attack = PPA(candidates=300, attempts=8, keep=4, steps=50, rate=0.02, views=20, batch=80)
+        return Setting(population, recipe=recipe, attack=attack, seeds=(self.seed,))
