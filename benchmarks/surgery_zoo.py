@@ -1,6 +1,6 @@
 """Skip surgery over the whole zoo: every classifier of torchvision and every architecture of timm, one line of JSON each.
 
-    python benchmarks/surgery_zoo.py                      # all of them; interrupted, it continues where it stopped
+    python benchmarks/surgery_zoo.py                      # all, in random order; interrupted, it continues
     python benchmarks/surgery_zoo.py timm:resnet18 ...    # these
     python benchmarks/surgery_zoo.py --sample 100         # a random hundred
     python benchmarks/surgery_zoo.py --summary            # results/surgery-zoo.md from the records
@@ -10,11 +10,15 @@ at 64 pixels where they allow it; weights that start at 0 or near it (LayerScale
 away from there, since a cut behind them would not show. What is checked is listed in `examine`.
 """
 
+# ruff: noqa: E402, the paths come first
+
 import argparse
+import contextlib
 import gc
 import hashlib
 import json
 import multiprocessing
+import queue
 import random
 import statistics
 import sys
@@ -38,6 +42,7 @@ from surgery_oracle import rescaled
 
 RECORDS = ROOT / "results" / "surgery-zoo.jsonl"
 SUMMARY = ROOT / "results" / "surgery-zoo.md"
+LARGE = 120_000_000  # parameters: these come last
 TOO_LARGE = 500_000_000  # parameters: model, copy, gradients and activations must fit into 24 GB beside other work
 SIZES = (64, 128, None)  # pixels; None is the model's own
 
@@ -78,6 +83,27 @@ def build(name: str, size: int | None) -> tuple[nn.Module, int, int]:
     return model, channels, size or height
 
 
+def outline(name: str) -> dict:
+    """Parameters and a fingerprint of the structure, without making weights where the model can be made without."""
+    problem: Exception = RuntimeError("no size")
+    for device in ("meta", "cpu"):
+        for size in SIZES:
+            try:
+                with torch.device(device):
+                    model, channels, pixels = build(name, size)
+            except (RuntimeError, AssertionError, ValueError, IndexError, NotImplementedError, TypeError) as error:
+                problem = error
+                continue
+            shapes = [(key, tuple(t.shape)) for key, t in model.state_dict().items()]
+            text = repr((type(model).__name__, repr(model), shapes, channels, pixels))
+            return {
+                "class": type(model).__name__,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16],
+            }
+    raise problem
+
+
 def prepared(name: str) -> tuple[nn.Module, torch.Tensor]:
     """The model and the smallest example that it reads."""
     problem: Exception = RuntimeError("no size")
@@ -86,10 +112,9 @@ def prepared(name: str) -> tuple[nn.Module, torch.Tensor]:
             torch.manual_seed(0)
             model, channels, pixels = build(name, size)
             example = torch.rand(2, channels, pixels, pixels, generator=torch.Generator().manual_seed(1))
-            if sum(p.numel() for p in model.parameters()) <= TOO_LARGE:
-                model.eval()
-                with torch.no_grad():
-                    model(example)
+            model.eval()
+            with torch.no_grad():
+                model(example)
             return model, example
         except (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError) as error:
             problem = error
@@ -111,12 +136,6 @@ def shaken(model: nn.Module) -> None:
                 b.copy_(0.1 * torch.randn(b.shape, generator=rng))
 
 
-def fingerprint(model: nn.Module, example: torch.Tensor) -> str:
-    shapes = [(name, tuple(t.shape)) for name, t in model.state_dict().items()]
-    text = repr((type(model).__name__, repr(model), shapes, tuple(example.shape)))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def tensor(output: object) -> torch.Tensor:
     while not isinstance(output, torch.Tensor):
         output = output.logits if hasattr(output, "logits") else output[0]  # type: ignore[attr-defined, index]
@@ -125,7 +144,7 @@ def tensor(output: object) -> torch.Tensor:
 
 def far(a: object, b: object) -> float:
     """The largest difference, relative to the largest value."""
-    a, b = tensor(a).double(), tensor(b).double()
+    a, b = tensor(a).detach().double(), tensor(b).detach().double()
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-9))
 
 
@@ -140,7 +159,7 @@ def run(model: nn.Module, example: torch.Tensor, training: bool) -> torch.Tensor
     return output
 
 
-def examine(name: str, model: nn.Module, example: torch.Tensor) -> dict:
+def examine(model: nn.Module, example: torch.Tensor) -> dict:
     """Everything that is claimed of surgery, tried on one model."""
     shaken(model)
     model.eval()
@@ -174,8 +193,6 @@ def examine(name: str, model: nn.Module, example: torch.Tensor) -> dict:
         cut = surgery.scale_skips(model, factor, "last", example)
         seconds = round(time.perf_counter() - started, 2)
         masked = surgery.recipe(cut)[-1]["masked"]
-        with torch.no_grad():
-            pass
         expected = rescaled(model, example, chosen, joins, factor, masked)[0]
         output = run(cut, example, False)
         cut.eval()
@@ -199,69 +216,77 @@ def work(inbox: multiprocessing.Queue, outbox: multiprocessing.Queue) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     while (job := inbox.get()) is not None:
-        name, known = job
+        name, known, largest = job
         record: dict = {"model": name}
         try:
-            started = time.perf_counter()
-            model, example = prepared(name)
-            record |= {
-                "class": type(model).__name__,
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "pixels": example.shape[-1],
-                "fingerprint": fingerprint(model, example),
-                "build_seconds": round(time.perf_counter() - started, 2),
-            }
-            if record["parameters"] > TOO_LARGE:
-                record["too_large"] = True
-            elif record["fingerprint"] in known:
+            record |= outline(name)
+            if record["fingerprint"] in known:
                 record["same_as"] = known[record["fingerprint"]]
+            elif record["parameters"] > TOO_LARGE:
+                record["too_large"] = True
+            elif record["parameters"] > largest:
+                record = {}
             else:
-                record |= examine(name, model, example)
+                started = time.perf_counter()
+                model, example = prepared(name)
+                record["pixels"] = example.shape[-1]
+                record["build_seconds"] = round(time.perf_counter() - started, 2)
+                record |= examine(model, example)
         except surgery.SurgeryError as error:
             record["refused"] = str(error)
         except Exception as error:
-            record["failed"] = (
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-            )
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            record["failed"] = f"{type(error).__name__}: {reason}"
         model = example = None
         gc.collect()
         outbox.put(record)
+
+
+class Worker:
+    """A process that examines models, replaced when it dies or takes too long."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.inbox, self.outbox = context.Queue(), context.Queue()
+        self.process = context.Process(target=work, args=(self.inbox, self.outbox), daemon=True)
+        self.process.start()
+
+    def ask(self, job: tuple, limit: float) -> dict:
+        """The record of a model; empty if it is to come later."""
+        self.inbox.put(job)
+        deadline = time.monotonic() + limit
+        while self.process.is_alive() and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                return self.outbox.get(timeout=1)
+        reason = f"gave up after {limit:.0f} s" if self.process.is_alive() else "the process died (out of memory?)"
+        self.process.kill()
+        return {"model": job[0], "failed": reason}
 
 
 def sweep(wanted: list[str], limit: float) -> None:
     records = read()
     done = {record["model"] for record in records}
     known = {r["fingerprint"]: r["model"] for r in records if "fingerprint" in r and "same_as" not in r}
-    context = multiprocessing.get_context("spawn")
-    todo = [name for name in wanted if name not in done]
-    worker = None
-    for count, name in enumerate(todo):
-        if worker is None or count % 100 == 99:
-            if worker is not None:
-                inbox.put(None)  # noqa: F821
-            inbox, outbox = context.Queue(), context.Queue()
-            worker = context.Process(target=work, args=(inbox, outbox), daemon=True)
-            worker.start()
-        inbox.put((name, known))
-        deadline = time.monotonic() + limit
-        record = None
-        while record is None and worker.is_alive() and time.monotonic() < deadline:
-            try:
-                record = outbox.get(timeout=2)
-            except Exception:  # noqa: BLE001, S112
+    worker = Worker()
+    asked = 0
+    for largest in (LARGE, TOO_LARGE):
+        for name in wanted:
+            if name in done:
                 continue
-        if record is None:
-            reason = f"gave up after {limit:.0f} s" if worker.is_alive() else f"died with {worker.exitcode}"
-            record = {"model": name, "failed": reason}
-            worker.kill()
-            worker = None
-        if "fingerprint" in record and "same_as" not in record:
-            known.setdefault(record["fingerprint"], name)
-        with RECORDS.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        print(f"{count + 1}/{len(todo)} {name} {verdict(record)}", flush=True)
-    if worker is not None:
-        inbox.put(None)
+            if asked % 60 == 59 or not worker.process.is_alive():
+                worker.process.kill()
+                worker = Worker()
+            asked += 1
+            record = worker.ask((name, known, largest), limit)
+            if not record:
+                continue
+            done.add(name)
+            if "fingerprint" in record and "same_as" not in record:
+                known.setdefault(record["fingerprint"], name)
+            with RECORDS.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"{len(done)}/{len(wanted)} {name} {verdict(record)}", flush=True)
+    worker.process.kill()
 
 
 def read() -> list[dict]:
@@ -360,7 +385,7 @@ def main() -> None:
         RECORDS, SUMMARY = arguments.records, arguments.records.with_suffix(".md")
     RECORDS.parent.mkdir(exist_ok=True)
     if not arguments.summary:
-        wanted = arguments.models or names()
+        wanted = arguments.models or random.Random(0).sample(names(), len(names()))
         if arguments.sample:
             wanted = random.Random(arguments.seed).sample(wanted, arguments.sample)
         sweep(wanted, arguments.limit)

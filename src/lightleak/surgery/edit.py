@@ -60,7 +60,8 @@ def scale_skips(
         result = copy.deepcopy(model)
         _cut(result, seen, chosen, factor, masked)
         try:
-            narrow(result, example)
+            if any(skip.kind == "cat" for skip in chosen):
+                narrow(result, example)
             break
         except Refusal:  # a reader needs the full width: what is cut becomes zero instead of absent
             continue

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lightleak.surgery.observe import CONCATENATIONS, ELEMENTWISE, call, frozen
+from lightleak.surgery.observe import CONCATENATIONS, ELEMENTWISE, call, undone
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -86,12 +86,16 @@ def narrow(model: nn.Module, example: Tensor) -> None:
     for _ in range(10_000):
         follow = _Follow(model, outputs, done)
         try:
-            with frozen(model, weights=False), torch.no_grad(), follow.hooks(), follow:
+            with undone(model), torch.no_grad(), follow.hooks(), follow:
                 output = call(model, example)
         except _Again:
             continue
         if any(_kept(t) is not None for t in tree_leaves(output) if isinstance(t, Tensor)):
             raise Refusal("the output itself was cut")
+        for kept in (kept for layer, kept in done.items() if isinstance(layer, nn.Linear)):
+            for name in ("num_features", "head_hidden_size"):  # from which timm's reset_classifier builds anew
+                if vars(model).get(name) == kept.width:
+                    setattr(model, name, len(kept.index))
         return
     raise Refusal("narrowing found no end")
 

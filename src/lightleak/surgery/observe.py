@@ -86,26 +86,56 @@ class Observation:
 
 
 @contextmanager
-def frozen(model: nn.Module, training: bool = False, weights: bool = True) -> Iterator[None]:
-    """Run without marks: weights frozen (if so wished), mode set, buffers and random state put back afterwards."""
+def undone(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Run in a mode, and put everything back: modes, buffers, what modules cached, the random state."""
     modes = {module: module.training for module in model.modules()}
-    wanted = [p for p in model.parameters() if p.requires_grad and weights]
-    buffers = {id(b): (b, b.clone()) for b in model.buffers()} if training else {}
-    devices = {t.device for t in (*wanted, *model.buffers()) if t.device.type == "cuda"}
+    notes = [(vars(module), _notes(module)) for module in model.modules()]
+    buffers = [(b, b.clone()) for b in model.buffers()] if training else []
+    devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.enable_grad():
         try:
-            for parameter in wanted:
-                parameter.requires_grad_(False)
             model.train(training)
             yield
         finally:
             for module, mode in modes.items():
                 module.training = mode
+            for attributes, before in notes:
+                for name in [n for n in attributes if n not in before and n not in _OWN]:
+                    del attributes[name]
+                for name, (value, inside) in before.items():
+                    attributes[name] = value
+                    if isinstance(value, dict):
+                        value.clear()
+                        value.update(inside)
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+
+
+_OWN = {*vars(nn.Module()), "__class__"}
+
+
+def _notes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """What a module keeps beside parameters, buffers, modules and hooks; caches that are dictionaries, with content."""
+    return {
+        name: (value, dict(value) if isinstance(value, dict) else None)
+        for name, value in vars(module).items()
+        if name not in _OWN
+    }
+
+
+@contextmanager
+def frozen(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """As `undone`, with frozen weights: then a tensor asks for a gradient exactly if it depends on the image."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    with undone(model, training):
+        try:
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            yield
+        finally:
             for parameter in wanted:
                 parameter.requires_grad_(True)
-            with torch.no_grad():
-                for buffer, before in buffers.values():
-                    buffer.copy_(before)
 
 
 @contextmanager

@@ -181,20 +181,29 @@ class MethodTracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> Any:
         args, kwargs = self.create_arg(args), self.create_arg(kwargs)
-        overwritten = target == "add_" and depends(self.values[args[0]]) and args[0]
-        if overwritten:  # `x.add_(y)` makes a new signal; whoever reads x later reads that one
-            kind, target = "call_function", torch.add
+        overwritten = self.overwritten(kind, target, args, kwargs)
+        if overwritten is not None:  # `x.add_(y)` makes a new signal; whoever reads x later reads that one
+            target = target[:-1] if kind == "call_method" else target
+            kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
         if target in CONCATENATIONS and args and isinstance(args[0], fx.Node):
             args = (self.opened(args[0]), *args[1:])
         node = self.create_node(kind, target, args, kwargs)
         self.values[node] = self.compute(node)
-        if overwritten:
+        if overwritten is not None:
             self.renamed[overwritten] = node
         if len(operands(node, self.values)) > 1:
             method, count = self.running[-1]
             self.joins.append((method, count, node))
             self.running[-1][1] += 1
         return Value(node, self)
+
+    def overwritten(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node | None:
+        """The signal that a call overwrites, if it can as well make a new one."""
+        signal = args[0] if args and isinstance(args[0], fx.Node) else None
+        if signal is None or not depends(self.values[signal]) or self.values[signal]._is_view():
+            return None
+        named = kind == "call_method" and target.endswith("_") and hasattr(Tensor, target[:-1])
+        return signal if named or kwargs.get("inplace") is True else None
 
     def opened(self, node: fx.Node) -> list[fx.Node]:
         """The parts of a tuple or list, one node each."""

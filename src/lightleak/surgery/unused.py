@@ -9,26 +9,22 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lightleak.surgery.graft import graft
-from lightleak.surgery.observe import Place, call, frozen, methods_of, observe
+from lightleak.surgery.observe import Place, call, frozen, methods_of, observe, undone
 from lightleak.surgery.trace import MethodTracer, graphs_of
 
 
 def reached(model: nn.Module, example: Tensor) -> set[str]:
     """The parameters from which a gradient flows back, in eval mode; read off autograd's graph."""
     names = {id(p): name for name, p in model.named_parameters()}
-    wanted = [p for p in model.parameters() if not p.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(True)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    still = [p for p in model.parameters() if not p.requires_grad]
+    with undone(model):
+        for parameter in still:
+            parameter.requires_grad_(True)
+        try:
             outputs = tree_leaves(_plain(call(model, example)))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter in wanted:
-            parameter.requires_grad_(False)
+        finally:
+            for parameter in still:
+                parameter.requires_grad_(False)
     found, visited = set(), set()
     stack = [t.grad_fn for t in outputs if isinstance(t, Tensor) and t.grad_fn is not None]
     while stack:
@@ -48,6 +44,8 @@ def _plain(output: Any) -> Any:
 
 def drop_unused(model: nn.Module, example: Tensor, dead: set[str]) -> None:
     """Take out the modules and parameters that only served what was cut."""
+    if not dead:
+        return
     everything = {name for name, _ in model.named_parameters()}
 
     def within(prefix: str) -> set[str]:
