@@ -30,7 +30,9 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
         expected = ", ".join(f"{prefix}:NAME" for prefix in BUILDERS)
         raise UserError(f"expected an architecture as {expected}, got {architecture!r}; for example timm:resnet18")
     net, size = BUILDERS[library](name, classes, size, pretrained)
-    return Classifier(net, size=size, classes=classes, architecture=architecture)
+    # Networks of the 64-pixel attacks bring the normalisation that they were published with.
+    mean, std = getattr(net, "mean", (0.5,) * 3), getattr(net, "std", (0.5,) * 3)
+    return Classifier(net, size=size, classes=classes, architecture=architecture, mean=tuple(mean), std=tuple(std))
 
 
 def names(library: str = "timm") -> list[str]:

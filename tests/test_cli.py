@@ -1,0 +1,215 @@
+"""The command line: the main job on a tiny scale, and bad input of every kind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import tiny_classifier
+from lightleak import cli
+from lightleak.attacks import PPA
+from lightleak.data.views import View
+from lightleak.models.classifier import save
+from lightleak.report.collect import collect
+from lightleak.study import Store, run
+from lightleak.study.comparison import Setting, compare
+from lightleak.study.tasks import source
+from lightleak.training import Recipe
+
+SMALL = {
+    "people": 8,
+    "images": 10,
+    "size": 32,
+    "strength": 0.5,
+    "noise": 0.02,
+    "public_people": 8,
+    "public_images": 14,
+    "judge_images": 14,
+    "validation_images": 3,
+    "test_images": 6,
+}
+RECIPE = Recipe(epochs=12, batch=16, rate=2e-3, milestones=(0.8,), view=View(scale=(0.9, 1.0)), precision="float32")
+
+
+def setting(**changes):
+    values = {
+        "population": source("faces", **SMALL),
+        "architecture": "timm:resnet10t",
+        "recipe": RECIPE,
+        "judge": "timm:resnet18",
+        "judge_recipe": RECIPE,
+        "attack": PPA(candidates=60, attempts=2, keep=1, steps=10, rate=0.05, views=4),
+    }
+    return Setting(**{**values, **changes})
+
+
+def call(*arguments):
+    """Exit code of a call in this process."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The golden study: four targets on eight people, from images to a page."""
+    root = tmp_path_factory.mktemp("study")
+    tasks = compare(setting())
+    failures = run(tasks, Store(root))
+    assert not failures, next(iter(failures.values())).file.read_text()
+    return root, tasks
+
+
+def test_the_whole_path_in_a_band(study):
+    root, tasks = study
+    results = collect([Store(root).folder(task) for task in tasks], "golden")
+    rows = {row.name: row.measures for row in results.rows}
+    assert list(rows) == [
+        "no defence", "RoLSS", "SSF", "TTS", "null: never optimised", "null: other people", "chance"
+    ]  # fmt: skip
+    whole = rows["no defence"]
+    assert whole["accuracy"].value > 0.75
+    assert whole["hits@1"].value > rows["chance"]["hits@1"].value + 0.2
+    assert whole["error"].value < 0.9
+    assert rows["null: never optimised"]["hits@1"].value < 0.5
+    assert 0.7 < rows["null: never optimised"]["error"].value < 1.2
+    assert rows["chance"]["hits@1"].value == pytest.approx(1 / 8)
+    for measures in (rows[name] for name in ("no defence", "RoLSS", "SSF", "TTS")):
+        for name in ("accuracy", "hits@1", "hits@5", "true@1", "error", "verified"):
+            assert measures[name].low <= measures[name].value <= measures[name].high
+    surgery = dict(results.recipe["surgery"])
+    assert surgery["no defence"] == []
+    assert len(surgery["RoLSS"]) == len(surgery["SSF"]) == len(surgery["TTS"]) == 1
+
+
+def test_a_second_run_reuses_everything(study):
+    root, tasks = study
+    seen = []
+    began = time.monotonic()
+    assert run(tasks, Store(root), listen=lambda event: seen.append(event.kind)) == {}
+    assert set(seen) == {"reused"}
+    assert time.monotonic() - began < 2
+
+
+def test_the_page_is_made_again(study):
+    root, tasks = study
+    assert call("report", root) == 2  # no study.json yet
+    (root / "study.json").write_text(
+        json.dumps({"title": "t", "command": "c", "evaluations": [task.key for task in tasks]})
+    )
+    assert call("report", root) == 0
+    page = (root / "report.html").read_text()
+    assert "RoLSS" in page
+    assert "http-equiv" not in page
+    assert (root / "record.json").is_file()
+
+
+def test_the_same_command_gives_the_same_numbers(study, tmp_path):
+    root, tasks = study
+    again = compare(setting())[:1]
+    assert not run(again, Store(tmp_path))
+    first, second = Store(root).result(tasks[0])["evaluation"], Store(tmp_path).result(again[0])["evaluation"]
+    assert first["measures"] == second["measures"]
+
+
+def test_single_steps(tmp_path, capsys):
+    settings = [part for name in ("people", "size", "images") for part in (name, SMALL[name])]
+    data = ["--settings", *settings, "judge_images", 6, "public_people", 2]
+    recipe = ["--recipe.epochs", 2, "--recipe.batch", 16]
+    target, judge, found = (tmp_path / f"{name}.safetensors" for name in ("target", "judge", "found"))
+    assert call("train", "--out", target, "--architecture", "timm:resnet10t", "--defence", "ssf", *recipe, *data) == 0
+    assert call("train", "--out", judge, "--architecture", "timm:resnet14t", "--judge", *recipe, *data) == 0
+    attack = ["attack:ppa", "--attack.candidates", 8, "--attack.attempts", 1, "--attack.keep", 1, "--attack.steps", 2]
+    assert call("attack", "--target", target, "--out", found, "--classes", 0, 3, *attack) == 0
+    out = tmp_path / "evaluation.json"
+    assert call("evaluate", "--found", found, "--judge", judge, "--out", out, *data) == 0
+    measures = json.loads(out.read_text())["measures"]
+    assert measures["error"]["value"] > 0
+    assert "natural accuracy" in capsys.readouterr().out
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
+
+
+def test_skips_as_table_and_json(capsys, tmp_path):
+    assert call("skips", "timm:resnet18", "--size", 64, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 8
+    assert rows[-1]["stage"] == 4
+    assert call("skips", "timm:resnet18", "--size", 64) == 0
+    assert "stage 4: 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["skips", "timm:resnet19"], "did you mean"),
+        (["skips", "nothing.safetensors"], "there is no checkpoint"),
+        (["train", "--out", "x", "--architecture", "timm:nope"], "no model"),
+        (["train", "--out", "x", "--data", "celebrities"], "choose one of faces"),
+        (["train", "--out", "x", "--defence", "magic"], "choose from none, rolss"),
+        (["train", "--out", "x", "--settings", "people", "1"], "people must be"),
+        (["train", "--out", "x", "--settings", "heads", "2"], "no setting heads"),
+        (["attack", "--target", "nothing", "--out", "x"], "there is no checkpoint"),
+        (["study", "nothing.py"], "there is no study"),
+        (["report", "nothing"], "no finished study"),
+        (["demo", "--data", "folder:nothing"], "nothing"),
+        (["demo", "--workers", "0"], "at least one process"),
+        (["demo", "--people", "10"], "people"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*arguments) == 2
+    told = capsys.readouterr().err
+    assert message in " ".join(told.split())
+    assert "Traceback" not in told
+    leftovers = [p for p in tmp_path.rglob("*") if p.is_file() and "failed" not in p.parts and p.parent.name != "cache"]
+    assert not leftovers
+
+
+def test_a_folder_with_one_class(capsys, tmp_path):
+    (tmp_path / "photos" / "anna").mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number * 50, 0, 0)).save(tmp_path / "photos" / "anna" / f"{number}.png")
+    assert call("demo", "--data", f"folder:{tmp_path / 'photos'}", "--out", tmp_path / "out") == 2
+    assert "4" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_network(capsys, tmp_path):
+    path = save(tiny_classifier(), tmp_path / "own.safetensors")
+    assert call("skips", path) == 2
+    assert "net=" in capsys.readouterr().err
+
+
+def test_unwritable_output(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert call("demo", "--out", tmp_path / "file" / "deep") == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_130_and_a_rerun_continues(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+    command = [sys.executable, "-m", "lightleak", "demo", "--people", "4", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    while not list(tmp_path.glob("out/TrainTarget/.*")):
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    told = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    assert not list(tmp_path.glob("out/*/.*"))
+    done = list(tmp_path.glob("out/Draw/*/result.json"))
+    assert done
+    stamp = done[0].stat().st_mtime
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert done[0].stat().st_mtime == stamp
+    assert (tmp_path / "out" / "report.html").is_file()
