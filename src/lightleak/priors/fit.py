@@ -3,7 +3,7 @@
 Zhang et al., The Secret Revealer, CVPR 2020, with the gradient penalty of Gulrajani et al., NeurIPS 2017. `WganGp()`
 is the published setting (120 epochs of CelebA's 30,000 public images are 11,232 steps).
 
-`QUICK` makes recognisable samples in about half a minute on one core, where the published setting still draws noise:
+`QUICK` makes recognisable samples in about half a minute on one core, where the published setting makes fewer than 50 updates:
 its networks are narrow, and most of the time the generator learns as the decoder of a variational autoencoder (Kingma
 and Welling, ICLR 2014), which needs no balance with a critic and so takes large steps. Then a few careful adversarial
 steps sharpen the images and give the critic its sense of what is real. The critic is penalised in every second update
