@@ -3,11 +3,12 @@
 Zhang et al., The Secret Revealer, CVPR 2020, with the gradient penalty of Gulrajani et al., NeurIPS 2017. `WganGp()`
 is the published setting (120 epochs of CelebA's 30,000 public images are 11,232 steps).
 
-`QUICK` makes recognisable samples in about half a minute on one core, where the published setting makes fewer than 50 updates:
-its networks are narrow, and most of the time the generator learns as the decoder of a variational autoencoder (Kingma
-and Welling, ICLR 2014), which needs no balance with a critic and so takes large steps. Then a few careful adversarial
-steps sharpen the images and give the critic its sense of what is real. The critic is penalised in every second update
-only, twice as hard (as StyleGAN2's lazy regularisation); the result is a running average of the generator.
+`QUICK` makes recognisable samples in about half a minute on one core, where the published setting makes fewer
+than 50 updates. Its networks are narrow, and most of the time the generator learns as the decoder of a variational
+autoencoder (Kingma and Welling, ICLR 2014), which needs no balance with a critic and so takes large steps. Then a few
+careful adversarial steps sharpen the images and give the critic its sense of what is real. The critic is penalised in
+every second update only, twice as hard (as StyleGAN2's lazy regularisation); the result is a running average of the
+generator.
 
 Deviation: batches are drawn with replacement, so that training is counted in steps and not in epochs.
 """
