@@ -451,7 +451,7 @@ def study_file(folder: Path, text: str = STUDY) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """All published files except made.json, which tells the date."""
+    """All files except made.json, which tells the date."""
     files = [path for path in root.rglob("*") if path.is_file() and path.name != "made.json"]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
@@ -588,43 +588,45 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_results(tmp_path: Path)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_twenty_kills_of_driver_or_worker(tmp_path: Path, victim: str) -> None:
-    file = study_file(tmp_path / "undisturbed", STUDY.replace("default=0.03", "default=0.3"))
+    slower = STUDY.replace("default=0.03", "default=0.6")
+    file = study_file(tmp_path / "undisturbed", slower)
     assert run(load(file), Store(tmp_path / "undisturbed" / "store")) == {}
     expected = contents(tmp_path / "undisturbed" / "store")
 
-    dice, kills, published_twice = random.Random(1), 0, 0
+    dice, kills, published_twice, rounds = random.Random(1), 0, 0, 0
     while kills < 20:
-        folder = tmp_path / f"round{kills}"
-        file = study_file(folder, STUDY.replace("default=0.03", "default=0.3"))
-        log = folder / "log"
-        for attempt in range(50):
-            begun = len(log.read_text().splitlines())
-            before = set((folder / "store").glob("Step/[!.]*"))
+        rounds += 1
+        folder = tmp_path / f"round{rounds}"
+        file, log = study_file(folder, slower), folder / "log"
+        code = None
+        while code != 0:
+            seen = len(log.read_text().splitlines())
+            published = [path / "spec.json" for path in (folder / "store").glob("Step/[!.]*")]
+            done = {json.loads(spec.read_text())["fields"]["number"] for spec in published}
             process = subprocess.Popen(driver(file, folder / "store", 2), env=environment(), start_new_session=True)
-            if kills < 20 and attempt < 5:
-                while process.poll() is None and len(log.read_text().splitlines()) == begun:
+            begun = seen
+            while process.poll() is None:
+                if kills == 20 or len(log.read_text().splitlines()) == begun:
                     time.sleep(0.01)
-                time.sleep(dice.uniform(0, 0.5))
-                lines = [line.split() for line in log.read_text().splitlines()][begun:]
-                target = process.pid if victim == "driver" else int(lines[-1][1])
+                    continue
+                begun = len(log.read_text().splitlines())
+                time.sleep(dice.uniform(0, 0.6))
+                target = process.pid if victim == "driver" else int(log.read_text().splitlines()[-1].split()[1])
                 if process.poll() is None and Path(f"/proc/{target}").exists():
                     os.kill(target, signal.SIGKILL)
                     kills += 1
-            code = process.wait(60)
-            lines = [line.split() for line in log.read_text().splitlines()][begun:]
-            done_before = {json.loads((path / "spec.json").read_text())["fields"]["number"] for path in before}
-            published_twice += len(done_before & {int(line[0]) for line in lines})
+            code = process.returncode
+            lines = [line.split() for line in log.read_text().splitlines()[seen:]]
+            published_twice += len(done & {int(number) for number, _, _ in lines})
+            workers = {int(number): (int(pid), 0.0) for number, pid, _ in lines}
             until = time.monotonic() + 10
-            while (
-                living({number: (int(line[1]), 0.0) for number, line in enumerate(lines)}) and time.monotonic() < until
-            ):
+            while living(workers) and time.monotonic() < until:
                 time.sleep(0.05)  # orphans notice the death of their driver by themselves
-            assert not living({number: (int(line[1]), 0.0) for number, line in enumerate(lines)})
-            if code == 0:
-                break
+            assert not living(workers)
         assert contents(folder / "store") == expected
+        assert not list((folder / "store").glob("*/.*"))
     assert published_twice == 0
-    print(f"{kills} kills of a {victim}: results identical, nothing published was done again")
+    print(f"{kills} kills of a {victim} in {rounds} studies: results identical, nothing published was done again")
 
 
 @pytest.mark.parametrize(
