@@ -1,6 +1,6 @@
 """Skip surgery over the whole zoo: every classifier of torchvision and every architecture of timm, one line of JSON each.
 
-    python benchmarks/surgery_zoo.py                      # all, in random order; interrupted, it continues
+    python benchmarks/surgery_zoo.py                      # all, small ones first; interrupted, it continues
     python benchmarks/surgery_zoo.py timm:resnet18 ...    # these
     python benchmarks/surgery_zoo.py --sample 100         # a random hundred
     python benchmarks/surgery_zoo.py --summary            # results/surgery-zoo.md from the records
@@ -22,6 +22,7 @@ import queue
 import random
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -42,7 +43,7 @@ from surgery_oracle import rescaled
 
 RECORDS = ROOT / "results" / "surgery-zoo.jsonl"
 SUMMARY = ROOT / "results" / "surgery-zoo.md"
-LARGE = 120_000_000  # parameters: these come last
+OUTLINES = Path(tempfile.gettempdir()) / "lightleak-surgery-zoo-outlines.jsonl"
 TOO_LARGE = 500_000_000  # parameters: model, copy, gradients and activations must fit into 24 GB beside other work
 SIZES = (64, 128, None)  # pixels; None is the model's own
 
@@ -215,31 +216,25 @@ def examine(model: nn.Module, example: torch.Tensor) -> dict:
 def work(inbox: multiprocessing.Queue, outbox: multiprocessing.Queue) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    while (job := inbox.get()) is not None:
-        name, known, largest = job
+    while True:
+        task, name = inbox.get()
         record: dict = {"model": name}
         try:
-            record |= outline(name)
-            if record["fingerprint"] in known:
-                record["same_as"] = known[record["fingerprint"]]
-            elif record["parameters"] > TOO_LARGE:
-                record["too_large"] = True
-            elif record["parameters"] > largest:
-                record = {}
-            else:
-                started = time.perf_counter()
-                model, example = prepared(name)
-                record["pixels"] = example.shape[-1]
-                record["build_seconds"] = round(time.perf_counter() - started, 2)
-                record |= examine(model, example)
+            record |= outline(name) if task == "outline" else trial(name)
         except surgery.SurgeryError as error:
             record["refused"] = str(error)
         except Exception as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
             record["failed"] = f"{type(error).__name__}: {reason}"
-        model = example = None
         gc.collect()
         outbox.put(record)
+
+
+def trial(name: str) -> dict:
+    started = time.perf_counter()
+    model, example = prepared(name)
+    built = round(time.perf_counter() - started, 2)
+    return {"pixels": example.shape[-1], "build_seconds": built, **examine(model, example)}
 
 
 class Worker:
@@ -251,46 +246,61 @@ class Worker:
         self.process = context.Process(target=work, args=(self.inbox, self.outbox), daemon=True)
         self.process.start()
 
-    def ask(self, job: tuple, limit: float) -> dict:
-        """The record of a model; empty if it is to come later."""
-        self.inbox.put(job)
+    def ask(self, task: str, name: str, limit: float) -> dict:
+        """What there is to know about a model, or how it failed."""
+        self.inbox.put((task, name))
         deadline = time.monotonic() + limit
         while self.process.is_alive() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 return self.outbox.get(timeout=1)
         reason = f"gave up after {limit:.0f} s" if self.process.is_alive() else "the process died (out of memory?)"
         self.process.kill()
-        return {"model": job[0], "failed": reason}
+        return {"model": name, "failed": reason}
 
 
 def sweep(wanted: list[str], limit: float) -> None:
-    records = read()
-    done = {record["model"] for record in records}
-    known = {r["fingerprint"]: r["model"] for r in records if "fingerprint" in r and "same_as" not in r}
+    """Small models first, so that an interrupted sweep has seen the most."""
+    seen = {record["model"]: record for record in read(RECORDS)}
+    outlines = {record["model"]: record for record in read(OUTLINES)}
     worker = Worker()
-    asked = 0
-    for largest in (LARGE, TOO_LARGE):
-        for name in wanted:
-            if name in done:
-                continue
-            if asked % 60 == 59 or not worker.process.is_alive():
-                worker.process.kill()
-                worker = Worker()
-            asked += 1
-            record = worker.ask((name, known, largest), limit)
-            if not record:
-                continue
-            done.add(name)
-            if "fingerprint" in record and "same_as" not in record:
-                known.setdefault(record["fingerprint"], name)
-            with RECORDS.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            print(f"{len(done)}/{len(wanted)} {name} {verdict(record)}", flush=True)
+
+    def ask(task: str, name: str) -> dict:
+        nonlocal worker
+        if not worker.process.is_alive():
+            worker = Worker()
+        return worker.ask(task, name, limit)
+
+    for name in wanted:
+        if name not in seen and name not in outlines:
+            outlines[name] = ask("outline", name)
+            write(OUTLINES, outlines[name])
+    todo = [name for name in wanted if name not in seen]
+    todo.sort(key=lambda name: (outlines[name].get("parameters", 0), name))
+    known = {r["fingerprint"]: r["model"] for r in seen.values() if "fingerprint" in r and "same_as" not in r}
+    for count, name in enumerate(todo):
+        record = outlines[name]
+        if record.get("fingerprint") in known:
+            record = {**record, "same_as": known[record["fingerprint"]]}
+        elif record.get("parameters", 0) > TOO_LARGE:
+            record = {**record, "too_large": True}
+        elif "failed" not in record:
+            record = {**record, **ask("trial", name)}
+        if "fingerprint" in record:
+            known.setdefault(record["fingerprint"], name)
+        write(RECORDS, record)
+        print(f"{count + 1}/{len(todo)} {name} {verdict(record)}", flush=True)
+        if count % 60 == 59:
+            worker.process.kill()
     worker.process.kill()
 
 
-def read() -> list[dict]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+def write(path: Path, record: dict) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 CLOSE = 1e-3
@@ -320,7 +330,7 @@ def verdict(record: dict) -> str:
 
 
 def summary() -> str:
-    records = read()
+    records = read(RECORDS)
     verdicts = {record["model"]: verdict(record) for record in records}
     kinds = Counter(word.split(":")[0].split(" ")[0] for word in verdicts.values())
     tried = [r for r in records if "same_as" not in r and "too_large" not in r]
@@ -385,7 +395,7 @@ def main() -> None:
         RECORDS, SUMMARY = arguments.records, arguments.records.with_suffix(".md")
     RECORDS.parent.mkdir(exist_ok=True)
     if not arguments.summary:
-        wanted = arguments.models or random.Random(0).sample(names(), len(names()))
+        wanted = arguments.models or names()
         if arguments.sample:
             wanted = random.Random(arguments.seed).sample(wanted, arguments.sample)
         sweep(wanted, arguments.limit)

@@ -61,8 +61,9 @@ class Rescaled(TorchFunctionMode):
             skip = self.skips.get((self.names.get(module), index))
         if kind == "add" and skip:
             (i,) = skip.shortcut
-            parts[i] = parts[i] * self.factor
-            return func(*parts, **kwargs)
+            mask, parts[i] = alive(parts[i]), parts[i] * self.factor
+            parts[i].alive = mask if self.factor else None
+            args = tuple(parts)
         if kind == "cat":
             return self.cat(parts, kwargs.get("dim", args[1] if len(args) > 1 else 0), skip)
         if func is F.layer_norm and alive(args[0]) is not None:

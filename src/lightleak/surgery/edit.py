@@ -21,6 +21,7 @@ from lightleak.surgery.trace import MethodTracer, graphs_of
 from lightleak.surgery.unused import drop_unused, reached
 from lightleak.surgery.where import Where, choose
 
+LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)
 DROPS = {"DropPath", "StochasticDepth"}
 
 
@@ -135,11 +136,12 @@ def _cut_sum(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float) -> 
             main = graph.call_function(operator.mul, (main, alpha)) if short == 0 else main
         elif values[main].shape != values[join].shape:
             main = graph.call_method("expand_as", (main, shortcut))
-        elif len(main.users) > 1:  # whoever overwrites the sum must not overwrite its part
-            main = graph.call_function(torch.clone, (main,))
+        elif not (len(main.users) == 1 and main.op == "call_module" and isinstance(_module(tracer, main), LAYERS)):
+            main = graph.call_function(torch.clone, (main,))  # whoever overwrites the sum must not overwrite its part
+    values[main] = values[join]
     join.replace_all_uses_with(main)
     graph.erase_node(join)
-    for node in _chain(tracer, main):
+    for node in _chain(tracer, main.args[0] if main.target in (torch.clone, "expand_as") else main):
         if node.op == "call_module" and _module(tracer, node).__class__.__name__ in DROPS:
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             graph.erase_node(node)

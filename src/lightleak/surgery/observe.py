@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -157,28 +157,23 @@ def signal(example: Tensor) -> Tensor:
     return example.detach().clone().requires_grad_() * 1
 
 
-def _method(owner: nn.Module, code: CodeType) -> str | None:
-    """The method's name, if this code is a method of this module (and not how every module is called)."""
-    if code.co_name in ("_call_impl", "_wrapped_call_impl"):
-        return None
-    for attribute in (vars(owner).get(code.co_name), inspect.getattr_static(type(owner), code.co_name, None)):
-        function = inspect.unwrap(getattr(attribute, "__func__", attribute)) if attribute is not None else None
-        if getattr(function, "__code__", None) is code:
-            return code.co_name
-    return None
-
-
-def methods_of(model: nn.Module) -> Callable[[FrameType | None], tuple[str, str] | None]:
-    """A function that tells which module's which method a frame runs for."""
+def methods_of(model: nn.Module) -> Callable[[FrameType | None], Place | None]:
+    """A function that tells for which module, and in which of its methods, a frame runs."""
     names = {id(module): name for name, module in model.named_modules()}
+    general = {nn.Module.__call__.__code__, nn.Module._call_impl.__code__}
+    spaces = {space for module in model.modules() for space in (*type(module).__mro__[:-1],) if space is not nn.Module}
+    attributes = [each for space in spaces for each in vars(space).values()]
+    attributes += [each for module in model.modules() for each in vars(module).values() if callable(each)]
+    functions = (inspect.unwrap(getattr(each, "__func__", each)) for each in attributes if callable(each))
+    codes = {code for each in functions if (code := getattr(each, "__code__", None))} - general
 
     def place(frame: FrameType | None) -> Place | None:
         while frame is not None:
             code = frame.f_code
-            if code.co_argcount and not code.co_name.startswith("<"):
+            if code in codes and code.co_argcount:
                 owner = frame.f_locals.get(code.co_varnames[0])
-                if id(owner) in names and isinstance(owner, nn.Module) and (method := _method(owner, code)):
-                    return names[id(owner)], method
+                if id(owner) in names:
+                    return names[id(owner)], code.co_name
             frame = frame.f_back
         return None
 

@@ -183,7 +183,7 @@ class MethodTracer(fx.Tracer):
         args, kwargs = self.create_arg(args), self.create_arg(kwargs)
         overwritten = self.overwritten(kind, target, args, kwargs)
         if overwritten is not None:  # `x.add_(y)` makes a new signal; whoever reads x later reads that one
-            target = target[:-1] if kind == "call_method" else target
+            target = target[:-1] if kind == "call_method" else getattr(torch, target.__name__.rstrip("_"), target)
             kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
         if target in CONCATENATIONS and args and isinstance(args[0], fx.Node):
             args = (self.opened(args[0]), *args[1:])
@@ -202,7 +202,8 @@ class MethodTracer(fx.Tracer):
         signal = args[0] if args and isinstance(args[0], fx.Node) else None
         if signal is None or not depends(self.values[signal]) or self.values[signal]._is_view():
             return None
-        named = kind == "call_method" and target.endswith("_") and hasattr(Tensor, target[:-1])
+        home, name = (Tensor, target) if kind == "call_method" else (torch, getattr(target, "__name__", ""))
+        named = kind != "call_module" and name.endswith("_") and hasattr(home, name[:-1])
         return signal if named or kwargs.get("inplace") is True else None
 
     def opened(self, node: fx.Node) -> list[fx.Node]:
