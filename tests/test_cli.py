@@ -137,7 +137,7 @@ def test_single_steps(tmp_path, capsys):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
 
 
-def test_skips_as_table_and_json(capsys, tmp_path):
+def test_skips_as_table_and_json(capsys):
     assert call("skips", "timm:resnet18", "--size", 64, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 8

@@ -67,7 +67,7 @@ def test_a_stopped_run_continues_to_the_same_result(name, tiny_population, tmp_p
 
     for stop in (1, 2, 3):  # before, at and after the change of TTS
 
-        def watch(step, total, stop=stop, **_):
+        def watch(step, _total, stop=stop, **_):
             if step == stop + 1:
                 raise Stop
 

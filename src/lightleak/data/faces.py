@@ -27,8 +27,8 @@ __all__ = [
 # Settings of `population` that belong together.
 DIFFICULTIES: dict[str, dict[str, Any]] = {
     "easy": {"images": 30, "lookalikes": 1, "strength": 0.5, "noise": 0.02},
-    "hard": {"images": 16, "lookalikes": 4, "jitter": 0.45, "strength": 1.0, "noise": 0.05},
-    "harder": {"images": 16, "lookalikes": 8, "jitter": 0.35, "strength": 1.0, "noise": 0.05},
+    "hard": {"images": 12, "lookalikes": 4, "jitter": 0.35, "strength": 1.0, "noise": 0.05},
+    "harder": {"images": 16, "lookalikes": 8, "jitter": 0.30, "strength": 1.0, "noise": 0.05},
 }
 BATCH = 64  # portraits painted at once
 

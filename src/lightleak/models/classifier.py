@@ -150,7 +150,8 @@ def load(path: str | Path, net: nn.Module | None = None) -> Classifier:
     """Rebuild a classifier from its checkpoint: same architecture, same surgery, exactly the stored weights.
 
     `net` is needed only for a network that was not built by name; it must be as it was before any surgery.
-    Raises UserError that lists the differing keys if the file and the rebuilt network disagree. Nothing in the file is executed.
+    Raises UserError that lists the differing keys if the file and the rebuilt network disagree. Nothing in the file
+    is executed.
     """
     from lightleak.models.zoo import build
 

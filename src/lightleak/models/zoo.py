@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 import timm
 from torch import nn
@@ -59,7 +60,7 @@ def _timm(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[
     config = timm.get_pretrained_cfg(name)
     native = config.input_size[-1] if config else 224
     # Only models with a position table or windows take an image size; the others take any.
-    options = {"img_size": size} if size and size != native else {}
+    options: dict[str, Any] = {"img_size": size} if size and size != native else {}
     try:
         try:
             net = timm.create_model(name, pretrained=pretrained, num_classes=classes, **options)

@@ -21,8 +21,8 @@ class Setting:
     population: Draw
     architecture: str = "timm:resnet18"
     recipe: Recipe = RECIPES["small"]
-    judge: str = "timm:selecsls42"
-    judge_recipe: Recipe = RECIPES["small"]
+    judge: str = "timm:resnet14t"
+    judge_recipe: Recipe = RECIPES["judge"]
     attack: Attack = PRESETS["rendered"]
     prior: WganGp = QUICK  # used where the population is not rendered
     seeds: tuple[int, ...] = (0,)

@@ -50,9 +50,7 @@ class Pool(Executor):
     the others go on, and leaving the pool kills what still runs.
     """
 
-    def __init__(
-        self, workers: int, report: Report, threads: int = 1, files: Mapping[str, Path] | None = None
-    ) -> None:
+    def __init__(self, workers: int, report: Report, threads: int = 1, files: Mapping[str, Path] | None = None) -> None:
         self.report = report
         self.setup = (threads, dict(files or {}))
         self.slots = threading.Semaphore(workers)

@@ -38,9 +38,7 @@ class Plan:
         if self.todo and not known:
             return None
         ahead = _seconds_ahead(self.todo, self.seconds)
-        return max(
-            [sum(self.seconds[task.key] or 0 for task in self.todo) / max(workers, 1), *ahead.values()]
-        )
+        return max([sum(self.seconds[task.key] or 0 for task in self.todo) / max(workers, 1), *ahead.values()])
 
 
 @dataclass(frozen=True)
@@ -124,9 +122,7 @@ def run(
             except WorkerDied as death:
                 if state.again(task, retries):
                     continue
-                outcome = Outcome(
-                    0.0, f"{death}, {retries + 1} times; with fewer workers each has more memory"
-                )
+                outcome = Outcome(0.0, f"{death}, {retries + 1} times; with fewer workers each has more memory")
                 store.fail(task, outcome.error)
             except Exception as error:
                 outcome = Outcome(0.0, _line(error))
@@ -277,9 +273,7 @@ class _State:
         self.plan, self.store, self.workers, self.listen = todo, store, workers, listen
         self.tasks = {task.key: task for task in todo.todo}
         self.ahead = _seconds_ahead(todo.todo, todo.seconds)
-        self.missing = {
-            task.key: {need.key for need in task.needs()} & self.tasks.keys() for task in todo.todo
-        }
+        self.missing = {task.key: {need.key for need in task.needs()} & self.tasks.keys() for task in todo.todo}
         self.wanted_by: dict[str, list[str]] = {key: [] for key in self.tasks}
         for key, needs in self.missing.items():
             for need in needs:
@@ -290,12 +284,8 @@ class _State:
         self.deaths: dict[str, int] = {}
         self.seconds = dict(todo.seconds)
         self.unknown = {key for key, seconds in self.seconds.items() if seconds is None}  # waiting ones only
-        self.waiting = sum(
-            seconds or 0.0 for seconds in self.seconds.values()
-        )  # expected, of what has not begun
-        self.took = self.thought = (
-            0.0  # seconds that this run's finished tasks took, and were thought to take
-        )
+        self.waiting = sum(seconds or 0.0 for seconds in self.seconds.values())  # expected, of what has not begun
+        self.took = self.thought = 0.0  # seconds that this run's finished tasks took, and were thought to take
         self.ended: set[str] = set()
         self.finished = len(todo.done)
         self.failures: dict[str, Failure] = {}
@@ -374,11 +364,7 @@ class _State:
         work, longest = self.waiting * pace, -self.ready[0][0] * pace if self.ready else 0.0
         for key, (started, share) in self.running.items():
             expected = (self.seconds[key] or 0.0) * pace
-            rest = (
-                (now - started) * (1 - share) / share
-                if share > 0.02
-                else max(expected - (now - started), 0.0)
-            )
+            rest = (now - started) * (1 - share) / share if share > 0.02 else max(expected - (now - started), 0.0)
             work += rest
             longest = max(longest, rest + self.ahead[key] * pace - expected)
         return max(work / self.workers, longest)

@@ -169,8 +169,8 @@ class TrainJudge(Task):
     """Another architecture, trained on other images of the same people; it never meets an attack."""
 
     population: Draw
-    architecture: str = "timm:selecsls42"
-    recipe: Recipe = RECIPES["small"]
+    architecture: str = "timm:resnet14t"
+    recipe: Recipe = RECIPES["judge"]
     seed: int = 1000
 
     @property

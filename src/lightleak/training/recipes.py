@@ -51,4 +51,12 @@ RECIPES = {
     "small": Recipe(
         epochs=14, batch=32, milestones=(0.7, 0.9), view=View(scale=(0.85, 1.0), brightness=0.2, contrast=0.2)
     ),
+    # A judge of the same people has several times as many images.
+    "judge": Recipe(
+        epochs=8,
+        batch=32,
+        rate=2e-3,
+        milestones=(0.7, 0.9),
+        view=View(scale=(0.85, 1.0), brightness=0.2, contrast=0.2),
+    ),
 }
