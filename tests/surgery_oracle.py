@@ -90,7 +90,7 @@ class Rescaled(TorchFunctionMode):
                 result.alive = mask.flatten(2)[..., 0] if mask.dim() > 2 else mask
         return result
 
-    def layer_norm(self, x, shape, weight=None, bias=None, eps=1e-5):
+    def layer_norm(self, x, _, weight=None, bias=None, eps=1e-5):
         """Over the channels that are left; the others stay zero."""
         mask = alive(x)
         kept = mask.expand(x.shape).flatten(0, -2)[0].bool()

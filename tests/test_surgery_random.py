@@ -3,10 +3,10 @@
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from surgery_oracle import rescaled
 from torch import nn
 
 from lightleak.surgery import find_joins, recipe, scale_skips
+from surgery_oracle import rescaled
 
 
 def conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
@@ -55,7 +55,7 @@ class Net(nn.Module):
 
 @st.composite
 def bodies(draw, inside: int, depth: int):
-    """A stretch of network, the channels it returns, its stride, and how many additive and concatenative skips it has."""
+    """A stretch of network, the channels it returns, its stride, and its additive and concatenative skips."""
     kind = draw(st.sampled_from(["plain", "dense", "residual", "chain"] if depth else ["plain", "dense"]))
     if kind == "plain":
         outside, stride = draw(st.sampled_from([inside, 4, 6])), draw(st.sampled_from([1, 2]))

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from lightleak.surgery.graft import graft
 from lightleak.surgery.narrow import Refusal, concatenate, narrow
 from lightleak.surgery.observe import Observation, SurgeryError, find_places, observe
-from lightleak.surgery.recipe import check, note, saying
+from lightleak.surgery.recipe import ATTRIBUTE, check, note, recipe, saying
 from lightleak.surgery.skips import Skip, find_skips, joins_of, prepare
 from lightleak.surgery.trace import MethodTracer, graphs_of
 from lightleak.surgery.unused import drop_unused, reached
@@ -62,7 +62,7 @@ def scale_skips(
         _cut(result, seen, chosen, factor, masked)
         try:
             if any(skip.kind == "cat" for skip in chosen):
-                narrow(result, example)
+                narrow(result, example, len(recipe(model)))
             break
         except Refusal:  # a reader needs the full width: what is cut becomes zero instead of absent
             continue
@@ -108,7 +108,7 @@ def _cut(model: nn.Module, seen: Observation, chosen: list[Skip], factor: float,
                 if skip.kind == "add":
                     _cut_sum(tracer, node, skip, factor)
                 elif factor < 1:
-                    _cut_concatenation(tracer, node, skip, factor, masked)
+                    _cut_concatenation(tracer, node, skip, factor, masked, len(recipe(model)))
 
         methods = {method for method, _ in here}
         grafts += [graphs_of(model, seen, (name, method), edit) for method in sorted(methods)]
@@ -162,22 +162,28 @@ def _module(tracer: MethodTracer, node: fx.Node) -> nn.Module:
     return tracer.root.get_submodule(str(node.target))  # type: ignore[union-attr]
 
 
-def _cut_concatenation(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float, masked: bool) -> None:
+def _cut_concatenation(
+    tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float, masked: bool, surgery: int
+) -> None:
     """Of each older map, only the first channels are passed on."""
     maps: list[Any] = list(join.args[0] if join.args else join.kwargs["tensors"])  # type: ignore[arg-type, call-overload]
     dim: Any = join.kwargs.get("dim", join.args[1] if len(join.args) > 1 else 0)
     widths = tuple(tracer.values[each].shape[dim] for each in maps)
     kept = [each if factor or i not in skip.shortcut else None for i, each in enumerate(maps)]
-    join.target, join.args, join.kwargs = concatenate, (kept, widths, skip.shortcut, factor, dim, masked), {}
+    join.target, join.kwargs = concatenate, {}
+    join.args = (kept, widths, skip.shortcut, factor, dim, masked, surgery)
 
 
-def replay(model: nn.Module, recipe: list[dict[str, Any]], example: Tensor | None = None) -> nn.Module:
+def replay(model: nn.Module, steps: list[dict[str, Any]], example: Tensor | None = None) -> nn.Module:
     """Do to a model what a recipe says was done to another of its kind; SurgeryError if it is not of its kind."""
-    for step in recipe:
-        if step["surgery"] not in ("remove", "scale"):
-            raise SurgeryError(f"the recipe asks for a surgery '{step['surgery']}' that this version does not know")
-        skips = check(step, find_skips(model, example), type(model).__name__)
-        model = scale_skips(model, step["factor"], skips, example, step["keep_keys"])
-        record = [*vars(model)["surgery_recipe"][:-1], dict(step)]
-        object.__setattr__(model, "surgery_recipe", record)
+    for step in steps:
+        try:
+            skips = check(step, find_skips(model, example), type(model).__name__)
+            factor, keep_keys = step["factor"], step["keep_keys"]
+        except SurgeryError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise SurgeryError(f"the recipe is damaged at {step!r}: {error!r}") from error
+        model = scale_skips(model, factor, skips, example, keep_keys)
+        object.__setattr__(model, ATTRIBUTE, [*recipe(model)[:-1], dict(step)])
     return model

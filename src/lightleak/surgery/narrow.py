@@ -38,15 +38,17 @@ def concatenate(
     factor: float,
     dim: int,
     masked: bool = False,
+    surgery: int = 0,
 ) -> Tensor:
     """A cut concatenation: of each older map the first `round(factor * C)` channels (Koh et al., equation 8).
 
     `widths` are those of the uncut network; None stands for a map that is not needed any more. With `masked`, what is
-    cut is zero instead of absent, for readers that need the full width. Python rounds halves to even.
+    cut is zero instead of absent, for readers that need the full width. `surgery` says which of the model's surgeries
+    this was: readers are narrowed once. Python rounds halves to even.
     """
     if has_torch_function([m for m in maps if m is not None]):
         present = [m for m in maps if m is not None]
-        return handle_torch_function(concatenate, present, maps, widths, older, factor, dim, masked)
+        return handle_torch_function(concatenate, present, maps, widths, older, factor, dim, masked, surgery)
     like = next(m for m in maps if m is not None)
     parts = []
     for i, (each, width) in enumerate(zip(maps, widths)):
@@ -79,12 +81,15 @@ class _Kept:
         return other is not None and self.width == other.width and torch.equal(self.index, other.index)
 
 
-def narrow(model: nn.Module, example: Tensor) -> None:
-    """Narrow, in place, whatever reads a cut concatenation. Raises Refusal where a reader needs the full width."""
+def narrow(model: nn.Module, example: Tensor, surgery: int) -> None:
+    """Narrow, in place, whatever reads a concatenation cut in this surgery.
+
+    Raises Refusal where a reader needs the full width.
+    """
     outputs: dict[nn.Module, _Kept] = {}
     done: dict[nn.Module, _Kept] = {}
     for _ in range(10_000):
-        follow = _Follow(model, outputs, done)
+        follow = _Follow(model, surgery, outputs, done)
         try:
             with undone(model), torch.no_grad(), follow.hooks(), follow:
                 output = call(model, example)
@@ -114,9 +119,9 @@ def _mark(value: Tensor, kept: _Kept | None) -> Tensor:
 class _Follow(TorchFunctionMode):
     """Follow which channels each signal still has, and narrow what reads it."""
 
-    def __init__(self, model: nn.Module, outputs: dict[nn.Module, _Kept], done: dict[nn.Module, _Kept]):
+    def __init__(self, model: nn.Module, surgery: int, outputs: dict[nn.Module, _Kept], done: dict[nn.Module, _Kept]):
         super().__init__()
-        self.model, self.outputs, self.done = model, outputs, done
+        self.model, self.surgery, self.outputs, self.done = model, surgery, outputs, done
         self.holders = {id(p): (m, n) for m in model.modules() for n, p in m._parameters.items() if p is not None}
 
     @contextmanager
@@ -280,22 +285,29 @@ class _Follow(TorchFunctionMode):
         factor: float,
         dim: int,
         masked: bool,
+        surgery: int,
     ) -> Tensor:
         result = concatenate(maps, widths, older, factor, dim, masked)
-        if masked:
+        labels = [None if each is None else _kept(each) for each in maps]
+        now = surgery == self.surgery
+        if masked or not (now or any(labels)):
+            if any(labels):
+                raise Refusal("a signal that was cut meets a masked concatenation")
             return result
         dim %= result.dim()
-        index = []
-        for i, (each, width) in enumerate(zip(maps, widths)):
-            if each is None:
-                continue
-            kept = _kept(each)
-            mine = torch.arange(each.shape[dim]) if kept is None else kept.index
-            mine = mine[: round(factor * len(mine))] if i in older else mine
-            index.append(mine + sum(widths[:i]))
-            if kept is not None and kept.width != width:
+        index, start = [], 0
+        for i, (each, kept, width) in enumerate(zip(maps, labels, widths)):
+            before = 0 if each is None else each.shape[dim] if kept is None else kept.width
+            if not now:  # cut in an earlier surgery: what its readers have seen since
+                width = round(factor * before) if i in older else before
+            elif each is not None and before != width:
                 raise Refusal("a map changed its width")
-        return _mark(result, _Kept(dim, torch.cat(index), sum(widths)))
+            if each is not None:
+                mine = torch.arange(before) if kept is None else kept.index
+                mine = mine[: round(factor * len(mine))] if i in older else mine
+                index.append(mine[mine < width] + start)
+            start += width
+        return _mark(result, _Kept(dim, torch.cat(index), start))
 
     def catted(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
         maps = list(args[0] if args else kwargs["tensors"])

@@ -36,6 +36,8 @@ def saying(factor: float, chosen: list[Skip], where: Where, keep_keys: bool, mas
 
 def check(step: dict[str, Any], skips: list[Skip], model: str) -> list[Skip]:
     """The skips that a step names; SurgeryError if this network's are others."""
+    if step["surgery"] not in ("remove", "scale"):
+        raise SurgeryError(f"the recipe asks for a surgery '{step['surgery']}' that this version does not know")
     present = {skip.name: skip for skip in skips}
     wrong = [
         f"'{name}' ({kind}, stage {stage}, {channels} channels)"

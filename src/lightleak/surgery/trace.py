@@ -20,11 +20,14 @@ from torch.utils._pytree import tree_map
 from lightleak.surgery.observe import Observation, Place, SurgeryError, depends, frozen, signal, wrapped
 
 ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__", "__radd__"}
+SIZES = {"size", "dim", "numel", "nelement", "stride", "ndimension", "is_contiguous", "is_floating_point", "get_device"}
 CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
 
 
 def same(value: Any, traced: Any, name: str) -> None:
     """Refuse another value of an argument on which the traced code had branched."""
+    if isinstance(value, fx.Proxy):  # someone else traces the module, such as a feature extractor
+        return
     if value is not traced and value != traced:
         raise SurgeryError(
             f"argument '{name}' was {traced!r} when this module was cut and is {value!r} now; "
@@ -90,9 +93,9 @@ class Value(fx.Proxy):
 
 def _plain(proxy: Value, use: str) -> Any:
     """A size or flag, for Python to decide on; never what depends on the image."""
-    value = proxy._value
-    if depends(value):
-        tracer: Any = proxy.tracer
+    value, tracer = proxy._value, proxy.tracer
+    assert isinstance(tracer, MethodTracer)
+    if tracer.from_image(proxy.node):
         raise SurgeryError(
             f"'{tracer.label}' decides on the values of a signal ({use} in {tracer.method}), which no graph can hold; "
             "leave the skips of that module out, by giving the others by name"
@@ -205,6 +208,12 @@ class MethodTracer(fx.Tracer):
         home, name = (Tensor, target) if kind == "call_method" else (torch, getattr(target, "__name__", ""))
         named = kind != "call_module" and name.endswith("_") and hasattr(home, name[:-1])
         return signal if named or kwargs.get("inplace") is True else None
+
+    def from_image(self, node: fx.Node) -> bool:
+        """Whether a value was computed from what the image shows (and not only from its size)."""
+        if node.target is getattr or node.target in SIZES:
+            return False
+        return depends(self.values[node]) or any(map(self.from_image, node.all_input_nodes))
 
     def opened(self, node: fx.Node) -> list[fx.Node]:
         """The parts of a tuple or list, one node each."""

@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 from lightleak.surgery.observe import SurgeryError
 from lightleak.surgery.skips import Skip
 
-Where = str | int | Skip | Iterable["str | int | Skip"]
+Where = str | int | Skip | Collection[str | int | Skip]
 
 PART = re.compile(r"(\d+)(?:\[(-?[\d.]*):(-?[\d.]*)\])?")
 
@@ -22,14 +22,14 @@ def choose(skips: list[Skip], where: Where, model: str) -> list[Skip]:
     """
     if not skips:
         raise SurgeryError(f"{model} has no skip connections to cut: no signal goes around a layer and joins again")
-    wishes = [where] if isinstance(where, (str, int, Skip)) else list(where)
+    wishes = list(where) if isinstance(where, (list, tuple, set, frozenset)) else [where]
     if not wishes:
         raise SurgeryError(f"no skips were named; {_offer(skips, model)}")
     meant = {skip.depth for wish in wishes for skip in _meant(skips, wish, model)}
     return [skip for skip in skips if skip.depth in meant]
 
 
-def _meant(skips: list[Skip], wish: str | int | Skip, model: str) -> list[Skip]:
+def _meant(skips: list[Skip], wish: object, model: str) -> list[Skip]:
     if isinstance(wish, Skip):
         found = [skip for skip in skips if skip.name == wish.name]
     elif wish == "all":
@@ -43,7 +43,7 @@ def _meant(skips: list[Skip], wish: str | int | Skip, model: str) -> list[Skip]:
         if found and match[2] is not None:
             found = found[_position(match[2], len(found), 0) : _position(match[3], len(found), len(found))]
     else:
-        pattern = wish.lower()  # type: ignore[union-attr]
+        pattern = str(wish).lower()
         found = [s for s in skips if fnmatchcase(s.name.lower(), pattern)]
         found = found or [s for s in skips if any(fnmatchcase(a.lower(), pattern) for a in (*s.around, *s.classes))]
     if not found:
