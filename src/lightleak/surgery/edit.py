@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lightleak.surgery.fuse import fuse_again
 from lightleak.surgery.graft import graft
 from lightleak.surgery.narrow import Refusal, concatenate, narrow
 from lightleak.surgery.observe import Observation, SurgeryError, find_places, observe
@@ -177,6 +178,9 @@ def _cut_concatenation(
 def replay(model: nn.Module, steps: list[dict[str, Any]], example: Tensor | None = None) -> nn.Module:
     """Do to a model what a recipe says was done to another of its kind; SurgeryError if it is not of its kind."""
     for step in steps:
+        if step.get("surgery") == "fuse":
+            model = fuse_again(model, step)
+            continue
         try:
             skips = check(step, find_skips(model, example), type(model).__name__)
             factor, keep_keys = step["factor"], step["keep_keys"]
