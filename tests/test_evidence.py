@@ -152,9 +152,7 @@ def test_sign_flip_agrees_with_scipy() -> None:
     from scipy.stats import permutation_test
 
     values = (torch.randn(12, generator=rng(3), dtype=torch.float64) + 0.5).numpy()
-    expected = permutation_test(
-        (values,), lambda x: x.mean(), permutation_type="samples", n_resamples=10**4
-    ).pvalue
+    expected = permutation_test((values,), lambda x: x.mean(), permutation_type="samples", n_resamples=10**4).pvalue
     assert evidence.sign_flip(torch.from_numpy(values), rng()) == pytest.approx(expected)
 
 

@@ -3,9 +3,9 @@
 import pytest
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
-from lightleak.compat import torchvision
 from lightleak.errors import UserError
 from lightleak.metrics.gradients import GradientShare, gradient_shares, stage_shares
 from lightleak.surgery import remove_skips, scale_skips

@@ -1,16 +1,38 @@
 """Lightleak: how much of its training images does a vision model give away, and how do we close the leak?"""
 
-from lightleak import compat  # first: torchvision imports beside a CPU-only torch only after it
-from lightleak import attacks, data, defences, metrics, models, priors, surgery, training  # isort: skip
-from lightleak.attacks import ATTACKS, Oracle, Reconstruction
-from lightleak.data import DATASETS
-from lightleak.defences import DEFENCES
-from lightleak.metrics.evaluate import Evaluation, evaluate
-from lightleak.models.classifier import Classifier, load, save
-from lightleak.priors import PRIORS
-from lightleak.surgery import Skip, find_skips, fuse, remove_skips, scale_skips
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lightleak import compat
+
+if TYPE_CHECKING:
+    from lightleak import attacks, data, defences, metrics, models, priors, surgery, training
+    from lightleak.attacks import ATTACKS, Oracle, Reconstruction
+    from lightleak.data import DATASETS
+    from lightleak.defences import DEFENCES
+    from lightleak.metrics.evaluate import Evaluation, evaluate
+    from lightleak.models.classifier import Classifier, load, save
+    from lightleak.priors import PRIORS
+    from lightleak.surgery import Skip, find_skips, fuse, remove_skips, scale_skips
 
 __version__ = "0.1.0"
+
+# Where each public name lives. They are imported on first use: a worker that needs the study engine alone should not
+# wait for the model zoos.
+_HOMES = {
+    "attacks": ("ATTACKS", "Oracle", "Reconstruction"),
+    "data": ("DATASETS",),
+    "defences": ("DEFENCES",),
+    "metrics": (),
+    "metrics.evaluate": ("Evaluation", "evaluate"),
+    "models": (),
+    "models.classifier": ("Classifier", "load", "save"),
+    "priors": ("PRIORS",),
+    "surgery": ("Skip", "find_skips", "fuse", "remove_skips", "scale_skips"),
+    "training": (),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
 __all__ = [
     "ATTACKS",
     "DATASETS",
@@ -38,3 +60,15 @@ __all__ = [
     "surgery",
     "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(f"lightleak.{_HOME_OF[name]}"), name)
+    if name in _HOMES:
+        return import_module(f"lightleak.{name}")
+    raise AttributeError(f"lightleak has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

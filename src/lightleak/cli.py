@@ -142,7 +142,7 @@ def train_(
     save(trained, out)
     _forget(scratch)
     right, _ = accuracy_and_loss(trained, population.test)
-    console.print(f"{out}: natural accuracy {right:.1%} on {len(population.test)} test images")
+    console.print(f"natural accuracy {right:.1%} on {len(population.test)} test images: {out}")
 
 
 @app.command(name="fit")

@@ -1,22 +1,36 @@
 """Let torchvision import beside a CPU-only torch.
 
-The torchvision wheel of the package index is linked against CUDA. Beside a CPU-only torch its C++ operators do not load,
-and its import stops because two of them have no schema. They are declared here without a body: models and transforms
-never call them, detection operators still raise torchvision's own explanation, and where the real operators load, this
-module does nothing.
+The torchvision wheel of the package index is linked against CUDA. Beside a CPU-only torch its C++ operators do not
+load, and its import, like that of timm, stops because two of them have no schema. They are declared here without a
+body: models and transforms never call them, detection operators still raise torchvision's own explanation, and where
+the real operators load, this module does nothing. torchvision itself is imported only by those who need it.
 """
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
-try:
-    import torchvision
-except RuntimeError as error:
-    if "torchvision::nms" not in str(error):
-        raise
-    # The library object must stay alive: its schemas die with it.
-    OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-    for _name in ("nms", "qnms"):
-        OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+OPERATORS: list[torch.library.Library] = []  # must stay alive: the schemas die with the library object
 
-__all__ = ["torchvision"]
+
+def declare_missing_operators() -> bool:
+    """Declare what torchvision's import asks for, if its own library cannot be loaded; whether that was needed."""
+    spec = find_spec("torchvision")
+    if OPERATORS or "torchvision" in sys.modules or spec is None or spec.origin is None:
+        return False
+    files = [file for file in Path(spec.origin).parent.glob("_C*") if file.suffix in (".so", ".pyd", ".dylib")]
+    try:
+        for file in files:
+            torch.ops.load_library(str(file))
+        return False
+    except OSError:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    OPERATORS.append(library)
+    return True
+
+
+declare_missing_operators()

@@ -6,9 +6,8 @@ without normalisation, and give logits only; `features` gives what the last laye
 
 from collections.abc import Callable, Iterable
 
+import torchvision
 from torch import Tensor, nn
-
-from lightleak.compat import torchvision
 
 # Residual units per stage; the stages have 64, 128, 256 and 512 channels.
 UNITS = {50: (3, 4, 14, 3), 152: (3, 8, 36, 3)}

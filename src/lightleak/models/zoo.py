@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import timm
+import torchvision
 from torch import nn
 
-from lightleak.compat import torchvision
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 

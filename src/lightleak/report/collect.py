@@ -107,21 +107,32 @@ def _seconds(root: Path) -> float:
 
 
 def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]) -> Row:
-    right = sum(round(record["target"]["accuracy"] * record["target"]["test_images"]) for record in records)
-    tested = sum(record["target"]["test_images"] for record in records)
-    measures: dict[str, Measure | None] = {"accuracy": wilson(right, tested)}
+    measures: dict[str, Measure | None] = {"accuracy": _accuracy([record["target"] for record in records])}
     for metric in METRICS:
         if len(evaluations) == 1:
             measures[metric] = evaluations[0].measures[metric]
         elif all(metric in evaluation.per_class for evaluation in evaluations):
             table = torch.tensor([evaluation.per_class[metric] for evaluation in evaluations], dtype=torch.float64)
             found = seeds_interval(table)
-            if METRICS[metric].rate and found.low is not None and found.high is not None:
-                found = Measure(found.value, max(found.low, 0.0), min(found.high, 1.0))
-            measures[metric] = found
+            measures[metric] = _share(found) if METRICS[metric].rate else found
     seeds = len(evaluations)
     detail = f"{seeds} training seeds" if seeds > 1 else ""
     return Row(name, measures, detail=detail, missing=evaluations[0].missing)
+
+
+def _accuracy(targets: list[dict[str, Any]]) -> Measure:
+    """Natural accuracy: of one network a binomial share; of several seeds as for the other metrics."""
+    if len(targets) == 1:
+        tested = targets[0]["test_images"]
+        return wilson(round(targets[0]["accuracy"] * tested), tested)
+    return _share(seeds_interval(torch.tensor([target["accuracy_of"] for target in targets], dtype=torch.float64)))
+
+
+def _share(found: Measure) -> Measure:
+    """An interval of a share, kept within [0, 1]."""
+    if found.low is None or found.high is None:
+        return found
+    return Measure(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def _only(mapping: Any, names: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from lightleak.models.zoo import build
 from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, WganGp, fit
 from lightleak.study.task import Store, Task, Watch, plain
-from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
+from lightleak.training import RECIPES, Recipe, accuracy_and_loss, predict, train
 
 SPLITS = ("train", "validation", "test", "judge", "public")
 
@@ -132,17 +132,16 @@ class TrainTarget(Task):
             watch=watch,
         )
         save(trained, folder / "target.safetensors")
-        right, loss = accuracy_and_loss(trained, test)
+        right = predict(trained, test).argmax(1) == test.labels
         seen, _ = accuracy_and_loss(trained, images)
         return {
-            "accuracy": right,
-            "loss": loss,
+            "accuracy": float(right.double().mean()),
+            "accuracy_of": [float(right[test.labels == label].double().mean()) for label in test.labels.unique()],
             "train_accuracy": seen,
             "test_images": len(test),
             "parameters": sum(p.numel() for p in trained.net.parameters()),
             "surgery": trained.recipe["surgery"],
             "best_epoch": trained.record["best_epoch"],
-            "seconds": trained.record["seconds"],
         }
 
     def load(self, store: Store) -> Classifier:
@@ -273,12 +272,9 @@ class Invert(Task):
         wanted = torch.arange(target.classes) if self.classes is None else torch.tensor(self.classes)
         rng = torch.Generator().manual_seed(self.seed)
         found = self.attack.run(oracle, self.prior.load(store), wanted, rng, watch)
-        found.save(folder / "reconstructions.safetensors")
-        return {
-            "queries": found.queries,
-            "seconds": found.seconds,
-            "confidence": float(found.confidence.mean()),
-        }
+        # How long it took is noted by the store; what is written here is the same whenever it is made again.
+        replace(found, seconds=0.0).save(folder / "reconstructions.safetensors")
+        return {"queries": found.queries, "confidence": float(found.confidence.mean())}
 
     def load(self, store: Store) -> Reconstruction:
         """What the attack brought home."""
@@ -317,6 +313,11 @@ class Evaluate(Task):
     judge: TrainJudge
     nulls: Mapping[str, Invert] = field(default_factory=dict)
     appraiser: FitAppraiser | None = None
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and what it reads of their own needs."""
+        target = self.found.target
+        return (*super().needs(), target, target.population, self.found.prior)
 
     @property
     def label(self) -> str:
