@@ -6,7 +6,6 @@ What it says of a generator's images can be no better than what it says of true 
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from lightleak.data import faces
 from lightleak.errors import UserError
+from lightleak.files import publish
 from lightleak.metrics.truth import SIZE, Yardstick, compare
 from lightleak.training.loop import Watch
 
@@ -131,18 +131,9 @@ def quality(estimated: Tensor, factors: Tensor, scale: Yardstick | None = None) 
 
 def save(appraiser: Appraiser, path: str | Path) -> Path:
     """Write weights, width and quality into one safetensors file, whole or not at all."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     about = {"width": appraiser.width, "quality": asdict(appraiser.quality) if appraiser.quality else None}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(appraiser.state_dict(), part, metadata={"appraiser": json.dumps(about)})
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write the appraiser {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    metadata = {"appraiser": json.dumps(about)}
+    return publish(path, lambda part: save_file(appraiser.state_dict(), part, metadata=metadata), "the appraiser")
 
 
 def load(path: str | Path) -> Appraiser:

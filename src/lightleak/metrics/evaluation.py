@@ -1,7 +1,6 @@
 """The record of what was measured on one reconstruction, and how to compare two of them person by person."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightleak.errors import UserError
+from lightleak.files import publish
 from lightleak.metrics import evidence
 from lightleak.metrics.appraiser import Quality
 from lightleak.metrics.evidence import Comparison, Measure
@@ -91,17 +91,8 @@ class Evaluation:
 
     def save(self, path: str | Path) -> Path:
         """Write as a JSON file, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False), encoding="utf-8")
-            os.replace(part, path)
-        except OSError as error:
-            raise UserError(f"cannot write the evaluation {path}: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
+        return publish(path, lambda part: part.write_text(text, encoding="utf-8"), "the evaluation")
 
     @classmethod
     def load(cls, path: str | Path) -> "Evaluation":

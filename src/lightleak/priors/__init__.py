@@ -1,7 +1,6 @@
 """Generators of plausible images, known or learnt from public data: what an attacker searches in."""
 
 import json
-import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -13,6 +12,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from lightleak.errors import UserError
+from lightleak.files import publish
 from lightleak.priors.gan64 import GanPrior
 from lightleak.priors.rendered import RenderedPrior
 
@@ -67,12 +67,11 @@ def save(prior: Prior, folder: str | Path) -> None:
     if not kinds:
         raise UserError(f"{type(prior).__name__} is no kind of prior that can be saved; known are {', '.join(PRIORS)}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     kept = cast(_Kept, prior)
     weights = serialise({name: value.detach().cpu().contiguous() for name, value in kept.state().items()})
     recipe = {"kind": kinds[0], "settings": kept.settings(), "weights": sha256(weights).hexdigest()}
-    _publish(folder / WEIGHTS, weights)
-    _publish(folder / RECIPE, json.dumps(recipe, indent=2).encode())
+    publish(folder / WEIGHTS, lambda part: part.write_bytes(weights), "the prior")
+    publish(folder / RECIPE, lambda part: part.write_text(json.dumps(recipe, indent=2)), "the prior")
 
 
 def load(folder: str | Path) -> Prior:
@@ -96,12 +95,3 @@ def load(folder: str | Path) -> Prior:
         return PRIORS[kind].restore(settings, parse(weights))
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"{folder} does not hold a {kind} prior: {' '.join(str(error).split())}") from None
-
-
-def _publish(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

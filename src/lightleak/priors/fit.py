@@ -14,7 +14,6 @@ Deviation: batches are drawn with replacement, so that training is counted in st
 """
 
 import json
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from torch.optim import Adam
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.files import publish
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
 
 
@@ -264,16 +264,9 @@ def _tensors(run: _Training) -> dict[str, Tensor]:
 
 
 def _keep(run: _Training, path: Path, recipe: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(
-            {name: value.contiguous() for name, value in _tensors(run).items()},
-            unfinished,
-            metadata={"step": str(run.step), "recipe": recipe},
-        )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    tensors = {name: value.contiguous() for name, value in _tensors(run).items()}
+    metadata = {"step": str(run.step), "recipe": recipe}
+    publish(path, lambda part: save_file(tensors, part, metadata=metadata), "the training state")
 
 
 def _resume(run: _Training, path: Path, recipe: str) -> None:

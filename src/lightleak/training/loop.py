@@ -1,7 +1,6 @@
 """One model, one device: train, keep the best on validation images, resume after anything."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from lightleak.data.population import Images
 from lightleak.data.views import uniform
 from lightleak.errors import UserError
+from lightleak.files import publish
 from lightleak.models.classifier import Classifier
 from lightleak.training.recipes import Recipe
 
@@ -232,9 +232,7 @@ class _State:
             {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
             folder / summary["weights"],
         )
-        part = folder / "epoch.json.part"
-        part.write_text(json.dumps(summary))
-        os.replace(part, folder / "epoch.json")
+        publish(folder / "epoch.json", lambda part: part.write_text(json.dumps(summary)), "the training state")
         for stale in folder.glob("epoch-*.safetensors"):
             if stale.name != summary["weights"]:
                 stale.unlink()
