@@ -1,7 +1,6 @@
 """The command line: a verb is a function; its flags are its arguments or the fields of the library's dataclasses."""
 
 import ast
-import json
 import os
 import shlex
 import shutil
@@ -10,6 +9,8 @@ import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict
+from json import dumps as as_json
+from json import loads
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +77,7 @@ def demo(
 
 
 @app.command(name="skips")
-def skips(model: tyro.conf.Positional[str], size: int | None = None, json_: bool = False) -> None:
+def skips(model: tyro.conf.Positional[str], size: int | None = None, json: bool = False, joins: bool = False) -> None:
     """Table of the skip connections of timm:NAME, torchvision:NAME, face:NAME or a checkpoint.
 
     Example: lightleak skips timm:resnet101
@@ -84,24 +85,27 @@ def skips(model: tyro.conf.Positional[str], size: int | None = None, json_: bool
     Args:
         model: a name, or the path of a checkpoint.
         size: side length of the images (default: the model's own).
-        json_: print JSON.
+        json: print JSON with everything that is known.
+        joins: also list the joins that are no skips, and why.
     """
     classifier = _classifier(model, size)
-    found = surgery.find_skips(classifier.net, classifier.example)
-    rows = [_skip_row(skip) for skip in found]
-    if json_:
-        print(json.dumps(rows, indent=1))
+    found = (surgery.find_joins if joins else surgery.find_skips)(classifier.net, classifier.example)
+    if json:
+        print(as_json([asdict(join) for join in found], indent=1))
         return
-    table = Table(title=f"{model}: {len(rows)} skip connections at {classifier.size} x {classifier.size}")
-    for name in rows[0] if rows else ["name"]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    skips = [join for join in found if join.is_skip]
+    table = Table(title=f"{model}: {len(skips)} skip connections at {classifier.size} x {classifier.size}")
+    for name in ("name", "kind", "stage", "channels", "resolution", "goes around", "projection"):
+        table.add_column(name, justify="right" if name in ("stage", "channels") else "left")
+    for join in found:
+        row = [join.name, join.kind, str(join.stage or "–"), str(join.channels), " x ".join(map(str, join.resolution))]
+        row += [_ends(join.around), _ends(join.projection)] if join.is_skip else [f"no skip: {join.reason}", ""]
+        table.add_row(*map(escape, row), style=None if join.is_skip else "dim")
     console.print(table)
-    if rows:
-        stages = {stage: sum(row["stage"] == stage for row in rows) for stage in sorted({r["stage"] for r in rows})}
+    if skips:
+        stages = {stage: sum(join.stage == stage for join in skips) for stage in sorted({j.stage for j in skips})}
         told = ", ".join(f"stage {stage}: {count}" for stage, count in stages.items())
-        console.print(f"{told}. 'last' means stage {max(stages)}.")
+        console.print(f"{told}. 'last' means stage {max(stages)}.", highlight=False)
 
 
 @app.command(name="train")
@@ -239,9 +243,7 @@ def evaluate_(
         factors = RenderedPrior(size=population.size).factors_of
     nulls = {null.name: Reconstruction.load(null)} if null else {}
     result = evaluate(Reconstruction.load(found), load(judge), population, factors=factors, nulls=nulls)
-    publish(
-        out, lambda part: part.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False)), "the evaluation"
-    )
+    publish(out, lambda part: part.write_text(as_json(result.to_json(), indent=1, allow_nan=False)), "the evaluation")
     table = Table(title=f"{found.name}: {len(result.classes)} people, {result.images} images")
     for name in ("metric", "value", "95 % interval", "chance"):
         table.add_column(name)
@@ -299,7 +301,7 @@ def report(folder: tyro.conf.Positional[Path], show_private: bool = False) -> No
         show_private: do not blur private images on the page.
     """
     try:
-        about = json.loads((folder / STUDY).read_text())
+        about = loads((folder / STUDY).read_text())
         keys, title, command = about["evaluations"], about["title"], about["command"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
@@ -342,7 +344,7 @@ def _finish(tasks: list[Evaluate], out: Path, title: str, show_private: bool) ->
     """Note which evaluations make up the study, and show them."""
     command = "lightleak " + " ".join(shlex.quote(a) for a in sys.argv[1:])
     about = {"title": title, "command": command, "evaluations": [task.key for task in tasks]}
-    publish(out / STUDY, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
+    publish(out / STUDY, lambda part: part.write_text(as_json(about, indent=1)), "the study's record")
     _show([Store(out).folder(task) for task in tasks], out, title, command, show_private)
 
 
@@ -378,27 +380,14 @@ def _classifier(model: str, size: int | None) -> Classifier:
     if ":" in model and not Path(model).exists():
         return zoo.build(model, 1000, size).eval()
     classifier = load(model)
-    return classifier if size is None else replace_size(classifier, size)
+    if size is not None:
+        classifier.size = size
+    return classifier
 
 
-def replace_size(classifier: Classifier, size: int) -> Classifier:
-    """The same classifier seen at another image size."""
-    other = classifier.with_net(classifier.net)
-    other.size = size
-    return other
-
-
-def _skip_row(skip: surgery.Skip) -> dict[str, Any]:
-    """What a table or JSON says of a skip."""
-    return asdict(skip)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, tuple | list):
-        return " x ".join(map(str, value))
-    return str(value)
+def _ends(modules: tuple[str, ...]) -> str:
+    """The first and the last of some modules."""
+    return modules[0] if len(modules) == 1 else f"{modules[0]} … {modules[-1]}" if modules else ""
 
 
 def _forget(folder: Path) -> None:
