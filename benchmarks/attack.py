@@ -1,10 +1,10 @@
 """PPA's descent against a plain transcription of the published step, in one run, on the same weights and latents.
 
 The published step, written down in plain form: all parameters of generator and target require gradients, memory is
-contiguous, one random crop for the whole batch through torchvision's resized_crop, the distance over one-hot vectors,
+contiguous, one random crop for the batch through torchvision's resized_crop, the distance over one-hot vectors,
 its mean. Ours: everything frozen, channels_last, a crop for each image, the closed form, the sum.
 
-First both must give the same loss without crops (1e-4 relative). Then the two are timed in turn; the ratio of medians is
+First both must give the same loss without crops (1e-4 relative). Then they are timed in turn; the ratio of medians is
 printed. Machines differ and are shared, so single times mean nothing.
 
     python benchmarks/attack.py            # ten rounds

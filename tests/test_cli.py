@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from conftest import tiny_classifier
@@ -114,10 +115,12 @@ def test_the_page_is_made_again(study):
 
 def test_the_same_command_gives_the_same_numbers(study, tmp_path):
     root, tasks = study
-    again = compare(setting())[:1]
-    assert not run(again, Store(tmp_path))
-    first, second = Store(root).result(tasks[0])["evaluation"], Store(tmp_path).result(again[0])["evaluation"]
-    assert first["measures"] == second["measures"]
+    found = compare(setting())[0].found
+    assert not run([found], Store(tmp_path))
+    assert Store(root).result(tasks[0].found) == Store(tmp_path).result(found)
+    first, second = (found.load(store) for store in (Store(root), Store(tmp_path)))
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.confidence, second.confidence)
 
 
 def test_single_steps(tmp_path, capsys):
