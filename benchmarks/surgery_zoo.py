@@ -1,4 +1,4 @@
-"""Skip surgery over the whole zoo: every classifier of torchvision and every architecture of timm, one line of JSON each.
+"""Skip surgery over the whole zoo: every classifier of torchvision, every architecture of timm, a line of JSON each.
 
     python benchmarks/surgery_zoo.py                      # all, small ones first; interrupted, it continues
     python benchmarks/surgery_zoo.py timm:resnet18 ...    # these
@@ -246,6 +246,10 @@ class Worker:
         self.process = context.Process(target=work, args=(self.inbox, self.outbox), daemon=True)
         self.process.start()
 
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+
     def ask(self, task: str, name: str, limit: float) -> dict:
         """What there is to know about a model, or how it failed."""
         self.inbox.put((task, name))
@@ -254,7 +258,7 @@ class Worker:
             with contextlib.suppress(queue.Empty):
                 return self.outbox.get(timeout=1)
         reason = f"gave up after {limit:.0f} s" if self.process.is_alive() else "the process died (out of memory?)"
-        self.process.kill()
+        self.end()
         return {"model": name, "failed": reason}
 
 
@@ -289,9 +293,9 @@ def sweep(wanted: list[str], limit: float) -> None:
             known.setdefault(record["fingerprint"], name)
         write(RECORDS, record)
         print(f"{count + 1}/{len(todo)} {name} {verdict(record)}", flush=True)
-        if count % 60 == 59:
-            worker.process.kill()
-    worker.process.kill()
+        if count % 60 == 59:  # what the models leave behind in memory
+            worker.end()
+    worker.end()
 
 
 def write(path: Path, record: dict) -> None:

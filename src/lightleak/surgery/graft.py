@@ -63,6 +63,7 @@ def graft(module: nn.Module, method: str, training: fx.Graph, evaluating: fx.Gra
     cls = type(module)
     base, methods = getattr(cls, "_surgery", (cls, {}))
     sources = Source.of(training), Source.of(evaluating)
+    vars(module).pop(method, None)  # some choose a method by setting it on the instance
     module.__class__ = _grafted(base, methods | {method: sources})
 
 

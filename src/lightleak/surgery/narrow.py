@@ -50,6 +50,7 @@ def concatenate(
         present = [m for m in maps if m is not None]
         return handle_torch_function(concatenate, present, maps, widths, older, factor, dim, masked, surgery)
     like = next(m for m in maps if m is not None)
+    dim %= like.dim()
     parts = []
     for i, (each, width) in enumerate(zip(maps, widths)):
         kept = 0 if each is None else round(factor * each.shape[dim]) if i in older else each.shape[dim]

@@ -66,6 +66,7 @@ class Seen:
     index: int  # among the joins of one call of that method
     kind: str
     operands: tuple[Any, ...]  # grad_fn of each operand, None where it does not depend on the image
+    outputs: tuple[int, ...]  # and which of that function's outputs it is
     dim: int  # a concatenation's dimension
     widths: tuple[int, ...]  # of the operands, along that dimension (additions: along dimension 1)
     shape: tuple[int, ...]  # of the joined signal
@@ -173,7 +174,8 @@ def methods_of(model: nn.Module) -> Callable[[FrameType | None], Place | None]:
             if code in codes and code.co_argcount:
                 owner = frame.f_locals.get(code.co_varnames[0])
                 if id(owner) in names:
-                    return names[id(owner)], code.co_name
+                    own = (n for n, each in vars(owner).items() if getattr(each, "__code__", None) is code)
+                    return names[id(owner)], next(own, code.co_name)  # `self.forward = self.forward_slicing`
             frame = frame.f_back
         return None
 
@@ -242,6 +244,7 @@ class _Watch(TorchFunctionMode):
                 index,
                 kind,
                 operands=tuple(o.grad_fn if depends(o) else None for o in operands),
+                outputs=tuple(o.output_nr if isinstance(o, Tensor) else 0 for o in operands),
                 dim=dim,
                 widths=tuple(o.shape[dim] if isinstance(o, Tensor) and o.dim() > 1 else 1 for o in operands),
                 shape=(),

@@ -91,28 +91,33 @@ def joins_of(model: nn.Module, seen: Observation) -> list[Join]:
     return _with_stages(_with_names(list(found.values())))
 
 
+def signals_of(join: Seen) -> list[tuple[Any, int]]:
+    """The operands' places in autograd's graph: a function and which of its outputs."""
+    return list(zip(join.operands, join.outputs))
+
+
 class _Flow:
-    """What lies behind each point of autograd's graph, as sets of nodes held in integers."""
+    """What lies behind each signal of autograd's graph, as sets of signals held in integers."""
 
     def __init__(self, seen: Observation):
         self.seen = seen
-        self.number: dict[Any, int] = {}
-        self.nodes: list[Any] = []
+        self.number: dict[tuple[Any, int], int] = {}
+        self.nodes: list[tuple[Any, int]] = []
         self.behind: list[int] = []
         self.parents: list[list[int]] = []
         for join in seen.joins:
-            for node in (*join.operands, join.result):
-                self._walk(node)
-        self.layers = sum(1 << self.number[n] for n in seen.layers if n in self.number)
+            for signal in (*signals_of(join), (join.result, 0)):
+                self._walk(signal)
+        self.layers = sum(1 << number for node, number in self.number.items() if node[0] in seen.layers)
 
     def _walk(self, start: Any) -> None:
-        stack = [start] if start is not None else []
+        stack = [start] if start[0] is not None else []
         while stack:
             node = stack[-1]
             if node in self.number:
                 stack.pop()
                 continue
-            inputs = [each for each, _ in node.next_functions if each is not None]
+            inputs = [each for each in node[0].next_functions if each[0] is not None]
             missing = [each for each in inputs if each not in self.number]
             if missing:
                 stack.extend(missing)
@@ -129,7 +134,7 @@ class _Flow:
 
     def of(self, node: Any) -> int:
         """Everything a signal came through, itself included."""
-        return 0 if node is None else self.behind[self.number[node]]
+        return self.behind[self.number[node]] if node in self.number else 0
 
     def members(self, nodes: int) -> list[int]:
         found = []
@@ -151,13 +156,13 @@ class _Flow:
 
     def modules(self, nodes: int) -> list[str]:
         """The modules that computed a set, in order."""
-        inside = (self.seen.inside.get(self.nodes[number]) for number in self.members(nodes))
+        inside = (self.seen.inside.get(self.nodes[number][0]) for number in self.members(nodes))
         return list(dict.fromkeys(name for name in inside if name is not None))
 
 
 def _judge(model: nn.Module, join: Seen, flow: _Flow, seen: Observation, depth: int) -> Join:
     owner = join.place[0]
-    sets = [flow.of(node) for node in join.operands]
+    sets = [flow.of(signal) for signal in signals_of(join)]
     signals = [i for i, nodes in enumerate(sets) if nodes]
     if join.kind == "cat":
         shortcut, reason = _around_concatenation(join, flow, sets, signals)
@@ -213,7 +218,7 @@ def _around_concatenation(join: Seen, flow: _Flow, sets: list[int], signals: lis
         return [], f"joins along dimension {join.dim}, not the channels"
     shortcut = []
     for i in signals:
-        bit = 1 << flow.number[join.operands[i]]
+        bit = 1 << flow.number[signals_of(join)[i]]
         if any(sets[j] & bit and flow.depth(sets[j] & ~sets[i]) for j in signals if j != i):
             shortcut.append(i)
     return shortcut, "" if shortcut else "parallel branches, none computed from another"

@@ -9,11 +9,13 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
+from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 
@@ -21,6 +23,7 @@ from lightleak.surgery.observe import Observation, Place, SurgeryError, depends,
 
 ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__", "__radd__"}
 SIZES = {"size", "dim", "numel", "nelement", "stride", "ndimension", "is_contiguous", "is_floating_point", "get_device"}
+ACTS = {operator.setitem, _enter_autocast, _exit_autocast}
 CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
 
 
@@ -33,6 +36,9 @@ def same(value: Any, traced: Any, name: str) -> None:
             f"argument '{name}' was {traced!r} when this module was cut and is {value!r} now; "
             "cut the model on an example that goes the same way"
         )
+
+
+ACTS.add(same)
 
 
 class Value(fx.Proxy):
@@ -139,15 +145,44 @@ class MethodTracer(fx.Tracer):
             return wrap
 
         with ExitStack() as stack:
+            stack.enter_context(self.autocast_kept())
             for other in others:
                 stack.enter_context(wrapped(module, other, inner(other)))
             return self.trace(module)
+
+    @contextmanager
+    def autocast_kept(self) -> Iterator[None]:
+        """Let the graph switch autocast where the code does."""
+        start, enter, leave = torch.autocast.__init__, torch.autocast.__enter__, torch.autocast.__exit__
+
+        def started(context: Any, device_type: Any, *args: Any, **kwargs: Any) -> None:
+            context.asked = device_type
+            start(context, device_type._value if type(device_type) is Value else device_type, *args, **kwargs)
+
+        def entered(context: Any) -> Any:
+            if self.busy:
+                return enter(context)
+            settings = (context.asked, context.fast_dtype, context._enabled, context._cache_enabled)
+            context.node = self.create_proxy("call_function", _enter_autocast, settings, {})
+            return context
+
+        def left(context: Any, *error: Any) -> Any:
+            if self.busy:
+                return leave(context, *error)
+            return self.create_proxy("call_function", _exit_autocast, (context.node,), {}) and None
+
+        with (
+            patch.object(torch.autocast, "__init__", started),
+            patch.object(torch.autocast, "__enter__", entered),
+            patch.object(torch.autocast, "__exit__", left),
+        ):
+            yield
 
     # what fx asks for
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:  # noqa: ARG002
         args, kwargs = self.call_arguments
-        function = inspect.unwrap(root_fn)
+        function = inspect.unwrap(getattr(vars(self.root).get(self.method), "__func__", root_fn))
         bound = inspect.signature(function).bind(self.root, *args, **kwargs)
         bound.apply_defaults()
         parameters = list(bound.signature.parameters.values())[1:]
@@ -325,7 +360,7 @@ def _fresh(value: Any) -> Any:
 
 def _acts(node: fx.Node) -> bool:
     """Whether a node does something beside computing its value."""
-    if node.op in ("placeholder", "output") or node.target in (same, operator.setitem):
+    if node.op in ("placeholder", "output") or node.target in ACTS:
         return True
     name = str(node.target)
     return node.op == "call_method" and name.endswith("_") and not name.endswith("__")
