@@ -1,6 +1,6 @@
 """Skip surgery over the whole zoo: every classifier of torchvision, every architecture of timm, a line of JSON each.
 
-    python benchmarks/surgery_zoo.py                      # all, small ones first; interrupted, it continues
+    python benchmarks/surgery_zoo.py                      # all, one of each class first; interrupted, it continues
     python benchmarks/surgery_zoo.py timm:resnet18 ...    # these
     python benchmarks/surgery_zoo.py --sample 100         # a random hundred
     python benchmarks/surgery_zoo.py --summary            # results/surgery-zoo.md from the records
@@ -263,7 +263,7 @@ class Worker:
 
 
 def sweep(wanted: list[str], limit: float) -> None:
-    """Small models first, so that an interrupted sweep has seen the most."""
+    """First the smallest model of each class, then the second of each...: an interrupted sweep has seen the most."""
     seen = {record["model"]: record for record in read(RECORDS)}
     outlines = {record["model"]: record for record in read(OUTLINES)}
     worker = Worker()
@@ -280,6 +280,12 @@ def sweep(wanted: list[str], limit: float) -> None:
             write(OUTLINES, outlines[name])
     todo = [name for name in wanted if name not in seen]
     todo.sort(key=lambda name: (outlines[name].get("parameters", 0), name))
+    rank: Counter = Counter()
+    order = {}
+    for name in todo:
+        order[name] = rank[outlines[name].get("class")]
+        rank[outlines[name].get("class")] += 1
+    todo.sort(key=order.__getitem__)
     known = {r["fingerprint"]: r["model"] for r in seen.values() if "fingerprint" in r and "same_as" not in r}
     for count, name in enumerate(todo):
         record = outlines[name]
