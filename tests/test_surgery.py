@@ -23,6 +23,8 @@ from lightleak.surgery import (
     without_inplace,
 )
 from surgery_oracle import rescaled
+from test_surgery_random import Dense, Net, conv
+from test_surgery_random import Residual as RandomResidual
 
 EXAMPLE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 SMALL = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -316,10 +318,22 @@ def test_hooks_autocast_channels_last_and_doubles(resnet):
     assert cut.double()(EXAMPLE.double()).dtype == torch.float64
 
 
-def test_a_cut_model_compiles_without_a_break(densenet):
-    cut = scale_skips(densenet, 0.5, "last", SMALL).eval()
+def test_a_cut_model_compiles_without_a_break():
+    model = Net([conv(3, 4), RandomResidual(Dense(4, 2, 2), nn.Conv2d(4, 8, 1), "in place")], 8).eval()
+    cut = scale_skips(model, 0.5, "all", SMALL).eval()
     compiled = torch.compile(cut, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(SMALL), cut(SMALL))
+
+
+def test_distributed_training_finds_every_parameter_used(resnet, tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        shared = nn.parallel.DistributedDataParallel(remove_skips(resnet, "all", SMALL))
+        for _ in range(2):  # the second step complains of parameters that the first left unused
+            shared(SMALL).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow)])
@@ -413,6 +427,13 @@ def test_a_network_without_skips_says_so():
 def test_bad_examples(resnet, example):
     with pytest.raises(SurgeryError, match="float images, N x 3 x H x W"):
         find_skips(resnet, example)
+
+
+def test_an_example_of_a_wrong_size_is_named(vit):
+    with pytest.raises(
+        SurgeryError, match=r"VisionTransformer cannot run on images of 2 x 3 x 48 x 48"
+    ):
+        find_skips(vit, torch.rand(2, 3, 48, 48))
 
 
 def test_an_unknown_model_asks_for_an_example():

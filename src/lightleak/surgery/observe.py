@@ -275,7 +275,14 @@ def call(model: nn.Module, example: Tensor) -> Any:
 def find_places(model: nn.Module, example: Tensor) -> tuple[set[Place], set[Place]]:
     """Which methods join two signals, and which overwrite one."""
     with frozen(model), _Places(model) as watch:
-        call(model, example)
+        try:
+            call(model, example)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            size = " x ".join(map(str, example.shape))
+            raise SurgeryError(
+                f"{type(model).__name__} cannot run on images of {size}: {reason}; pass an example of a size it reads"
+            ) from error
     return watch.joining, watch.overwriting
 
 

@@ -246,9 +246,16 @@ class MethodTracer(fx.Tracer):
 
     def from_image(self, node: fx.Node) -> bool:
         """Whether a value was computed from what the image shows (and not only from its size)."""
-        if node.target is getattr or node.target in SIZES:
-            return False
-        return depends(self.values[node]) or any(map(self.from_image, node.all_input_nodes))
+        stack, visited = [node], set()
+        while stack:
+            node = stack.pop()
+            if node in visited or node.target is getattr or node.target in SIZES:
+                continue
+            if depends(self.values[node]):
+                return True
+            visited.add(node)
+            stack.extend(node.all_input_nodes)
+        return False
 
     def opened(self, node: fx.Node) -> list[fx.Node]:
         """The parts of a tuple or list, one node each."""
