@@ -1,6 +1,6 @@
 """Training of one classifier on one device."""
 
-from lightleak.training.loop import Batch, Plan, accuracy_and_loss, combine, cross_entropy, predict, train
+from lightleak.training.loop import Batch, Plan, Term, accuracy_and_loss, combine, cross_entropy, predict, train
 from lightleak.training.recipes import RECIPES, Recipe
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Batch",
     "Plan",
     "Recipe",
+    "Term",
     "accuracy_and_loss",
     "combine",
     "cross_entropy",

@@ -2,7 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,11 +49,21 @@ def cross_entropy(batch: Batch) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Term:
+    """What a defence measures in the loss's own forward pass and adds to the loss; every epoch's means are recorded."""
+
+    weights: dict[str, float]  # quantity -> its weight in the loss; the names of different terms differ
+    layers: Callable[[Classifier], Sequence[str]]  # the modules of the network whose outputs it reads
+    measure: Callable[[Batch, list[Tensor]], dict[str, Tensor]]  # (batch, those outputs) -> quantities, unweighted
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a defence does to plain training; several plans compose with `combine`."""
 
     changes: tuple[tuple[int, Change], ...] = ()  # (epoch, change): before it the network becomes change(network)
     loss: Loss | None = None  # in place of cross-entropy; at most one defence may set it
+    terms: tuple[Term, ...] = ()  # beside it
 
 
 def combine(plans: dict[str, Plan]) -> Plan:
@@ -60,7 +72,8 @@ def combine(plans: dict[str, Plan]) -> Plan:
     if len(losses) > 1:
         raise UserError(f"{' and '.join(losses)} each replace the training loss and cannot be combined; choose one")
     changes = sorted((change for plan in plans.values() for change in plan.changes), key=lambda change: change[0])
-    return Plan(tuple(changes), next(iter(losses.values()), None))
+    terms = tuple(term for plan in plans.values() for term in plan.terms)
+    return Plan(tuple(changes), next(iter(losses.values()), None), terms)
 
 
 def train(
@@ -77,50 +90,58 @@ def train(
     """Train `classifier` and return its best epoch on `validation`, in eval mode, with the record of the run.
 
     The test images have no part in it: choosing the best epoch on them, as published code does, flatters natural
-    accuracy. With a `folder`, the state is stored there after each epoch, and a later call with the same arguments
+    accuracy. Modules whose parameters are all frozen stay in eval mode, so that their running statistics are frozen
+    too. With a `folder`, the state is stored there after each epoch, and a later call with the same arguments
     continues to the same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
     """
     device = classifier.device
     autocast = precision(recipe, device)
     began = time.monotonic()
     todo = list(plan.changes)
-    classifier = _rebuilt(classifier, todo, 0)
+    classifier = _rebuilt(classifier, todo, 0, seed)
     optimiser = _optimiser(classifier, recipe)
     state = _State()
     if folder is not None and (folder / "epoch.json").is_file():
         epoch = json.loads((folder / "epoch.json").read_text())["epoch"]
-        classifier = _rebuilt(classifier, todo, epoch - 1)  # a change due now comes with the carrying over below
+        classifier = _rebuilt(classifier, todo, epoch - 1, seed)  # a change due now comes with the carrying over below
         optimiser = _optimiser(classifier, recipe)
         state.restore(folder, classifier, optimiser)
     steps = max(1, len(images) // recipe.batch)
     for epoch in range(state.epoch, recipe.epochs):
         if todo and todo[0][0] <= epoch:
             before, old = optimiser, dict(classifier.net.named_parameters())
-            classifier = _rebuilt(classifier, todo, epoch)
+            classifier = _rebuilt(classifier, todo, epoch, seed)
             optimiser = _optimiser(classifier, recipe)
             _carry(before, old, optimiser, classifier.net)
             state.best = {}  # an earlier network is another network; the best is chosen among the final ones
             state.best_score = (-1.0, 0.0)
+        layers = [tuple(term.layers(classifier)) for term in plan.terms]
         torch.manual_seed(_mix(seed, epoch))  # dropout and the like know no other source
         rng = torch.Generator().manual_seed(_mix(seed, epoch))
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate_at(epoch)
-        classifier.train()
+        _train_mode(classifier)
         order = torch.randperm(len(images), generator=rng)
-        total = 0.0
+        total, measured = 0.0, Counter()
         for step in range(steps):
             index = order[step * recipe.batch : (step + 1) * recipe.batch]
             pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             batch = Batch(classifier, pixels, images.labels[index].to(device), epoch / recipe.epochs)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                loss = (plan.loss or cross_entropy)(batch)
+            with hidden(classifier, sum(layers, ())) as outputs:
+                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                    loss = (plan.loss or cross_entropy)(batch)
+                for term, names in zip(plan.terms, layers):
+                    for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
+                        loss = loss + term.weights[name] * value
+                        measured[name] += float(value.detach())
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             total += float(loss.detach())
         right, loss_there = accuracy_and_loss(classifier, validation)
-        state.history.append({"loss": total / steps, "validation": right, "validation_loss": loss_there})
+        means = {name: value / steps for name, value in measured.items()}
+        state.history.append({"loss": total / steps, "validation": right, "validation_loss": loss_there, **means})
         state.epoch = epoch + 1
         if (right, -loss_there) > state.best_score:
             state.best_score = (right, -loss_there)
@@ -176,10 +197,37 @@ def accuracy_and_loss(classifier: nn.Module, images: Images) -> tuple[float, flo
     return float((logits.argmax(1) == images.labels).double().mean()), float(F.cross_entropy(logits, images.labels))
 
 
-def _rebuilt(classifier: Classifier, todo: list[tuple[int, Change]], epoch: int) -> Classifier:
+@contextmanager
+def hidden(classifier: Classifier, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """What the named modules of the network give while this is open; the last call of each counts."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: outputs.update({name: output})
+
+    handles = [classifier.net.get_submodule(name).register_forward_hook(keep(name)) for name in set(names)]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _train_mode(classifier: Classifier) -> None:
+    """Train mode, but for what is frozen: batch norm would adapt its statistics there, dropout would stay random."""
+    classifier.train()
+    for module in classifier.modules():
+        wanted = [parameter.requires_grad for parameter in module.parameters()]
+        if wanted and not any(wanted):
+            module.eval()
+
+
+def _rebuilt(classifier: Classifier, todo: list[tuple[int, Change]], epoch: int, seed: int) -> Classifier:
     """The network after every change that is due; done ones leave the list."""
     while todo and todo[0][0] <= epoch:
-        classifier = todo.pop(0)[1](classifier)
+        due, change = todo.pop(0)
+        torch.manual_seed(_mix(seed, due))  # a change may add layers
+        classifier = change(classifier)
     return classifier.with_net(classifier.net.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
 
 
