@@ -3,8 +3,10 @@
 He et al. (CVPR 2016) add the two signals, Huang et al. (CVPR 2017) concatenate them. Neither is looked for by name.
 """
 
-from collections.abc import Iterable
+import math
+import operator
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -164,18 +166,18 @@ def _judge(model: nn.Module, join: Seen, flow: _Flow, seen: Observation, depth: 
     owner = join.place[0]
     sets = [flow.of(signal) for signal in signals_of(join)]
     signals = [i for i, nodes in enumerate(sets) if nodes]
+    resolution, channels = _layout(join.shape, seen.shape)
     if join.kind == "cat":
-        shortcut, reason = _around_concatenation(join, flow, sets, signals)
+        shortcut, reason = _around_concatenation(join, channels, flow, sets, signals)
     else:
         shortcut, reason = _around_addition(owner, flow, sets, signals)
     main = [i for i in signals if i not in shortcut]
-    short_set = _union(sets[i] for i in shortcut)
-    main_set = _union(sets[i] for i in main)
+    short_set = _union(sets, shortcut)
+    main_set = _union(sets, main)
     children = [_child(owner, name) for name in flow.modules(main_set & ~short_set)]
     around = tuple(dict.fromkeys(child for child in children if child))
     types = (f"{owner}.{type(model.get_submodule(child)).__name__}".lstrip(".") for child in around)
     projected = flow.modules(short_set & ~main_set) if join.kind == "add" else []
-    layout, channels = _layout(join, seen.shape)
     return Join(
         name=join.place[0],
         kind=join.kind,  # type: ignore[arg-type]
@@ -186,9 +188,9 @@ def _judge(model: nn.Module, join: Seen, flow: _Flow, seen: Observation, depth: 
         shortcut=tuple(shortcut),
         around=around,
         classes=tuple(dict.fromkeys(types)),
-        projection=tuple(name for name in projected if name != owner),
-        channels=channels,
-        resolution=layout,
+        projection=tuple(n for n in projected if n != owner and list(model.get_submodule(n).parameters())),
+        channels=join.shape[channels] if join.shape else 1,
+        resolution=resolution,
         depth=depth,
         reason=reason,
     )
@@ -212,9 +214,11 @@ def _around_addition(owner: str, flow: _Flow, sets: list[int], signals: list[int
     return [], "arithmetic within a module, around no layer"
 
 
-def _around_concatenation(join: Seen, flow: _Flow, sets: list[int], signals: list[int]) -> tuple[list[int], str]:
+def _around_concatenation(
+    join: Seen, channels: int, flow: _Flow, sets: list[int], signals: list[int]
+) -> tuple[list[int], str]:
     """Which operands of a concatenation another one was computed from."""
-    if not _along_channels(join):
+    if join.dim != channels:
         return [], f"joins along dimension {join.dim}, not the channels"
     shortcut = []
     for i in signals:
@@ -224,24 +228,20 @@ def _around_concatenation(join: Seen, flow: _Flow, sets: list[int], signals: lis
     return shortcut, "" if shortcut else "parallel branches, none computed from another"
 
 
-def _along_channels(join: Seen) -> bool:
-    rank = len(join.shape)
-    return join.dim == rank - 1 or (rank == 4 and join.dim == 1)
+def _union(sets: list[int], chosen: list[int]) -> int:
+    return reduce(operator.or_, (sets[i] for i in chosen), 0)
 
 
-def _layout(join: Seen, example: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Resolution and channels of a joined signal: N x C x H x W or N x H x W x C by aspect ratio, else tokens."""
-    shape = join.shape
+def _layout(shape: tuple[int, ...], example: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """A signal's resolution and the dimension of its channels; of four, by the image's aspect ratio."""
     if len(shape) == 4:
         height, width = example[2:]
         first, last = (abs(h * width - w * height) for h, w in (shape[2:], shape[1:3]))
-        if first <= last:
-            return tuple(shape[2:]), shape[1]
-        return tuple(shape[1:3]), shape[3]
+        return (shape[2:], 1) if first <= last else (shape[1:3], 3)
     if len(shape) < 3:
-        return (1,), shape[-1] if shape else 1
+        return (1,), len(shape) - 1
     windows = shape[0] // example[0]
-    return (max(windows, 1) * _product(shape[1:-1]),), shape[-1]
+    return (max(windows, 1) * math.prod(shape[1:-1]),), len(shape) - 1
 
 
 def _with_names(joins: list[Join]) -> list[Join]:
@@ -257,17 +257,14 @@ def _with_names(joins: list[Join]) -> list[Join]:
 def _with_stages(joins: list[Join]) -> list[Join]:
     """Stage = rank of the resolution; sizes within a quarter of each other (a class token more) are one."""
     skips = [join for join in joins if join.is_skip]
-    stages: list[int] = []  # the largest resolution of each
-    for size in sorted({_product(skip.resolution) for skip in skips}, reverse=True):
-        if not stages or size < 0.75 * smallest:  # noqa: F821
-            stages.append(size)
-        smallest = size  # noqa: F841
+    sizes = sorted({math.prod(skip.resolution) for skip in skips}, reverse=True)
+    stages = [size for i, size in enumerate(sizes) if i == 0 or size < 0.75 * sizes[i - 1]]  # the largest of each
     order = iter(range(len(skips)))
 
     def stage(join: Join) -> int:
         if len(stages) == 1:
             return 1 + 4 * next(order) // len(skips)
-        return sum(_product(join.resolution) <= size for size in stages)
+        return sum(math.prod(join.resolution) <= size for size in stages)
 
     return [replace(join, stage=stage(join)) if join.is_skip else join for join in joins]
 
@@ -278,17 +275,3 @@ def _child(owner: str, name: str) -> str:
     if name == owner or not name.startswith(prefix):
         return ""
     return prefix + name[len(prefix) :].split(".")[0]
-
-
-def _product(numbers: Iterable[int]) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result
-
-
-def _union(sets: Iterable[int]) -> int:
-    result = 0
-    for each in sets:
-        result |= each
-    return result
