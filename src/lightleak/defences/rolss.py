@@ -8,7 +8,8 @@ Koh et al., "On the Vulnerability of Skip Connections to Model Inversion Attacks
 
 Deviations from the published code: the projection on a removed skip goes as well (there it still runs, without any
 effect); "last stage" is the last one that has skips, so the defence never silently changes nothing; no share of stage
-3 is cut unless asked for (there it always is).
+3 is cut unless asked for (there it always is); gains that start at zero start at one in the blocks that lose their
+skip, without which an untrained timm ResNet stays at chance (the published networks are pretrained, or start at one).
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class RoLSS:
     """Removal of Last Stage Skip connections (paper Sec. 5.1)."""
 
     where: str | int = "last"  # as for remove_skips: "last", "all", a stage, a glob of skip names
+    wake: bool = True  # gains that start at zero start at one where their skip is gone
     title: ClassVar[str] = "RoLSS"
 
     def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
@@ -33,7 +35,7 @@ class RoLSS:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier without those skips; UserError if there are none."""
-        return classifier.with_net(remove_skips(classifier.net, self.where, example=classifier.example))
+        return classifier.with_net(remove_skips(classifier.net, self.where, classifier.example, wake=self.wake))
 
 
 @dataclass(frozen=True)

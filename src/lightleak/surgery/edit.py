@@ -20,6 +20,7 @@ from lightleak.surgery.recipe import ATTRIBUTE, check, note, recipe, saying
 from lightleak.surgery.skips import Skip, find_skips, joins_of, prepare
 from lightleak.surgery.trace import MethodTracer, graphs_of
 from lightleak.surgery.unused import drop_unused, reached
+from lightleak.surgery.wake import wake as wake_gains
 from lightleak.surgery.where import Where, choose
 
 LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)
@@ -27,15 +28,21 @@ DROPS = {"DropPath", "StochasticDepth"}
 
 
 def remove_skips(
-    model: nn.Module, where: Where = "last", example: Tensor | None = None, keep_keys: bool = False
+    model: nn.Module,
+    where: Where = "last",
+    example: Tensor | None = None,
+    keep_keys: bool = False,
+    wake: bool = True,
 ) -> nn.Module:
     """A copy of the model without the chosen skips, and without the modules that only served them.
 
     `where`: "last" (the last stage that has skips), "all", a stage, "3[0.9:]" (the tail of stage 3), a glob of names, a
     Skip, or a list of these. `keep_keys` keeps unused modules, so that weights of the uncut model load strictly.
-    Class, methods and parameter names stay. Raises SurgeryError where nothing would change or the model cannot be cut.
+    Class, methods and parameter names stay. `wake` lets an untrained model learn without them: gains of the cut blocks
+    that start at zero, as timm's do, start at one. Raises SurgeryError where nothing would change or the model cannot
+    be cut.
     """
-    return scale_skips(model, 0.0, where, example, keep_keys)
+    return scale_skips(model, 0.0, where, example, keep_keys, wake)
 
 
 def scale_skips(
@@ -44,6 +51,7 @@ def scale_skips(
     where: Where = "last",
     example: Tensor | None = None,
     keep_keys: bool = False,
+    wake: bool = True,
 ) -> nn.Module:
     """A copy of the model whose chosen skips count `factor` in [0, 1]: 0 removes them, 1 changes nothing.
 
@@ -67,6 +75,8 @@ def scale_skips(
             break
         except Refusal:  # a reader needs the full width: what is cut becomes zero instead of absent
             continue
+    if factor == 0 and wake:
+        wake_gains(result, chosen)
     if not keep_keys:
         drop_unused(result, example, before - reached(result, example))
     note(result, saying(factor, chosen, where, keep_keys, masked))
