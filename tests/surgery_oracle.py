@@ -1,8 +1,9 @@
 """A second implementation of cut skips: the untouched model, with its joins rescaled while it runs.
 
-It knows nothing of graphs: forward hooks tell which module is running, and joins are counted within each call.
+It knows nothing of graphs: hooks tell which module is running, and joins are counted within each run of its methods.
 """
 
+import sys
 from contextlib import contextmanager
 
 import torch
@@ -27,20 +28,17 @@ MOVE = {"chunk", "split", "permute", "transpose", "flatten", "reshape", "view", 
 class Rescaled(TorchFunctionMode):
     """Run a model under this: shortcuts count `factor`, and what a cut map lost is zero wherever weights read it."""
 
-    def __init__(self, model, skips=(), joins=(), factor=1.0, masked=False):
+    def __init__(self, model, skips=(), factor=1.0, masked=False):
         super().__init__()
-        self.factor, self.masked, self.count = factor, masked, 0
+        self.factor, self.masked = factor, masked
+        self.sites = set()  # which joins of which modules have run; a module may be called again
         self.names = {module: name for name, module in model.named_modules()}
-        places = {}
-        for join in joins:
-            places.setdefault(join.owner, []).append(join.name)
-        chosen = {skip.name: skip for skip in skips}
-        self.skips = {(o, i): chosen[n] for o, names in places.items() for i, n in enumerate(names) if n in chosen}
-        self.running = [[None, 0]]
+        self.skips = {(skip.owner, skip.method, skip.index): skip for skip in skips}
+        self.running = [(None, {})]
 
     @contextmanager
     def watching(self):
-        hooks = [m.register_forward_pre_hook(lambda m, _: self.running.append([m, 0])) for m in self.names]
+        hooks = [m.register_forward_pre_hook(lambda m, _: self.running.append((m, {}))) for m in self.names]
         hooks += [m.register_forward_hook(lambda *_: self.running.pop() and None) for m in self.names]
         try:
             with self:
@@ -55,10 +53,14 @@ class Rescaled(TorchFunctionMode):
         parts = [] if kind is None else list(args[0] if kind == "cat" else args)
         skip = None
         if sum(isinstance(t, torch.Tensor) and t.requires_grad for t in parts) > 1:
-            self.count += 1
-            module, index = self.running[-1]
-            self.running[-1][1] += 1
-            skip = self.skips.get((self.names.get(module), index))
+            module, counts = self.running[-1]
+            frame = sys._getframe(1)
+            while frame.f_back is not None and frame.f_locals.get("self") is not module:
+                frame = frame.f_back
+            site = (self.names.get(module), frame.f_code.co_name, counts.get(frame, 0))
+            counts[frame] = counts.get(frame, 0) + 1
+            self.sites.add(site)
+            skip = self.skips.get(site)
         if kind == "add" and skip:
             (i,) = skip.shortcut
             mask, parts[i] = alive(parts[i]), parts[i] * self.factor
@@ -124,15 +126,15 @@ def alive(value):
     return value.__dict__.get("alive") if isinstance(value, torch.Tensor) else None
 
 
-def rescaled(model, example, skips, joins, factor, masked=False):
+def rescaled(model, example, skips, factor, masked=False):
     """The untouched model's output, in its present mode, with the chosen skips rescaled while it runs."""
     frozen = [p for p in model.parameters() if p.requires_grad]
     for p in frozen:
         p.requires_grad_(False)
     try:
-        with Rescaled(model, skips, joins, factor, masked).watching() as mode:
+        with Rescaled(model, skips, factor, masked).watching() as mode:
             output = model(example.clone().requires_grad_() * 1)
     finally:
         for p in frozen:
             p.requires_grad_(True)
-    return output, mode.count
+    return output, len(mode.sites)

@@ -123,7 +123,7 @@ def test_the_example_comes_from_the_declared_size(resnet):
 def test_a_cut_resnet_equals_the_rescaled_one(resnet, factor):
     joins = find_joins(resnet, EXAMPLE)
     cut = scale_skips(resnet, factor, "last", EXAMPLE).eval()
-    expected, counted = rescaled(resnet, EXAMPLE, joins[-2:], joins, factor)
+    expected, counted = rescaled(resnet, EXAMPLE, joins[-2:], factor)
     assert counted == len(joins)
     torch.testing.assert_close(cut(EXAMPLE), expected, rtol=1e-5, atol=1e-6)
     assert ghosts(cut) == []
@@ -213,9 +213,14 @@ def test_a_trained_densenet_keeps_the_right_columns(densenet, factor):
     joins = find_joins(densenet, EXAMPLE)
     last = [join for join in joins if join.stage == 4]
     cut = scale_skips(densenet, factor, "last", EXAMPLE).eval()
-    expected, _ = rescaled(densenet, EXAMPLE, last, joins, factor)
+    expected, _ = rescaled(densenet, EXAMPLE, last, factor)
     torch.testing.assert_close(cut(EXAMPLE), expected, rtol=1e-4, atol=1e-5)
     assert ghosts(cut) == []
+    for module in cut.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.shape[:2] == (module.out_channels, module.in_channels // module.groups)
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean.shape == (module.num_features,)
 
 
 def test_a_cut_densenet_follows_the_published_block():
@@ -430,9 +435,7 @@ def test_bad_examples(resnet, example):
 
 
 def test_an_example_of_a_wrong_size_is_named(vit):
-    with pytest.raises(
-        SurgeryError, match=r"VisionTransformer cannot run on images of 2 x 3 x 48 x 48"
-    ):
+    with pytest.raises(SurgeryError, match=r"VisionTransformer cannot run on images of 2 x 3 x 48 x 48"):
         find_skips(vit, torch.rand(2, 3, 48, 48))
 
 

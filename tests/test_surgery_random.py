@@ -113,7 +113,7 @@ def test_cut_networks_equal_rescaled_ones(made, factor, data):
         return
     some = data.draw(st.lists(st.sampled_from(skips), min_size=1, unique=True))
     cut = scale_skips(net, factor, some, EXAMPLE)
-    expected, _ = rescaled(net, EXAMPLE, some, joins, factor, recipe(cut)[0]["masked"])
+    expected, _ = rescaled(net, EXAMPLE, some, factor, recipe(cut)[0]["masked"])
     output = cut.eval()(EXAMPLE)
     torch.testing.assert_close(output, expected, rtol=1e-7, atol=1e-9)
     output.logsumexp(1).sum().backward()

@@ -88,14 +88,18 @@ def narrow(model: nn.Module, example: Tensor, surgery: int) -> None:
     Raises Refusal where a reader needs the full width.
     """
     outputs: dict[nn.Module, _Kept] = {}
+    attributes: dict[tuple[nn.Module, str], Any] = {}
     done: dict[nn.Module, _Kept] = {}
     for _ in range(10_000):
-        follow = _Follow(model, surgery, outputs, done)
+        follow = _Follow(model, surgery, outputs, done, attributes)
         try:
             with undone(model), torch.no_grad(), follow.hooks(), follow:
                 output = call(model, example)
         except _Again:
             continue
+        finally:
+            for (module, name), value in attributes.items():
+                setattr(module, name, value)
         if any(_kept(t) is not None for t in tree_leaves(output) if isinstance(t, Tensor)):
             raise Refusal("the output itself was cut")
         for kept in (kept for layer, kept in done.items() if isinstance(layer, nn.Linear)):
@@ -120,9 +124,17 @@ def _mark(value: Tensor, kept: _Kept | None) -> Tensor:
 class _Follow(TorchFunctionMode):
     """Follow which channels each signal still has, and narrow what reads it."""
 
-    def __init__(self, model: nn.Module, surgery: int, outputs: dict[nn.Module, _Kept], done: dict[nn.Module, _Kept]):
+    def __init__(
+        self,
+        model: nn.Module,
+        surgery: int,
+        outputs: dict[nn.Module, _Kept],
+        done: dict[nn.Module, _Kept],
+        attributes: dict[tuple[nn.Module, str], Any],
+    ):
         super().__init__()
-        self.model, self.surgery, self.outputs, self.done = model, surgery, outputs, done
+        self.model, self.surgery = model, surgery
+        self.outputs, self.done, self.attributes = outputs, done, attributes
         self.holders = {id(p): (m, n) for m in model.modules() for n, p in m._parameters.items() if p is not None}
 
     @contextmanager
@@ -149,14 +161,14 @@ class _Follow(TorchFunctionMode):
                 raise Refusal("a shared layer reads signals that were cut differently")
             return
         if isinstance(module, NORMS):
-            _narrow_norm(module, kept.index)
+            self.narrow_norm(module, kept.index)
         elif isinstance(module, nn.Linear):
             if kept.dim != args[0].dim() - 1:
                 return
             module.weight = _part(module.weight, kept.index, 1)
-            module.in_features = len(kept.index)
+            self.note(module, in_features=len(kept.index))
         else:
-            self.outputs.update(_narrow_convolution(module, kept))
+            self.narrow_convolution(module, kept)
         self.done[module] = kept
 
     def after(self, module: nn.Module, args: tuple, output: Any) -> None:
@@ -168,6 +180,40 @@ class _Follow(TorchFunctionMode):
         output.makers = made_by  # type: ignore[attr-defined]
         if layer:
             _mark(output, self.outputs.get(module))
+
+    def note(self, module: nn.Module, **values: Any) -> None:
+        """Set what a module says of its widths; once more after the run, which puts attributes back."""
+        for name, value in values.items():
+            setattr(module, name, value)
+            self.attributes[module, name] = value
+
+    def narrow_norm(self, norm: Any, index: Tensor) -> None:
+        if isinstance(norm, nn.GroupNorm) and norm.num_groups > 1:
+            raise Refusal("a group norm needs the full width")
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            if getattr(norm, name, None) is not None:
+                setattr(norm, name, _part(getattr(norm, name), index, 0))
+        if isinstance(norm, nn.LayerNorm):
+            self.note(norm, normalized_shape=(len(index),))
+        else:
+            self.note(norm, **{"num_channels" if isinstance(norm, nn.GroupNorm) else "num_features": len(index)})
+
+    def narrow_convolution(self, layer: Any, kept: _Kept) -> None:
+        """Cut a convolution's columns; of a grouped one, whole groups."""
+        index, groups = kept.index, layer.groups
+        if groups == 1:
+            layer.weight = _part(layer.weight, index, 1)
+            self.note(layer, in_channels=len(index))
+            return
+        size = layer.in_channels // groups
+        left = torch.unique(index // size)
+        if len(left) * size != len(index):
+            raise Refusal("a grouped convolution would lose parts of its groups")
+        per = layer.out_channels // groups
+        rows = (left[:, None] * per + torch.arange(per)).flatten()
+        self.outputs[layer] = _Kept(1, rows, layer.out_channels)
+        layer.weight, layer.bias = _part(layer.weight, rows, 0), _part(layer.bias, rows, 0)
+        self.note(layer, in_channels=len(index), out_channels=len(rows), groups=len(left))
 
     def narrow_output(self, value: Tensor, kept: _Kept) -> None:
         """Narrow the layers that made a signal, since it meets one that has fewer channels; then start again."""
@@ -185,7 +231,7 @@ class _Follow(TorchFunctionMode):
         layer.weight = _part(layer.weight, kept.index, 0)
         layer.bias = _part(layer.bias, kept.index, 0)
         count = "out_features" if isinstance(layer, nn.Linear) else "out_channels"
-        setattr(layer, count, len(kept.index))
+        self.note(layer, **{count: len(kept.index)})
         dim = 1 if isinstance(layer, CONVOLUTIONS) else value.dim() - 1
         self.outputs[layer] = _Kept(dim, kept.index, kept.width)
         raise _Again
@@ -342,34 +388,3 @@ def _part(parameter: Any, index: Tensor, dim: int) -> Any:
         return None
     data = parameter.detach().index_select(dim, index.to(parameter.device)).clone()
     return nn.Parameter(data, parameter.requires_grad) if isinstance(parameter, nn.Parameter) else data
-
-
-def _narrow_norm(norm: Any, index: Tensor) -> None:
-    if isinstance(norm, nn.GroupNorm) and norm.num_groups > 1:
-        raise Refusal("a group norm needs the full width")
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if getattr(norm, name, None) is not None:
-            setattr(norm, name, _part(getattr(norm, name), index, 0))
-    if isinstance(norm, nn.LayerNorm):
-        norm.normalized_shape = (len(index),)
-    else:
-        setattr(norm, "num_channels" if isinstance(norm, nn.GroupNorm) else "num_features", len(index))
-
-
-def _narrow_convolution(layer: Any, kept: _Kept) -> dict[nn.Module, _Kept]:
-    """Cut a convolution's columns; of a grouped one, whole groups."""
-    index, groups = kept.index, layer.groups
-    if groups == 1:
-        layer.weight = _part(layer.weight, index, 1)
-        layer.in_channels = len(index)
-        return {}
-    size = layer.in_channels // groups
-    left = torch.unique(index // size)
-    if len(left) * size != len(index):
-        raise Refusal("a grouped convolution would lose parts of its groups")
-    per = layer.out_channels // groups
-    rows = (left[:, None] * per + torch.arange(per)).flatten()
-    layer.weight, layer.bias = _part(layer.weight, rows, 0), _part(layer.bias, rows, 0)
-    full = layer.out_channels
-    layer.in_channels, layer.out_channels, layer.groups = len(index), len(rows), len(left)
-    return {layer: _Kept(1, rows, full)}

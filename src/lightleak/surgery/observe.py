@@ -37,6 +37,11 @@ ELEMENTWISE = ADDITIONS | {
 Place = tuple[str, str]  # a module's name and one of its methods
 
 
+def _captured(value: Any) -> Any:
+    """An argument as it is now: a view of a weight asks for gradients again as soon as the weight does."""
+    return value.detach() if isinstance(value, Tensor) and not value.requires_grad else value
+
+
 def joined(function: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[str, list[Any]] | None:
     """The kind of a join and its operands, if this call joins signals at all."""
     if function in ADDITIONS:
@@ -217,7 +222,7 @@ class _Watch(TorchFunctionMode):
         def wrap(method: Callable) -> Callable:
             def run(*args: Any, **kwargs: Any) -> Any:
                 if place not in self.seen.calls:
-                    self.seen.calls[place] = tree_map(lambda value: value, (args, kwargs))  # lists may grow later
+                    self.seen.calls[place] = tree_map(_captured, (args, kwargs))  # lists may grow later
                 self.running.append([place, 0])
                 try:
                     return method(*args, **kwargs)
