@@ -13,6 +13,8 @@ from lightleak.priors import PRIORS, load, save
 from lightleak.priors.fit import QUICK, WganGp, fit, gradient_penalty
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
 from lightleak.priors.rendered import RenderedPrior, mirrored
+from lightleak.priors.stylegan2 import Discriminator, StyleGAN2Prior
+from lightleak.priors.stylegan2 import Generator as StyleGenerator
 
 TINY = WganGp(
     width=2,
@@ -33,7 +35,13 @@ def tiny_gan() -> GanPrior:
         return GanPrior(Generator(16, 2, 7), Critic(16, 2))
 
 
-EXAMPLES = {"rendered": lambda: RenderedPrior(size=32), "gan64": tiny_gan}
+def tiny_style() -> StyleGAN2Prior:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return StyleGAN2Prior(StyleGenerator(16, 6, 5, 2, 64, 4), Discriminator(16, 64, 4))
+
+
+EXAMPLES = {"rendered": lambda: RenderedPrior(size=32), "gan64": tiny_gan, "stylegan2": tiny_style}
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -15,6 +15,7 @@ from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.priors.gan64 import GanPrior
 from lightleak.priors.rendered import RenderedPrior
+from lightleak.priors.stylegan2 import StyleGAN2Prior
 
 WEIGHTS, RECIPE = "prior.safetensors", "prior.json"
 
@@ -56,7 +57,7 @@ class _Kept(Prior, Protocol):
     def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> Self: ...
 
 
-PRIORS: dict[str, Any] = {"rendered": RenderedPrior, "gan64": GanPrior}
+PRIORS: dict[str, Any] = {"rendered": RenderedPrior, "gan64": GanPrior, "stylegan2": StyleGAN2Prior}
 
 
 def save(prior: Prior, folder: str | Path) -> None:

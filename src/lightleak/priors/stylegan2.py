@@ -1,0 +1,547 @@
+"""StyleGAN2's generator and discriminator, written for attacks, and a prior made of them.
+
+Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020; Training Generative Adversarial
+Networks with Limited Data, NeurIPS 2020 (the "skip" generator and the "residual" discriminator). Parameters and
+buffers carry the official names and shapes: 30,370,060 parameters in the generator for 1024 x 1024, 29,012,513 in the
+discriminator. Both work in [-1, 1]; the prior turns that into [0, 1].
+
+What makes an attack step fast, without changing its result:
+
+    a style scales the activations and demodulation scales the output, so all images share one convolution
+    one matrix product makes the styles of all layers when they share one w
+    sums of squared weights, noise maps and gains do not depend on the latents and are made once (`Plan`)
+    only the window of each layer that the wanted crop depends on is computed
+"""
+
+from dataclasses import dataclass, field
+from math import log2, sqrt
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightleak.errors import UserError
+
+SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+LIMITS = {"depth": 32, "base": 65536, "widest": 1024, "group": 64}
+FIR = (1.0, 3.0, 3.0, 1.0)  # the binomial filter of all up- and downsampling
+Noise = Literal["const", "none"]
+
+
+class Mapping(nn.Module):
+    """Latents z N x `latents` to styles w N x `styles`; keeps the mean style for truncation."""
+
+    w_avg: Tensor
+
+    def __init__(self, latents: int, styles: int, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+        for index in range(depth):
+            setattr(self, f"fc{index}", Dense(styles if index else latents, styles, rate=0.01))
+        self.register_buffer("w_avg", torch.zeros(styles))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        for index in range(self.depth):
+            x = F.leaky_relu(getattr(self, f"fc{index}")(x), 0.2) * sqrt(2)
+        return x
+
+    @torch.no_grad()
+    def track(self, w: Tensor, beta: float = 0.995) -> None:
+        """Move the mean style towards a training batch's."""
+        self.w_avg.lerp_(w.detach().mean(0), 1 - beta)
+
+
+class Dense(nn.Module):
+    """A linear layer whose stored weights are scaled at run time by rate / sqrt(inputs), its bias by rate."""
+
+    def __init__(self, inputs: int, outputs: int, rate: float = 1.0, bias: float = 0.0) -> None:
+        super().__init__()
+        self.rate = rate
+        self.gain = rate / sqrt(inputs)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        self.bias = nn.Parameter(torch.full((outputs,), bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.gain, self.bias * self.rate)
+
+
+class StyledLayer(nn.Module):
+    """Parameters of a modulated 3 x 3 convolution with noise; `Step` says how they are used."""
+
+    noise_const: Tensor
+
+    def __init__(self, inputs: int, outputs: int, size: int, styles: int) -> None:
+        super().__init__()
+        self.affine = Dense(styles, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(size, size))
+        self.register_buffer("resample_filter", fir())
+
+
+class ToRGB(nn.Module):
+    """Parameters of a modulated 1 x 1 convolution to colours, without demodulation."""
+
+    def __init__(self, inputs: int, styles: int) -> None:
+        super().__init__()
+        self.affine = Dense(styles, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+
+class Block(nn.Module):
+    """The layers of one resolution."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, styles: int) -> None:
+        super().__init__()
+        if inputs:
+            self.conv0 = StyledLayer(inputs, outputs, size, styles)
+        else:
+            self.const = nn.Parameter(torch.randn(outputs, size, size))
+        self.conv1 = StyledLayer(outputs, outputs, size, styles)
+        self.torgb = ToRGB(outputs, styles)
+        self.register_buffer("resample_filter", fir())
+
+
+class Step(NamedTuple):
+    """One modulated convolution, ready for any styles: what remains of a layer's parameters for one window."""
+
+    slot: int  # which style of W+ it takes
+    weight: Tensor
+    squares: Tensor | None  # inputs x outputs, sums of squared weights; None: colours, not demodulated
+    bias: Tensor
+    noise: Tensor | None
+    blur: Tensor | None  # the filter of what comes from the next smaller map: of a layer's output, or of the image
+    keep: slice  # rows and columns of the result that somebody needs
+
+
+class Plan(NamedTuple):
+    """A generator's synthesis for one window, without all that does not depend on the styles."""
+
+    const: Tensor
+    weight: Tensor  # the affine maps from w to the styles of all steps, one below the other
+    bias: Tensor
+    widths: list[int]
+    steps: list[Step]
+    clamp: float | None
+
+
+class Synthesis(nn.Module):
+    """Styles to images, block by block from 4 x 4 up."""
+
+    def __init__(self, size: int, styles: int, base: int, widest: int, clamp: float | None) -> None:
+        super().__init__()
+        self.size, self.styles, self.clamp = size, styles, clamp
+        self.sizes = [2**power for power in range(2, int(log2(size)) + 1)]
+        self.slots = 2 * len(self.sizes)
+        inputs = 0
+        for resolution in self.sizes:
+            outputs = min(base // resolution, widest)
+            setattr(self, f"b{resolution}", Block(inputs, outputs, resolution, styles))
+            inputs = outputs
+
+    def forward(self, w: Tensor, noise: Noise | torch.Generator = "const", crop: slice | None = None) -> Tensor:
+        """Images N x 3 x size x size, about in [-1, 1], from styles as in `synthesise`; arguments as in `plan`."""
+        return synthesise(self.plan(noise, crop, len(w)), w)
+
+    def plan(
+        self,
+        noise: Noise | torch.Generator = "const",
+        crop: slice | None = None,
+        count: int = 1,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> Plan:
+        """All that does not depend on the styles; differentiable in the parameters.
+
+        `noise` is the stored maps, none, or fresh maps for `count` images from a generator. `crop` is a window of
+        rows and columns; only what it depends on is planned.
+        """
+        needed, wide = _windows(self.sizes, crop or slice(0, self.size))
+        steps: list[Step] = []
+        affines: list[tuple[Dense, float]] = []
+
+        def styled(layer: StyledLayer, slot: int, window: slice, origin: int, up: bool) -> None:
+            weight = layer.weight.transpose(0, 1) if up else layer.weight
+            blur = _depthwise(4 * torch.as_tensor(layer.resample_filter), len(layer.bias)) if up else None
+            maps = None
+            if isinstance(noise, torch.Generator):
+                side = layer.noise_const.shape[0]
+                maps = torch.randn(count, 1, side, side, generator=noise, device=layer.weight.device)
+            elif noise == "const":
+                maps = layer.noise_const[None, None]
+            if maps is not None:
+                maps = maps[..., window, window] * layer.noise_strength * sqrt(2)
+            steps.append(
+                Step(
+                    slot=slot,
+                    weight=weight.contiguous(memory_format=memory_format),
+                    squares=layer.weight.square().sum((2, 3)).t(),
+                    bias=(layer.bias * sqrt(2)).view(1, -1, 1, 1),
+                    noise=maps,
+                    blur=blur,
+                    keep=slice(window.start - origin, window.stop - origin),
+                )
+            )
+            affines.append((layer.affine, 1.0))
+
+        for index, size in enumerate(self.sizes):
+            block: Block = getattr(self, f"b{size}")
+            origin = 2 * needed[index - 1].start if index else 0
+            if index:  # colours share their style with the layer after them
+                styled(block.conv0, 2 * index - 1, wide[index], origin, up=True)
+            styled(block.conv1, 2 * index, needed[index], wide[index].start, up=False)
+            window = slice(needed[index].start - origin, needed[index].stop - origin)
+            blur = _depthwise(4 * torch.as_tensor(block.resample_filter), 3)
+            colours = block.torgb
+            steps.append(Step(2 * index + 1, colours.weight, None, colours.bias, None, blur if index else None, window))
+            affines.append((colours.affine, 1 / sqrt(colours.weight.shape[1])))
+        first: Block = self.b4  # pyright: ignore[reportAssignmentType]
+        return Plan(
+            first.const[None, :, wide[0], wide[0]].contiguous(memory_format=memory_format),
+            torch.cat([affine.weight * (affine.gain * gain) for affine, gain in affines]),
+            torch.cat([affine.bias * (affine.rate * gain) for affine, gain in affines]),
+            [len(affine.bias) for affine, _ in affines],
+            steps,
+            self.clamp,
+        )
+
+
+def synthesise(plan: Plan, w: Tensor) -> Tensor:
+    """Images of a plan's window, about in [-1, 1], from styles N x `styles` shared by all layers or N x slots x
+    `styles`.
+    """
+    image, x = None, plan.const.expand(len(w), -1, -1, -1)
+    for step, (style, scale) in zip(plan.steps, _coefficients(plan, w), strict=True):
+        y = x * style.to(x.dtype)[:, :, None, None]
+        if scale is None:
+            colours = F.conv2d(y, step.weight, step.bias)
+            colours = colours if plan.clamp is None else colours.clamp(-plan.clamp, plan.clamp)
+            if image is not None and step.blur is not None:
+                larger = F.conv_transpose2d(image, step.blur, stride=2, padding=1, groups=3)
+                colours = colours + larger[..., step.keep, step.keep]
+            image = colours
+            continue
+        if step.blur is None:
+            y = F.conv2d(y, step.weight, padding=1)
+        else:
+            y = F.conv_transpose2d(y, step.weight, stride=2)
+            y = F.conv2d(y, step.blur, padding=1, groups=len(step.blur))
+        y = y[..., step.keep, step.keep]
+        x = torch.addcmul(step.bias.to(y.dtype), y, scale.to(y.dtype)[:, :, None, None])
+        if step.noise is not None:
+            x.add_(step.noise)
+        x = F.leaky_relu_(x, 0.2)
+        x = x if plan.clamp is None else x.clamp(-plan.clamp, plan.clamp)
+    assert image is not None
+    return image
+
+
+def _coefficients(plan: Plan, w: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """For each step, the scale of its inputs (N x inputs) and that of its outputs (N x outputs), in full precision."""
+    with torch.autocast(w.device.type, enabled=False):
+        if w.dim() == 2:
+            styles = F.linear(w, plan.weight, plan.bias).split(plan.widths, 1)
+        else:
+            parts = zip(plan.steps, plan.weight.split(plan.widths), plan.bias.split(plan.widths), strict=True)
+            styles = [F.linear(w[:, step.slot], weight, bias) for step, weight, bias in parts]
+        return [
+            (style, None if step.squares is None else (style.square() @ step.squares + 1e-8).rsqrt() * sqrt(2))
+            for style, step in zip(styles, plan.steps, strict=True)
+        ]
+
+
+def _windows(sizes: list[int], crop: slice) -> tuple[list[slice], list[slice]]:
+    """For each map, from the smallest: what the cropped image depends on, and the same before its last 3 x 3
+    convolution.
+    """
+    needed, wide = [], []
+    low, high = crop.start, crop.stop
+    for size in reversed(sizes):
+        needed.append(slice(low, high))
+        low, high = max(0, low - 1), min(size, high + 1)
+        wide.append(slice(low, high))
+        # Pixel n after blur and up-convolution reads pixels ceil((n - 3) / 2) to floor((n + 2) / 2) of the smaller map.
+        low, high = max(0, (low - 2) // 2), min(size // 2, (high + 1) // 2 + 1)
+    return needed[::-1], wide[::-1]
+
+
+class Generator(nn.Module):
+    """Latents z to images: `mapping`, truncation, `synthesis`."""
+
+    def __init__(
+        self,
+        size: int = 1024,
+        latents: int = 512,
+        styles: int = 512,
+        depth: int = 8,
+        base: int = 32768,
+        widest: int = 512,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "size": size,
+            "latents": latents,
+            "styles": styles,
+            "depth": depth,
+            "base": base,
+            "widest": widest,
+            "clamp": clamp,
+        }
+        _check(self.settings)
+        self.mapping = Mapping(latents, styles, depth)
+        self.synthesis = Synthesis(size, styles, base, widest, clamp)
+
+    def forward(self, z: Tensor, noise: Noise | torch.Generator = "const") -> Tensor:
+        """Images N x 3 x size x size, about in [-1, 1], without truncation."""
+        return self.synthesis(self.mapping(z), noise)
+
+    def truncate(self, w: Tensor, psi: float) -> Tensor:
+        """Styles drawn towards the mean style: psi 1 changes nothing, psi 0 leaves the mean (StyleGAN, sec. B)."""
+        return self.mapping.w_avg + psi * (w - self.mapping.w_avg)
+
+
+class Convolution(nn.Module):
+    """A convolution whose stored weights are scaled at run time; `down` blurs and halves the map."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True, down: bool = False) -> None:
+        super().__init__()
+        self.down = down
+        self.gain = 1 / sqrt(inputs * kernel**2)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.register_buffer("resample_filter", fir())
+
+    def forward(self, x: Tensor, gain: float, clamp: float | None) -> Tensor:
+        """The output times `gain`, behind a leaky rectifier if there is a bias, clamped to `clamp` times gain."""
+        kernel = self.weight.shape[-1]
+        weight, padding, stride = self.weight * self.gain, kernel // 2, 1
+        if self.down:
+            blur = _depthwise(torch.as_tensor(self.resample_filter), x.shape[1])
+            x = F.conv2d(x, blur, padding=1 + kernel // 2, stride=2 if kernel == 1 else 1, groups=x.shape[1])
+            padding, stride = 0, 1 if kernel == 1 else 2
+        if self.bias is None:
+            return F.conv2d(x, weight * gain, stride=stride, padding=padding)
+        x = F.leaky_relu(F.conv2d(x, weight, self.bias, stride, padding), 0.2) * (sqrt(2) * gain)
+        return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
+
+class CriticBlock(nn.Module):
+    """Halves the map by two convolutions and a shortcut around them."""
+
+    def __init__(self, inputs: int, outputs: int, first: bool, clamp: float | None) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.fromrgb = Convolution(3, inputs, 1) if first else None
+        self.conv0 = Convolution(inputs, inputs, 3)
+        self.conv1 = Convolution(inputs, outputs, 3, down=True)
+        self.skip = Convolution(inputs, outputs, 1, bias=False, down=True)
+        self.register_buffer("resample_filter", fir())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fromrgb is not None:
+            x = self.fromrgb(x, 1.0, self.clamp)
+        around = self.skip(x, sqrt(0.5), None)
+        return self.conv1(self.conv0(x, 1.0, self.clamp), sqrt(0.5), self.clamp) + around
+
+
+class CriticHead(nn.Module):
+    """Compares the images of a group, then scores each."""
+
+    def __init__(self, channels: int, clamp: float | None) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.conv = Convolution(channels + 1, channels, 3)
+        self.fc = Dense(channels * 16, channels)
+        self.out = Dense(channels, 1)
+
+    def forward(self, x: Tensor, group: int) -> Tensor:
+        grouped = x.unflatten(0, (group, -1))
+        spread = (grouped - grouped.mean(0)).square().mean(0).add(1e-8).sqrt().mean((1, 2, 3))
+        x = torch.cat([x, spread.repeat(group)[:, None, None, None].expand(-1, 1, 4, 4)], 1)
+        x = self.conv(x, 1.0, self.clamp).flatten(1)
+        return self.out(F.leaky_relu(self.fc(x), 0.2) * sqrt(2)).flatten()
+
+
+class Discriminator(nn.Module):
+    """Images N x 3 x size x size in [-1, 1] to one score each; higher is more like the public images."""
+
+    def __init__(
+        self, size: int = 1024, base: int = 32768, widest: int = 512, clamp: float | None = None, group: int = 4
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {"size": size, "base": base, "widest": widest, "clamp": clamp, "group": group}
+        _check(self.settings)
+        self.group = group
+        self.sizes = [2**power for power in range(int(log2(size)), 2, -1)]
+        for resolution in self.sizes:
+            inputs, outputs = min(base // resolution, widest), min(base // (resolution // 2), widest)
+            setattr(self, f"b{resolution}", CriticBlock(inputs, outputs, resolution == size, clamp))
+        self.b4 = CriticHead(min(base // 4, widest), clamp)
+
+    def forward(self, images: Tensor, group: int | None = None) -> Tensor:
+        """Scores N. The images of a group (default: as in training) influence each other by their spread; with
+        `group` 1 each is scored alone.
+        """
+        group = min(group or self.group, len(images))
+        if len(images) % group:
+            raise UserError(f"{len(images)} images do not divide into groups of {group}; choose group=1")
+        for size in self.sizes:
+            images = getattr(self, f"b{size}")(images)
+        return self.b4(images, group)
+
+
+@dataclass(frozen=True, eq=False)
+class StyleGAN2Prior:
+    """A StyleGAN2 as a prior: latents are styles w after truncation; both networks are frozen.
+
+    The networks' weights are read once, before the first image; a prior whose networks are moved to another device
+    reads them again.
+    """
+
+    generator: Generator
+    critic: Discriminator | None = None
+    space: Literal["w", "w+"] = "w"  # one style for all layers, or one for each slot
+    psi: float = 0.5  # truncation; PPA samples with 0.5
+    cutoff: int | None = None  # w+: only the first so many slots are truncated (PPA scores with 8); None: all
+    crop: int | None = None  # side of the centre that is kept; PPA keeps 800 of FFHQ's 1024
+    noise: Noise = "const"
+    _plans: dict[torch.device, Plan] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        whole, problems = self.generator.settings["size"], []
+        if self.space not in ("w", "w+"):
+            problems.append(f"space must be w or w+, not {self.space!r}")
+        if self.noise not in ("const", "none"):
+            problems.append(f"noise must be const or none, not {self.noise!r}")
+        if not 0 <= self.psi <= 1:
+            problems.append(f"psi must be from 0 to 1, not {self.psi}")
+        if self.cutoff is not None and (self.space == "w" or not 0 <= self.cutoff <= self.generator.synthesis.slots):
+            slots = self.generator.synthesis.slots
+            problems.append(f"cutoff needs space w+ and must be from 0 to {slots}, not {self.cutoff} in {self.space}")
+        if self.crop is not None and not 1 <= self.crop <= whole:
+            problems.append(f"crop must be from 1 to {whole}, not {self.crop}")
+        if self.critic is not None and self.critic.settings["size"] != whole:
+            problems.append(f"generator and critic differ in size: {whole} and {self.critic.settings['size']}")
+        if problems:
+            raise UserError("; ".join(problems))
+        for net in (self.generator, self.critic):
+            if net is not None:
+                net.eval().requires_grad_(False)
+
+    @property
+    def size(self) -> int:
+        """Side length of the images in pixels, after the crop."""
+        return self.crop or self.generator.settings["size"]
+
+    @property
+    def latents(self) -> int:
+        """Length of a latent vector: one style, or in W+ the styles of all slots one after the other."""
+        return self.generator.settings["styles"] * (self.generator.synthesis.slots if self.space == "w+" else 1)
+
+    @torch.no_grad()
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """Latents count x L: mapped from standard normal z, then truncated."""
+        z = torch.randn(count, self.generator.settings["latents"], generator=rng, device=rng.device)
+        w = self.generator.mapping(z.to(self.device))
+        near = self.generator.truncate(w, self.psi)
+        if self.space == "w+":
+            slots = self.generator.synthesis.slots
+            first = slots if self.cutoff is None else self.cutoff
+            near = torch.stack([near] * first + [w] * (slots - first), 1).flatten(1)
+        return near.to(rng.device)
+
+    def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Images N x 3 x size x size, clamped to [0, 1]; where a pixel is clamped, its gradient is zero.
+
+        PPA descends through images that are not clamped. Only the crop is computed, and it is the crop of the whole.
+        """
+        w = latents.unflatten(1, (-1, self.generator.settings["styles"])) if self.space == "w+" else latents
+        return (synthesise(self._plan(), w).float() * 0.5 + 0.5).clamp(0, 1)
+
+    def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """The discriminator's score of each image alone, unbounded: only differences mean something.
+
+        In training it compared the images of a batch; here that would make a score depend on the other images.
+        UserError without a discriminator, or for cropped images, which it never saw.
+        """
+        if self.critic is None:
+            raise UserError("this prior has no discriminator, so it cannot tell realism; convert a file that holds D")
+        whole = self.critic.settings["size"]
+        if images.shape[1:] != (3, whole, whole):
+            raise UserError(f"the discriminator scores images of 3 x {whole} x {whole}, not {tuple(images.shape[1:])}")
+        return self.critic(images * 2 - 1, group=1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return self.generator.mapping.w_avg.device
+
+    def _plan(self) -> Plan:
+        if self.device not in self._plans:
+            start = round((self.generator.settings["size"] - self.size) / 2)
+            layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+            with torch.no_grad():
+                plan = self.generator.synthesis.plan(self.noise, slice(start, start + self.size), 1, layout)
+            self._plans[self.device] = plan
+        return self._plans[self.device]
+
+    def settings(self) -> dict[str, Any]:
+        """What rebuilds the two networks and how they are used."""
+        return {
+            "generator": self.generator.settings,
+            "critic": self.critic and self.critic.settings,
+            **{name: getattr(self, name) for name in ("space", "psi", "cutoff", "crop", "noise")},
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """All weights, official names prefixed by `generator.` and `critic.`."""
+        pairs = (("generator", self.generator), ("critic", self.critic))
+        return {f"{part}.{name}": value for part, net in pairs if net for name, value in net.state_dict().items()}
+
+    @classmethod
+    def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> "StyleGAN2Prior":
+        """The prior that `settings` and `state` describe; a mismatch of names or shapes raises RuntimeError."""
+        settings = dict(settings)
+        shapes = {"generator": settings.pop("generator"), "critic": settings.pop("critic")}
+        nets: dict[str, Any] = {"generator": None, "critic": None}
+        for part, kind in (("generator", Generator), ("critic", Discriminator)):
+            if shapes[part] is not None:
+                with torch.device("meta"):  # the weights are about to come
+                    nets[part] = kind(**shapes[part])
+                own = {
+                    name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")
+                }
+                nets[part].load_state_dict(own, assign=True)
+        return cls(**nets, **settings)
+
+
+def fir() -> Tensor:
+    """The filter of all up- and downsampling, 4 x 4, with sum 1."""
+    taps = torch.tensor(FIR)
+    return torch.outer(taps, taps) / taps.sum() ** 2
+
+
+def _depthwise(kernel: Tensor, channels: int) -> Tensor:
+    """A filter that treats each channel alike."""
+    return kernel.expand(channels, 1, -1, -1).contiguous()
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """UserError that names every setting of a network that cannot be."""
+    size = settings["size"]
+    problems = [] if size in SIZES else [f"size must be one of {', '.join(map(str, SIZES))}, not {size!r}"]
+    for name in set(settings) - {"size", "clamp"}:
+        value, most = settings[name], LIMITS.get(name, 4096)
+        if type(value) is not int or not 1 <= value <= most:
+            problems.append(f"{name} must be a whole number from 1 to {most}, not {value!r}")
+    clamp = settings["clamp"]
+    if clamp is not None and (type(clamp) not in (int, float) or not clamp > 0):
+        problems.append(f"clamp must be above 0 or None, not {clamp!r}")
+    if not problems and settings["base"] < size:
+        problems.append(f"base must be at least the size, {size}, so that every map has a channel")
+    if problems:
+        raise UserError("no such StyleGAN2: " + "; ".join(sorted(problems)))
