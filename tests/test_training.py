@@ -8,14 +8,23 @@ import torch
 
 from conftest import TINY, tiny_classifier
 from lightleak import defences
-from lightleak.defences import DEFENCES, SSF, TTS, RoLSS, RoLSSPlus
+from lightleak.defences import DEFENCES, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
 from lightleak.errors import UserError
 from lightleak.surgery import find_skips
 from lightleak.training import Plan, Recipe, accuracy_and_loss, combine, cross_entropy, predict, train
 
 SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
-# How many of TinyNet's two skips are left untouched after each defence; a new defence adds its row.
-ROWS = {"rolss": (RoLSS(), 1), "rolss+": (RoLSSPlus(keep=0.0), 0), "ssf": (SSF(), 2), "tts": (TTS(), 1)}
+# How many of TinyNet's two skips each defence leaves, and whether it cuts at all; a new defence adds its row.
+ROWS = {
+    "rolss": (RoLSS(), 1, True),
+    "rolss+": (RoLSSPlus(keep=0.0), 0, True),
+    "ssf": (SSF(), 2, True),
+    "tts": (TTS(), 1, True),
+    "bido": (BiDO(), 2, False),
+    "mid": (MID(), 2, False),
+    "negls": (NegLS(), 2, False),
+    "tldmi": (TLDMI(), 2, False),
+}
 
 
 def trained(population, recipe=SHORT, plan=None, **kwargs):
@@ -32,11 +41,11 @@ def test_every_defence_has_a_row():
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_defence_changes_the_network_and_still_learns(name, tiny_population):
-    defence, left = ROWS[name]
+    defence, left, cuts = ROWS[name]
     plan = defences.plan((defence,), TINY)
     result = trained(tiny_population, TINY, plan)
     assert len(find_skips(result.net, result.example)) == left
-    assert result.recipe["surgery"]
+    assert bool(result.recipe["surgery"]) == cuts
     accuracy, _ = accuracy_and_loss(result, tiny_population.test)
     assert accuracy > 0.6
     missing = [n for n, p in result.net.named_parameters() if not p.isfinite().all()]

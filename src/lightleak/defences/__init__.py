@@ -2,7 +2,11 @@
 
 from typing import ClassVar, Protocol
 
+from lightleak.defences.bido import BiDO
+from lightleak.defences.mid import MID
 from lightleak.defences.rolss import SSF, RoLSS, RoLSSPlus
+from lightleak.defences.smoothing import NegLS
+from lightleak.defences.transfer import TLDMI
 from lightleak.defences.two_stage import TTS
 from lightleak.errors import UserError
 from lightleak.training.loop import Plan, combine
@@ -22,6 +26,10 @@ DEFENCES: dict[str, type[Defence]] = {
     "rolss+": RoLSSPlus,
     "ssf": SSF,
     "tts": TTS,
+    "bido": BiDO,
+    "mid": MID,
+    "negls": NegLS,
+    "tldmi": TLDMI,
 }
 
 
@@ -36,7 +44,11 @@ def parse(text: str) -> tuple[Defence, ...]:
 
 def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
     """What several defences together do to training; UserError if two cannot go together."""
+    titles = [defence.title for defence in defences]
+    twice = [title for title in dict.fromkeys(titles) if titles.count(title) > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is asked for twice; give it once, with the settings it should have")
     return combine({defence.title: defence.plan(recipe) for defence in defences})
 
 
-__all__ = ["DEFENCES", "SSF", "TTS", "Defence", "RoLSS", "RoLSSPlus", "parse", "plan"]
+__all__ = ["DEFENCES", "MID", "SSF", "TLDMI", "TTS", "BiDO", "Defence", "NegLS", "RoLSS", "RoLSSPlus", "parse", "plan"]

@@ -1,6 +1,7 @@
 """A network with its own preprocessing, its surgery and its record; saved as safetensors with a JSON recipe."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from lightleak import surgery
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.models import bottleneck
 
 FORMAT = 1
 
@@ -187,8 +189,11 @@ def load(path: str | Path, net: nn.Module | None = None) -> Classifier:
     return classifier.eval()
 
 
-# How a stored change that is not surgery is made again; defences that replace layers add theirs.
-CHANGES: dict[str, Any] = {}
+# How a stored change that is not surgery is made again: (network, change) -> network.
+CHANGES: dict[str, Callable[[nn.Module, dict[str, Any]], nn.Module]] = {
+    "bottleneck": bottleneck.insert,
+    "draws": bottleneck.average,
+}
 
 
 def check_keys(wanted: dict[str, Tensor], stored: dict[str, Tensor], source: str) -> None:

@@ -1,0 +1,114 @@
+"""TL-DMI: layers that never see private data cannot remember it.
+
+Ho et al., "Model Inversion Robustness: Can Transfer Learning Help?" (CVPR 2024).
+
+    1. train the network on public data: `pretrain`, or weights from elsewhere
+    2. freeze its early part
+    3. train the rest on the private data
+
+The plan is steps 2 and 3; without step 1 the frozen part is random. Deviations from the published code: the running
+statistics of the frozen part stand still (there they adapt to private data), and the first layer is frozen too (there
+a misspelt name leaves it free).
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from lightleak.data.population import Images
+from lightleak.errors import UserError
+from lightleak.models.bottleneck import exchanged
+from lightleak.models.classifier import Classifier
+from lightleak.surgery.observe import undone
+from lightleak.training.loop import Plan, train
+from lightleak.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class TLDMI:
+    """Transfer Learning as a Defence against Model Inversion."""
+
+    share: float = 8 / 13  # of the layers with weights before the head; the paper's VGG-16 freezes 8 of 13
+    until: str | None = None  # instead: the last module that is frozen, such as "layer2"
+    title: ClassVar[str] = "TL-DMI"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(f"TL-DMI freezes a share of the layers in (0, 1], not {self.share}")
+
+    def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
+        return Plan(changes=((0, self.apply),))
+
+    def apply(self, classifier: Classifier) -> Classifier:
+        """The classifier with its early parameters frozen; `train` keeps the statistics beside them still."""
+        net = copy.deepcopy(classifier.net)
+        began, ended = _times(classifier)
+        stop = ended.get(self.until, -1) if self.until is not None else self._stop(classifier, began)
+        if stop < 0:
+            main = ", ".join(name for name in ended if name and "." not in name)
+            raise UserError(f"{type(net).__name__} runs no module {self.until!r}; its main ones are {main}")
+        for name, parameter in net.named_parameters():
+            owner = name.rpartition(".")[0]
+            while owner not in began:  # some modules use the weights of their children without calling them
+                owner = owner.rpartition(".")[0]
+            if began[owner] < stop and (owner or "." not in name):
+                parameter.requires_grad_(False)
+        return classifier.with_net(net)
+
+    def _stop(self, classifier: Classifier, began: dict[str, int]) -> int:
+        """When the first layer starts that is left free."""
+        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
+        layers = [began[name] for name, m in classifier.net.named_modules() if isinstance(m, kinds) and name in began]
+        layers.sort()
+        count = int(self.share * (len(layers) - 1) + 1e-9)  # the last one is the head
+        if count == 0:
+            raise UserError(f"a share of {self.share:.2f} of {len(layers) - 1} layers is none; nothing would be frozen")
+        return layers[count]
+
+
+def pretrain(classifier: Classifier, public: Images, recipe: Recipe, seed: int = 0) -> Classifier:
+    """Step 1: the network trained to tell public people apart, with its own head put back.
+
+    Every fifth image is held out to choose the best epoch. UserError if the head is no linear layer.
+    """
+    head = classifier.head
+    name = next(name for name, module in classifier.net.named_modules() if module is head)
+    if not isinstance(head, nn.Linear):
+        raise UserError(f"pre-training exchanges a linear head; {name!r} is a {type(head).__name__}")
+    people = int(public.labels.max()) + 1
+    torch.manual_seed(seed)
+    other = Classifier(
+        exchanged(classifier.net, name, nn.Linear(head.in_features, people).to(head.weight)),
+        size=classifier.size,
+        classes=people,
+        mean=classifier.mean,
+        std=classifier.std,
+    ).to(classifier.device)
+    held = torch.arange(len(public)) % 5 == 4
+    seen, aside = (Images(public.pixels[which], public.labels[which]) for which in (~held, held))
+    trained = train(other, seen, aside, recipe, seed=seed)
+    return classifier.with_net(exchanged(trained.net, name, copy.deepcopy(head)))
+
+
+def _times(classifier: Classifier) -> tuple[dict[str, int], dict[str, int]]:
+    """When each module of the network first starts and first ends in one pass; those that never run are missing."""
+    began: dict[str, int] = {}
+    ended: dict[str, int] = {}
+    handles = []
+
+    def note(times: dict[str, int], name: str) -> None:
+        times.setdefault(name, len(began) + len(ended))
+
+    for name, module in classifier.net.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: note(began, name)))
+        handles.append(module.register_forward_hook(lambda *_, name=name: note(ended, name)))
+    try:
+        with undone(classifier), torch.no_grad():
+            classifier.net(classifier.example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return began, ended
