@@ -44,6 +44,7 @@ from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
 app = tyro.extras.SubcommandApp()
 console = Console()
+NOBODY = ("faces", "digits")  # painted faces and digits are nobody's: their pages show them as they are
 STUDY = "study.json"  # which evaluations a folder's page shows
 Settings = Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")]
 
@@ -358,7 +359,9 @@ def _show(folders: list[Path], out: Path, title: str, command: str, show_private
         console.print(terminal(main_table(results)))
         for warning in results.warnings:
             console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
-        page = write(results, out if index == 0 else out / f"population-{index + 1}", show_private)
+        open_to_all = results.recipe["population"]["name"] in NOBODY
+        place = out if index == 0 else out / f"population-{index + 1}"
+        page = write(results, place, show_private or open_to_all)
         console.print(f"[bold]{page}[/] shows it all")
 
 

@@ -66,8 +66,8 @@ def collect(folders: Sequence[Path], title: str, command: str = "") -> Results:
         differences=tuple(differences),
         leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
         confidences={name: tuple(v for i in own for v in records[i]["confidence"]) for name, own in groups.items()},
-        gallery=_gallery(folders, groups, first),
-        gallery_note=f"The first {GALLERY} people; of each target the reconstruction it believes most.",
+        gallery=_gallery(folders, groups, records),
+        gallery_note=_note(first["population"]["classes"]),
         warnings=_warnings(records, evaluations, groups, baseline),
         notes=tuple(first["population"]["notes"]),
         recipe={
@@ -154,7 +154,12 @@ def _summary(record: dict[str, Any], targets: int, seeds: int) -> str:
 
 
 def _warnings(records: list, evaluations: list[Evaluation], groups: dict[str, list[int]], baseline: str) -> tuple:
-    found = [warning for evaluation in evaluations for warning in evaluation.warnings]
+    said: dict[str, list[str]] = {}
+    for name, own in groups.items():
+        for warning in dict.fromkeys(warning for i in own for warning in evaluations[i].warnings):
+            said.setdefault(warning, []).append(name)
+    everyone = list(groups)
+    found = [w if names == everyone else f"{', '.join(names)}: {w}" for w, names in said.items()]
     for setting in ("architecture", "recipe"):
         if len({json.dumps(one["target"][setting], sort_keys=True) for one in records}) > 1:
             found.append(f"these targets differ in more than their defence: not all have the same {setting}")
@@ -179,9 +184,14 @@ def _warnings(records: list, evaluations: list[Evaluation], groups: dict[str, li
     return tuple(dict.fromkeys(found))
 
 
-def _gallery(folders: Sequence[Path], groups: dict[str, list[int]], record: dict) -> tuple[Portrait, ...]:
+def _note(people: int) -> str:
+    who = f"The first {GALLERY} of {people} people" if people > GALLERY else "All people"
+    return f"{who}; of each target the reconstruction it believes most, of its first training seed."
+
+
+def _gallery(folders: Sequence[Path], groups: dict[str, list[int]], records: list) -> tuple[Portrait, ...]:
     stored = {name: load_file(folders[own[0]] / "gallery.safetensors") for name, own in groups.items()}
-    names = record["population"]["class_names"]
+    names = records[0]["population"]["class_names"]
     portraits = []
     one = next(iter(stored.values()))
     for place, label in enumerate(one["classes"].tolist()[:GALLERY]):
@@ -189,7 +199,9 @@ def _gallery(folders: Sequence[Path], groups: dict[str, list[int]], record: dict
         for name, tensors in stored.items():
             where = (tensors["classes"] == label).nonzero().flatten()
             if len(where):
-                frames[name] = Frame(_array(tensors["reconstructed"][where[0]]))
+                belief = records[groups[name][0]]["confidence"]  # best first within each class, classes ascending
+                each = len(belief) // len(tensors["classes"])
+                frames[name] = Frame(_array(tensors["reconstructed"][where[0]]), belief[int(where[0]) * each])
         portraits.append(Portrait(names[label], _array(one["private"][place]), frames))
     return tuple(portraits)
 
