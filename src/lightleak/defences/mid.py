@@ -48,7 +48,10 @@ class MID:
         name, head = _head(classifier)
         if not isinstance(head, nn.Linear):
             raise UserError(f"MID needs a linear layer as the head; {name!r} is a {type(head).__name__}")
-        change = {"kind": "bottleneck", "head": name, "width": self.width or max(1, head.in_features // 2)}
+        width = self.width or max(1, head.in_features // 2)
+        if width > head.in_features:
+            raise UserError(f"MID's bottleneck is 1 to {head.in_features} wide, as the features are, not {width}")
+        change = {"kind": "bottleneck", "head": name, "width": width}
         return classifier.with_net(insert(classifier.net, change), change=change)
 
     def _statistics(self, classifier: Classifier) -> tuple[str, ...]:

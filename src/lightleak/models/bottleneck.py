@@ -45,8 +45,8 @@ def insert(net: nn.Module, change: dict[str, Any]) -> nn.Module:
     old = dict(net.named_modules()).get(name)
     if not isinstance(old, nn.Linear):
         raise UserError(f"a bottleneck replaces a linear layer; {name!r} of {type(net).__name__} is none")
-    if not 1 <= width <= old.in_features:
-        raise UserError(f"a bottleneck before {old.in_features} features is 1 to {old.in_features} wide, not {width}")
+    if not 1 <= width <= 2**16:  # it may be wider than the features, if surgery has narrowed those since
+        raise UserError(f"a bottleneck is 1 to 65536 wide, not {width}")
     return exchanged(
         net, name, Bottleneck(old.in_features, width, old.out_features, old.bias is not None).to(old.weight)
     )
