@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -122,7 +121,8 @@ def train(
             group["lr"] = recipe.rate_at(epoch)
         _train_mode(classifier)
         order = torch.randperm(len(images), generator=rng)
-        total, measured = 0.0, Counter()
+        total = 0.0
+        measured: dict[str, float] = {}
         for step in range(steps):
             index = order[step * recipe.batch : (step + 1) * recipe.batch]
             pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
@@ -134,7 +134,7 @@ def train(
                 for term, names in zip(plan.terms, layers):
                     for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
                         loss = loss + term.weights[name] * value
-                        measured[name] += float(value.detach())
+                        measured[name] = measured.get(name, 0.0) + float(value.detach())
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
