@@ -162,6 +162,8 @@ def test_skips_as_table_and_json(capsys):
         (["attack", "--target", "nothing", "--out", "x"], "there is no checkpoint"),
         (["study", "nothing.py"], "there is no study"),
         (["report", "nothing"], "no finished study"),
+        (["convert", "nothing.pkl", "--out", "x"], "cannot read nothing.pkl"),
+        (["convert", __file__, "--out", "x"], "is not what StyleGAN2-ADA writes"),
         (["demo", "--data", "folder:nothing"], "nothing"),
         (["demo", "--workers", "0"], "at least one process"),
         (["demo", "--people", "10"], "people"),

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from json import dumps as as_json
 from json import loads
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -29,7 +29,7 @@ from lightleak.files import publish
 from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.priors import RenderedPrior
+from lightleak.priors import RenderedPrior, official
 from lightleak.priors.fit import QUICK, WganGp, fit
 from lightleak.report import main_table, terminal, write
 from lightleak.report.collect import collect, record
@@ -176,6 +176,35 @@ def fit_(
     priors.save(prior, out)
     _forget(out / ".training")
     console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")
+
+
+@app.command(name="convert")
+def convert_(
+    file: tyro.conf.Positional[Path],
+    out: Path,
+    crop: int | None = None,
+    psi: float = 0.5,
+    space: Literal["w", "w+"] = "w",
+    cutoff: int | None = None,
+    noise: Literal["const", "none"] = "const",
+) -> None:
+    """Turn an official StyleGAN2-ADA file into a prior, without executing anything in it.
+
+    Example: lightleak convert ffhq.pkl --out ffhq --crop 800
+
+    Args:
+        file: the .pkl file.
+        out: the folder to write.
+        crop: side of the centre that attacks look at (default: the whole image).
+        psi: truncation of the sampled styles; 1 is none, 0 the mean image.
+        space: w is one style for all layers, w+ one for each.
+        cutoff: in w+, only the first so many styles are truncated.
+        noise: the stored noise maps, or none.
+    """
+    prior = official.convert(file, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
+    priors.save(prior, out)
+    critic = "with" if prior.critic else "without"
+    console.print(f"{out}: a prior of {prior.size} x {prior.size} images, {critic} a discriminator", highlight=False)
 
 
 @app.command(name="attack")
