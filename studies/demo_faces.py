@@ -10,7 +10,7 @@ scores that are neither at the floor nor at the ceiling.
 The paper (Koh et al., ECCV 2024, Tab. 9; ResNet-34, FaceScrub, StyleGAN2 prior; natural accuracy / AttAcc@1): no
 defence 94.69 / 90.78, RoLSS 91.38 / 71.86, SSF 94.21 / 79.79, TTS 94.40 / 81.65.
 
-About two hours on two cores: lightleak study studies/demo_faces.py --here 2
+About an hour a world on two cores: lightleak study studies/demo_faces.py --here 2
 """
 
 from lightleak.attacks import PPA
