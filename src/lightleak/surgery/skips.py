@@ -139,12 +139,8 @@ class _Flow:
         return self.behind[self.number[node]] if node in self.number else 0
 
     def members(self, nodes: int) -> list[int]:
-        found = []
-        while nodes:
-            lowest = nodes & -nodes
-            found.append(lowest.bit_length() - 1)
-            nodes ^= lowest
-        return found
+        """The numbers in a set, inputs before what was computed from them."""
+        return [number for number, bit in enumerate(reversed(bin(nodes))) if bit == "1"]
 
     def depth(self, nodes: int) -> int:
         """The longest chain of weight layers within a set."""
