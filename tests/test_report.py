@@ -31,6 +31,7 @@ from lightleak.report import (
     columns,
     figures,
     main_table,
+    narrowed,
     page,
     read,
     tables,
@@ -533,3 +534,18 @@ def test_page_fits_the_width_in_a_real_browser(results: Results, tmp_path: Path,
     assert seen["images"] == 30
     assert seen["broken"] == 0
     assert min(seen["drawings"]) > 0.75 * min(width, 520)
+
+
+def test_a_narrow_terminal_keeps_what_matters_most():
+    wide = main_table(
+        Results(
+            title="t",
+            columns=tuple(Column(name, name) for name in ("accuracy", "hits@1", "stranger@1", "error", "confidence")),
+            rows=(Row("one", {"accuracy": Measure(0.5), "hits@1": Measure(0.4), "stranger@1": Measure(0.3),
+                              "error": Measure(0.2), "confidence": Measure(0.1)}),),
+        )
+    )  # fmt: skip
+    assert narrowed(wide, 60) == wide
+    assert [column.name for column in narrowed(wide, 50).columns] == ["accuracy", "hits@1", "stranger@1", "error"]
+    assert [column.name for column in narrowed(wide, 10).columns] == ["accuracy", "hits@1", "error"]
+    assert [cell.value for cell in narrowed(wide, 10).lines[0].cells] == [0.5, 0.4, 0.2]

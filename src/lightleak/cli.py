@@ -31,7 +31,7 @@ from lightleak.models import zoo
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.priors import RenderedPrior, official
 from lightleak.priors.fit import QUICK, WganGp, fit
-from lightleak.report import main_table, terminal, write
+from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.collect import collect, record
 from lightleak.study import Store, live
 from lightleak.study import load as load_study
@@ -385,7 +385,7 @@ def _show(folders: list[Path], out: Path, title: str, command: str, show_private
         groups.setdefault(record(folder)["population"]["key"], []).append(folder)
     for index, group in enumerate(groups.values()):
         results = collect(group, title, command)
-        console.print(terminal(main_table(results)))
+        console.print(terminal(narrowed(main_table(results), console.width)))
         for warning in results.warnings:
             console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
         open_to_all = results.recipe["population"]["name"] in NOBODY

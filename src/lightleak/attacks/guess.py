@@ -4,7 +4,7 @@ What it scores is what a metric gives away for nothing. An attack has leaked som
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -23,7 +23,7 @@ class Guess:
     """Samples of the prior, `keep` for each class; the target is asked only for its belief in them."""
 
     keep: int = 3
-    batch: int = 256
+    batch: int = field(default=256, compare=False)
     access: ClassVar[Access] = "scores"
 
     def __post_init__(self) -> None:

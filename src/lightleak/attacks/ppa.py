@@ -10,7 +10,7 @@ exactly where they were scored (published: scored with truncation in some style 
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -49,7 +49,7 @@ class PPA:
     view: View = View(scale=(0.9, 1.0))  # noqa: RUF009  what the target looks through while descending
     views: int = 100  # number of views that judge an attempt
     judging: View = View(scale=(0.5, 0.9), ratio=(0.8, 1.2), flip=0.5)  # noqa: RUF009
-    batch: int = 64  # how many attempts at a time; decides speed and memory, not the result
+    batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from lightleak.report.figures import Figure, alone, figures
 from lightleak.report.glossary import columns
 from lightleak.report.page import page
 from lightleak.report.results import Column, Difference, Frame, Portrait, Results, Row, read
-from lightleak.report.table import Table, main_table, tables, terminal, to_csv, to_latex
+from lightleak.report.table import Table, main_table, narrowed, tables, terminal, to_csv, to_latex
 
 __all__ = [
     "Column",
@@ -23,6 +23,7 @@ __all__ = [
     "columns",
     "figures",
     "main_table",
+    "narrowed",
     "page",
     "read",
     "tables",

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table as TerminalTable
 from rich.text import Text
@@ -113,6 +113,24 @@ def write_cell(cell: Cell, column: Column, signed: bool = False) -> tuple[str, s
     if cell is None:
         return MISSING, ""
     return number(cell.value, column, signed), span(cell.low, cell.high, column, signed)
+
+
+SPARED = ("confidence", "stranger@1")  # the first to go where a terminal is narrow
+ROOM = 10  # characters that a column needs to be read
+
+
+def narrowed(table: Table, width: int) -> Table:
+    """The table without columns that a terminal of `width` characters has no room for; the page has them all."""
+    spared: set[str] = set()
+    for name in SPARED:
+        if 10 + ROOM * (len(table.columns) - len(spared)) > width:
+            spared |= {name} & {column.name for column in table.columns}
+    kept = [index for index, column in enumerate(table.columns) if column.name not in spared]
+    lines = tuple(
+        replace(line, cells=tuple(line.cells[i] for i in kept), why=tuple(line.why[i] for i in kept))
+        for line in table.lines
+    )
+    return replace(table, columns=tuple(table.columns[i] for i in kept), lines=lines)
 
 
 def terminal(table: Table) -> TerminalTable:

@@ -83,8 +83,8 @@ class Demo:
                 judge_images=40,
                 seed=self.seed,
             )
-            attack = PPA(candidates=300, attempts=4, keep=2, steps=30, rate=0.05, milestones=(20,), views=10, batch=80)
+            attack = PPA(candidates=300, attempts=4, keep=2, steps=30, rate=0.05, milestones=(20,), views=10, batch=40)
             return Setting(population, recipe=recipe, attack=attack, seeds=(self.seed,))
         population = source(self.data, size=32, seed=self.seed)
-        attack = PPA(candidates=300, attempts=8, keep=4, steps=50, rate=0.02, views=20, batch=80)
+        attack = PPA(candidates=300, attempts=8, keep=4, steps=50, rate=0.02, views=20, batch=40)
         return Setting(population, recipe=recipe, attack=attack, seeds=(self.seed,))
