@@ -172,3 +172,23 @@ def test_bad_settings_are_one_clear_line(make, message):
 def test_the_rate_falls_at_its_milestones():
     recipe = Recipe(epochs=100)
     assert [recipe.rate_at(e) for e in (0, 74, 75, 89, 90)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+
+
+def test_few_images_are_seen_often_enough():
+    recipe = Recipe(epochs=10, batch=32, least_steps=250)
+    assert recipe.passes(1000) == 1
+    assert recipe.passes(320) == 3
+    assert recipe.passes(10) == 25
+    assert Recipe().passes(1) == 1
+
+
+def test_passes_make_longer_epochs(tiny_population):
+    few = tiny_population.train.at(torch.arange(0, 72, 4))
+    recipe = dataclasses.replace(SHORT, least_steps=60)
+    once = train(tiny_classifier(), few, tiny_population.validation, SHORT)
+    often = train(tiny_classifier(), few, tiny_population.validation, recipe)
+    fewer = train(tiny_classifier(), few.at(torch.arange(5)), tiny_population.validation, recipe)  # less than a batch
+    assert fewer.record["history"][-1]["loss"] < 1
+    with pytest.raises(UserError, match="two images"):
+        train(tiny_classifier(), few.at(torch.arange(1)), tiny_population.validation, recipe)
+    assert often.record["history"][-1]["loss"] < 0.5 * once.record["history"][-1]["loss"]

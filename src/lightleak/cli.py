@@ -386,8 +386,8 @@ def _show(folders: list[Path], out: Path, title: str, command: str, show_private
     for index, group in enumerate(groups.values()):
         results = collect(group, title, command)
         console.print(terminal(narrowed(main_table(results), console.width)))
-        for warning in results.warnings:
-            console.print(f"[yellow]![/] {escape(warning)}", highlight=False)
+        for remark in (*results.notes, *results.warnings):
+            console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
         open_to_all = results.recipe["population"]["name"] in NOBODY
         place = out if index == 0 else out / f"population-{index + 1}"
         page = write(results, place, show_private or open_to_all)

@@ -1,7 +1,7 @@
 """The comparison that every table is made of: one architecture with several defences, attacked and judged alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightleak.attacks import PPA, Attack, Guess
@@ -85,6 +85,8 @@ class Demo:
             )
             attack = PPA(candidates=300, attempts=4, keep=2, steps=30, rate=0.05, milestones=(20,), views=10, batch=40)
             return Setting(population, recipe=recipe, attack=attack, seeds=(self.seed,))
+        # Of one's own pictures there may be few: train for a number of steps, not of passes.
+        recipe, judge = (replace(RECIPES[name], least_steps=250) for name in ("small", "judge"))
         population = source(self.data, size=32, seed=self.seed)
         attack = PPA(candidates=300, attempts=8, keep=4, steps=50, rate=0.02, views=20, batch=40)
-        return Setting(population, recipe=recipe, attack=attack, seeds=(self.seed,))
+        return Setting(population, recipe=recipe, judge_recipe=judge, attack=attack, seeds=(self.seed,))

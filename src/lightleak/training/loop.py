@@ -93,6 +93,8 @@ def train(
     too. With a `folder`, the state is stored there after each epoch, and a later call with the same arguments
     continues to the same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
     """
+    if len(images) < 2:
+        raise UserError(f"training needs at least two images (batch norm does), got {len(images)}")
     device = classifier.device
     autocast = precision(recipe, device)
     began = time.monotonic()
@@ -105,7 +107,9 @@ def train(
         classifier = _rebuilt(classifier, todo, epoch - 1, seed)  # a change due now comes with the carrying over below
         optimiser = _optimiser(classifier, recipe)
         state.restore(folder, classifier, optimiser)
-    steps = max(1, len(images) // recipe.batch)
+    passes = recipe.passes(len(images))
+    size = min(recipe.batch, len(images))
+    steps = passes * (len(images) // size)
     for epoch in range(state.epoch, recipe.epochs):
         if todo and todo[0][0] <= epoch:
             before, old = optimiser, dict(classifier.net.named_parameters())
@@ -120,11 +124,11 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate_at(epoch)
         _train_mode(classifier)
-        order = torch.randperm(len(images), generator=rng)
+        order = torch.cat([torch.randperm(len(images), generator=rng) for _ in range(passes)])
         total = 0.0
         measured: dict[str, float] = {}
         for step in range(steps):
-            index = order[step * recipe.batch : (step + 1) * recipe.batch]
+            index = order[step * size : (step + 1) * size]
             pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             batch = Batch(classifier, pixels, images.labels[index].to(device), epoch / recipe.epochs)

@@ -1,5 +1,6 @@
 """How classifiers are trained: recipes as frozen dataclasses, the papers' ones by name."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +14,7 @@ class Recipe:
 
     epochs: int = 100
     batch: int = 128
+    least_steps: int = 0  # few images: an epoch is as many passes over them as make at least so many steps in all
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     rate: float = 1e-3
     momentum: float = 0.9  # sgd only
@@ -36,6 +38,10 @@ class Recipe:
             problems.append(f"milestones are shares of the epochs between 0 and 1, not {self.milestones}")
         if problems:
             raise UserError("; ".join(problems))
+
+    def passes(self, images: int) -> int:
+        """How often an epoch goes through so many images: once, unless they are too few for `least_steps`."""
+        return max(1, math.ceil(self.least_steps / (self.epochs * max(1, images // self.batch))))
 
     def rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch (0-based)."""
