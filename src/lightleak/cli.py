@@ -145,7 +145,7 @@ def train_(
         trained = train(classifier, images, population.validation, recipe, plan, seed=seed, folder=scratch, watch=watch)
     trained.class_names = population.class_names
     save(trained, out)
-    _forget(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
     right, _ = accuracy_and_loss(trained, population.test)
     console.print(f"natural accuracy {right:.1%} on {len(population.test)} test images: {out}")
 
@@ -174,7 +174,7 @@ def fit_(
     with _bar("fit the prior") as watch:
         prior = fit(population.public, training, seed, out / ".training", watch)
     priors.save(prior, out)
-    _forget(out / ".training")
+    shutil.rmtree(out / ".training", ignore_errors=True)
     console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")
 
 
@@ -402,7 +402,7 @@ def _population(source: str, settings: dict[str, str]) -> data.Population:
         except (ValueError, SyntaxError):
             values[name] = text
     with _bar(f"read {source}") as watch:
-        population = data.load(source, **values, **({} if source == "digits" else {"watch": watch}))
+        population = data.load(source, **values, watch=watch)
     for note in population.notes:
         console.print(f"[yellow]![/] {escape(note)}", highlight=False)
     return population
@@ -420,10 +420,6 @@ def _classifier(model: str, size: int | None) -> Classifier:
 def _ends(modules: tuple[str, ...]) -> str:
     """The first and the last of some modules."""
     return modules[0] if len(modules) == 1 else f"{modules[0]} … {modules[-1]}" if modules else ""
-
-
-def _forget(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ private class is a digit, not a person: a small real world without a download, w
 GMI's MNIST task.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn.functional import interpolate
 
@@ -15,7 +17,7 @@ from lightleak.errors import UserError
 PRIVATE = 5  # digits below are private, the others public
 
 
-def population(size: int = 32, seed: int = 0) -> Population:
+def population(size: int = 32, seed: int = 0, watch: Callable[..., None] | None = None) -> Population:
     """The digits as size x size RGB images (bicubic from 8 x 8); the seed decides the split alone."""
     if not 8 <= size <= 512:
         raise UserError(f"digits are drawn at 8 to 512 pixels, not {size}")
@@ -29,4 +31,6 @@ def population(size: int = 32, seed: int = 0) -> Population:
     public = Images(pixels[labels >= PRIVATE], labels[labels >= PRIVATE] - PRIVATE)
     train, validation, test, judge = (private.at(part) for part in split(private.labels, seed))
     names = tuple(str(digit) for digit in range(PRIVATE))
+    if watch is not None:
+        watch(1, 1)
     return Population("digits", names, train, validation, test, judge, public)

@@ -1,8 +1,7 @@
 """The comparison that every table is made of: one architecture with several defences, attacked and judged alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from lightleak.attacks import PPA, Attack, Guess
 from lightleak.attacks.ppa import PRESETS
@@ -60,7 +59,6 @@ class Demo:
     data: str = "faces"  # faces, digits or folder:PATH
     people: int = 20  # private people of the rendered world
     seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
 
     def tasks(self) -> list[Evaluate]:
         """What the demo runs."""

@@ -39,8 +39,7 @@ class Draw(Task):
     contents: str = ""  # what a folder holds, see `fingerprint`
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
-        shown = {} if self.source == "digits" else {"watch": watch}
-        population = data.load(self.source, **dict(self.settings), **shown)
+        population = data.load(self.source, **dict(self.settings), watch=watch)
         tensors: dict[str, Tensor] = {}
         for split in SPLITS:
             images: Images = getattr(population, split)
