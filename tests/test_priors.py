@@ -10,7 +10,8 @@ from lightleak.data.faces import FACTORS
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.priors import PRIORS, load, save
-from lightleak.priors.fit import QUICK, WganGp, fit, gradient_penalty
+from lightleak.priors.fit import QUICK, WganGp, fit
+from lightleak.priors.fit.wgan import gradient_penalty
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
 from lightleak.priors.rendered import RenderedPrior, mirrored
 from lightleak.priors.stylegan2 import Discriminator, StyleGAN2Prior
@@ -287,14 +288,14 @@ def test_a_stopped_fit_goes_on_to_the_same_result(tmp_path, moment):
     settings = replace(TINY, checkpoint_every=2)
     whole = fit(bars(), settings)
 
-    def stop(step, **_):
+    def stop(step, _total, **_):
         if step == moment:
             raise StopError
 
     with pytest.raises(StopError):
         fit(bars(), settings, folder=tmp_path, watch=stop)
     heard = []
-    resumed = fit(bars(), settings, folder=tmp_path, watch=lambda step, **_: heard.append(step))
+    resumed = fit(bars(), settings, folder=tmp_path, watch=lambda step, _total, **_: heard.append(step))
     # The watch hears of a step before it is kept, so an even moment is lost with the step itself.
     assert heard == list(range((moment - 1) // 2 * 2 + 1, 7))
     assert same(whole, resumed)

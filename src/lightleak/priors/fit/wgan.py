@@ -1,4 +1,4 @@
-"""Training of priors: GMI's WGAN-GP on public images.
+"""GMI's WGAN-GP on public images.
 
 Zhang et al., The Secret Revealer, CVPR 2020, with the gradient penalty of Gulrajani et al., NeurIPS 2017. `WganGp()`
 is the published setting (120 epochs of CelebA's 30,000 public images are 11,232 steps).
@@ -13,22 +13,18 @@ generator.
 Deviation: batches are drawn with replacement, so that training is counted in steps and not in epochs.
 """
 
-import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
-from lightleak.files import publish
+from lightleak.priors.fit.state import State, batch, follow, recipe, update
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
 
 
@@ -82,13 +78,9 @@ QUICK = WganGp(
 )
 
 
-NETWORKS = ("generator", "critic", "encoder", "average")
-OPTIMISERS = ("generator_adam", "critic_adam", "warmup_adam")
-
-
 @dataclass
 class _Training:
-    """All that a checkpoint must hold to go on as if nothing had happened."""
+    """The networks of one training, how far they are, and what a pixel may differ by."""
 
     generator: Generator
     critic: Critic
@@ -102,7 +94,11 @@ class _Training:
     step: int = 0
 
 
-def fit(
+NETWORKS = ("generator", "critic", "encoder", "average")
+OPTIMISERS = ("generator_adam", "critic_adam", "warmup_adam")
+
+
+def fit_wgan(
     images: Images,
     settings: WganGp = QUICK,
     seed: int = 0,
@@ -112,27 +108,26 @@ def fit(
 ) -> GanPrior:
     """A generator and a critic learnt from public images (GMI, eq. 1; its size is the images' own).
 
-    With a folder, training continues from the checkpoint in it, to the same result as without a stop; a
-    checkpoint of other images, settings or another seed is refused. `watch(step, ...)` hears `error` and `nats`
-    of the autoencoder, then `distance` (the critic's estimate of Wasserstein's) and `penalty`.
+    `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `distance` (the critic's estimate of
+    Wasserstein's) and `penalty`.
     """
     if len(images) < 2:
         raise UserError(f"a generator needs public images to learn from, got {len(images)}")
-    recipe = json.dumps({**asdict(settings), "seed": seed, "size": images.size, "images": _digest(images.pixels)})
     run = _start(images, settings, seed, device)
-    path = None if folder is None else Path(folder) / "checkpoint.safetensors"
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _resume(run, path, recipe)
+    networks = {name: getattr(run, name) for name in NETWORKS}
+    optimisers = {name: getattr(run, name) for name in OPTIMISERS}
+    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed))
+    state.resume()
     pixels = images.pixels.to(device)
     last = settings.warmup + settings.steps
-    while run.step < last:
+    while state.step < last:
+        run.step = state.step
         numbers = (_redraw if run.step < settings.warmup else _compete)(run, settings, pixels)
-        run.step += 1
+        state.step += 1
         if watch:
-            watch(run.step, **numbers)
-        if path is not None and (run.step % settings.checkpoint_every == 0 or run.step == last):
-            _keep(run, path, recipe)
+            watch(state.step, last, **numbers)
+        if state.step % settings.checkpoint_every == 0 or state.step == last:
+            state.keep()
     return GanPrior(run.average, run.critic)
 
 
@@ -140,10 +135,10 @@ def _compete(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, floa
     """One step of the WGAN-GP; returns the critic's estimate of the distance, and its penalty when it paid one."""
     numbers: dict[str, float] = {}
     if run.step == settings.warmup:
-        _follow(run.average, run.generator, 0.0)
+        follow(run.average, run.generator, 0.0)
     # 1. The critic learns to tell real images from made ones, with a gradient of norm 1 between them.
     for turn in range(settings.critic_steps):
-        real = _batch(pixels, settings.batch, run.rng)
+        real = batch(pixels, settings.batch, run.rng)
         with torch.no_grad():
             made = run.generator(_noise(settings, run.rng, pixels.device))
         on_made, on_real = run.critic(torch.cat([made, real])).chunk(2)
@@ -153,14 +148,14 @@ def _compete(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, floa
             penalty = gradient_penalty(run.critic, real, made, run.rng)
             numbers["penalty"] = float(penalty.detach())
             loss = loss + settings.penalty * settings.penalty_every * penalty
-        _update(run.critic_adam, loss)
+        update(run.critic_adam, loss)
 
     # 2. The generator follows the critic, which stands still.
     run.critic.requires_grad_(False)
     made = run.generator(_noise(settings, run.rng, pixels.device))
-    _update(run.generator_adam, -run.critic(made).mean())
+    update(run.generator_adam, -run.critic(made).mean())
     run.critic.requires_grad_(True)
-    _follow(run.average, run.generator, settings.average)
+    follow(run.average, run.generator, settings.average)
     return numbers
 
 
@@ -169,7 +164,7 @@ def _redraw(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, float
     for group in run.warmup_adam.param_groups:
         group["lr"] = settings.warmup_rate * (1 - 0.9 * run.step / settings.warmup)
     # 1. An encoder says where in latent space an image lies, and how sure it is.
-    real = _batch(pixels, settings.batch, run.rng)
+    real = batch(pixels, settings.batch, run.rng)
     mean, log_spread = run.encoder(real).chunk(2, dim=1)
     log_spread = log_spread.clamp(-8, 2)
     latents = mean + log_spread.exp() * _noise(settings, run.rng, pixels.device)
@@ -177,7 +172,7 @@ def _redraw(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, float
     error = (run.generator(latents) - real).square().flatten(1)
     nats = (0.5 * (mean.square() + (2 * log_spread).exp() - 1) - log_spread).sum(1).mean()
     loss = error.sum(1).mean() / (2 * run.tolerance**2) + nats
-    _update(run.warmup_adam, loss / error.shape[1])
+    update(run.warmup_adam, loss / error.shape[1])
     return {"error": float(error.detach().mean().sqrt()), "nats": float(nats.detach())}
 
 
@@ -224,75 +219,5 @@ def _encoder(size: int, settings: WganGp) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(channels, 2 * settings.latents, 4), nn.Flatten())
 
 
-def _batch(pixels: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    chosen = torch.randint(len(pixels), (count,), generator=rng).to(pixels.device)
-    return pixels[chosen].float().div_(255)
-
-
 def _noise(settings: WganGp, rng: torch.Generator, device: torch.device | str) -> Tensor:
     return torch.randn(settings.batch, settings.latents, generator=rng).to(device)
-
-
-def _update(adam: Adam, loss: Tensor) -> None:
-    adam.zero_grad()
-    loss.backward()
-    adam.step()
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, net: nn.Module, decay: float) -> None:
-    for slow, fast in zip(average.state_dict().values(), net.state_dict().values()):
-        if slow.is_floating_point():
-            slow.lerp_(fast, 1 - decay)
-        else:
-            slow.copy_(fast)
-
-
-def _digest(pixels: Tensor) -> str:
-    return sha256(pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def _tensors(run: _Training) -> dict[str, Tensor]:
-    """Every tensor of the training, by name; optimiser states only once they exist."""
-    found = {"rng": run.rng.get_state()}
-    for part in NETWORKS:
-        found |= {f"{part}/{name}": value for name, value in getattr(run, part).state_dict().items()}
-    for part in OPTIMISERS:
-        for index, state in getattr(run, part).state_dict()["state"].items():
-            found |= {f"{part}/{index}/{name}": value for name, value in state.items()}
-    return found
-
-
-def _keep(run: _Training, path: Path, recipe: str) -> None:
-    tensors = {name: value.contiguous() for name, value in _tensors(run).items()}
-    metadata = {"step": str(run.step), "recipe": recipe}
-    publish(path, lambda part: save_file(tensors, part, metadata=metadata), "the training state")
-
-
-def _resume(run: _Training, path: Path, recipe: str) -> None:
-    """Bring `run` to where the checkpoint at `path` stopped; leave it alone if there is none."""
-    if not path.exists():
-        return
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to train anew") from None
-    if metadata.get("recipe") != recipe:
-        raise UserError(f"{path} belongs to other images, settings or another seed; choose another folder or delete it")
-    for part in NETWORKS:
-        getattr(run, part).load_state_dict(_below(kept, f"{part}/"))
-    for part in OPTIMISERS:
-        adam = getattr(run, part)
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below(kept, f"{part}/").items():
-            index, field = name.split("/")
-            states.setdefault(int(index), {})[field] = value
-        adam.load_state_dict({**adam.state_dict(), "state": states})
-    run.rng.set_state(kept["rng"])
-    run.step = int(metadata["step"])
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

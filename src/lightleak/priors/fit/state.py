@@ -1,0 +1,113 @@
+"""What a training of priors keeps on disk, and what its steps share: batches, running averages, one optimiser step."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightleak.data.population import Images
+from lightleak.errors import UserError
+from lightleak.files import publish
+
+
+class State:
+    """Networks, optimisers, the random generator and the step of one training; `keep` and `resume` make it last.
+
+    A checkpoint holds everything that decides what comes next, so a training that was stopped goes on to the same
+    result. One of other images, settings or another seed is refused.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        optimisers: Mapping[str, Optimizer],
+        rng: torch.Generator,
+        folder: Path | None,
+        recipe: str,
+    ) -> None:
+        self.networks, self.optimisers, self.rng, self.recipe = networks, optimisers, rng, recipe
+        self.path = None if folder is None else Path(folder) / "checkpoint.safetensors"
+        self.step = 0
+
+    def keep(self) -> None:
+        """Write the checkpoint, whole or not at all; without a folder, nothing."""
+        if self.path is None:
+            return
+        tensors = {"rng": self.rng.get_state()}
+        for part, network in self.networks.items():
+            tensors |= {f"{part}/{name}": value for name, value in network.state_dict().items()}
+        for part, optimiser in self.optimisers.items():
+            for index, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"{part}/{index}/{name}": value for name, value in state.items()}
+        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        metadata = {"step": str(self.step), "recipe": self.recipe}
+        publish(self.path, lambda part: save_file(tensors, part, metadata=metadata), "the training state")
+
+    def resume(self) -> None:
+        """Come to where the checkpoint stopped; without one, stay."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            return
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{self.path} is damaged ({error}); delete it to train anew") from None
+        if metadata.get("recipe") != self.recipe:
+            raise UserError(
+                f"{self.path} belongs to other images, settings or another seed; choose another folder or delete it"
+            )
+        for part, network in self.networks.items():
+            network.load_state_dict(_below(kept, f"{part}/"))
+        for part, optimiser in self.optimisers.items():
+            states: dict[int, dict[str, Tensor]] = {}
+            for name, value in _below(kept, f"{part}/").items():
+                index, field = name.split("/")
+                states.setdefault(int(index), {})[field] = value
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
+        self.rng.set_state(kept["rng"])
+        self.step = int(metadata["step"])
+
+
+def recipe(settings: Any, images: Images, seed: int, **more: Any) -> str:
+    """What decides a training of a prior, as JSON: settings, seed, the images themselves, and what else is named."""
+    digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
+    return json.dumps({**asdict(settings), "seed": seed, "size": images.size, "images": digest, **more})
+
+
+def batch(pixels: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """So many images drawn with replacement, float32 in [0, 1]."""
+    chosen = torch.randint(len(pixels), (count,), generator=rng).to(pixels.device)
+    return pixels[chosen].float().div_(255)
+
+
+def update(optimiser: Optimizer, loss: Tensor) -> None:
+    """One step down the gradient of `loss`."""
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move a running average a share 1 - decay towards the network; whole numbers are copied."""
+    for slow, fast in zip(average.state_dict().values(), network.state_dict().values()):
+        if slow.is_floating_point():
+            slow.lerp_(fast, 1 - decay)
+        else:
+            slow.copy_(fast)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
