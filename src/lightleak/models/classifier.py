@@ -119,6 +119,17 @@ class Classifier(nn.Module):
         }
 
 
+class Penultimate(nn.Module):
+    """Images in [0, 1] to what a classifier's last linear layer reads, N x D: an embedding for distances and FID."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier.features(images)
+
+
 def save(classifier: Classifier, path: str | Path) -> Path:
     """Write weights and recipe into one safetensors file, whole or not at all."""
     # Some networks tie weights; safetensors wants every tensor to own its memory.

@@ -20,10 +20,11 @@ from lightleak.errors import UserError
 from lightleak.metrics import appraiser as appraisers
 from lightleak.metrics.appraiser import Appraiser
 from lightleak.metrics.evaluate import evaluate
-from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.classifier import Classifier, Penultimate, load, save
 from lightleak.models.zoo import build
 from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, WganGp, fit
+from lightleak.study.protocols import Protocol
 from lightleak.study.task import Store, Task, Watch, plain
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, predict, train
 
@@ -312,6 +313,7 @@ class Evaluate(Task):
     judge: TrainJudge
     nulls: Mapping[str, Invert] = field(default_factory=dict)
     appraiser: FitAppraiser | None = None
+    protocol: Protocol | None = None  # whom, how often and by whom: checked, and recorded beside the numbers
 
     def needs(self) -> tuple[Task, ...]:
         """Its fields, and what it reads of their own needs."""
@@ -333,12 +335,17 @@ class Evaluate(Task):
         population = target.population.load(store)
         found = self.found.load(store)
         prior = self.found.prior.load(store)
+        judge = self.judge.load(store)
+        if self.protocol is not None:
+            attempts = getattr(self.found.attack, "attempts", getattr(self.found.attack, "keep", None))
+            self.protocol.check(found.classes, population.classes, judge.architecture, judge.size, attempts)
         evaluation = evaluate(
             found,
-            self.judge.load(store),
+            judge,
             population,
             factors=prior.factors_of if isinstance(prior, RenderedPrior) else None,
             appraiser=self.appraiser.load(store) if self.appraiser else None,
+            inception=Penultimate(judge) if self.protocol and self.protocol.fid == "judge" else None,
             nulls={name: null.load(store) for name, null in self.nulls.items()},
             rng=torch.Generator().manual_seed(self.found.seed),
             watch=watch,
@@ -371,6 +378,7 @@ class Evaluate(Task):
             "attack": {"name": type(self.found.attack).__name__, **plain(self.found.attack)},
             "prior": type(self.found.prior).__name__,
             "judge": {"architecture": self.judge.architecture, **store.result(self.judge)},
+            "protocol": plain(self.protocol),
             "confidence": found.confidence.tolist(),
             "evaluation": evaluation.to_json(),
         }
