@@ -492,6 +492,43 @@ def test_control_flow_on_sizes_goes_the_examples_way():
         cut[0](SMALL, double=True)
 
 
+class Collecting(nn.Sequential):
+    """Appends each of its maps to a list of its caller's, as VoVNet's blocks do."""
+
+    def forward(self, x, maps):
+        for layer in self:
+            x = layer(x)
+            maps.append(x)
+        return torch.cat(maps, 1)
+
+
+class Collected(nn.Module):
+    def __init__(self, read: int):
+        super().__init__()
+        self.read = read
+        self.collect = Collecting(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+        self.merge = nn.Conv2d(9, 3, 1)
+
+    def forward(self, x):
+        maps = [x]
+        y = self.merge(self.collect(x, maps))
+        return y + maps[self.read]
+
+
+def test_a_list_that_a_module_appends_to():
+    model = nn.Sequential(Collected(0), nn.ReLU())
+    names = [skip.name for skip in find_skips(model, SMALL)]
+    assert names == ["0.collect.cat", "0.add"]
+    cut = scale_skips(model, 0.5, "0.add", SMALL)
+    block = model[0]
+    expected = torch.relu(block.merge(block.collect(SMALL, [SMALL])) + 0.5 * SMALL)
+    torch.testing.assert_close(cut(SMALL), expected)
+    for _ in range(2):  # the graph's own list does not grow
+        assert cut(SMALL).shape == SMALL.shape
+    with pytest.raises(SurgeryError, match="'0' reads what 'collect' appends to a list"):
+        scale_skips(nn.Sequential(Collected(1), nn.ReLU()), 0.5, "0.add", SMALL)
+
+
 def test_cutting_twice(resnet):
     once = remove_skips(resnet, "last", EXAMPLE)
     twice = remove_skips(once, "last", EXAMPLE)

@@ -1,4 +1,4 @@
-"""Sixty-two models, one or more of every family, and how many skips each stage has (mostly at 64 pixels)."""
+"""Sixty-three models, one or more of every family, and how many skips each stage has (mostly at 64 pixels)."""
 
 MODELS: dict[str, list[int]] = {
     "torchvision:resnet18": [2, 2, 2, 2],
@@ -44,6 +44,7 @@ MODELS: dict[str, list[int]] = {
     "timm:hrnet_w18_small": [8, 7, 5, 3],
     "timm:dla34": [3, 6, 6, 3],
     "timm:ese_vovnet19b_dw": [1, 1, 1, 1],
+    "timm:ese_vovnet39b": [1, 1, 3, 3],
     "timm:cspdarknet53": [1, 2, 8, 8, 4],
     "timm:nfnet_f0": [1, 2, 6, 3],
     "timm:mixer_s16_224": [4, 4, 4, 4],

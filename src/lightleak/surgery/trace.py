@@ -97,6 +97,13 @@ class Value(fx.Proxy):
         return id(self)
 
 
+class Appended:
+    """Stands in a list of the traced code for a signal that a module appended to it."""
+
+    def __init__(self, by: str):
+        self.by = by
+
+
 def _plain(proxy: Value, use: str) -> Any:
     """A size or flag, for Python to decide on; never what depends on the image."""
     value, tracer = proxy._value, proxy.tracer
@@ -218,6 +225,7 @@ class MethodTracer(fx.Tracer):
         return value
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> Any:
+        lists = [each for each in (*args, *kwargs.values()) if type(each) is list]
         args, kwargs = self.create_arg(args), self.create_arg(kwargs)
         overwritten = self.overwritten(kind, target, args, kwargs)
         if overwritten is not None:  # `x.add_(y)` makes a new signal; whoever reads x later reads that one
@@ -226,7 +234,8 @@ class MethodTracer(fx.Tracer):
         if target in CONCATENATIONS and args and isinstance(args[0], fx.Node):
             args = (self.opened(args[0]), *args[1:])
         node = self.create_node(kind, target, args, kwargs)
-        self.values[node] = self.compute(node)
+        self.values[node], handed = self.compute(node)
+        self.grown(lists, handed, target)
         if overwritten is not None:
             self.renamed[overwritten] = node
         if len(operands(node, self.values)) > 1:
@@ -265,19 +274,28 @@ class MethodTracer(fx.Tracer):
         self.values.update(zip(parts, self.values[node]))
         return parts
 
-    def compute(self, node: fx.Node) -> Any:
+    def compute(self, node: fx.Node) -> tuple[Any, list[list]]:
+        """The value of a node, and the lists that were handed over, as the call left them."""
         args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)  # type: ignore[misc]
+        args = [list(each) if isinstance(each, list) else each for each in args]  # fx's own lists cannot grow
+        kwargs = {name: list(each) if isinstance(each, list) else each for name, each in kwargs.items()}
+        handed = [each for each in (*args, *kwargs.values()) if isinstance(each, list)]
         self.busy = True
         try:
             if node.op == "call_function":
-                return node.target(*args, **kwargs)  # type: ignore[operator]
+                return node.target(*args, **kwargs), handed  # type: ignore[operator]
             if node.op == "call_method":
-                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs), handed
             if node.op == "call_module":
-                return self.root.get_submodule(str(node.target))(*args, **kwargs)  # type: ignore[union-attr]
-            return operator.attrgetter(str(node.target))(self.root)
+                return self.root.get_submodule(str(node.target))(*args, **kwargs), handed  # type: ignore[union-attr]
+            return operator.attrgetter(str(node.target))(self.root), handed
         finally:
             self.busy = False
+
+    def grown(self, lists: list[list], handed: list[list], target: Any) -> None:
+        """What a call appended to a list of the traced code: it may lie there, but no graph can read it."""
+        for mine, theirs in zip(lists, handed):
+            mine.extend(Appended(str(target)) for _ in theirs[len(mine) :])
 
     def create_arg(self, a: Any) -> Any:
         if type(a) is Value:
@@ -287,6 +305,11 @@ class MethodTracer(fx.Tracer):
             return node
         if isinstance(a, fx.Node):
             return a
+        if isinstance(a, Appended):
+            raise SurgeryError(
+                f"'{self.label}' reads what '{a.by}' appends to a list, which no graph can hold; "
+                "leave the skips of that module out, by giving the others by name"
+            )
         if isinstance(a, Tensor) and id(a) not in self.names and a not in self.tensor_attrs:
             return self.constant(a)
         if isinstance(a, Tensor):
