@@ -323,6 +323,8 @@ def test_wrong_settings_are_all_named():
         WganGp(width=0, batch=1, average=1.0)
     with pytest.raises(UserError, match="needs public images"):
         fit(bars(1), TINY)
+    with pytest.raises(UserError, match="on public images alone; leave the target out"):
+        fit(bars(), TINY, target=lambda images: images.flatten(1))
 
 
 def test_a_fit_learns_what_the_images_have_in_common():

@@ -30,7 +30,8 @@ from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.priors import RenderedPrior, official
-from lightleak.priors.fit import QUICK, WganGp, fit
+from lightleak.priors.fit import QUICK, check_target, fit
+from lightleak.priors.fit import Settings as Training
 from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.collect import collect, record
 from lightleak.study import Store, live
@@ -154,7 +155,8 @@ def train_(
 def fit_(
     out: Path,
     data: str = "faces",
-    training: WganGp = QUICK,
+    training: Training = QUICK,
+    target: Path | None = None,
     seed: int = 0,
     settings: Settings = {},  # noqa: B006
 ) -> None:
@@ -165,14 +167,18 @@ def fit_(
     Args:
         out: the folder to write.
         data: faces, digits or folder:PATH.
-        training: how to train it.
+        training: which generator, and how to train it.
+        target: the checkpoint that it is made for, where the training needs one.
         seed: decides everything random.
         settings: of the data set's function.
     """
+    check_target(training, target is not None)
+    oracle = Oracle(load(target)) if target else None
     population = _population(data, settings)
     out.mkdir(parents=True, exist_ok=True)
     with _bar("fit the prior") as watch:
-        prior = fit(population.public, training, seed, out / ".training", watch)
+        asked = oracle.logits if oracle else None
+        prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
     priors.save(prior, out)
     shutil.rmtree(out / ".training", ignore_errors=True)
     console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")

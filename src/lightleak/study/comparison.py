@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from lightleak.attacks import PPA, Attack, Guess
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
-from lightleak.priors.fit import QUICK, WganGp
+from lightleak.priors.fit import QUICK, Settings
 from lightleak.study.tasks import Draw, Evaluate, FitPrior, Invert, Rendered, TrainJudge, TrainTarget, source
 from lightleak.training import RECIPES, Recipe
 
@@ -23,7 +23,7 @@ class Setting:
     judge: str = "timm:resnet14t"
     judge_recipe: Recipe = RECIPES["judge"]
     attack: Attack = PRESETS["rendered"]
-    prior: WganGp = QUICK  # used where the population is not rendered
+    prior: Settings | None = None  # None: the renderer where the population is rendered, else QUICK
     seeds: tuple[int, ...] = (0,)
 
 
@@ -34,21 +34,26 @@ def compare(setting: Setting, defences: Sequence[tuple[Defence, ...]] = FOUR) ->
     """
     population = setting.population
     rendered = population.source == "faces"
-    prior = Rendered(population, float(population.settings.get("strength", 1.0))) if rendered else None
-    prior = prior or FitPrior(population, setting.prior)
+    strength = float(population.settings.get("strength", 1.0))
     judge = TrainJudge(population, setting.judge, setting.judge_recipe)
     keep = getattr(setting.attack, "keep", 1)
 
     def target(defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
         return TrainTarget(population, setting.architecture, setting.recipe, defence, seed, people)
 
-    others = Invert(target((), setting.seeds[0], "public"), prior, setting.attack)
+    def prior(trained: TrainTarget) -> FitPrior | Rendered:
+        if setting.prior is None:
+            return Rendered(population, strength) if rendered else FitPrior(population, QUICK)
+        return FitPrior(population, setting.prior, target=trained if setting.prior.needs_target else None)
+
+    null = target((), setting.seeds[0], "public")
+    others = Invert(null, prior(null), setting.attack)
     evaluations = []
     for defence in defences:
         for seed in setting.seeds:
             trained = target(defence, seed)
-            nulls = {"never optimised": Invert(trained, prior, Guess(keep)), "other people": others}
-            evaluations.append(Evaluate(Invert(trained, prior, setting.attack, seed=seed), judge, nulls))
+            nulls = {"never optimised": Invert(trained, prior(trained), Guess(keep)), "other people": others}
+            evaluations.append(Evaluate(Invert(trained, prior(trained), setting.attack, seed=seed), judge, nulls))
     return evaluations
 
 

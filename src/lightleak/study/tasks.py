@@ -23,7 +23,7 @@ from lightleak.metrics.evaluate import evaluate
 from lightleak.models.classifier import Classifier, Penultimate, load, save
 from lightleak.models.zoo import build
 from lightleak.priors import Prior, RenderedPrior
-from lightleak.priors.fit import QUICK, WganGp, fit
+from lightleak.priors.fit import QUICK, Settings, check_target, fit
 from lightleak.study.protocols import Protocol
 from lightleak.study.task import Store, Task, Watch, plain
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, predict, train
@@ -206,15 +206,19 @@ class TrainJudge(Task):
 
 @dataclass(frozen=True)
 class FitPrior(Task):
-    """A generator learnt from the public images alone."""
+    """A generator learnt from public images and, where its settings say so, from the answers of one target to them."""
 
     population: Draw
-    settings: WganGp = QUICK
+    settings: Settings = QUICK
     seed: int = 0
+    target: TrainTarget | None = None
+
+    def __post_init__(self) -> None:
+        check_target(self.settings, self.target is not None)
 
     @property
     def label(self) -> str:
-        return "fit the prior"
+        return "fit the prior" + (f" for {self.target.title}" if self.target else "")
 
     @property
     def cost(self) -> float:
@@ -222,9 +226,12 @@ class FitPrior(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch)
+        oracle = Oracle(self.target.load(store)) if self.target else None
+        asked = oracle.logits if oracle else None
+        prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
         priors.save(prior, folder)
-        return {"images": len(population.public), "settings": asdict(self.settings)}
+        queries = oracle.queries if oracle else 0
+        return {"images": len(population.public), "queries": queries, "settings": asdict(self.settings)}
 
     def load(self, store: Store) -> Prior:
         """The fitted prior."""

@@ -1,18 +1,21 @@
-"""Training of priors on public images: one file for each kind of generator, chosen by the class of its settings."""
+"""Training of priors on public images: one file for each kind of generator, chosen by the class of its settings.
+
+Settings with `needs_target = True` are of a prior that is made for one target: its training asks the target about the
+images. A file's `fit_...` then takes the target as its last argument.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lightleak.data.population import Images
+from lightleak.errors import UserError
 from lightleak.priors import Prior
+from lightleak.priors.fit.state import Logits
 from lightleak.priors.fit.wgan import QUICK, WganGp, fit_wgan
 
 Settings = WganGp
-Logits = Callable[[Tensor], Tensor]  # images N x 3 x S x S in [0, 1] to the target's logits, differentiable
-
 FITS: dict[type, Callable[..., Prior]] = {WganGp: fit_wgan}
 
 
@@ -23,13 +26,25 @@ def fit(
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     device: torch.device | str = "cpu",
+    target: Logits | None = None,
 ) -> Prior:
-    """A prior learnt from public images, of the kind that the settings are of.
+    """A prior learnt from public images, of the kind that the settings are of; some kinds also ask the `target`.
 
     With a folder, training continues from the checkpoint in it, to the same result as without a stop; a checkpoint of
     other images, settings or another seed is refused. `watch(step, total, **numbers)` hears each step's losses.
     """
-    return FITS[type(settings)](images, settings, seed, folder, watch, device)
+    check_target(settings, target is not None)
+    asked = (target,) if settings.needs_target else ()
+    return FITS[type(settings)](images, settings, seed, folder, watch, device, *asked)
 
 
-__all__ = ["FITS", "QUICK", "Settings", "WganGp", "fit"]
+def check_target(settings: Settings, given: bool) -> None:
+    """UserError unless a target is given exactly where the settings need one."""
+    kind = type(settings).__name__
+    if settings.needs_target and not given:
+        raise UserError(f"{kind} trains a prior for one target and asks it; pass the target")
+    if given and not settings.needs_target:
+        raise UserError(f"{kind} trains a prior on public images alone; leave the target out")
+
+
+__all__ = ["FITS", "QUICK", "Logits", "Settings", "WganGp", "check_target", "fit"]

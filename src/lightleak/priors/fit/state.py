@@ -1,7 +1,7 @@
 """What a training of priors keeps on disk, and what its steps share: batches, running averages, one optimiser step."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.files import publish
+
+Logits = Callable[[Tensor], Tensor]  # a target: images N x 3 x S x S in [0, 1] to logits N x C, differentiable
 
 
 class State:
@@ -84,6 +86,18 @@ def recipe(settings: Any, images: Images, seed: int, **more: Any) -> str:
     """What decides a training of a prior, as JSON: settings, seed, the images themselves, and what else is named."""
     digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
     return json.dumps({**asdict(settings), "seed": seed, "size": images.size, "images": digest, **more})
+
+
+@torch.no_grad()
+def answers(target: Logits, images: Images, batch: int = 256, device: torch.device | str = "cpu") -> Tensor:
+    """The target's logits for every public image, N x C: asked once, since they are always the same."""
+    parts = torch.arange(len(images)).split(batch)
+    return torch.cat([target(images.floats(part).to(device)) for part in parts])
+
+
+def fingerprint(logits: Tensor) -> str:
+    """Whose answers these are: a hash of the chosen classes, which rounding does not change."""
+    return sha256(logits.argmax(1).cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def batch(pixels: Tensor, count: int, rng: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,7 @@ class WganGp:
     warmup_rate: float = 2e-3  # falls to a tenth
     blur: float = 1.5  # tolerance of the autoencoder, in standard deviations of a pixel; larger is smoother
     checkpoint_every: int = 250
+    needs_target: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         least = {"width": 1, "critic_width": 1, "latents": 1, "steps": 1, "critic_steps": 1, "batch": 2}
