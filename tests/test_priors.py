@@ -10,6 +10,7 @@ from lightleak.data.faces import FACTORS
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.priors import PRIORS, load, save
+from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.fit import QUICK, WganGp, fit
 from lightleak.priors.fit.wgan import gradient_penalty
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
@@ -42,7 +43,23 @@ def tiny_style() -> StyleGAN2Prior:
         return StyleGAN2Prior(StyleGenerator(16, 6, 5, 2, 64, 4), Discriminator(16, 64, 4))
 
 
-EXAMPLES = {"rendered": lambda: RenderedPrior(size=32), "gan64": tiny_gan, "stylegan2": tiny_style}
+def tiny_conditional() -> ConditionalPrior:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = ConditionalGenerator(16, 2, 7, classes=6)
+        for name, table in generator.named_parameters():
+            if name.endswith(("weights.weight", "biases.weight")):  # all classes start alike
+                torch.nn.init.normal_(table, mean=float("weights" in name), std=0.5)
+        return ConditionalPrior(generator, ProjectionDiscriminator(16, 2, classes=6))
+
+
+EXAMPLES = {
+    "rendered": lambda: RenderedPrior(size=32),
+    "gan64": tiny_gan,
+    "conditional64": tiny_conditional,
+    "stylegan2": tiny_style,
+}
+CLASSES = torch.tensor([0, 3, 1, 5, 0])  # priors that draw no classes ignore them
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -77,18 +94,18 @@ def test_samples_are_latents_decided_by_the_generator(prior):
 
 def test_images_are_in_range_and_independent_of_the_batch(prior):
     latents = prior.sample(5, rng())
-    images = prior.decode(latents)
+    images = prior.decode(latents, CLASSES)
     assert images.shape == (5, 3, prior.size, prior.size)
     assert images.dtype == torch.float32
     assert images.min() >= 0
     assert images.max() <= 1
     assert images.std(0).mean() > 1e-4  # latents matter
-    alone = torch.cat([prior.decode(one[None], classes=torch.zeros(1, dtype=torch.int64)) for one in latents])
+    alone = torch.cat([prior.decode(one[None], label[None]) for one, label in zip(latents, CLASSES, strict=True)])
     torch.testing.assert_close(alone, images, atol=1e-5, rtol=0)
 
 
 def test_far_latents_still_decode_into_range(prior):
-    images = prior.decode(prior.sample(4, rng()) * 20)
+    images = prior.decode(prior.sample(4, rng()) * 20, CLASSES[:4])
     assert images.isfinite().all()
     assert images.min() >= 0
     assert images.max() <= 1
@@ -96,26 +113,26 @@ def test_far_latents_still_decode_into_range(prior):
 
 def test_gradients_reach_the_latents_and_nothing_else(prior):
     latents = prior.sample(3, rng()).requires_grad_()
-    images = prior.decode(latents)
-    (prior.realism(images).sum() + images.square().sum()).backward()
+    images = prior.decode(latents, CLASSES[:3])
+    (prior.realism(images, CLASSES[:3]).sum() + images.square().sum()).backward()
     assert latents.grad is not None
     assert (latents.grad.abs().sum(1) > 0).all()
-    for part in ("generator", "critic"):
+    for part in ("generator", "critic", "discriminator"):
         if net := getattr(prior, part, None):
             assert not net.training
             assert all(parameter.grad is None for parameter in net.parameters())
 
 
 def test_realism_is_one_differentiable_number_an_image(prior):
-    images = prior.decode(prior.sample(3, rng())).detach().requires_grad_()
-    scores = prior.realism(images)
+    images = prior.decode(prior.sample(3, rng()), CLASSES[:3]).detach().requires_grad_()
+    scores = prior.realism(images, CLASSES[:3])
     assert scores.shape == (3,)
     scores.sum().backward()
 
 
 def test_randomness_is_passed_not_global(prior):
     before = torch.get_rng_state()
-    prior.realism(prior.decode(prior.sample(2, rng())))
+    prior.realism(prior.decode(prior.sample(2, rng()), CLASSES[:2]), CLASSES[:2])
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -123,10 +140,10 @@ def test_saved_and_loaded(prior, tmp_path):
     save(prior, tmp_path / "p")
     assert sorted(file.name for file in (tmp_path / "p").iterdir()) == ["prior.json", "prior.safetensors"]
     again = load(tmp_path / "p")
-    latents = prior.sample(3, rng())
-    assert torch.equal(prior.decode(latents), again.decode(latents))
-    images = prior.decode(latents)
-    assert torch.equal(prior.realism(images), again.realism(images))
+    latents, classes = prior.sample(3, rng()), CLASSES[:3]
+    images = prior.decode(latents, classes)
+    assert torch.equal(images, again.decode(latents, classes))
+    assert torch.equal(prior.realism(images, classes), again.realism(images, classes))
 
 
 def test_load_refuses_what_does_not_fit(tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.priors.conditional64 import ConditionalPrior
 from lightleak.priors.gan64 import GanPrior
 from lightleak.priors.rendered import RenderedPrior
 from lightleak.priors.stylegan2 import StyleGAN2Prior
@@ -57,7 +58,12 @@ class _Kept(Prior, Protocol):
     def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> Self: ...
 
 
-PRIORS: dict[str, Any] = {"rendered": RenderedPrior, "gan64": GanPrior, "stylegan2": StyleGAN2Prior}
+PRIORS: dict[str, Any] = {
+    "rendered": RenderedPrior,
+    "gan64": GanPrior,
+    "conditional64": ConditionalPrior,
+    "stylegan2": StyleGAN2Prior,
+}
 
 
 def save(prior: Prior, folder: str | Path) -> None:

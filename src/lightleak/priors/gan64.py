@@ -19,7 +19,8 @@ from lightleak.errors import UserError
 SIZES = (8, 16, 32, 64, 128, 256)
 
 
-def _stages(size: int) -> int:
+def doublings(size: int) -> int:
+    """How often 4 x 4 doubles to size x size; UserError for another size."""
     if size not in SIZES:
         raise UserError(
             f"this GAN makes images of {', '.join(map(str, SIZES))} pixels, not {size}; choose one of these"
@@ -34,7 +35,7 @@ class Generator(nn.Module):
 
     def __init__(self, size: int = 64, width: int = 64, latents: int = 100, channels: int = 3) -> None:
         super().__init__()
-        stages = _stages(size)
+        stages = doublings(size)
         self.size, self.width, self.latents, self.channels = size, width, latents, channels
         widths = [width * 2**power for power in reversed(range(stages))]  # 512, 256, 128, 64 at the paper's size
         first = widths[0] * 4 * 4
@@ -61,7 +62,7 @@ class Critic(nn.Module):
 
     def __init__(self, size: int = 64, width: int = 64, channels: int = 3) -> None:
         super().__init__()
-        stages = _stages(size)
+        stages = doublings(size)
         self.size, self.width, self.channels = size, width, channels
         widths = [width * 2**power for power in range(stages)]
         self.ls = nn.Sequential(
