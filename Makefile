@@ -12,7 +12,7 @@ $(VENV)/run.done: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev.done: $(VENV)/run.done
-	$(PIP) -c constraints.txt $$($(BIN)/python -c "import tomllib; groups = tomllib.load(open('pyproject.toml', 'rb')); print(*sum(groups['dependency-groups'].values(), []), *groups['project']['optional-dependencies']['dp'])")
+	$(PIP) -c constraints.txt $$($(BIN)/python -c "import tomllib; groups = tomllib.load(open('pyproject.toml', 'rb')); print(*sum((*groups['dependency-groups'].values(), *groups['project']['optional-dependencies'].values()), []))")
 	touch $@
 
 demo: $(VENV)/run.done  ## the main job: faces in, a report out

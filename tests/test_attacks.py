@@ -10,15 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightleak.attacks import ATTACKS, PPA, AccessError, Guess, Oracle, Reconstruction, merge
+from lightleak.attacks.reconstruction import TENSORS, join
 from lightleak.attacks.steps import (
     LOSSES,
     belief_over_views,
     cross_entropy,
+    group_of,
     max_margin,
     negative_logit,
     own_draws,
     poincare,
     select_candidates,
+    whole_batches,
 )
 from lightleak.data.views import DRAWS, View
 from lightleak.errors import UserError
@@ -87,6 +90,39 @@ def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior):
         assert torch.equal(whole.classes, other.classes)
         assert torch.allclose(whole.images, other.images, atol=2e-3)
         assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
+
+
+@pytest.mark.parametrize("batch", [7, 9])  # identities of three attempts: two, three to a batch; one is left over
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if hasattr(row, "group")])
+def test_shards_cut_between_groups_join_to_the_whole_bit_for_bit(name, batch, tiny_target, prior):
+    group = dataclasses.replace(ROWS[name], batch=batch).group
+    assert 1 < group < 5
+    whole = run(name, tiny_target, prior, classes=range(5), batch=batch)
+    shards = [run(name, tiny_target, prior, part, batch=batch) for part in (range(group), range(group, 5))]
+    joined = join(shards)
+    for tensor in TENSORS:
+        assert torch.equal(getattr(whole, tensor), getattr(joined, tensor)), tensor
+    assert joined.queries == whole.queries
+
+
+@given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 20))
+def test_batches_hold_whole_identities_or_even_parts_of_one(identities, each, batch):
+    parts = list(whole_batches(identities, each, batch))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(identities * each))
+    for part in parts:
+        size = part.stop - part.start
+        assert 1 <= size <= batch
+        if each <= batch:
+            assert part.start % each == size % each == 0
+        else:
+            assert part.start // each == (part.stop - 1) // each
+            assert size in (each // -(-each // batch), -(-each // -(-each // batch))) or part.stop % each == 0
+    # Beginning at a later group changes nothing: the batches are those of the rest.
+    group = group_of(each, batch)
+    if identities > group:
+        rest = list(whole_batches(identities - group, each, batch))
+        moved = [slice(part.start + group * each, part.stop + group * each) for part in rest]
+        assert moved == [part for part in parts if part.start >= group * each]
 
 
 @pytest.mark.parametrize("name", ROWS)

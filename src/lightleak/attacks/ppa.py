@@ -21,12 +21,13 @@ from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.attacks.steps import (
     LOSSES,
-    batches,
     belief_over_views,
     candidate_scores,
+    group_of,
     seed_of,
     select_candidates,
     view_draws,
+    whole_batches,
 )
 from lightleak.data.views import View
 from lightleak.errors import UserError
@@ -65,6 +66,11 @@ class PPA:
         if problems:
             raise UserError("; ".join(problems))
 
+    @property
+    def group(self) -> int:
+        """Identities that share a batch; shards are cut between such groups."""
+        return group_of(self.attempts, self.batch)
+
     def run(
         self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
     ) -> Reconstruction:
@@ -74,12 +80,14 @@ class PPA:
         # 1. keep the latents which the target already believes in
         latents = prior.sample(self.candidates, torch.Generator().manual_seed(seed))
         scores = candidate_scores(oracle, prior, latents, 4 * self.batch)
+        shared = oracle.queries - asked
         chosen = select_candidates(scores, classes, self.attempts)
         latents = latents[chosen.flatten()]
         labels = classes.repeat_interleave(self.attempts)
         attempts = torch.arange(self.attempts).repeat(len(classes))
         # 2. descend the distance through random views
-        for part in batches(len(latents), self.batch):
+        parts = list(whole_batches(len(classes), self.attempts, self.batch))
+        for part in parts:
 
             def tell(step: int, done: int = part.start, size: int = part.stop - part.start, **numbers: float) -> None:
                 if watch:
@@ -88,9 +96,14 @@ class PPA:
             latents[part] = self.descend(oracle, prior, latents[part], labels[part], attempts[part], seed, tell)
         # 3. return those whose belief survives many views
         with torch.no_grad():
-            images = torch.cat([prior.decode(latents[part]) for part in batches(len(latents), 4 * self.batch)])
+            images = torch.cat([prior.decode(latents[part]) for part in parts])
         draws = view_draws(seed + 1, labels, attempts, self.views)
-        belief = belief_over_views(oracle, images, labels, self.judging, draws, 4 * self.batch)
+        belief = torch.cat(
+            [
+                belief_over_views(oracle, images[part], labels[part], self.judging, draws[part], 4 * self.batch)
+                for part in parts
+            ]
+        )
         best = belief.view(len(classes), self.attempts).topk(self.keep, dim=1)
         index = (best.indices + self.attempts * torch.arange(len(classes))[:, None]).flatten()
         return Reconstruction(
@@ -99,6 +112,7 @@ class PPA:
             latents=latents[index],
             confidence=best.values.flatten(),
             queries=oracle.queries - asked,
+            shared=shared,
             seconds=time.monotonic() - began,
         )
 

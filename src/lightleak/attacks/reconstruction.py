@@ -1,6 +1,7 @@
 """What an attack brings home."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Reconstruction:
     confidence: Tensor  # N in [0, 1]: the target's own belief
     queries: int = 0  # images shown to the target
     seconds: float = 0.0
+    shared: int = 0  # of the queries, those that serve all identities alike: every shard asks them again
 
     def __post_init__(self) -> None:
         lengths = {len(self.images), len(self.classes), len(self.latents), len(self.confidence)}
@@ -54,7 +56,9 @@ class Reconstruction:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
-        about = {"reconstruction": json.dumps({"queries": self.queries, "seconds": self.seconds})}
+        about = {
+            "reconstruction": json.dumps({"queries": self.queries, "seconds": self.seconds, "shared": self.shared})
+        }
         return publish(path, lambda part: save_file(tensors, part, metadata=about), "the reconstructions")
 
     @classmethod
@@ -73,9 +77,16 @@ class Reconstruction:
 TENSORS = ("images", "classes", "latents", "confidence")
 
 
-def merge(parts: list[Reconstruction]) -> Reconstruction:
+def join(parts: Sequence[Reconstruction]) -> Reconstruction:
+    """Reconstructions of several shards one after the other; queries that each shard repeated count once."""
+    whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
+    shared = max(part.shared for part in parts)
+    own = sum(part.queries - part.shared for part in parts)
+    return Reconstruction(**whole, queries=own + shared, seconds=sum(p.seconds for p in parts), shared=shared)
+
+
+def merge(parts: Sequence[Reconstruction]) -> Reconstruction:
     """Reconstructions of several shards as one, classes ascending, order within a class kept."""
-    classes = torch.cat([part.classes for part in parts])
-    order = torch.sort(classes, stable=True).indices
-    whole = {name: torch.cat([getattr(part, name) for part in parts])[order] for name in TENSORS}
-    return Reconstruction(**whole, queries=sum(p.queries for p in parts), seconds=sum(p.seconds for p in parts))
+    whole = join(parts)
+    order = torch.sort(whole.classes, stable=True).indices
+    return replace(whole, **{name: getattr(whole, name)[order] for name in TENSORS})

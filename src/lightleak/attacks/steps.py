@@ -120,6 +120,25 @@ def batches(count: int, batch: int) -> Iterator[slice]:
         yield slice(start, min(start + batch, count))
 
 
+def group_of(each: int, batch: int) -> int:
+    """How many identities of `each` images share a batch, at least one."""
+    return max(1, batch // each)
+
+
+def whole_batches(identities: int, each: int, batch: int) -> Iterator[slice]:
+    """Slices of at most `batch` images: `group_of` whole identities, or an even part of one that is larger.
+
+    So identities that are optimised together stay together in any shard that is cut between groups, and since
+    kernels are chosen by the shape of a batch, each image comes out the same to the last bit.
+    """
+    size = group_of(each, batch) * each
+    for start in range(0, identities * each, size):
+        stop = min(start + size, identities * each)
+        pieces = -(-(stop - start) // batch)
+        for part in batches(stop - start, -(-(stop - start) // pieces)):
+            yield slice(start + part.start, start + part.stop)
+
+
 def view_draws(seed: int, classes: Tensor, attempts: Tensor, steps: int) -> Tensor:
     """The draws of `steps` views for each (class, attempt), N x steps x DRAWS."""
     return own_draws(seed, classes, attempts, (steps, DRAWS))

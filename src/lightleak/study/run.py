@@ -5,12 +5,14 @@ import json
 import os
 import queue
 import shutil
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,9 +21,10 @@ from typing import Any, Literal
 
 from lightleak.errors import UserError
 from lightleak.study.pool import STUDY_MODULE, Inline, Pool, WorkerDied, load_module
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Store, Task, Watch, plain
 
 REMEMBERED = 20  # earlier results of a class that an estimate looks at
+LOOK = 1.0  # seconds between looks at what tasks say of themselves through the store
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class Plan:
     todo: tuple[Task, ...]  # needs come first
     done: tuple[Task, ...]  # found finished
     seconds: Mapping[str, float | None]  # expected, by key; None where nothing is known
+    sizes: Mapping[str, float | None] = field(default_factory=dict)  # expected bytes on disk, likewise
+
+    def bytes(self) -> float | None:
+        """Expected bytes of what is not done, None if nothing is known about any task."""
+        known = [self.sizes[task.key] for task in self.todo if self.sizes.get(task.key) is not None]
+        return None if self.todo and not known else float(sum(size for size in known if size))
 
     def total(self, workers: int = 1) -> float | None:
         """Expected seconds on so many workers, None if nothing is known about any task."""
@@ -78,19 +87,23 @@ def run(
     executor: Executor | None = None,
     listen: Listener | None = None,
     retries: int = 1,
+    split: bool = True,
 ) -> dict[str, Failure]:
     """Finish `tasks` and all they need; returns the failures by key.
 
     workers: processes on this machine; 1 (or 0) runs everything in this process. executor: any executor that
-    can reach the store; it gets `execute(task, store)` as soon as a task's needs are there, and is not shut
-    down. listen: called in this thread with every Event. retries: how often a task may start again after its
-    process died. A task that raises stops only those that need it. Ctrl-C stops all at once; nothing
-    half-done is published.
+    can reach the store; it gets `execute(task, store)` as soon as a task's needs are there, and is not shut down;
+    if it has a method `slots()`, it gets no more tasks at a time than that. listen: called in this thread with
+    every Event. retries: how often a task may start again after its process died. split: where fewer tasks can be
+    cut into parts than there are workers, cut them; results and keys stay the same. A task that raises stops only
+    those that need it. Ctrl-C stops all at once; nothing half-done is published.
     """
     store.open()
-    todo = plan(tasks, store)
+    slots: Callable[[], int] | None = getattr(executor, "slots", None)
+    workers = max(slots() if slots else workers, 1)
+    todo = plan(tasks, store, workers if split else 1)
     inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    state = _State(todo, store, max(workers, 1), listen or _ignore)
+    state = _State(todo, store, workers, listen or _ignore)
     here = threading.get_ident()
 
     def report(task: Task, step: int, steps: int | None, numbers: Mapping[str, float]) -> None:
@@ -101,9 +114,10 @@ def run(
 
     inside: Executor | None = None
     if executor is None:
-        threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
-        inside = Inline(report) if workers <= 1 else Pool(workers, report, threads, _study_files())
-    at_once = len(todo.todo) if executor is not None else max(workers, 1)
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        inside = Inline(report) if workers <= 1 else Pool(workers, report, threads, study_files())
+    at_once = len(todo.todo) if executor is not None and slots is None else workers
+    looked = time.monotonic()
     running: dict[Future, Task] = {}
     try:
         while state.ready or running:
@@ -112,7 +126,14 @@ def run(
                 future = (executor or inside).submit(execute, task, store)  # pyright: ignore
                 running[future] = task
                 future.add_done_callback(lambda future: inbox.put(("ended", future)))
-            kind, content = inbox.get()
+            if executor is not None and time.monotonic() - looked > LOOK:  # what runs elsewhere tells the store
+                looked = time.monotonic()
+                state.look()
+                at_once = max(slots(), 1) if slots else at_once  # a cluster grows and shrinks
+            try:
+                kind, content = inbox.get(timeout=None if executor is None else LOOK)
+            except queue.Empty:
+                continue
             if kind == "progress":
                 state.progress(*content)
                 continue
@@ -152,9 +173,10 @@ def execute(task: Task, store: Store, watch: Watch | None = None) -> Outcome:
         return Outcome(0.0)
     folder = None
     started = time.perf_counter()
+    note = _Note(store, task, watch or _ignore)
     try:
         folder = store.begin(task)
-        result = task.run(store, folder, watch or _ignore)
+        result = task.run(store, folder, note.watch)
         seconds = time.perf_counter() - started
         store.publish(task, folder, result, seconds)
         return Outcome(seconds)
@@ -164,12 +186,47 @@ def execute(task: Task, store: Store, watch: Watch | None = None) -> Outcome:
         store.fail(task, traceback.format_exc())
         return Outcome(time.perf_counter() - started, _line(error))
     finally:
+        note.file.unlink(missing_ok=True)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def plan(tasks: Iterable[Task], store: Store) -> Plan:
-    """What is done, what is not, and how long it should take; a finished task's needs are not looked at."""
+class _Note:
+    """Passes a task's progress on, and leaves it in the store for those who look from elsewhere."""
+
+    def __init__(self, store: Store, task: Task, watch: Watch) -> None:
+        self.file, self.onward = store.working(task), watch
+        self.about = {"key": task.key, "label": task.label, "machine": socket.gethostname(), "since": time.time()}
+        self.written = 0.0
+        self.write({})
+
+    def watch(self, step: int, total: int | None = None, **numbers: Any) -> None:
+        if time.monotonic() - self.written >= LOOK:
+            self.write({"step": int(step), "total": total, "numbers": plain(numbers)})
+        self.onward(step, total, **numbers)
+
+    def write(self, progress: Mapping[str, Any]) -> None:
+        self.written = time.monotonic()
+        part = self.file.with_name(f".part{self.file.name}")
+        with suppress(OSError):  # it is for show only
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({**self.about, **progress, "seen": time.time()}))
+            os.replace(part, self.file)
+
+
+def plan(tasks: Iterable[Task], store: Store, workers: int = 1) -> Plan:
+    """What is done, what is not, and how long it should take; a finished task's needs are not looked at.
+
+    Where fewer tasks can be split than there are workers, each is cut into enough parts for all of them.
+    """
+    tasks = tuple(tasks)
+    found = _plan(tasks, store, 1)
+    if workers > 1 and (can := sum(task.split(workers) is not task for task in found.todo)) and workers > can:
+        return _plan(tasks, store, -(-workers // can))
+    return found
+
+
+def _plan(tasks: Iterable[Task], store: Store, parts: int) -> Plan:
     todo: dict[str, Task] = {}
     done: dict[str, Task] = {}
     path: set[str] = set()
@@ -182,6 +239,7 @@ def plan(tasks: Iterable[Task], store: Store) -> Plan:
         if store.done(task):
             done[task.key] = task
             return
+        task = task.split(parts)
         path.add(task.key)
         for need in task.needs():
             visit(need)
@@ -190,7 +248,9 @@ def plan(tasks: Iterable[Task], store: Store) -> Plan:
 
     for task in tasks:
         visit(task)
-    return Plan(tuple(todo.values()), tuple(done.values()), _expected(todo.values(), store))
+    history = {name: _history(store, name) for name in {task.name for task in todo.values()}}
+    seconds, sizes = _expected(todo.values(), history), _sizes(todo.values(), history)
+    return Plan(tuple(todo.values()), tuple(done.values()), seconds, sizes)
 
 
 def load(path: Path | str) -> list[Task]:
@@ -212,7 +272,7 @@ def load(path: Path | str) -> list[Task]:
     return found
 
 
-def _study_files() -> dict[str, Path]:
+def study_files() -> dict[str, Path]:
     """The study files loaded here, by module name: workers load them before they unpickle their classes."""
     names = [name for name in sys.modules if name.startswith(STUDY_MODULE)]
     files = {name: Path(str(sys.modules[name].__file__)) for name in names}
@@ -228,13 +288,10 @@ def _line(error: BaseException) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _expected(tasks: Iterable[Task], store: Store) -> dict[str, float | None]:
+def _expected(tasks: Iterable[Task], history: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, float | None]:
     """Seconds by key: the task's own cost, corrected by what earlier tasks of its class really took."""
-    history: dict[str, list[Mapping[str, Any]]] = {}
     expected: dict[str, float | None] = {}
     for task in tasks:
-        if task.name not in history:
-            history[task.name] = _history(store, task.name)
         made = history[task.name]
         if task.cost is None:
             seconds = [one["seconds"] for one in made]
@@ -243,6 +300,12 @@ def _expected(tasks: Iterable[Task], store: Store) -> dict[str, float | None]:
             ratios = [one["seconds"] / one["cost"] for one in made if one.get("cost")]
             expected[task.key] = task.cost * (median(ratios) if ratios else 1.0)
     return expected
+
+
+def _sizes(tasks: Iterable[Task], history: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, float | None]:
+    """Bytes by key, as earlier tasks of the class took."""
+    sizes = {name: [one["bytes"] for one in made if "bytes" in one] for name, made in history.items()}
+    return {task.key: median(sizes[task.name]) if sizes[task.name] else None for task in tasks}
 
 
 def _history(store: Store, name: str) -> list[Mapping[str, Any]]:
@@ -320,6 +383,12 @@ class _State:
         if task.key in self.running:
             self.running[task.key] = (self.running[task.key][0], min(step / steps, 1.0) if steps else 0.0)
             self.tell("progress", task, step=step, steps=steps, numbers=numbers)
+
+    def look(self) -> None:
+        """Hear what tasks that run elsewhere left in the store."""
+        for key, note in self.store.at_work().items():
+            if key in self.running and "step" in note:
+                self.progress(self.tasks[key], note["step"], note["total"], note["numbers"])
 
     def again(self, task: Task, retries: int) -> bool:
         """Whether a task whose process died gets another chance; it waits among the ready ones then."""

@@ -5,8 +5,11 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -40,6 +43,8 @@ class Task:
     """
 
     version: ClassVar[int] = 1  # raise it when `run` changes its meaning: older results no longer count
+    cpus: ClassVar[float] = 1  # cores of a cluster that it takes
+    gpus: ClassVar[float] = 0  # graphics processors that it takes, on a cluster that has any
 
     def run(self, store: "Store", folder: Path, watch: Watch) -> Mapping[str, Any]:
         """Do the work, write files into `folder`, return the numbers; what it needs is in `store` already."""
@@ -48,6 +53,14 @@ class Task:
     def needs(self) -> tuple["Task", ...]:
         """The tasks that must be finished before this one: by default those found in its fields."""
         return tuple({task.key: task for value in _values(self) for task in _tasks_in(value)}.values())
+
+    def split(self, parts: int) -> "Task":  # noqa: ARG002
+        """The same task under the same key, whose work is shared out to `parts` tasks that it then needs, if it can."""
+        return self
+
+    def parts_done(self) -> tuple["Task", ...]:
+        """Tasks whose results went into this one's and serve nothing else: publishing it deletes them."""
+        return ()
 
     @property
     def label(self) -> str:
@@ -214,6 +227,27 @@ class Store:
             temporary.write_text(f"{task.label}\n{json.dumps(task.spec, indent=1)}\n\n{report}")
             os.replace(temporary, file)
 
+    def working(self, task: Task) -> Path:
+        """A file in which this process may say how far it is with a task; for `at_work`."""
+        return self.root / "working" / f".{task.name}-{task.key}.{_mark()}"
+
+    def at_work(self) -> dict[str, dict[str, Any]]:
+        """By key, what processes of any machine say of the tasks they are at: step, total, numbers, machine, since."""
+        found = {}
+        for file in self.root.glob("working/.*"):
+            with suppress(OSError, ValueError):
+                if not _abandoned(file.name):
+                    note = json.loads(file.read_text())
+                    found[note["key"]] = note
+        return found
+
+    def drop(self, task: Task) -> None:
+        """Delete a finished task's folder, at once for all who look."""
+        gone = self.folder(task).with_name(f".{task.key}.{_mark()}")
+        with suppress(OSError):
+            os.rename(self.folder(task), gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
     def open(self) -> "Store":
         """Make sure that the store can be written to (else UserError), and drop what dead processes left."""
         try:
@@ -240,11 +274,15 @@ class Store:
 
     def publish(self, task: Task, folder: Path, result: Mapping[str, Any], seconds: float) -> None:
         """Give the folder of a finished task its final name; harmless if another process was faster."""
+        parts = [part for part in task.parts_done() if self.done(part)]
         made = {
-            "seconds": seconds,
+            "seconds": seconds + sum(self.made(part)["seconds"] for part in parts),  # of computing, wherever
             "cost": task.cost,
+            "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": socket.gethostname(),
+            "device": device(),
+            "commit": commit(),
             "versions": versions(),
         }
         for name, data in (("spec.json", task.spec), ("made.json", made), ("result.json", plain(result))):
@@ -261,6 +299,8 @@ class Store:
                 os.rename(folder, final)
                 shutil.rmtree(folder.with_name(f"{folder.name}.damaged"))
         _flush_one(final.parent)
+        for part in parts:
+            self.drop(part)
         self.failure(task).unlink(missing_ok=True)
         shutil.rmtree(self.root / "scratch" / task.name / task.key, ignore_errors=True)
 
@@ -277,6 +317,40 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def commit() -> str:
+    """The commit of our source, if it runs from a checkout, with "+changes" if files differ from it; else nothing."""
+    here = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # an environment may lie in somebody else's repository
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def device() -> str:
+    """What this process computes on: the graphics processor that it began to use, else the processor."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.get_device_name()
+    return _processor()
+
+
+@cache
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def _mark() -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightleak import data, defences, priors
 from lightleak.attacks import Attack, Oracle, Reconstruction
+from lightleak.attacks.reconstruction import join
 from lightleak.data.folders import scan
 from lightleak.data.population import Images, Population, as_bytes
 from lightleak.defences import Defence
@@ -264,6 +265,31 @@ class Invert(Task):
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
     seed: int = 0
+    parts: int = field(default=0, compare=False)  # tasks that share the work; 0: as the number of workers suggests
+    gpus: ClassVar[float] = 1
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and its shards if the work is shared."""
+        return (*super().needs(), *self.parts_done())
+
+    def split(self, parts: int) -> Task:
+        """Shared out to shards of identities, if the attack says where it may be cut and nobody else decided."""
+        can = parts > 1 and self.parts == 0 and hasattr(self.attack, "group")
+        return replace(self, parts=parts) if can else self
+
+    def parts_done(self) -> tuple[Task, ...]:
+        """The shards that it is joined from; none if it does the work itself."""
+        return tuple(InvertShard(self, part, self.parts, self.group) for part in range(self.parts)) if self.cut else ()
+
+    @property
+    def cut(self) -> bool:
+        """Whether shards do the work."""
+        return self.parts > 1 and hasattr(self.attack, "group")
+
+    @property
+    def group(self) -> int:
+        """Identities that the attack optimises together."""
+        return getattr(self.attack, "group", 0)
 
     @property
     def label(self) -> str:
@@ -271,21 +297,75 @@ class Invert(Task):
 
     @property
     def cost(self) -> float:
+        if self.cut:
+            return 0.0
         return 20.0 if getattr(self.attack, "steps", 0) else 2.0
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
-        target = self.target.load(store)
-        oracle = Oracle(target, self.attack.access)
-        wanted = torch.arange(target.classes) if self.classes is None else torch.tensor(self.classes)
-        rng = torch.Generator().manual_seed(self.seed)
-        found = self.attack.run(oracle, self.prior.load(store), wanted, rng, watch)
+        if self.cut:
+            shards = [shard.load(store) for shard in self.parts_done() if isinstance(shard, InvertShard)]
+            found = join([shard for shard in shards if shard is not None])
+        else:
+            found = self.attacked(store, self.identities(store), watch)
         # How long it took is noted by the store; what is written here is the same whenever it is made again.
         replace(found, seconds=0.0).save(folder / "reconstructions.safetensors")
         return {"queries": found.queries, "confidence": float(found.confidence.mean())}
 
+    def identities(self, store: Store) -> Tensor:
+        """The classes to reconstruct, in order."""
+        return torch.arange(self.target.load(store).classes) if self.classes is None else torch.tensor(self.classes)
+
+    def attacked(self, store: Store, wanted: Tensor, watch: Watch) -> Reconstruction:
+        """What the attack finds of these classes."""
+        oracle = Oracle(self.target.load(store), self.attack.access)
+        rng = torch.Generator().manual_seed(self.seed)
+        return self.attack.run(oracle, self.prior.load(store), wanted, rng, watch)
+
     def load(self, store: Store) -> Reconstruction:
         """What the attack brought home."""
         return Reconstruction.load(store.folder(self) / "reconstructions.safetensors")
+
+
+@dataclass(frozen=True)
+class InvertShard(Task):
+    """Some of the identities of an attack; the whole joins its shards and deletes them.
+
+    Shards are cut between the groups of identities that the attack optimises together, and each begins with the same
+    random numbers: so they join to what the undivided attack gives, bit for bit.
+    """
+
+    whole: Invert
+    part: int
+    parts: int
+    group: int  # identities that are optimised together: decides where shards begin
+    gpus: ClassVar[float] = 1
+
+    def needs(self) -> tuple[Task, ...]:
+        """What the whole attack needs."""
+        return replace(self.whole, parts=1).needs()
+
+    @property
+    def label(self) -> str:
+        return f"{self.whole.label}, part {self.part + 1} of {self.parts}"
+
+    @property
+    def cost(self) -> float:
+        return (replace(self.whole, parts=1).cost or 0.0) / self.parts
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        wanted = self.whole.identities(store)
+        groups = -(-len(wanted) // self.group)
+        first, last = (place * groups // self.parts * self.group for place in (self.part, self.part + 1))
+        wanted = wanted[first:last]
+        if len(wanted):
+            found = self.whole.attacked(store, wanted, watch)
+            replace(found, seconds=0.0).save(folder / "reconstructions.safetensors")
+        return {"identities": wanted.tolist()}
+
+    def load(self, store: Store) -> Reconstruction | None:
+        """What the attack found; None if there are fewer groups than shards and nobody was left for this one."""
+        file = store.folder(self) / "reconstructions.safetensors"
+        return Reconstruction.load(file) if store.result(self)["identities"] else None
 
 
 @dataclass(frozen=True)
