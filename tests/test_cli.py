@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from conftest import tiny_classifier
 from lightleak import cli
@@ -218,3 +219,18 @@ def test_ctrl_c_is_130_and_a_rerun_continues(tmp_path):
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert done[0].stat().st_mtime == stamp
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_pattern_lists_names(capsys):
+    assert call("skips", "face:ir*") == 0
+    assert capsys.readouterr().out.split() == ["face:ir152", "face:ir50"]
+    assert call("skips", "face:zzz*") == 2
+    assert "no model of face fits 'zzz*'" in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_shows_whole_names(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "console", Console(width=80))
+    assert call("skips", "torchvision:densenet121", "--size", 64) == 0
+    printed = capsys.readouterr().out
+    assert "features.denseblock4.denselayer16.cat" in printed
+    assert max(map(len, printed.splitlines())) <= 80

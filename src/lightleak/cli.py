@@ -85,11 +85,14 @@ def skips(model: tyro.conf.Positional[str], size: int | None = None, json: bool 
     Example: lightleak skips timm:resnet101
 
     Args:
-        model: a name, or the path of a checkpoint.
+        model: a name, or the path of a checkpoint; a pattern such as "timm:res*" lists the names that fit.
         size: side length of the images (default: the model's own).
         json: print JSON with everything that is known.
         joins: also list the joins that are no skips, and why.
     """
+    if "*" in model:
+        print("\n".join(zoo.matching(model)))
+        return
     classifier = _classifier(model, size)
     found = (surgery.find_joins if joins else surgery.find_skips)(classifier.net, classifier.example)
     if json:
@@ -97,12 +100,16 @@ def skips(model: tyro.conf.Positional[str], size: int | None = None, json: bool 
         return
     skips = [join for join in found if join.is_skip]
     table = Table(title=f"{model}: {len(skips)} skip connections at {classifier.size} x {classifier.size}")
-    for name in ("name", "kind", "stage", "channels", "resolution", "goes around", "projection"):
-        table.add_column(name, justify="right" if name in ("stage", "channels") else "left")
+    for name in ("name", "kind", "stage", "channels", "resolution"):
+        table.add_column(name, justify="right" if name in ("stage", "channels") else "left", no_wrap=True)
+    if console.width >= 100 or joins:  # a narrow terminal has room for the essentials only; --json tells all
+        table.add_column("goes around")
+        table.add_column("projection")
     for join in found:
         row = [join.name, join.kind, str(join.stage or "–"), str(join.channels), " x ".join(map(str, join.resolution))]
-        row += [_ends(join.around), _ends(join.projection)] if join.is_skip else [f"no skip: {join.reason}", ""]
-        table.add_row(*map(escape, row), style=None if join.is_skip else "dim")
+        around, projection = _ends(join.owner, join.around), _ends(join.owner, join.projection)
+        row += [around, projection] if join.is_skip else [f"no skip: {join.reason}", ""]
+        table.add_row(*map(escape, row[: len(table.columns)]), style=None if join.is_skip else "dim")
     console.print(table)
     if skips:
         stages = {stage: sum(join.stage == stage for join in skips) for stage in sorted({j.stage for j in skips})}
@@ -423,9 +430,10 @@ def _classifier(model: str, size: int | None) -> Classifier:
     return classifier
 
 
-def _ends(modules: tuple[str, ...]) -> str:
-    """The first and the last of some modules."""
-    return modules[0] if len(modules) == 1 else f"{modules[0]} … {modules[-1]}" if modules else ""
+def _ends(owner: str, modules: tuple[str, ...]) -> str:
+    """The first and the last of some modules, as their owner calls them."""
+    own = [name.removeprefix(f"{owner}.") for name in modules]
+    return own[0] if len(own) == 1 else f"{own[0]} … {own[-1]}" if own else ""
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Any classifier by name: "timm:resnet101", "torchvision:densenet121", "face:ir152"."""
 
 import difflib
+import fnmatch
 from collections.abc import Callable
 from typing import Any
 
@@ -47,11 +48,22 @@ def names(library: str = "timm") -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
+def matching(pattern: str) -> list[str]:
+    """The names that a pattern such as "timm:resnet*" fits, with their library's prefix; UserError if there is none."""
+    library, _, wanted = pattern.partition(":")
+    if library not in BUILDERS:
+        raise UserError(f"there is no library {library!r}; known are {', '.join(BUILDERS)}")
+    found = [f"{library}:{name}" for name in fnmatch.filter(names(library), wanted)]
+    if not found:
+        raise UserError(f"no model of {library} fits {wanted!r}")
+    return found
+
+
 def _known(library: str, name: str) -> None:
     known = names(library)
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"'lightleak skips --list {library}' lists them"
+        hint = f"did you mean {', '.join(near)}?" if near else f"'lightleak skips \"{library}:*\"' lists them"
         raise UserError(f"{library} has no model {name!r}; {hint}")
 
 
