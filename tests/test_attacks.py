@@ -305,6 +305,16 @@ def test_oracle_answers_as_the_target(tiny_target):
     assert torch.allclose(tiny_target.head(features), logits, atol=1e-4)
 
 
+def test_an_oracle_may_answer_with_batch_statistics(tiny_target):
+    images = torch.rand(6, 3, 32, 32)
+    before = {key: value.clone() for key, value in tiny_target.state_dict().items()}
+    trained = copy.deepcopy(tiny_target).train()
+    oracle = Oracle(tiny_target, batch_statistics=True)
+    assert torch.allclose(oracle.logits(images), trained(images), atol=1e-4)
+    assert not torch.allclose(oracle.logits(images)[:3], oracle.logits(images[:3]), atol=1e-4)
+    assert all(torch.equal(before[key], value) for key, value in tiny_target.state_dict().items())
+
+
 def sample():
     return Reconstruction(
         torch.rand(4, 3, 8, 8),

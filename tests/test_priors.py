@@ -3,17 +3,19 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightleak.data.faces import FACTORS
 from lightleak.data.population import Images
 from lightleak.errors import UserError
-from lightleak.priors import PRIORS, load, save
+from lightleak.priors import PRIORS, load, save, show
 from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.fit import QUICK, WganGp, fit
 from lightleak.priors.fit.wgan import gradient_penalty
-from lightleak.priors.gan64 import Critic, GanPrior, Generator
+from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
 from lightleak.priors.rendered import RenderedPrior, mirrored
 from lightleak.priors.stylegan2 import Discriminator, StyleGAN2Prior
 from lightleak.priors.stylegan2 import Generator as StyleGenerator
@@ -53,10 +55,17 @@ def tiny_conditional() -> ConditionalPrior:
         return ConditionalPrior(generator, ProjectionDiscriminator(16, 2, classes=6))
 
 
+def tiny_specific() -> InversionPrior:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return InversionPrior(Generator(16, 2, 7), MinibatchDiscriminator(16, 2, 5, kernels=4, dimensions=3), 8)
+
+
 EXAMPLES = {
     "rendered": lambda: RenderedPrior(size=32),
     "gan64": tiny_gan,
     "conditional64": tiny_conditional,
+    "kedmi": tiny_specific,
     "stylegan2": tiny_style,
 }
 CLASSES = torch.tensor([0, 3, 1, 5, 0])  # priors that draw no classes ignore them
@@ -144,6 +153,15 @@ def test_saved_and_loaded(prior, tmp_path):
     images = prior.decode(latents, classes)
     assert torch.equal(images, again.decode(latents, classes))
     assert torch.equal(prior.realism(images, classes), again.realism(images, classes))
+
+
+def test_a_sheet_shows_the_samples(prior, tmp_path):
+    sheet = Image.open(show(prior, tmp_path / "samples.png", rows=3))
+    assert sheet.size == (3 * prior.size, 3 * prior.size)
+    images = prior.decode(prior.sample(9, rng()), torch.arange(9) % 6)
+    tile = sheet.crop((prior.size, 2 * prior.size, 2 * prior.size, 3 * prior.size))  # second column, third row
+    pixels = torch.from_numpy(np.array(tile)).permute(2, 0, 1)
+    assert (pixels - images[7] * 255).abs().max() <= 0.51
 
 
 def test_load_refuses_what_does_not_fit(tmp_path):

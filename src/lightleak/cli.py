@@ -12,7 +12,7 @@ from dataclasses import asdict
 from json import dumps as as_json
 from json import loads
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import tyro
@@ -30,8 +30,7 @@ from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.priors import RenderedPrior, official
-from lightleak.priors.fit import QUICK, check_target, fit
-from lightleak.priors.fit import Settings as Training
+from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.collect import collect, record
 from lightleak.study import Store, live
@@ -47,6 +46,10 @@ app = tyro.extras.SubcommandApp()
 console = Console()
 NOBODY = ("faces", "digits")  # painted faces and digits are nobody's: their pages show them as they are
 STUDY = "study.json"  # which evaluations a folder's page shows
+if TYPE_CHECKING:
+    from lightleak.priors.fit import Settings as Training
+else:
+    Training = tyro.extras.subcommand_type_from_defaults(TRAININGS)
 Settings = Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")]
 
 
@@ -169,7 +172,7 @@ def fit_(
 ) -> None:
     """Fit a generator to the public images of a data set.
 
-    Example: lightleak fit --data digits --out digits-prior
+    Example: lightleak fit --target rolss.safetensors --out rolss-prior training:kedmi --training.steps 500
 
     Args:
         out: the folder to write.
@@ -180,13 +183,15 @@ def fit_(
         settings: of the data set's function.
     """
     check_target(training, target is not None)
-    oracle = Oracle(load(target)) if target else None
+    statistics = getattr(training, "batch_statistics", False)
+    oracle = Oracle(load(target), batch_statistics=statistics) if target else None
     population = _population(data, settings)
     out.mkdir(parents=True, exist_ok=True)
     with _bar("fit the prior") as watch:
         asked = oracle.logits if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
     priors.save(prior, out)
+    priors.show(prior, out / "samples.png")
     shutil.rmtree(out / ".training", ignore_errors=True)
     console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")
 

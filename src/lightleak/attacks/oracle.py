@@ -20,17 +20,18 @@ class Oracle:
     """What an attacker may ask of a target; every image shown counts as one query.
 
     The target is copied and prepared in this one place (eval mode, frozen, channels_last), so that an attack can
-    neither change it nor leave gradients behind.
+    neither change it nor leave gradients behind. With `batch_statistics` it answers as in training (batch norms
+    see the current batch, dropout is on), as some published code has it by accident.
     """
 
-    def __init__(self, target: Classifier, access: Access = "gradients") -> None:
+    def __init__(self, target: Classifier, access: Access = "gradients", *, batch_statistics: bool = False) -> None:
         if access not in get_args(Access):
             raise UserError(f"access is one of {', '.join(get_args(Access))}, not {access!r}")
         self.access: Access = access
         self.queries = 0
         self.classes = target.classes
         self.size = target.size
-        self._target = copy.deepcopy(target).eval().requires_grad_(False)
+        self._target = copy.deepcopy(target).train(batch_statistics).requires_grad_(False)
         self._target.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def logits(self, images: Tensor) -> Tensor:

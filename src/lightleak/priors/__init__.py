@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.priors.conditional64 import ConditionalPrior
-from lightleak.priors.gan64 import GanPrior
+from lightleak.priors.gan64 import GanPrior, InversionPrior
 from lightleak.priors.rendered import RenderedPrior
 from lightleak.priors.stylegan2 import StyleGAN2Prior
 
@@ -62,6 +64,7 @@ PRIORS: dict[str, Any] = {
     "rendered": RenderedPrior,
     "gan64": GanPrior,
     "conditional64": ConditionalPrior,
+    "kedmi": InversionPrior,
     "stylegan2": StyleGAN2Prior,
 }
 
@@ -79,6 +82,16 @@ def save(prior: Prior, folder: str | Path) -> None:
     recipe = {"kind": kinds[0], "settings": kept.settings(), "weights": sha256(weights).hexdigest()}
     publish(folder / WEIGHTS, lambda part: part.write_bytes(weights), "the prior")
     publish(folder / RECIPE, lambda part: part.write_text(json.dumps(recipe, indent=2)), "the prior")
+
+
+@torch.no_grad()
+def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
+    """A sheet of rows x rows samples as a PNG; of a prior with classes, of the first so many of them in turn."""
+    count = rows * rows
+    latents = prior.sample(count, torch.Generator().manual_seed(seed))
+    images = prior.decode(latents, torch.arange(count) % getattr(prior, "classes", count))
+    sheet = as_bytes(images).unflatten(0, (rows, rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return publish(path, lambda part: Image.fromarray(sheet.numpy()).save(part, format="PNG"), "the samples")
 
 
 def load(folder: str | Path) -> Prior:

@@ -227,10 +227,12 @@ class FitPrior(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        oracle = Oracle(self.target.load(store)) if self.target else None
+        statistics = getattr(self.settings, "batch_statistics", False)
+        oracle = Oracle(self.target.load(store), batch_statistics=statistics) if self.target else None
         asked = oracle.logits if oracle else None
         prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
         priors.save(prior, folder)
+        priors.show(prior, folder / "samples.png")
         queries = oracle.queries if oracle else 0
         return {"images": len(population.public), "queries": queries, "settings": asdict(self.settings)}
 

@@ -12,11 +12,19 @@ import torch
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.priors import Prior
+from lightleak.priors.fit.kedmi import KED_QUICK, KedMi, fit_kedmi
 from lightleak.priors.fit.state import Logits
 from lightleak.priors.fit.wgan import QUICK, WganGp, fit_wgan
 
-Settings = WganGp
-FITS: dict[type, Callable[..., Prior]] = {WganGp: fit_wgan}
+Settings = WganGp | KedMi
+# By name, as the command line offers them: small ones for two cores, and the published ones.
+TRAININGS: dict[str, Settings] = {
+    "wgan": QUICK,
+    "wgan-published": WganGp(),
+    "kedmi": KED_QUICK,
+    "kedmi-published": KedMi(),
+}
+FITS: dict[type, Callable[..., Prior]] = {WganGp: fit_wgan, KedMi: fit_kedmi}
 
 
 def fit(
@@ -47,4 +55,4 @@ def check_target(settings: Settings, given: bool) -> None:
         raise UserError(f"{kind} trains a prior on public images alone; leave the target out")
 
 
-__all__ = ["FITS", "QUICK", "Logits", "Settings", "WganGp", "check_target", "fit"]
+__all__ = ["FITS", "KED_QUICK", "QUICK", "TRAININGS", "KedMi", "Logits", "Settings", "WganGp", "check_target", "fit"]

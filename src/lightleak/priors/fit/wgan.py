@@ -25,6 +25,7 @@ from torch.optim import Adam
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
 from lightleak.priors.fit.state import State, batch, follow, recipe, update
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
 
@@ -162,20 +163,11 @@ def _compete(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, floa
 
 
 def _redraw(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, float]:
-    """One step of a variational autoencoder; returns its root mean squared error (of 1) and nats per image."""
-    for group in run.warmup_adam.param_groups:
-        group["lr"] = settings.warmup_rate * (1 - 0.9 * run.step / settings.warmup)
-    # 1. An encoder says where in latent space an image lies, and how sure it is.
+    """One step of the warm-up."""
+    slow_down(run.warmup_adam, settings.warmup_rate, run.step / settings.warmup)
     real = batch(pixels, settings.batch, run.rng)
-    mean, log_spread = run.encoder(real).chunk(2, dim=1)
-    log_spread = log_spread.clamp(-8, 2)
-    latents = mean + log_spread.exp() * _noise(settings, run.rng, pixels.device)
-    # 2. The generator draws it again; the latents of all images together should look standard normal.
-    error = (run.generator(latents) - real).square().flatten(1)
-    nats = (0.5 * (mean.square() + (2 * log_spread).exp() - 1) - log_spread).sum(1).mean()
-    loss = error.sum(1).mean() / (2 * run.tolerance**2) + nats
-    update(run.warmup_adam, loss / error.shape[1])
-    return {"error": float(error.detach().mean().sqrt()), "nats": float(nats.detach())}
+    noise = _noise(settings, run.rng, pixels.device)
+    return redraw(run.encoder, run.generator, run.warmup_adam, real, noise, run.tolerance)
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, made: Tensor, rng: torch.Generator) -> Tensor:
@@ -189,36 +181,24 @@ def gradient_penalty(critic: nn.Module, real: Tensor, made: Tensor, rng: torch.G
 
 
 def _start(images: Images, settings: WganGp, seed: int, device: torch.device | str) -> _Training:
-    size, floats = images.size, images.floats(slice(None, None, 1 + len(images) // 2000))
-    spread = float((floats - floats.mean(0)).square().mean().sqrt())
+    size = images.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = Generator(size, settings.width, settings.latents).to(device)
         critic = Critic(size, settings.critic_width).to(device)
-        encoder = _encoder(size, settings).to(device)
-    warmed = [*generator.parameters(), *encoder.parameters()]
+        warm = encoder(size, settings.critic_width, settings.latents).to(device)
+    warmed = [*generator.parameters(), *warm.parameters()]
     return _Training(
         generator,
         critic,
-        encoder,
+        warm,
         deepcopy(generator),
         Adam(generator.parameters(), lr=settings.rate, betas=settings.betas),
         Adam(critic.parameters(), lr=settings.critic_rate, betas=settings.betas),
         Adam(warmed, lr=settings.warmup_rate, betas=(0.9, 0.99)),
-        settings.blur * max(spread, 0.02),  # pictures may be all alike
+        tolerance(images, settings.blur),
         torch.Generator().manual_seed(seed),
     )
-
-
-def _encoder(size: int, settings: WganGp) -> nn.Sequential:
-    """The critic's convolutions with batch norms, to the mean and the log spread of N x L latents each."""
-    layers: list[nn.Module] = []
-    channels = 3
-    while size > 4:
-        wide = settings.critic_width if channels == 3 else 2 * channels
-        layers += [nn.Conv2d(channels, wide, 5, stride=2, padding=2), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
-        channels, size = wide, size // 2
-    return nn.Sequential(*layers, nn.Conv2d(channels, 2 * settings.latents, 4), nn.Flatten())
 
 
 def _noise(settings: WganGp, rng: torch.Generator, device: torch.device | str) -> Tensor:
