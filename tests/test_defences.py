@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
 from lightleak.attacks.oracle import Oracle
-from lightleak.defences import MID, SSF, TLDMI, BiDO, NegLS
+from lightleak.defences import MID, SSF, TLDMI, BiDO, NegLS, RoLSS
 from lightleak.defences.bido import dependence, gaussian_kernel, linear_kernel
 from lightleak.defences.mid import averaged
 from lightleak.defences.smoothing import smoothed
@@ -326,3 +326,10 @@ def test_bad_settings_are_one_clear_line(make, message):
     with pytest.raises(UserError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_a_title_names_what_is_not_the_papers():
+    assert defences.title(RoLSS()) == "RoLSS"
+    assert defences.title(RoLSS(where=2)) == "RoLSS (where 2)"
+    assert defences.title(SSF(factor=0.5, where="all")) == "SSF (factor 0.5, where all)"
+    assert defences.title(BiDO(layers=("layer1", "layer2"))) == "BiDO (layers layer1, layer2)"

@@ -1,6 +1,7 @@
 """Defences: frozen settings with a `plan` that says what they do to plain training; one file each."""
 
-from typing import ClassVar, Protocol
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol
 
 from lightleak.defences.bido import BiDO
 from lightleak.defences.mid import MID
@@ -42,6 +43,22 @@ def parse(text: str) -> tuple[Defence, ...]:
     return tuple(DEFENCES[name]() for name in names)
 
 
+def title(defence: Defence) -> str:
+    """What a table calls a defence: its name, and the settings that are not the paper's, "RoLSS (where 2)"."""
+    changed = [
+        f"{field.name.replace('_', ' ')} {_short(getattr(defence, field.name))}"
+        for field in fields(defence)  # pyright: ignore[reportArgumentType]
+        if field.compare and getattr(defence, field.name) != field.default
+    ]
+    return defence.title + (f" ({', '.join(changed)})" if changed else "")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
     """What several defences together do to training; UserError if two cannot go together."""
     titles = [defence.title for defence in defences]
@@ -51,4 +68,18 @@ def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
     return combine({defence.title: defence.plan(recipe) for defence in defences})
 
 
-__all__ = ["DEFENCES", "MID", "SSF", "TLDMI", "TTS", "BiDO", "Defence", "NegLS", "RoLSS", "RoLSSPlus", "parse", "plan"]
+__all__ = [
+    "DEFENCES",
+    "MID",
+    "SSF",
+    "TLDMI",
+    "TTS",
+    "BiDO",
+    "Defence",
+    "NegLS",
+    "RoLSS",
+    "RoLSSPlus",
+    "parse",
+    "plan",
+    "title",
+]

@@ -109,7 +109,7 @@ class TrainTarget(Task):
         """The defences as a table names them."""
         if self.people == "public":
             return "other people"
-        return " + ".join(defence.title for defence in self.defences) or "no defence"
+        return " + ".join(defences.title(defence) for defence in self.defences) or "no defence"
 
     @property
     def cost(self) -> float:
