@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightleak.attacks import ATTACKS, PPA, AccessError, Guess, Oracle, Reconstruction, merge
+from lightleak.attacks import ATTACKS, PPA, AccessError, Alignment, Guess, Oracle, Reconstruction, merge
 from lightleak.attacks.reconstruction import TENSORS, join
 from lightleak.attacks.steps import (
     LOSSES,
@@ -169,6 +169,51 @@ def test_ppa_works_with_every_loss(loss, tiny_target, prior):
     assert found.confidence.mean() > start.confidence.mean()
 
 
+OPTIONS = {
+    "shared views": {"shared": True},
+    "aligned by transforms": {"alignment": Alignment(copies=3, batch=7), "steps": 6},
+    "aligned by noise": {"alignment": Alignment(kind="noise", copies=3, batch=7), "steps": 6},
+    "max-margin": {"loss": "max-margin", "epsilon": 25e-8},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_ppa_keeps_the_contract_with_its_options(name, tiny_target, prior):
+    whole = run("ppa", tiny_target, prior, classes=[1, 4], **OPTIONS[name])
+    small = run("ppa", tiny_target, prior, classes=[4, 1], batch=2, **OPTIONS[name])
+    assert torch.allclose(whole.images, small.images[[2, 3, 0, 1]], atol=2e-3)
+    plain = run("ppa", tiny_target, prior, classes=[1, 4], **({"steps": 6} if "steps" in OPTIONS[name] else {}))
+    assert not torch.equal(whole.images, plain.images)
+
+
+def test_shared_views_are_one_for_a_class(tiny_target, prior):
+    """Attempts of a class that start at the same place stay together only if they look through the same views."""
+    attack = dataclasses.replace(ROWS["ppa"], shared=True)
+    oracle, start = Oracle(tiny_target), prior.sample(1, torch.Generator().manual_seed(0)).repeat(2, 1)
+    twins = torch.tensor([3, 3]), torch.tensor([0, 1]), 5, lambda *_, **__: None
+    first, second = attack.descend(oracle, prior, start, *twins)
+    assert torch.allclose(first, second, atol=1e-5)
+    first, second = ROWS["ppa"].descend(oracle, prior, start, *twins)
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_scored_candidates_can_be_given(tiny_target, prior):
+    attack, wanted = ROWS["ppa"], torch.tensor([0, 3])
+
+    def rng(seed=0):
+        return torch.Generator().manual_seed(seed)
+
+    alone = attack.run(Oracle(tiny_target), prior, wanted, rng())
+    table = attack.score(Oracle(tiny_target, "scores"), prior, rng())
+    given = attack.run(Oracle(tiny_target), prior, wanted, rng(), candidates=table)
+    assert torch.equal(alone.images, given.images)
+    assert alone.queries == given.queries
+    with pytest.raises(UserError, match="another seed"):
+        attack.run(Oracle(tiny_target), prior, wanted, rng(1), candidates=table)
+    with pytest.raises(UserError, match="StyleGAN2"):
+        dataclasses.replace(attack, cutoff=8).run(Oracle(tiny_target), prior, wanted, rng())
+
+
 def test_progress_counts_up_to_the_end(tiny_target, prior):
     seen = []
     oracle = Oracle(tiny_target)
@@ -187,7 +232,15 @@ def test_progress_counts_up_to_the_end(tiny_target, prior):
 
 @pytest.mark.parametrize(
     "settings_",
-    [{"keep": 5, "attempts": 2}, {"loss": "cosine"}, {"rate": 0.0}, {"steps": -1}, {"candidates": 10}],
+    [
+        {"keep": 5, "attempts": 2},
+        {"loss": "cosine"},
+        {"rate": 0.0},
+        {"steps": -1},
+        {"candidates": 10},
+        {"epsilon": 0.0},
+        {"cutoff": -1},
+    ],
 )
 def test_bad_settings_are_one_clear_line(settings_):
     with pytest.raises(UserError) as error:

@@ -328,6 +328,24 @@ def test_w_plus_with_equal_styles_is_w():
     torch.testing.assert_close(many.decode(latents.repeat(1, 8)), one.decode(latents))
 
 
+def test_truncation_can_be_undone():
+    """Latents of W truncated in the first slots only are what W+ samples with a cutoff, and decode to its images."""
+    prior, wide = small_prior(), small_prior(space="w+", cutoff=3)
+    mixed = prior.untruncated(prior.sample(4, rng()), 3)
+    torch.testing.assert_close(mixed, wide.sample(4, rng()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(prior.decode(mixed), wide.decode(wide.sample(4, rng())), rtol=1e-3, atol=1e-4)
+    for other, cutoff in ((wide, 3), (small_prior(psi=0.0), 3), (prior, 9)):
+        with pytest.raises(UserError, match="undoing truncation"):
+            other.untruncated(torch.zeros(1, other.latents), cutoff)
+
+
+def test_images_may_overshoot():
+    latents = 3 * small_prior().sample(2, rng())
+    free = small_prior(clip=False).decode(latents)
+    assert free.min() < 0
+    torch.testing.assert_close(free.clamp(0, 1), small_prior().decode(latents))
+
+
 @pytest.mark.parametrize("crop", [20, 21, 32])
 def test_the_centre_is_kept(crop):
     latents = small_prior().sample(2, rng())
@@ -352,7 +370,9 @@ def test_realism_is_the_lone_score():
         StyleGAN2Prior(small()).realism(images)
 
 
-@pytest.mark.parametrize("settings", [{}, {"space": "w+", "cutoff": 2, "psi": 0.7}, {"crop": 20, "noise": "none"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"space": "w+", "cutoff": 2, "psi": 0.7}, {"crop": 20, "noise": "none", "clip": False}]
+)
 def test_settings_survive_saving(settings, tmp_path):
     prior = small_prior(**settings)
     save(prior, tmp_path)

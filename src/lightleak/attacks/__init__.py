@@ -5,6 +5,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.guess import Guess
 from lightleak.attacks.oracle import Access, AccessError, Oracle
 from lightleak.attacks.ppa import PPA
@@ -25,4 +26,15 @@ class Attack(Protocol):
 
 ATTACKS: dict[str, type[Attack]] = {"ppa": PPA, "guess": Guess}
 
-__all__ = ["ATTACKS", "PPA", "Access", "AccessError", "Attack", "Guess", "Oracle", "Reconstruction", "merge"]
+__all__ = [
+    "ATTACKS",
+    "PPA",
+    "Access",
+    "AccessError",
+    "Alignment",
+    "Attack",
+    "Guess",
+    "Oracle",
+    "Reconstruction",
+    "merge",
+]

@@ -34,6 +34,11 @@ class Oracle:
         self._target = copy.deepcopy(target).train(batch_statistics).requires_grad_(False)
         self._target.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the target is; images come from there, and so do answers."""
+        return self._target.device
+
     def logits(self, images: Tensor) -> Tensor:
         """Logits N x classes that gradients flow through; AccessError unless access is "gradients"."""
         self._grant("gradients")

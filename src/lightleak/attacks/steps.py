@@ -1,14 +1,17 @@
 """Steps that attacks share: identity losses, randomness that belongs to an attempt, candidates, belief, descent."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.attacks.oracle import Oracle
-from lightleak.data.views import DRAWS, View
+from lightleak.data.views import DRAWS, View, resized
+from lightleak.errors import UserError
 from lightleak.priors import Prior
+from lightleak.priors.stylegan2 import StyleGAN2Prior
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Identity losses: logits N x C and classes N to one loss per image, smaller is better
@@ -63,13 +66,15 @@ def seed_of(rng: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=rng, device=rng.device))
 
 
+def keyed(seed: int, *key: int) -> torch.Generator:
+    """A generator of its own for each key, such as (class, attempt)."""
+    return torch.Generator().manual_seed(_scramble(seed, *key))
+
+
 def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Uniform numbers in [0, 1) for each (class, attempt), N x shape, the same in whatever batch they are asked for."""
-    rows = []
-    for label, attempt in zip(classes.tolist(), attempts.tolist(), strict=True):
-        own = torch.Generator().manual_seed(_scramble(seed, label, attempt))
-        rows.append(torch.rand(shape, generator=own))
-    return torch.stack(rows)
+    pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
+    return torch.stack([torch.rand(shape, generator=keyed(seed, *pair)) for pair in pairs])
 
 
 def _scramble(*numbers: int) -> int:
@@ -87,12 +92,42 @@ def _scramble(*numbers: int) -> int:
 # Candidates, belief, batches
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Latents and what the target believes of each: all that the choice of a start depends on."""
+
+    latents: Tensor  # N x L
+    scores: Tensor  # N x classes: probabilities, averaged over the image and its mirror
+    seed: int  # of the run that drew them
+    queries: int  # what the scores cost
+
+
+def draw_candidates(
+    oracle: Oracle, prior: Prior, count: int, seed: int, batch: int, cutoff: int | None = None
+) -> Candidates:
+    """Latents of a run's seed, scored once for all classes.
+
+    With a `cutoff`, only the first so many style slots are truncated in what is scored, never in the latents.
+    """
+    asked = oracle.queries
+    latents = prior.sample(count, torch.Generator().manual_seed(seed))
+    shown = latents
+    if cutoff is not None:
+        if not isinstance(prior, StyleGAN2Prior):
+            raise UserError(
+                f"only a StyleGAN2 prior has style slots to cut off at {cutoff}, not {type(prior).__name__}"
+            )
+        shown = prior.untruncated(latents, cutoff)
+    scores = candidate_scores(oracle, prior, shown, batch)
+    return Candidates(latents, scores.cpu(), seed, oracle.queries - asked)
+
+
 @torch.no_grad()
 def candidate_scores(oracle: Oracle, prior: Prior, latents: Tensor, batch: int) -> Tensor:
     """The target's belief in every class for each latent, averaged over the image and its mirror, N x C."""
     rows = []
     for chunk in latents.split(batch):
-        images = prior.decode(chunk)
+        images = resized(prior.decode(chunk.to(oracle.device)).clamp(0, 1), oracle.size)
         rows.append((oracle.scores(images) + oracle.scores(images.flip(3))) / 2)
     return torch.cat(rows)
 
@@ -109,8 +144,9 @@ def belief_over_views(oracle: Oracle, images: Tensor, classes: Tensor, view: Vie
     views = draws.shape[1]
     for index in torch.arange(len(images)).split(max(1, batch // views)):
         seen = view(images[index].repeat_interleave(views, 0), draws[index].flatten(0, 1).to(images))
-        scores = oracle.scores(seen).view(len(index), views, -1).mean(1)
-        out.append(scores.gather(1, classes[index, None]).squeeze(1))
+        wanted = classes[index].repeat_interleave(views)
+        belief = oracle.scores(seen).gather(1, wanted[:, None])
+        out.append(belief.view(len(index), views).mean(1))
     return torch.cat(out)
 
 

@@ -50,19 +50,38 @@ class View:
         return draws[:, 2] * (1 - width), draws[:, 3] * (1 - height), width, height, draws[:, 4] < self.flip
 
 
-def crop(images: Tensor, left: Tensor, top: Tensor, width: Tensor, height: Tensor, mirror: Tensor) -> Tensor:
-    """Each image's own box, resampled bilinearly to the size of the whole; boxes are shares of the image, N each."""
+def crop(
+    images: Tensor,
+    left: Tensor,
+    top: Tensor,
+    width: Tensor,
+    height: Tensor,
+    mirror: Tensor,
+    angle: Tensor | None = None,
+) -> Tensor:
+    """Each image's own box, resampled bilinearly to the size of the whole; boxes are shares of the image, N each.
+
+    `angle`, in radians, turns what was cropped about its middle.
+    """
     sign = torch.where(mirror, -1.0, 1.0)
-    zero = torch.zeros_like(left)
+    angle = torch.zeros_like(left) if angle is None else angle
+    cosine, sine = angle.cos(), angle.sin()
     maps = torch.stack(
         [
-            torch.stack([width * sign, zero, 2 * left + width - 1], 1),
-            torch.stack([zero, height, 2 * top + height - 1], 1),
+            torch.stack([width * sign * cosine, -width * sign * sine, 2 * left + width - 1], 1),
+            torch.stack([height * sine, height * cosine, 2 * top + height - 1], 1),
         ],
         1,
     ).to(images)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images of size x size, resampled bilinearly with antialiasing; the same images if they are that already."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def recolour(images: Tensor, draws: Tensor, view: View) -> Tensor:

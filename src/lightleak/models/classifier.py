@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lightleak import surgery
+from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.models import bottleneck
@@ -51,8 +51,7 @@ class Classifier(nn.Module):
         """Logits, N x classes, of images N x 3 x H x W in [0, 1]; another size is resized with antialiasing."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise UserError(f"expected images of shape N x 3 x H x W in [0, 1], got {tuple(images.shape)}")
-        if images.shape[-2:] != (self.size, self.size):
-            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+        images = resized(images, self.size)
         return self.net((images - torch.as_tensor(self._mean)) / torch.as_tensor(self._std))
 
     def features(self, images: Tensor) -> Tensor:

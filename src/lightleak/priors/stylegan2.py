@@ -409,6 +409,7 @@ class StyleGAN2Prior:
     cutoff: int | None = None  # w+: only the first so many slots are truncated (PPA scores with 8); None: all
     crop: int | None = None  # side of the centre that is kept; PPA keeps 800 of FFHQ's 1024
     noise: Noise = "const"
+    clip: bool = True  # False: images overshoot [0, 1], as what PPA's published code descends through
     _plans: dict[torch.device, Plan] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -454,13 +455,27 @@ class StyleGAN2Prior:
             near = torch.stack([near] * first + [w] * (slots - first), 1).flatten(1)
         return near.to(rng.device)
 
+    def untruncated(self, latents: Tensor, cutoff: int) -> Tensor:
+        """Latents of W as latents of W+, truncated in the first `cutoff` slots only (PPA scores with 8), N x slots * L.
+
+        `decode` takes them. UserError where there is nothing to undo: in W+, or with psi 0.
+        """
+        slots = self.generator.synthesis.slots
+        if self.space == "w+" or not self.psi or not 0 <= cutoff <= slots:
+            raise UserError(f"undoing truncation needs space w, psi above 0 and a cutoff up to {slots}, not {cutoff}")
+        mean = self.generator.mapping.w_avg.to(latents)
+        whole = mean + (latents - mean) / self.psi
+        return torch.stack([latents] * cutoff + [whole] * (slots - cutoff), 1).flatten(1)
+
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images N x 3 x size x size, clamped to [0, 1]; where a pixel is clamped, its gradient is zero.
 
-        PPA descends through images that are not clamped. Only the crop is computed, and it is the crop of the whole.
+        Latents of either space are taken. Only the crop is computed, and it is the crop of the whole.
         """
-        w = latents.unflatten(1, (-1, self.generator.settings["styles"])) if self.space == "w+" else latents
-        return (synthesise(self._plan(), w).float() * 0.5 + 0.5).clamp(0, 1)
+        styles = self.generator.settings["styles"]
+        w = latents if latents.shape[1] == styles else latents.unflatten(1, (-1, styles))
+        images = synthesise(self._plan(), w).float() * 0.5 + 0.5
+        return images.clamp(0, 1) if self.clip else images
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The discriminator's score of each image alone, unbounded: only differences mean something.
@@ -494,7 +509,7 @@ class StyleGAN2Prior:
         return {
             "generator": self.generator.settings,
             "critic": self.critic and self.critic.settings,
-            **{name: getattr(self, name) for name in ("space", "psi", "cutoff", "crop", "noise")},
+            **{name: getattr(self, name) for name in ("space", "psi", "cutoff", "crop", "noise", "clip")},
         }
 
     def state(self) -> dict[str, Tensor]:

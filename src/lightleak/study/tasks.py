@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightleak import data, defences, priors
-from lightleak.attacks import Attack, Oracle, Reconstruction
+from lightleak.attacks import PPA, Attack, Oracle, Reconstruction
 from lightleak.attacks.reconstruction import join
+from lightleak.attacks.steps import Candidates
 from lightleak.data.folders import scan
 from lightleak.data.population import Images, Population, as_bytes
 from lightleak.defences import Defence
@@ -259,6 +260,42 @@ class Rendered(Task):
 
 
 @dataclass(frozen=True)
+class Score(Task):
+    """PPA's candidates and what one target believes of them, for all variants of the attack that start from them.
+
+    Their images are not kept: making them again for another target is less than a hundredth of an attack's work.
+    """
+
+    target: TrainTarget
+    prior: FitPrior | Rendered
+    candidates: int
+    cutoff: int | None = None
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"score candidates for {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+
+    @property
+    def cost(self) -> float:
+        return 3.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        attack = PPA(candidates=self.candidates, attempts=1, keep=1, cutoff=self.cutoff)
+        rng = torch.Generator().manual_seed(self.seed)
+        found = attack.score(Oracle(self.target.load(store), "scores"), self.prior.load(store), rng)
+        tensors = {"latents": found.latents.contiguous(), "scores": found.scores.contiguous()}
+        save_file(tensors, folder / "candidates.safetensors")
+        return {"queries": found.queries, "seed": found.seed}
+
+    def load(self, store: Store) -> Candidates:
+        """The scored candidates."""
+        result = store.result(self)
+        tensors = load_file(store.folder(self) / "candidates.safetensors")
+        return Candidates(**tensors, seed=result["seed"], queries=result["queries"])
+
+
+@dataclass(frozen=True)
 class Invert(Task):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
@@ -271,8 +308,8 @@ class Invert(Task):
     gpus: ClassVar[float] = 1
 
     def needs(self) -> tuple[Task, ...]:
-        """Its fields, and its shards if the work is shared."""
-        return (*super().needs(), *self.parts_done())
+        """Its fields, its shards if the work is shared, and the candidates' scores."""
+        return (*super().needs(), *self.parts_done(), *([self.scored] if self.scored else []))
 
     def split(self, parts: int) -> Task:
         """Shared out to shards of identities, if the attack says where it may be cut and nobody else decided."""
@@ -292,6 +329,13 @@ class Invert(Task):
     def group(self) -> int:
         """Identities that the attack optimises together."""
         return getattr(self.attack, "group", 0)
+
+    @property
+    def scored(self) -> Score | None:
+        """The table of candidates that this attack shares with its variants, if it starts from one."""
+        if not isinstance(self.attack, PPA):
+            return None
+        return Score(self.target, self.prior, self.attack.candidates, self.attack.cutoff, self.seed)
 
     @property
     def label(self) -> str:
@@ -321,7 +365,10 @@ class Invert(Task):
         """What the attack finds of these classes."""
         oracle = Oracle(self.target.load(store), self.attack.access)
         rng = torch.Generator().manual_seed(self.seed)
-        return self.attack.run(oracle, self.prior.load(store), wanted, rng, watch)
+        prior = self.prior.load(store)
+        if isinstance(self.attack, PPA) and self.scored:
+            return self.attack.run(oracle, prior, wanted, rng, watch, self.scored.load(store))
+        return self.attack.run(oracle, prior, wanted, rng, watch)
 
     def load(self, store: Store) -> Reconstruction:
         """What the attack brought home."""

@@ -1,0 +1,118 @@
+"""Aligned gradients: closed forms with a linear target, independence of batches, an option of the attack."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from lightleak.attacks import PPA, Alignment, Oracle
+from lightleak.attacks.alignment import ALIGNMENTS
+from lightleak.data.views import View, crop
+from lightleak.errors import UserError
+from lightleak.priors import RenderedPrior
+
+LABELS, ATTEMPTS = torch.tensor([2, 0, 2]), torch.tensor([0, 0, 1])
+
+
+def images(count=3, size=12):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+
+def aligned(alignment, shown, loss, step=0, rows=slice(None)):
+    losses = alignment.losses(shown, loss, 7, LABELS[rows], ATTEMPTS[rows], step)
+    (gradient,) = torch.autograd.grad(losses.sum(), shown)
+    return losses.detach(), gradient
+
+
+def test_noise_does_not_move_a_linear_targets_gradient():
+    """Of a linear loss every copy has the same gradient, so the mean is that gradient."""
+    weight = torch.randn(3, 12, 12, generator=torch.Generator().manual_seed(0))
+    shown = images()
+    losses, gradient = aligned(ALIGNMENTS["paa"], shown, lambda seen, _: (seen * weight).sum((1, 2, 3)))
+    assert torch.allclose(gradient, weight.expand(3, -1, -1, -1), atol=1e-5)
+    # The mean of 50 losses misses the clean one by its standard error at most a few times.
+    error = 0.05 * weight.norm() / math.sqrt(50)
+    assert ((losses - (shown.detach() * weight).sum((1, 2, 3))).abs() < 4 * error).all()
+
+
+def test_noise_averages_a_quadratic_to_its_closed_form():
+    """E |x + n|^2 = |x|^2 + d s^2, with gradient 2 (x + the copies' mean noise)."""
+    shown, alignment = images(), Alignment(kind="noise", copies=200, noise=0.1)
+    losses, gradient = aligned(alignment, shown, lambda seen, _: seen.square().sum((1, 2, 3)))
+    plain = shown.detach()
+    assert torch.allclose(losses, plain.square().sum((1, 2, 3)) + 432 * 0.01, rtol=0.02)
+    assert ((gradient - 2 * plain).std() - 2 * 0.1 / math.sqrt(200)).abs() < 2e-3
+
+
+def test_mirrors_average_a_linear_gradient_with_its_own_mirror():
+    weight = torch.randn(3, 12, 12, generator=torch.Generator().manual_seed(0))
+    alignment = Alignment(view=View(flip=0.5), rotation=0, copies=400)
+    _, gradient = aligned(alignment, images(), lambda seen, _: (seen * weight).sum((1, 2, 3)))
+    for own in gradient:
+        along = [(own * w).sum() / w.square().sum() for w in (weight, weight.flip(2))]
+        assert sum(along) == pytest.approx(1, abs=0.15)
+        share = (own - weight.flip(2)).mul(weight - weight.flip(2)).sum() / (weight - weight.flip(2)).square().sum()
+        assert torch.allclose(own, share * weight + (1 - share) * weight.flip(2), atol=1e-4)
+        assert abs(share - 0.5) < 4 * 0.5 / math.sqrt(400)
+
+
+def test_a_copy_that_changes_nothing_is_the_plain_gradient():
+    alignment = Alignment(view=View(), rotation=0, copies=3)
+    shown = images()
+    losses, gradient = aligned(alignment, shown, lambda seen, _: seen.pow(3).sum((1, 2, 3)))
+    assert torch.allclose(gradient, 3 * shown.detach().square(), atol=1e-4)
+    assert torch.allclose(losses, shown.detach().pow(3).sum((1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALIGNMENTS)
+def test_batches_and_neighbours_do_not_matter(name):
+    def loss(seen, _):
+        return seen.square().mean((1, 2, 3))
+
+    shown, alignment = images(), dataclasses.replace(ALIGNMENTS[name], copies=5)
+    losses, gradient = aligned(alignment, shown, loss)
+    for batch in (1, 4, 7):
+        again = aligned(dataclasses.replace(alignment, batch=batch), shown, loss)
+        assert torch.allclose(again[0], losses, atol=1e-6)
+        assert torch.allclose(again[1], gradient, atol=1e-6)
+    alone = shown[1:2].detach().requires_grad_()
+    assert torch.allclose(aligned(alignment, alone, loss, rows=slice(1, 2))[1], gradient[1:2], atol=1e-6)
+    assert not torch.allclose(aligned(alignment, shown, loss, step=1)[1], gradient, atol=1e-6)
+
+
+def test_the_index_says_whose_copy_it_is():
+    wanted = torch.tensor([1.0, 10.0, 100.0])
+    alignment = Alignment(copies=4, batch=5)
+    _, gradient = aligned(alignment, images(), lambda seen, index: wanted[index] * seen.mean((1, 2, 3)))
+    assert torch.allclose(gradient.sum((1, 2, 3)), wanted, rtol=0.05)
+
+
+def test_a_quarter_turn_turns():
+    shown = images(1)
+    zero, one = torch.zeros(1), torch.ones(1)
+    turned = crop(shown, zero, zero, one, one, torch.tensor([False]), torch.tensor([math.pi / 2]))
+    assert torch.allclose(turned, shown.rot90(1, (2, 3)), atol=1e-4) or torch.allclose(
+        turned, shown.rot90(-1, (2, 3)), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ALIGNMENTS)
+def test_ppa_takes_it(name, tiny_target):
+    prior, oracle = RenderedPrior(size=32), Oracle(tiny_target)
+    alignment = dataclasses.replace(ALIGNMENTS[name], copies=4)
+    attack = PPA(candidates=40, attempts=2, keep=1, steps=10, rate=0.05, views=6, alignment=alignment)
+    found, start = (
+        dataclasses.replace(attack, steps=steps).run(
+            oracle, prior, torch.tensor([0, 3]), torch.Generator().manual_seed(0)
+        )
+        for steps in (10, 0)
+    )
+    assert found.confidence.mean() > start.confidence.mean() + 0.02
+    assert found.queries - start.queries == 2 * 2 * 10 * 4  # every copy is a query
+
+
+@pytest.mark.parametrize("bad", [{"kind": "both"}, {"copies": 0}, {"noise": -1.0}, {"rotation": 200.0}, {"batch": 0}])
+def test_impossible_alignments(bad):
+    with pytest.raises(UserError):
+        Alignment(**bad)
