@@ -8,10 +8,10 @@ import torch
 
 from conftest import TINY, tiny_classifier
 from lightleak import defences
-from lightleak.defences import DEFENCES, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
+from lightleak.defences import DEFENCES, DPSGD, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
 from lightleak.errors import UserError
 from lightleak.surgery import find_skips
-from lightleak.training import Plan, Recipe, accuracy_and_loss, combine, cross_entropy, predict, train
+from lightleak.training import Moment, Plan, Recipe, accuracy_and_loss, combine, cross_entropy, predict, train
 
 SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
 # How many of TinyNet's two skips each defence leaves, and whether it cuts at all; a new defence adds its row.
@@ -24,6 +24,7 @@ ROWS = {
     "mid": (MID(), 2, False),
     "negls": (NegLS(), 2, False),
     "tldmi": (TLDMI(), 2, False),
+    "dp": (DPSGD(epsilon=None, noise=0.3), 2, False),
 }
 
 
@@ -133,6 +134,44 @@ def test_a_change_that_changes_nothing_leaves_the_run_alone(tiny_population):
     assert [h["loss"] for h in plain.record["history"]] == [h["loss"] for h in interrupted.record["history"]]
 
 
+# Checkpoints on the way
+
+
+def left_behind(population, moments, **kwargs):
+    kept = {}
+    result = trained(population, moments=moments, keep=lambda place, copy: kept.update({place: copy}), **kwargs)
+    return result, kept
+
+
+def test_copies_are_kept_at_epochs_and_accuracies(tiny_population):
+    result, kept = left_behind(tiny_population, (Moment(epoch=2), Moment(accuracy=0.01), Moment(accuracy=1.0)))
+    history = [entry["validation"] for entry in result.record["history"]]
+    assert [kept[place].record["epoch"] for place in range(3)] == [
+        2,
+        1 + min(range(4), key=lambda i: abs(history[i] - 0.01)),
+        1 + min(range(4), key=lambda i: abs(history[i] - 1.0)),
+    ]
+    for copy in kept.values():
+        epoch = copy.record["epoch"]
+        assert len(copy.record["history"]) == epoch
+        assert copy.record["validation_accuracy"] == history[epoch - 1]
+        assert accuracy_and_loss(copy, tiny_population.validation)[0] == history[epoch - 1]
+        assert not copy.training
+    shorter = trained(tiny_population, recipe=dataclasses.replace(SHORT, epochs=2))
+    assert shorter.record["history"] == kept[0].record["history"]  # a copy is the run as it was then
+    assert same(result, trained(tiny_population))  # and leaves the run alone
+
+
+def test_copies_of_two_stages_are_of_the_second(tiny_population):
+    plan = TTS().plan(SHORT)
+    _, kept = left_behind(tiny_population, (Moment(accuracy=0.01), Moment(epoch=3)), plan=plan)
+    assert all(copy.record["epoch"] > 2 and copy.recipe["surgery"] for copy in kept.values())
+    with pytest.raises(UserError, match="after epochs 3 to 4, not 2"):
+        left_behind(tiny_population, (Moment(epoch=2),), plan=plan)
+    with pytest.raises(UserError, match="after epochs 1 to 4, not 5"):
+        left_behind(tiny_population, (Moment(epoch=5),))
+
+
 def test_plans_combine():
     both = combine({"a": Plan(((3, RoLSS().apply),)), "b": Plan(((0, SSF().apply),), cross_entropy)})
     assert [epoch for epoch, _ in both.changes] == [0, 3]
@@ -159,6 +198,10 @@ def test_predict_restores_the_mode(tiny_target, tiny_population):
         (lambda: SSF(factor=1.0), "change nothing"),
         (lambda: TTS(first=0.0), "share"),
         (lambda: RoLSSPlus(keep=1.5), "share"),
+        (lambda: Moment(), "one of the two"),
+        (lambda: Moment(epoch=1, accuracy=0.5), "one of the two"),
+        (lambda: Moment(accuracy=90.0), "share in"),
+        (lambda: Moment(epoch=0), "from 1"),
         (lambda: TTS(first=0.1).plan(Recipe(epochs=2)), "too few"),
         (lambda: defences.parse("rolss,magic"), "choose from none, rolss"),
     ],

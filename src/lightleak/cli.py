@@ -146,12 +146,16 @@ def train_(
         settings: of the data set's function.
     """
     population = _population(data, settings)
-    plan = defences.plan(defences.parse(defence), recipe)
+    chosen = defences.parse(defence)
+    plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
     torch.manual_seed(seed)
     classifier = zoo.build(architecture, population.classes, population.size)
     classifier.class_names = population.class_names
     images = population.judge if judge else population.train
     scratch = out.with_name(f".{out.name}.training")
+    if public:
+        with _bar(f"train {architecture} on public images") as watch:
+            classifier = defences.pretrain(classifier, population.public, public, seed, scratch / "public", watch)
     with _bar(f"train {architecture}") as watch:
         trained = train(classifier, images, population.validation, recipe, plan, seed=seed, folder=scratch, watch=watch)
     trained.class_names = population.class_names

@@ -4,10 +4,11 @@ from dataclasses import fields
 from typing import Any, ClassVar, Protocol
 
 from lightleak.defences.bido import BiDO
+from lightleak.defences.dp import DPSGD
 from lightleak.defences.mid import MID
 from lightleak.defences.rolss import SSF, RoLSS, RoLSSPlus
 from lightleak.defences.smoothing import NegLS
-from lightleak.defences.transfer import TLDMI
+from lightleak.defences.transfer import TLDMI, pretrain
 from lightleak.defences.two_stage import TTS
 from lightleak.errors import UserError
 from lightleak.training.loop import Plan, combine
@@ -31,6 +32,7 @@ DEFENCES: dict[str, type[Defence]] = {
     "mid": MID,
     "negls": NegLS,
     "tldmi": TLDMI,
+    "dp": DPSGD,
 }
 
 
@@ -56,6 +58,8 @@ def title(defence: Defence) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, Recipe):
+        return f"for {value.epochs} epochs"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -68,8 +72,15 @@ def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
     return combine({defence.title: defence.plan(recipe) for defence in defences})
 
 
+def pretraining(defences: tuple[Defence, ...], recipe: Recipe) -> Recipe | None:
+    """How the network learns from public images before the private ones, if a defence wants that (`pretrain`)."""
+    wanted = [defence.pretraining(recipe) for defence in defences if isinstance(defence, TLDMI)]
+    return wanted[0] if wanted else None
+
+
 __all__ = [
     "DEFENCES",
+    "DPSGD",
     "MID",
     "SSF",
     "TLDMI",
@@ -81,5 +92,7 @@ __all__ = [
     "RoLSSPlus",
     "parse",
     "plan",
+    "pretrain",
+    "pretraining",
     "title",
 ]

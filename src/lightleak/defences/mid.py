@@ -40,7 +40,7 @@ class MID:
             raise UserError(f"MID's bottleneck is at least 1 wide, not {self.width}; None takes half the features")
 
     def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
-        term = Term({"kl": self.beta}, self._statistics, self._divergence)
+        term = Term({"kl": self.beta}, self._statistics, self._divergence, by_image=True)
         return Plan(changes=((0, self.apply),), terms=(term,))
 
     def apply(self, classifier: Classifier) -> Classifier:

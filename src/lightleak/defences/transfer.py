@@ -2,17 +2,19 @@
 
 Ho et al., "Model Inversion Robustness: Can Transfer Learning Help?" (CVPR 2024).
 
-    1. train the network on public data: `pretrain`, or weights from elsewhere
+    1. train the network on public data: `pretrain`
     2. freeze its early part
     3. train the rest on the private data
 
-The plan is steps 2 and 3; without step 1 the frozen part is random. Deviations from the published code: the running
-statistics of the frozen part stand still (there they adapt to private data), and the first layer is frozen too (there
-a misspelt name leaves it free).
+Step 1 needs other images than step 3, so the plan is steps 2 and 3; `lightleak train` and studies do step 1 first,
+Python code calls `pretrain` (or brings weights from elsewhere): without it the frozen part is random. Deviations from
+the published code: the running statistics of the frozen part stand still (there they adapt to private data), and the
+first layer is frozen too (there a misspelt name leaves it free).
 """
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -23,7 +25,7 @@ from lightleak.errors import UserError
 from lightleak.models.bottleneck import exchanged
 from lightleak.models.classifier import Classifier
 from lightleak.surgery.observe import undone
-from lightleak.training.loop import Plan, train
+from lightleak.training.loop import Plan, Watch, train
 from lightleak.training.recipes import Recipe
 
 
@@ -33,6 +35,7 @@ class TLDMI:
 
     share: float = 8 / 13  # of the layers with weights before the head; the paper's VGG-16 freezes 8 of 13
     until: str | None = None  # instead: the last module that is frozen, such as "layer2"
+    public: Recipe | None = None  # how step 1 trains; None: as the private training that follows
     title: ClassVar[str] = "TL-DMI"
 
     def __post_init__(self) -> None:
@@ -41,6 +44,10 @@ class TLDMI:
 
     def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
         return Plan(changes=((0, self.apply),))
+
+    def pretraining(self, recipe: Recipe) -> Recipe:
+        """How step 1 trains, where `recipe` is how step 3 does."""
+        return self.public or recipe
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier with its early parameters frozen; `train` keeps the statistics beside them still."""
@@ -69,10 +76,18 @@ class TLDMI:
         return layers[count]
 
 
-def pretrain(classifier: Classifier, public: Images, recipe: Recipe, seed: int = 0) -> Classifier:
+def pretrain(
+    classifier: Classifier,
+    public: Images,
+    recipe: Recipe,
+    seed: int = 0,
+    folder: Path | None = None,
+    watch: Watch | None = None,
+) -> Classifier:
     """Step 1: the network trained to tell public people apart, with its own head put back.
 
-    Every fifth image is held out to choose the best epoch. UserError if the head is no linear layer.
+    Every fifth image is held out to choose the best epoch; `folder` and `watch` as for `train`. UserError if the head
+    is no linear layer.
     """
     head = classifier.head
     name = next(name for name, module in classifier.net.named_modules() if module is head)
@@ -89,8 +104,10 @@ def pretrain(classifier: Classifier, public: Images, recipe: Recipe, seed: int =
     ).to(classifier.device)
     held = torch.arange(len(public)) % 5 == 4
     seen, aside = (Images(public.pixels[which], public.labels[which]) for which in (~held, held))
-    trained = train(other, seen, aside, recipe, seed=seed)
-    return classifier.with_net(exchanged(trained.net, name, copy.deepcopy(head)))
+    trained = train(other, seen, aside, recipe, seed=seed, folder=folder, watch=watch)
+    start = classifier.with_net(exchanged(trained.net, name, copy.deepcopy(head)))
+    start.record = {"pretraining": {**trained.record, "people": people}}
+    return start
 
 
 def _times(classifier: Classifier) -> tuple[dict[str, int], dict[str, int]]:

@@ -14,7 +14,7 @@ from lightleak import surgery
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.files import publish
-from lightleak.models import bottleneck
+from lightleak.models import bottleneck, group_norm
 
 FORMAT = 1
 
@@ -203,6 +203,7 @@ def load(path: str | Path, net: nn.Module | None = None) -> Classifier:
 CHANGES: dict[str, Callable[[nn.Module, dict[str, Any]], nn.Module]] = {
     "bottleneck": bottleneck.insert,
     "draws": bottleneck.average,
+    "group_norm": group_norm.regroup,
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightleak.attacks.reconstruction import join
 from lightleak.attacks.steps import Candidates
 from lightleak.data.folders import scan
 from lightleak.data.population import Images, Population, as_bytes
-from lightleak.defences import Defence
+from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
 from lightleak.metrics import appraiser as appraisers
 from lightleak.metrics.appraiser import Appraiser
@@ -28,7 +29,7 @@ from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Settings, check_target, fit
 from lightleak.study.protocols import Protocol
 from lightleak.study.task import Store, Task, Watch, plain
-from lightleak.training import RECIPES, Recipe, accuracy_and_loss, predict, train
+from lightleak.training import RECIPES, Moment, Recipe, accuracy_and_loss, predict, train
 
 SPLITS = ("train", "validation", "test", "judge", "public")
 
@@ -91,6 +92,37 @@ def source(text: str, **settings: Any) -> Draw:
 
 
 @dataclass(frozen=True)
+class Pretrain(Task):
+    """A network that has learnt to tell public people apart, with a fresh head for the private ones."""
+
+    population: Draw
+    architecture: str
+    recipe: Recipe
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"train on public images, seed {self.seed}"
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.recipe.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        torch.manual_seed(self.seed)
+        classifier = build(self.architecture, population.classes, population.size)
+        start = pretrain(classifier, population.public, self.recipe, self.seed, store.scratch(self), watch)
+        save(start, folder / "target.safetensors")
+        record = start.record["pretraining"]
+        return {name: record[name] for name in ("images", "people", "validation_accuracy", "best_epoch")}
+
+    def load(self, store: Store) -> Classifier:
+        """The network to start from."""
+        return load(store.folder(self) / "target.safetensors")
+
+
+@dataclass(frozen=True)
 class TrainTarget(Task):
     """A classifier of the private people, with or without defences."""
 
@@ -100,6 +132,17 @@ class TrainTarget(Task):
     defences: tuple[Defence, ...] = ()
     seed: int = 0
     people: str = "private"  # "public": the same network for people who are none of them, as a null
+    checkpoints: tuple[Moment, ...] = ()  # copies that are kept on the way, see `Checkpoint`
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its population, and the public training that a defence begins with."""
+        return (*super().needs(), self.start) if self.start else super().needs()
+
+    @property
+    def start(self) -> Pretrain | None:
+        """The public training that comes first, if a defence wants it."""
+        recipe = defences.pretraining(self.defences, self.recipe)
+        return Pretrain(self.population, self.architecture, recipe, self.seed) if recipe else None
 
     @property
     def label(self) -> str:
@@ -119,10 +162,17 @@ class TrainTarget(Task):
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
         images, validation, test = people(population, self.people)
-        names = population.class_names if self.people == "private" else ()
         torch.manual_seed(self.seed)
-        classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
-        classifier.class_names = names
+        if self.start:
+            classifier = self.start.load(store)
+        else:
+            classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
+        classifier.class_names = population.class_names if self.people == "private" else ()
+        scratch = store.scratch(self)
+
+        def keep(place: int, copy: Classifier) -> None:
+            save(copy, scratch / _kept(place))
+
         trained = train(
             classifier,
             images,
@@ -130,25 +180,118 @@ class TrainTarget(Task):
             self.recipe,
             defences.plan(self.defences, self.recipe),
             seed=self.seed,
-            folder=store.scratch(self),
+            folder=scratch,
             watch=watch,
+            moments=self.checkpoints,
+            keep=keep,
         )
         save(trained, folder / "target.safetensors")
-        right = predict(trained, test).argmax(1) == test.labels
-        seen, _ = accuracy_and_loss(trained, images)
-        return {
-            "accuracy": float(right.double().mean()),
-            "accuracy_of": [float(right[test.labels == label].double().mean()) for label in test.labels.unique()],
-            "train_accuracy": seen,
-            "test_images": len(test),
-            "parameters": sum(p.numel() for p in trained.net.parameters()),
-            "surgery": trained.recipe["surgery"],
-            "best_epoch": trained.record["best_epoch"],
-        }
+        for place in range(len(self.checkpoints)):
+            shutil.copyfile(scratch / _kept(place), folder / _kept(place))
+        return described(trained, images, test)
 
     def load(self, store: Store) -> Classifier:
         """The trained classifier."""
         return load(store.folder(self) / "target.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint(Task):
+    """A copy that a target left behind on its way, as a target of its own."""
+
+    run_of: TrainTarget
+    place: int = 0  # among its `checkpoints`
+
+    def __post_init__(self) -> None:
+        kept = self.run_of.checkpoints
+        if not 0 <= self.place < len(kept):
+            raise UserError(f"{self.run_of.title} keeps {len(kept)} checkpoints; there is no number {self.place}")
+
+    @property
+    def label(self) -> str:
+        return f"look at {self.title}" + (f", seed {self.seed}" if self.seed else "")
+
+    @property
+    def title(self) -> str:
+        """The defences, and when the copy was made."""
+        return f"{self.run_of.title} at {self.moment}"
+
+    @property
+    def moment(self) -> Moment:
+        """When the copy was made."""
+        return self.run_of.checkpoints[self.place]
+
+    @property
+    def cost(self) -> float:
+        return 1.0
+
+    @property
+    def population(self) -> Draw:
+        """As the whole run's."""
+        return self.run_of.population
+
+    @property
+    def architecture(self) -> str:
+        """As the whole run's."""
+        return self.run_of.architecture
+
+    @property
+    def recipe(self) -> Recipe:
+        """As the whole run's."""
+        return self.run_of.recipe
+
+    @property
+    def defences(self) -> tuple[Defence, ...]:
+        """As the whole run's."""
+        return self.run_of.defences
+
+    @property
+    def seed(self) -> int:
+        """As the whole run's."""
+        return self.run_of.seed
+
+    @property
+    def people(self) -> str:
+        """As the whole run's."""
+        return self.run_of.people
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        images, _, test = people(self.population.load(store), self.people)
+        return described(self.load(store), images, test)
+
+    def load(self, store: Store) -> Classifier:
+        """The classifier as it was then."""
+        return load(store.folder(self.run_of) / _kept(self.place))
+
+
+Target = TrainTarget | Checkpoint
+
+
+def _kept(place: int) -> str:
+    return f"checkpoint-{place}.safetensors"
+
+
+def described(target: Classifier, images: Images, test: Images) -> dict[str, Any]:
+    """What is said of a target before anyone attacks it."""
+    right = predict(target, test).argmax(1) == test.labels
+    seen, _ = accuracy_and_loss(target, images)
+    return {
+        "accuracy": float(right.double().mean()),
+        "accuracy_of": [float(right[test.labels == label].double().mean()) for label in test.labels.unique()],
+        "train_accuracy": seen,
+        "test_images": len(test),
+        "parameters": sum(p.numel() for p in target.net.parameters()),
+        "surgery": target.recipe["surgery"],
+        "best_epoch": target.record["best_epoch"],
+        "epoch": target.record.get("epoch", target.record["best_epoch"]),
+        "validation_accuracy": target.record["validation_accuracy"],
+        "privacy": target.record.get("privacy"),
+        "measured": {
+            name: [entry[name] for entry in target.record["history"]]
+            for name in target.record["history"][-1]
+            if name not in ("loss", "validation", "validation_loss")
+        },
+    }
 
 
 def people(population: Population, kind: str) -> tuple[Images, Images, Images]:
@@ -299,7 +442,7 @@ class Score(Task):
 class Invert(Task):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
-    target: TrainTarget
+    target: Target
     prior: FitPrior | Rendered
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
@@ -329,6 +472,10 @@ class Invert(Task):
     def group(self) -> int:
         """Identities that the attack optimises together."""
         return getattr(self.attack, "group", 0)
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and the run that a checkpoint lies in."""
+        return (*super().needs(), self.target.run_of) if isinstance(self.target, Checkpoint) else super().needs()
 
     @property
     def scored(self) -> Score | None:
@@ -454,7 +601,8 @@ class Evaluate(Task):
     def needs(self) -> tuple[Task, ...]:
         """Its fields, and what it reads of their own needs."""
         target = self.found.target
-        return (*super().needs(), target, target.population, self.found.prior)
+        run = target.run_of if isinstance(target, Checkpoint) else target
+        return (*super().needs(), target, run, target.population, self.found.prior)
 
     @property
     def label(self) -> str:
@@ -503,6 +651,8 @@ class Evaluate(Task):
                 "seed": target.seed,
                 "architecture": target.architecture,
                 "recipe": plain(target.recipe),
+                "moment": plain(target.moment) if isinstance(target, Checkpoint) else None,
+                "run": target.run_of.title if isinstance(target, Checkpoint) else target.title,
                 "defences": {type(defence).__name__: plain(defence) for defence in target.defences},
                 **store.result(target),
             },

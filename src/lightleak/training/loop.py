@@ -1,9 +1,10 @@
 """One model, one device: train, keep the best on validation images, resume after anything."""
 
+import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +55,60 @@ class Term:
     weights: dict[str, float]  # quantity -> its weight in the loss; the names of different terms differ
     layers: Callable[[Classifier], Sequence[str]]  # the modules of the network whose outputs it reads
     measure: Callable[[Batch, list[Tensor]], dict[str, Tensor]]  # (batch, those outputs) -> quantities, unweighted
+    by_image: bool = False  # whether each quantity is a mean over images of what every image alone decides
+
+
+Objective = Callable[[Tensor], Tensor]  # indices of images -> their mean loss, to be differentiated
+Step = Callable[[Objective, Tensor], float]  # (objective, indices of a batch) -> the loss, after one step of descent
+
+
+class Mechanism(Protocol):
+    """How batches are drawn and how a step is made of their losses; a defence may bring its own."""
+
+    def draws(self, rng: torch.Generator) -> Iterable[Tensor]:
+        """The indices of the images of each step of one epoch."""
+        ...
+
+    def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:
+        """Makes steps of the optimiser while it is open."""
+        ...
+
+    def spent(self) -> dict[str, Any]:
+        """What the whole run costs beside time, as JSON data for the record."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Batches in a random order, and the gradient of their mean loss."""
+
+    images: int
+    size: int  # of a batch
+    steps: int  # of an epoch
+    epochs: int
+
+    def draws(self, rng: torch.Generator) -> Iterator[Tensor]:
+        """Whole batches of one or several passes through all images."""
+        passes = -(-self.steps // (self.images // self.size))
+        order = torch.cat([torch.randperm(self.images, generator=rng) for _ in range(passes)])
+        for step in range(self.steps):
+            yield order[step * self.size : (step + 1) * self.size]
+
+    def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:  # noqa: ARG002
+        """Ordinary steps."""
+
+        def step(objective: Objective, index: Tensor) -> float:
+            loss = objective(index)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            return float(loss.detach())
+
+        return nullcontext(step)
+
+    def spent(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -61,18 +116,60 @@ class Plan:
     """What a defence does to plain training; several plans compose with `combine`."""
 
     changes: tuple[tuple[int, Change], ...] = ()  # (epoch, change): before it the network becomes change(network)
-    loss: Loss | None = None  # in place of cross-entropy; at most one defence may set it
+    loss: Loss | None = None  # in place of cross-entropy, a mean over images as well; at most one defence may set it
     terms: tuple[Term, ...] = ()  # beside it
+    mechanism: Callable[[int, int, int, int], Mechanism] | None = None  # of (images, batch, steps an epoch, epochs)
 
 
 def combine(plans: dict[str, Plan]) -> Plan:
-    """One plan of several, by defence name, changes in order of epoch; UserError if two replace the loss."""
-    losses = {name: plan.loss for name, plan in plans.items() if plan.loss is not None}
-    if len(losses) > 1:
-        raise UserError(f"{' and '.join(losses)} each replace the training loss and cannot be combined; choose one")
-    changes = sorted((change for plan in plans.values() for change in plan.changes), key=lambda change: change[0])
-    terms = tuple(term for plan in plans.values() for term in plan.terms)
-    return Plan(tuple(changes), next(iter(losses.values()), None), terms)
+    """One plan of several, by defence name, changes in order of epoch; UserError if two cannot go together."""
+    for part, what in (("loss", "replace the training loss"), ("mechanism", "make the steps of training")):
+        rivals = [name for name, plan in plans.items() if getattr(plan, part) is not None]
+        if len(rivals) > 1:
+            raise UserError(f"{' and '.join(rivals)} each {what} and cannot be combined; choose one")
+    private = [name for name, plan in plans.items() if plan.mechanism is not None]
+    joint = [name for name, plan in plans.items() if any(not term.by_image for term in plan.terms)]
+    if private and joint:
+        raise UserError(
+            f"{private[0]} bounds what each image alone adds to a gradient, but {joint[0]} compares the images of a "
+            f"batch; combine {private[0]} with what changes the network or treats each image alone: RoLSS, RoLSS+, "
+            "SSF, TTS, MID, NegLS, TL-DMI"
+        )
+    # Of equal epochs, what private training needs is done last: to the network as the others leave it.
+    order = sorted(plans.values(), key=lambda plan: plan.mechanism is not None)
+    changes = sorted((change for plan in order for change in plan.changes), key=lambda change: change[0])
+    return Plan(
+        tuple(changes),
+        next((plan.loss for plan in plans.values() if plan.loss is not None), None),
+        tuple(term for plan in plans.values() for term in plan.terms),
+        next((plan.mechanism for plan in plans.values() if plan.mechanism is not None), None),
+    )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When training leaves a copy behind: after an epoch, or where validation accuracy came nearest to a value."""
+
+    epoch: int | None = None  # 1 is after the first
+    accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epoch is None) == (self.accuracy is None):
+            raise UserError("a moment is an epoch or a validation accuracy, one of the two")
+        if self.accuracy is not None and not 0 < self.accuracy <= 1:
+            raise UserError(f"the accuracy of a moment is a share in (0, 1], not {self.accuracy}")
+        if self.epoch is not None and self.epoch < 1:
+            raise UserError(f"the epochs of a moment count from 1, not {self.epoch}")
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}" if self.accuracy is None else f"accuracy {100 * self.accuracy:g} %"
+
+    def reached(self, validation: Sequence[float], epoch: int) -> bool:
+        """Whether a copy is due now, after `epoch` epochs, of which the last ones had these accuracies."""
+        if self.accuracy is None:
+            return epoch == self.epoch
+        *before, now = [abs(value - self.accuracy) for value in validation]
+        return not before or now < min(before)
 
 
 def train(
@@ -85,6 +182,8 @@ def train(
     seed: int = 0,
     folder: Path | None = None,
     watch: Watch | None = None,
+    moments: Sequence[Moment] = (),
+    keep: Callable[[int, Classifier], None] | None = None,
 ) -> Classifier:
     """Train `classifier` and return its best epoch on `validation`, in eval mode, with the record of the run.
 
@@ -92,12 +191,17 @@ def train(
     accuracy. Modules whose parameters are all frozen stay in eval mode, so that their running statistics are frozen
     too. With a `folder`, the state is stored there after each epoch, and a later call with the same arguments
     continues to the same result, bit for bit. Equal validation accuracies are decided by the lower validation loss.
+    `keep(i, copy)` gets the network at each of the `moments`; a later copy of the same i is nearer to its accuracy.
     """
     if len(images) < 2:
         raise UserError(f"training needs at least two images (batch norm does), got {len(images)}")
+    settled = max((epoch for epoch, _ in plan.changes), default=0)  # from here on it is the network that is returned
+    early = [moment for moment in moments if moment.epoch is not None and not settled < moment.epoch <= recipe.epochs]
+    if early:
+        raise UserError(f"checkpoints can be kept after epochs {settled + 1} to {recipe.epochs}, not {early[0].epoch}")
     device = classifier.device
-    autocast = precision(recipe, device)
     began = time.monotonic()
+    learnt_before = {name: value for name, value in classifier.record.items() if name == "pretraining"}
     todo = list(plan.changes)
     classifier = _rebuilt(classifier, todo, 0, seed)
     optimiser = _optimiser(classifier, recipe)
@@ -107,9 +211,23 @@ def train(
         classifier = _rebuilt(classifier, todo, epoch - 1, seed)  # a change due now comes with the carrying over below
         optimiser = _optimiser(classifier, recipe)
         state.restore(folder, classifier, optimiser)
-    passes = recipe.passes(len(images))
-    size = min(recipe.batch, len(images))
-    steps = passes * (len(images) // size)
+    mechanism = mechanism_of(plan, recipe, len(images))
+
+    def record() -> dict[str, Any]:
+        spent = mechanism.spent()
+        return {
+            "recipe": asdict(recipe),
+            "seed": seed,
+            "best_epoch": state.best_epoch + 1,
+            "validation_accuracy": state.best_score[0],
+            "history": list(state.history),
+            "images": len(images),
+            "seconds": round(state.seconds + time.monotonic() - began, 2),
+            "precision": "bfloat16" if precision(recipe, device) else "float32",
+            **learnt_before,
+            **({"privacy": spent} if spent else {}),
+        }
+
     for epoch in range(state.epoch, recipe.epochs):
         if todo and todo[0][0] <= epoch:
             before, old = optimiser, dict(classifier.net.named_parameters())
@@ -118,41 +236,24 @@ def train(
             _carry(before, old, optimiser, classifier.net)
             state.best = {}  # an earlier network is another network; the best is chosen among the final ones
             state.best_score = (-1.0, 0.0)
-        layers = [tuple(term.layers(classifier)) for term in plan.terms]
-        torch.manual_seed(_mix(seed, epoch))  # dropout and the like know no other source
-        rng = torch.Generator().manual_seed(_mix(seed, epoch))
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate_at(epoch)
-        _train_mode(classifier)
-        order = torch.cat([torch.randperm(len(images), generator=rng) for _ in range(passes)])
-        total = 0.0
-        measured: dict[str, float] = {}
-        for step in range(steps):
-            index = order[step * size : (step + 1) * size]
-            pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-            batch = Batch(classifier, pixels, images.labels[index].to(device), epoch / recipe.epochs)
-            with hidden(classifier, sum(layers, ())) as outputs:
-                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                    loss = (plan.loss or cross_entropy)(batch)
-                for term, names in zip(plan.terms, layers):
-                    for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
-                        loss = loss + term.weights[name] * value
-                        measured[name] = measured.get(name, 0.0) + float(value.detach())
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += float(loss.detach())
+        means = one_epoch(classifier, optimiser, images, recipe, plan, mechanism, epoch, seed)
         right, loss_there = accuracy_and_loss(classifier, validation)
-        means = {name: value / steps for name, value in measured.items()}
-        state.history.append({"loss": total / steps, "validation": right, "validation_loss": loss_there, **means})
+        measured = {name: value for name, value in means.items() if name != "loss"}
+        state.history.append({"loss": means["loss"], "validation": right, "validation_loss": loss_there, **measured})
         state.epoch = epoch + 1
         if (right, -loss_there) > state.best_score:
             state.best_score = (right, -loss_there)
             state.best = {name: value.detach().clone() for name, value in classifier.net.state_dict().items()}
             state.best_epoch = epoch
         if watch:
-            watch(epoch + 1, recipe.epochs, loss=total / steps, validation=right)
+            watch(epoch + 1, recipe.epochs, loss=means["loss"], validation=right)
+        if not todo:
+            seen = [entry["validation"] for entry in state.history[settled:]]
+            for place, moment in enumerate(moments):
+                if keep and moment.reached(seen, epoch + 1):
+                    copied = classifier.with_net(copy.deepcopy(classifier.net)).eval()
+                    copied.record = {**record(), "epoch": epoch + 1, "validation_accuracy": right}
+                    keep(place, copied)
         if folder is not None:
             state.seconds += time.monotonic() - began
             began = time.monotonic()
@@ -160,17 +261,56 @@ def train(
     if not state.best:
         raise UserError("training diverged: the validation loss was never a number; lower the rate")
     classifier.net.load_state_dict(state.best)
-    classifier.record = {
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "best_epoch": state.best_epoch + 1,
-        "validation_accuracy": state.best_score[0],
-        "history": state.history,
-        "images": len(images),
-        "seconds": round(state.seconds + time.monotonic() - began, 2),
-        "precision": "bfloat16" if autocast else "float32",
-    }
+    classifier.record = record()
     return classifier.eval()
+
+
+def mechanism_of(plan: Plan, recipe: Recipe, images: int) -> Mechanism:
+    """How the steps of training on so many images are made: plainly, unless a defence brings its own way."""
+    size = min(recipe.batch, images)
+    return (plan.mechanism or Plain)(images, size, recipe.passes(images) * (images // size), recipe.epochs)
+
+
+def one_epoch(
+    classifier: Classifier,
+    optimiser: torch.optim.Optimizer,
+    images: Images,
+    recipe: Recipe,
+    plan: Plan,
+    mechanism: Mechanism,
+    epoch: int,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train through one epoch (0-based); the means over its steps of the loss and of what the terms measure."""
+    device = classifier.device
+    autocast = precision(recipe, device)
+    layers = [tuple(term.layers(classifier)) for term in plan.terms]
+    torch.manual_seed(_mix(seed, epoch))  # dropout and the like know no other source
+    rng = torch.Generator().manual_seed(_mix(seed, epoch))
+    for group in optimiser.param_groups:
+        group["lr"] = recipe.rate_at(epoch)
+    _train_mode(classifier)
+    total, steps = 0.0, 0
+    measured: dict[str, float] = {}
+
+    def objective(index: Tensor) -> Tensor:
+        pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        batch = Batch(classifier, pixels, images.labels[index].to(device), epoch / recipe.epochs)
+        with hidden(classifier, sum(layers, ())) as outputs:
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                loss = (plan.loss or cross_entropy)(batch)
+            for term, names in zip(plan.terms, layers):
+                for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
+                    loss = loss + term.weights[name] * value
+                    measured[name] = measured.get(name, 0.0) + float(value.detach())
+        return loss
+
+    with mechanism.stepping(classifier, optimiser) as step:
+        for index in mechanism.draws(rng):
+            total += step(objective, index)
+            steps += 1
+    return {"loss": total / steps} | {name: value / steps for name, value in measured.items()}
 
 
 def precision(recipe: Recipe, device: torch.device) -> bool:

@@ -1,0 +1,79 @@
+"""Targets as tasks: checkpoints are targets of their own, public training comes first where a defence wants it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from conftest import TINY
+from lightleak.attacks import Guess
+from lightleak.defences import TLDMI, RoLSS
+from lightleak.errors import UserError
+from lightleak.models.classifier import load
+from lightleak.study import Store, run
+from lightleak.study.tasks import Checkpoint, Invert, Rendered, TrainTarget, source
+from lightleak.training import Moment
+
+POPULATION = source(
+    "faces",
+    people=4,
+    images=8,
+    size=32,
+    public_people=5,
+    public_images=10,
+    judge_images=4,
+    validation_images=5,
+    test_images=5,
+    strength=0.4,
+)
+SHORT = dataclasses.replace(TINY, epochs=3, batch=8)
+NET = "timm:resnet10t"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("targets"))
+
+
+def finish(store, *tasks):
+    failures = run(tasks, store)
+    assert not failures, [failure.error for failure in failures.values()]
+
+
+def test_a_checkpoint_is_a_target(store):
+    whole = TrainTarget(POPULATION, NET, SHORT, (RoLSS(),), checkpoints=(Moment(epoch=1), Moment(accuracy=1.0)))
+    first, second = Checkpoint(whole, 0), Checkpoint(whole, 1)
+    found = Invert(first, Rendered(POPULATION), Guess(1))
+    finish(store, found, second)
+    told = store.result(first)
+    assert told["epoch"] == 1
+    assert told["surgery"] == store.result(whole)["surgery"]
+    assert (
+        told["validation_accuracy"]
+        == load(store.folder(whole) / "target.safetensors").record["history"][0]["validation"]
+    )
+    assert first.title == "RoLSS at epoch 1"
+    assert second.title == "RoLSS at accuracy 100 %"
+    last = store.result(second)
+    assert last["validation_accuracy"] == max(entry["validation"] for entry in whole.load(store).record["history"])
+    assert (first.seed, first.people, first.defences, first.architecture) == (0, "private", (RoLSS(),), NET)
+    assert len({first.key, second.key, whole.key}) == 3
+    with pytest.raises(UserError, match="keeps 2 checkpoints"):
+        Checkpoint(whole, 2)
+
+
+def test_public_training_comes_first_and_is_done_once(store):
+    few = TrainTarget(POPULATION, NET, SHORT, (TLDMI(share=0.5),))
+    many = TrainTarget(POPULATION, NET, SHORT, (TLDMI(share=0.8), RoLSS()))
+    assert few.start == many.start
+    assert few.start in few.needs()
+    assert TrainTarget(POPULATION, NET, SHORT).start is None
+    longer = TLDMI(public=dataclasses.replace(SHORT, epochs=5))
+    assert TrainTarget(POPULATION, NET, SHORT, (longer,)).start.recipe.epochs == 5
+    finish(store, few, many)
+    assert len(store.keys("Pretrain")) == 1
+    public, private = few.start.load(store).net.state_dict(), few.load(store).net.state_dict()
+    kept = [name for name in public if torch.equal(public[name], private[name])]
+    assert "conv1.0.weight" in kept
+    assert "layer4.0.conv2.weight" not in kept
+    assert few.load(store).record["pretraining"]["people"] == 5
