@@ -65,11 +65,14 @@ def test_a_checkpoint_is_a_target(store):
 def test_public_training_comes_first_and_is_done_once(store):
     few = TrainTarget(POPULATION, NET, SHORT, (TLDMI(share=0.5),))
     many = TrainTarget(POPULATION, NET, SHORT, (TLDMI(share=0.8), RoLSS()))
+    assert few.start is not None
     assert few.start == many.start
     assert few.start in few.needs()
     assert TrainTarget(POPULATION, NET, SHORT).start is None
     longer = TLDMI(public=dataclasses.replace(SHORT, epochs=5))
-    assert TrainTarget(POPULATION, NET, SHORT, (longer,)).start.recipe.epochs == 5
+    start = TrainTarget(POPULATION, NET, SHORT, (longer,)).start
+    assert start is not None
+    assert start.recipe.epochs == 5
     finish(store, few, many)
     assert len(store.keys("Pretrain")) == 1
     public, private = few.start.load(store).net.state_dict(), few.load(store).net.state_dict()

@@ -267,6 +267,11 @@ class Checkpoint(Task):
 Target = TrainTarget | Checkpoint
 
 
+def run_of(target: Target) -> TrainTarget:
+    """The training that a target comes from: itself, or that of the checkpoint."""
+    return target.run_of if isinstance(target, Checkpoint) else target
+
+
 def _kept(place: int) -> str:
     return f"checkpoint-{place}.safetensors"
 
@@ -356,7 +361,11 @@ class FitPrior(Task):
     population: Draw
     settings: Settings = QUICK
     seed: int = 0
-    target: TrainTarget | None = None
+    target: Target | None = None
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and the run that its target lies in."""
+        return (*super().needs(), run_of(self.target)) if self.target else super().needs()
 
     def __post_init__(self) -> None:
         check_target(self.settings, self.target is not None)
@@ -409,11 +418,15 @@ class Score(Task):
     Their images are not kept: making them again for another target is less than a hundredth of an attack's work.
     """
 
-    target: TrainTarget
+    target: Target
     prior: FitPrior | Rendered
     candidates: int
     cutoff: int | None = None
     seed: int = 0
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and the run that its target lies in."""
+        return (*super().needs(), run_of(self.target))
 
     @property
     def label(self) -> str:
@@ -451,8 +464,9 @@ class Invert(Task):
     gpus: ClassVar[float] = 1
 
     def needs(self) -> tuple[Task, ...]:
-        """Its fields, its shards if the work is shared, and the candidates' scores."""
-        return (*super().needs(), *self.parts_done(), *([self.scored] if self.scored else []))
+        """Its fields, the run that its target lies in, its shards if the work is shared, and the candidates' scores."""
+        scored = [self.scored] if self.scored else []
+        return (*super().needs(), run_of(self.target), *self.parts_done(), *scored)
 
     def split(self, parts: int) -> Task:
         """Shared out to shards of identities, if the attack says where it may be cut and nobody else decided."""
@@ -472,10 +486,6 @@ class Invert(Task):
     def group(self) -> int:
         """Identities that the attack optimises together."""
         return getattr(self.attack, "group", 0)
-
-    def needs(self) -> tuple[Task, ...]:
-        """Its fields, and the run that a checkpoint lies in."""
-        return (*super().needs(), self.target.run_of) if isinstance(self.target, Checkpoint) else super().needs()
 
     @property
     def scored(self) -> Score | None:
@@ -601,8 +611,7 @@ class Evaluate(Task):
     def needs(self) -> tuple[Task, ...]:
         """Its fields, and what it reads of their own needs."""
         target = self.found.target
-        run = target.run_of if isinstance(target, Checkpoint) else target
-        return (*super().needs(), target, run, target.population, self.found.prior)
+        return (*super().needs(), target, run_of(target), target.population, self.found.prior)
 
     @property
     def label(self) -> str:
@@ -652,7 +661,7 @@ class Evaluate(Task):
                 "architecture": target.architecture,
                 "recipe": plain(target.recipe),
                 "moment": plain(target.moment) if isinstance(target, Checkpoint) else None,
-                "run": target.run_of.title if isinstance(target, Checkpoint) else target.title,
+                "run": run_of(target).title,
                 "defences": {type(defence).__name__: plain(defence) for defence in target.defences},
                 **store.result(target),
             },
