@@ -24,12 +24,13 @@ from rich.table import Table
 from lightleak import data, defences, priors, surgery
 from lightleak.attacks import PPA, Guess, Oracle, Reconstruction
 from lightleak.attacks.ppa import PRESETS
+from lightleak.convert import PLAIN, Hints, convert, described
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.priors import RenderedPrior, official
+from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.collect import collect, record
@@ -204,29 +205,37 @@ def fit_(
 def convert_(
     file: tyro.conf.Positional[Path],
     out: Path,
+    hints: Annotated[Hints, tyro.conf.OmitArgPrefixes] = PLAIN,
     crop: int | None = None,
     psi: float = 0.5,
     space: Literal["w", "w+"] = "w",
     cutoff: int | None = None,
     noise: Literal["const", "none"] = "const",
 ) -> None:
-    """Turn an official StyleGAN2-ADA file into a prior, without executing anything in it.
+    """Turn a published file into a checkpoint or a prior, without executing anything in it.
+
+    Example: lightleak convert VGG16_88.26.tar --out vgg16.safetensors
 
     Example: lightleak convert ffhq.pkl --out ffhq --crop 800
 
     Args:
-        file: the .pkl file.
-        out: the folder to write.
-        crop: side of the centre that attacks look at (default: the whole image).
-        psi: truncation of the sampled styles; 1 is none, 0 the mean image.
-        space: w is one style for all layers, w+ one for each.
-        cutoff: in w+, only the first so many styles are truncated.
-        noise: the stored noise maps, or none.
+        file: what torch.save wrote (.pth, .pt, .tar), or a StyleGAN2-ADA .pkl.
+        out: the checkpoint to write; of a generator, the folder.
+        hints: what a classifier's file does not say.
+        crop: of StyleGAN2: side of the centre that attacks look at (default: the whole image).
+        psi: of StyleGAN2: truncation of the sampled styles; 1 is none, 0 the mean image.
+        space: of StyleGAN2: w is one style for all layers, w+ one for each.
+        cutoff: of StyleGAN2: in w+, only the first so many styles are truncated.
+        noise: of StyleGAN2: the stored noise maps, or none.
     """
-    prior = official.convert(file, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
-    priors.save(prior, out)
-    critic = "with" if prior.critic else "without"
-    console.print(f"{out}: a prior of {prior.size} x {prior.size} images, {critic} a discriminator", highlight=False)
+    found = convert(file, hints, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
+    if isinstance(found, Classifier):
+        save(found, out)
+        console.print(f"{out}: {described(found)}", highlight=False)
+        return
+    priors.save(found, out)
+    critic = "with" if getattr(found, "critic", None) else "without"
+    console.print(f"{out}: a prior of {found.size} x {found.size} images, {critic} a discriminator", highlight=False)
 
 
 @app.command(name="attack")

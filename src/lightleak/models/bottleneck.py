@@ -52,6 +52,16 @@ def insert(net: nn.Module, change: dict[str, Any]) -> nn.Module:
     )
 
 
+def with_bias(net: nn.Module, change: dict[str, Any]) -> nn.Module:
+    """A copy of `net` whose linear layer change["head"] has a bias, zero at first."""
+    old = net.get_submodule(str(change["head"]))
+    if not isinstance(old, nn.Linear) or old.bias is not None:
+        raise UserError(f"{change['head']!r} of {type(net).__name__} is no linear layer without a bias")
+    new = nn.Linear(old.in_features, old.out_features).to(old.weight)
+    new.load_state_dict({"weight": old.weight, "bias": torch.zeros_like(new.bias)})
+    return exchanged(net, str(change["head"]), new)
+
+
 def exchanged(net: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """A copy of `net` with `layer` in place of the module of that name."""
     net = copy.deepcopy(net)

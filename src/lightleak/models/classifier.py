@@ -204,18 +204,23 @@ CHANGES: dict[str, Callable[[nn.Module, dict[str, Any]], nn.Module]] = {
     "bottleneck": bottleneck.insert,
     "draws": bottleneck.average,
     "group_norm": group_norm.regroup,
+    "bias": bottleneck.with_bias,
 }
 
 
 def check_keys(wanted: dict[str, Tensor], stored: dict[str, Tensor], source: str) -> None:
-    """UserError that names up to five differing tensors, unless names and shapes agree."""
-    differing = [f"{name} is missing" for name in wanted if name not in stored]
-    differing += [f"{name} is not in the network" for name in stored if name not in wanted]
-    differing += [
+    """UserError that names up to five differing tensors and counts all, unless names and shapes agree."""
+    missing = [f"{name} is missing" for name in wanted if name not in stored]
+    unexpected = [f"{name[:80]} is not in the network" for name in stored if name not in wanted]
+    reshaped = [
         f"{name} is {tuple(stored[name].shape)}, not {tuple(value.shape)}"
         for name, value in wanted.items()
         if name in stored and stored[name].shape != value.shape
     ]
+    differing = [*missing, *unexpected, *reshaped]
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise UserError(f"{source} does not fit its architecture: {'; '.join(differing[:5])}{more}")
+        counts = f" ({len(missing)} missing, {len(unexpected)} not in the network, {len(reshaped)} of another shape)"
+        raise UserError(
+            f"{source} does not fit its architecture: {'; '.join(differing[:5])}{more}{counts if more else ''}"
+        )

@@ -6,8 +6,8 @@ without normalisation, and give logits only; `features` gives what the last laye
 
 from collections.abc import Callable, Iterable
 
-import torchvision
 from torch import Tensor, nn
+from torchvision.models import vgg
 
 # Residual units per stage; the stages have 64, 128, 256 and 512 channels.
 UNITS = {50: (3, 4, 14, 3), 152: (3, 8, 36, 3)}
@@ -81,12 +81,17 @@ class VGG16(nn.Module):
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, norm: bool = True) -> None:
         super().__init__()
         self.input_size = (3, 64, 64)
-        self.feature = torchvision.models.vgg16_bn(weights=None).features
-        self.bn = nn.BatchNorm1d(2048)
-        self.bn.bias.requires_grad_(False)  # published checkpoints keep it at zero
+        self.feature = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+        for layer in self.feature:
+            if isinstance(layer, nn.Conv2d):  # as torchvision does
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+        self.bn: nn.Module = nn.BatchNorm1d(2048) if norm else nn.Identity()
+        if isinstance(self.bn, nn.BatchNorm1d):
+            self.bn.bias.requires_grad_(False)  # published checkpoints keep it at zero
         self.fc_layer = nn.Linear(2048, classes)
 
     def features(self, images: Tensor) -> Tensor:
@@ -128,10 +133,16 @@ def facenet112(classes: int) -> nn.Module:
     return FaceNet(50, 112, classes)
 
 
+def vgg16_plain(classes: int) -> nn.Module:
+    """VGG-16 without the batch norm over its 2,048 values, as MID's code puts its bottleneck on it."""
+    return VGG16(classes, norm=False)
+
+
 FACE_MODELS: dict[str, Callable[[int], nn.Module]] = {
     "ir50": ir50,
     "ir152": ir152,
     "facenet64": ir50,
     "facenet112": facenet112,
     "vgg16": VGG16,
+    "vgg16-plain": vgg16_plain,
 }

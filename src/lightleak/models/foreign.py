@@ -1,21 +1,14 @@
 """Networks in StyleGAN2-ADA's pickles, read without executing anything.
 
 Unpickling such a file runs its reductions and, through its "persistent classes", Python source that is stored in it.
-Here a small machine walks over the opcodes instead. It knows only those that plain data need, builds nothing but
-dictionaries, lists, tuples, strings and numbers, and where the file asks for a call, it writes the call down
-(`Call`), if the name is one of those that such files are known to hold. Then `networks` looks for what the calls say.
-
-Sizes are taken from what is there, never from what a file claims: a tensor can be no larger than the bytes of its
-storage.
+Here the machine of `opcodes` walks over it instead and writes down the calls that it asks for, if their names are those
+that such files are known to hold. Then `networks` looks for what the calls say.
 """
 
-import pickletools
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +16,42 @@ import torch
 from torch import Tensor
 
 from lightleak.errors import UserError
+from lightleak.models.opcodes import (
+    DICTIONARIES,
+    MOST_BYTES,
+    SETS,
+    Call,
+    Name,
+    Refused,
+    Vocabulary,
+    flattened,
+    read,
+    strided,
+)
 
 NETWORK = "torch_utils.persistence._reconstruct_persistent_obj"
 TENSOR, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 STORAGE = "torch.storage._load_from_bytes"
 DTYPE, SCALARS = "numpy.dtype", ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-DICTIONARIES = ("collections.OrderedDict", "dnnlib.util.EasyDict")
-SETS = ("builtins.set", "__builtin__.set")
 STORAGES = {
     "torch.FloatStorage": torch.float32,
     "torch.DoubleStorage": torch.float64,
     "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
     "torch.LongStorage": torch.int64,
     "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
-IN_FILE = frozenset({NETWORK, TENSOR, PARAMETER, STORAGE, DTYPE, *SCALARS, *DICTIONARIES, *SETS})
-IN_STORAGE = frozenset(STORAGES)
-# What a real file needs is far below: 0.4 GB, some 30,000 opcodes, 300 modules, five levels.
-MOST_BYTES, MOST_OPCODES, MOST_MODULES, MOST_LEVELS, MOST_SETTINGS = 2**32, 300_000, 5_000, 20, 500
+KIND = "a StyleGAN2 pickle"
+IN_FILE = Vocabulary(
+    KIND, frozenset({NETWORK, TENSOR, PARAMETER, STORAGE, DTYPE, *SCALARS, *DICTIONARIES, *SETS}), stateful=(DTYPE,)
+)
+IN_STORAGE = Vocabulary(KIND, frozenset(STORAGES), outside=True)
+MOST_SETTINGS = 500
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # how torch.save began before it wrote zip files
-
-
-@dataclass(frozen=True)
-class Name:
-    """A name that the file refers to; it stays a name."""
-
-    text: str
-
-
-@dataclass
-class Call:
-    """A call that the file asks for; it is not made."""
-
-    name: str
-    arguments: tuple[Any, ...]
-    state: Any = None
 
 
 @dataclass(frozen=True)
@@ -98,150 +90,6 @@ def networks(path: str | Path, wanted: tuple[str, ...] = ("G_ema", "D")) -> dict
     return found
 
 
-class Refused(Exception):
-    """Why a file is not read."""
-
-
-# --- opcodes to data
-
-
-def read(data: bytes | BytesIO, names: frozenset[str]) -> Any:
-    """What a pickle says, as plain data, `Name` and `Call`; Refused if it says anything but that.
-
-    From a BytesIO it reads one pickle and stops behind it.
-    """
-    stack: list[Any] = []
-    marks: list[int] = []  # where in the stack a collection begins
-    memo: dict[int, Any] = {}
-
-    def since_mark() -> list[Any]:
-        if not marks:
-            raise Refused("it takes what is not there")
-        first = marks.pop()
-        items = stack[first:]
-        del stack[first:]
-        return items
-
-    def pop(count: int = 1) -> list[Any]:
-        if count > len(stack) - (marks[-1] if marks else 0):
-            raise Refused("it takes what is not there")
-        items = stack[-count:]
-        del stack[-count:]
-        return items
-
-    def top(kind: type) -> Any:
-        if not stack or type(stack[-1]) is not kind:
-            raise Refused(f"it fills something that is no {kind.__name__}")
-        return stack[-1]
-
-    def fill(pairs: list[Any]) -> None:
-        target = top(dict)
-        if len(pairs) % 2 or any(type(key) not in (str, int) for key in pairs[::2]):
-            raise Refused("it has a dictionary whose keys are no names")
-        target.update(zip(pairs[::2], pairs[1::2], strict=True))
-
-    for opcode, argument in _opcodes(data):
-        match opcode:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                if len(stack) != 1 or marks:
-                    raise Refused("it ends in the middle")
-                return stack[0]
-            case "MARK":
-                marks.append(len(stack))
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
-                stack.append(argument)
-            case "BINUNICODE8" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
-                stack.append(argument)
-            case "EMPTY_LIST" | "EMPTY_SET":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(pop(int(opcode[-1]))))
-            case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case "APPEND":
-                items = pop()
-                top(list).extend(items)
-            case "APPENDS" | "ADDITEMS":
-                items = since_mark()
-                top(list).extend(items)
-            case "SETITEM":
-                pairs = pop(2)
-                fill(pairs)
-            case "SETITEMS":
-                pairs = since_mark()
-                fill(pairs)
-            case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
-                if not stack:
-                    raise Refused("it remembers what is not there")
-                memo[len(memo) if opcode == "MEMOIZE" else argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                if argument not in memo:
-                    raise Refused("it recalls what it never said")
-                stack.append(memo[argument])
-            case "GLOBAL":
-                stack.append(_named(argument.split(" ", 1), names))
-            case "STACK_GLOBAL":
-                stack.append(_named(pop(2), names))
-            case "REDUCE" | "NEWOBJ":
-                stack.append(_call(pop(2)))
-            case "BUILD":
-                target, state = pop(2)
-                if type(target) is not Call or target.name != DTYPE:
-                    raise Refused("it sets the state of something other than a number's type")
-                target.state = state
-                stack.append(target)
-            case "BINPERSID":
-                if names is not IN_STORAGE:
-                    raise Refused("it refers to objects outside of itself")
-                stack.append(Call("persistent", tuple(pop())))
-            case _:
-                raise Refused(f"it uses the pickle opcode {opcode}, which networks do not need")
-    raise Refused("it is cut off")
-
-
-def _opcodes(data: bytes | BytesIO) -> Iterator[tuple[str, Any]]:
-    """Names of opcodes and their arguments; nothing is done with them."""
-    try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if count >= MOST_OPCODES:
-                raise Refused(f"it has more than {MOST_OPCODES:,} steps")
-            yield opcode.name, argument
-    except (ValueError, OverflowError, MemoryError, struct.error) as error:
-        raise Refused(f"it is cut off or damaged ({' '.join(str(error).split())[:100]})") from None
-
-
-def _named(parts: list[Any], names: frozenset[str]) -> Name:
-    if any(type(part) is not str for part in parts):
-        raise Refused("it names something by no name")
-    text = ".".join(parts)
-    if text not in names:
-        if text.startswith("dnnlib.tflib."):
-            raise Refused("it is a TensorFlow pickle; convert it with StyleGAN2-ADA's legacy.py first")
-        raise Refused(f"it names {text[:80]!r}, which a StyleGAN2 pickle does not need; nothing was executed")
-    return Name(text)
-
-
-def _call(wanted: list[Any]) -> Any:
-    function, arguments = wanted
-    if type(function) is not Name or type(arguments) is not tuple:
-        raise Refused("it calls something that is no name")
-    if function.text in DICTIONARIES:
-        if arguments:
-            raise Refused(f"it fills {function.text} in an unknown way")
-        return {}
-    if function.text in SETS:
-        return []
-    return Call(function.text, arguments)
-
-
 # --- data to networks
 
 
@@ -251,26 +99,7 @@ def _network(node: Any, name: str, most: int) -> Network:
     given = state.get("_init_kwargs")
     if not isinstance(given, dict) or state.get("_init_args"):
         raise Refused(f"{name} does not say what it was built with")
-    tensors: dict[str, Tensor] = {}
-    modules = used = 0
-
-    def walk(state: dict[str, Any], prefix: str, level: int) -> None:
-        nonlocal modules, used
-        modules += 1
-        if modules > MOST_MODULES or level > MOST_LEVELS:
-            raise Refused(f"{name} has more than {MOST_MODULES:,} parts or {MOST_LEVELS} levels")
-        for kind in ("_parameters", "_buffers"):
-            for part, value in _table(state, kind, prefix or name).items():
-                if value is not None:
-                    tensors[f"{prefix}{part}"] = tensor = _tensor(value, f"{prefix}{part}")
-                    used += tensor.nbytes
-                    if used > most or len(tensors) > MOST_MODULES:  # the same bytes under many names
-                        raise Refused(f"{name} claims more values than the file holds")
-        for part, value in _table(state, "_modules", prefix or name).items():
-            if value is not None:
-                walk(_object(value, f"{prefix}{part}")[1], f"{prefix}{part}.", level + 1)
-
-    walk(state, "", 0)
+    tensors = flattened(state, name, most, lambda node, part: _object(node, part)[1], _tensor)
     return Network(kind, _plain(given, iter(range(MOST_SETTINGS))), tensors)
 
 
@@ -285,13 +114,6 @@ def _object(node: Any, name: str) -> tuple[str, dict[str, Any]]:
     raise Refused(f"{name} is no network in StyleGAN2-ADA's format (persistent class, version 6)")
 
 
-def _table(state: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
-    table = state.get(kind, {})
-    if not isinstance(table, dict) or not all(type(part) is str and re.fullmatch(r"\w{1,64}", part) for part in table):
-        raise Refused(f"{kind} of {name.removesuffix('.')} is no table of names")
-    return table
-
-
 def _tensor(node: Any, name: str) -> Tensor:
     match node:
         case Call(name="torch._utils._rebuild_parameter", arguments=(inner, *_)):
@@ -299,26 +121,13 @@ def _tensor(node: Any, name: str) -> Tensor:
     match node:
         case Call(
             name="torch._utils._rebuild_tensor_v2",
-            arguments=(
-                Call(name="torch.storage._load_from_bytes", arguments=(bytes(data),)),
-                int(offset),
-                tuple(shape),
-                tuple(strides),
-                *_,
-            ),
+            arguments=(Call(name="torch.storage._load_from_bytes", arguments=(bytes(data),)), offset, shape, steps, *_),
         ):
             values = _storage(data, name)
-            sizes = (offset, *shape, *strides)
-            if not all(type(size) is int and 0 <= size < 2**40 for size in sizes) or len(shape) != len(strides):
-                raise Refused(f"{name} has an impossible shape")
-            if len(shape) > 8 or not prod(shape):
-                raise Refused(f"{name} has an impossible shape")
-            last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-            if prod(shape) > len(values) or last >= len(values):
-                raise Refused(f"{name} claims more values than it has")
-            if len(values) > 2 * prod(shape) + 1024:
+            found = strided(values, offset, shape, steps, name)
+            if len(values) > 2 * found.numel() + 1024:
                 raise Refused(f"{name} uses little of what is stored for it")
-            return values.as_strided(shape, strides, offset).clone(memory_format=torch.contiguous_format)
+            return found
     raise Refused(f"{name} is no tensor")
 
 

@@ -1,0 +1,39 @@
+"""Files of other projects as ours: classifiers, priors and settings, read without executing anything in them."""
+
+from pathlib import Path
+from typing import Any
+
+from lightleak.convert.published import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
+from lightleak.convert.skips import Cuts
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+from lightleak.models.torchfile import MAGIC, checkpoint
+from lightleak.priors import Prior, official
+
+
+def convert(path: str | Path, hints: Hints = PLAIN, **usage: Any) -> Classifier | Prior:
+    """The classifier or prior in a foreign file; UserError, in one line, if it is none that is known.
+
+    `hints`: what a classifier's file does not say. `usage`: of a StyleGAN2 prior (crop, psi, space, cutoff, noise).
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if start[:1] == b"\x80" and start != MAGIC:
+        return official.convert(path, **usage)
+    return classifier(checkpoint(path), path, hints)
+
+
+def described(found: Classifier) -> str:
+    """What a converted classifier was taken for, in a sentence: what the file does not say can be seen to be right."""
+    way = next((name for name, (mean, _) in NORMALISATIONS.items() if mean == found.mean), "twice")
+    told = {"half": "[-1, 1]", "none": "[0, 1]", "imagenet": "ImageNet's", "twice": "normalised twice, as trained"}[way]
+    cut = sum(len(step.get("skips", ())) for step in found.recipe["surgery"])
+    skips = f", {cut} skips cut or scaled" if cut else ""
+    kind = found.record["converted"]["format"]
+    return f"{kind}: {found.architecture}, {found.classes} classes, images of {found.size} pixels ({told}){skips}"
+
+
+__all__ = ["FORMATS", "PLAIN", "Cuts", "Format", "Hints", "checkpoint", "classifier", "convert", "described"]

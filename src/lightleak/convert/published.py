@@ -1,0 +1,435 @@
+"""Published classifiers, told apart by the names and shapes of their tensors, as ours.
+
+One row of FORMATS for each layout that is around. A row says which tensors a file must have and which it must not, and
+how to make a Classifier of it; then every name and every shape has to agree. How images are normalised is not in such
+files: it is what the published code does, and `Hints` overrule it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from lightleak.convert.skips import WHOLE, Cuts, State, cut
+from lightleak.errors import UserError
+from lightleak.models import bottleneck, zoo
+from lightleak.models.classifier import Classifier, check_keys
+from lightleak.models.torchfile import Checkpoint
+
+Shape = tuple[int | None, ...]  # None: any length
+Normalisation = Literal["half", "imagenet", "none"]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "half": ((0.5,) * 3, (0.5,) * 3),  # to [-1, 1], as PPA and RoLSS do
+    "imagenet": IMAGENET,
+    "none": ((0.0,) * 3, (1.0,) * 3),  # as all 64-pixel attacks do
+}
+# What torch wraps around a network, and what PPA's and RoLSS's own class calls it.
+PREFIXES = ("module.", "model.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a file does not say of itself."""
+
+    architecture: str | None = None  # of a classifier: timm:NAME, torchvision:NAME or face:NAME; None: recognised
+    size: int | None = None  # side of the images that the classifier reads; None: as in the published code
+    normalise: Normalisation | None = None  # half: to [-1, 1]; none: [0, 1] as it is; None: as in the published code
+    transform_input: bool = True  # of Inception: normalise once more, as in its training
+    cuts: Cuts = WHOLE  # which skips its training left out
+
+
+PLAIN = Hints()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout of a published classifier."""
+
+    name: str
+    has: dict[str, Shape]
+    lacks: tuple[str, ...]
+    make: Callable[[State, Hints, str], Classifier]
+
+
+def classifier(found: Checkpoint, path: str | Path, hints: Hints = PLAIN) -> Classifier:
+    """The classifier in a file's tensors; UserError if no format fits, or if a name or a shape differs."""
+    state, source = stripped(found.tensors), str(path)
+    if broken := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise UserError(f"{source} has values that are not finite, in {', '.join(broken[:3])}")
+    if hints.architecture:
+        kind, result = hints.architecture, from_zoo((hints.architecture,), "half")(state, hints, source)
+    else:
+        format_ = recognise(state, FORMATS, source)
+        kind, result = format_.name, format_.make(state, hints, source)
+    result.record = {"converted": {"file": Path(path).name, "format": kind, "beside": found.beside}}
+    return result.eval()
+
+
+def stripped(state: State) -> State:
+    """The tensors without the prefixes that all of them share."""
+    while any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state
+
+
+def fits(state: State, has: dict[str, Shape], lacks: tuple[str, ...]) -> list[str]:
+    """Why tensors are not of this layout; empty if they are."""
+    problems = [f"it has {name}" for name in lacks if name in state]
+    for name, wanted in has.items():
+        shape = tuple(state[name].shape) if name in state else None
+        if shape is None:
+            problems.append(f"{name} is missing")
+        elif len(shape) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, shape)):
+            problems.append(f"{name} is {shape}")
+    return problems
+
+
+def recognise(state: State, formats: tuple[Any, ...], source: str) -> Any:
+    """The only format that fits; UserError that says what comes closest."""
+    if refused := next((why for has, why in KNOWN_STRANGERS if not fits(state, has, ())), None):
+        raise UserError(f"{source} {refused}")
+    problems = {format_.name: fits(state, format_.has, format_.lacks) for format_ in formats}
+    for format_ in formats:
+        if not problems[format_.name]:
+            return format_
+    shares = {f.name: 1 - len(problems[f.name]) / (len(f.has) + len(f.lacks)) for f in formats}
+    near = max(shares, key=lambda name: shares[name])
+    names = ", ".join(list(state)[:4])
+    closest = f"; closest is {near}, but {'; '.join(problems[near][:3])}" if shares[near] >= 0.5 else ""
+    raise UserError(
+        f"{source} is none of the {len(formats)} known formats: it has {len(state)} tensors ({names}, ...){closest}; "
+        "if it is a network of timm or torchvision, name it with --architecture"
+    )
+
+
+# --- how a row becomes a Classifier
+
+
+def filled(result: Classifier, state: State, source: str) -> Classifier:
+    """The classifier with exactly these weights. A norm's count of batches may be missing: it decides nothing."""
+    wanted = result.net.state_dict()
+    counts = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith(".num_batches_tracked")}
+    state = {**{name: value for name, value in counts.items() if name not in state}, **state}
+    check_keys(wanted, state, source)
+    result.net.load_state_dict(state)
+    return result
+
+
+def normalised(result: Classifier, mean: tuple[float, ...], std: tuple[float, ...]) -> Classifier:
+    """The classifier with another normalisation."""
+    return Classifier(
+        result.net,
+        size=result.size,
+        classes=result.classes,
+        architecture=result.architecture,
+        mean=mean,
+        std=std,
+        changes=result.changes,
+    )
+
+
+def from_face(
+    name: str, rename: Callable[[str], str] = lambda name: name, narrow: bool = False
+) -> Callable[[State, Hints, str], Classifier]:
+    """Rows of the 64-pixel classifiers; `narrow`: a variational bottleneck in place of the last layer (MID)."""
+
+    def make(state: State, hints: Hints, source: str) -> Classifier:
+        state = {rename(key): value for key, value in state.items()}
+        head = state.get("fc_layer.head.weight" if narrow else "fc_layer.weight")
+        if head is None:
+            raise UserError(f"{source} has no last layer of classes, fc_layer")
+        result = zoo.build(f"face:{name}", len(head), hints.size)
+        if narrow:
+            change = {"kind": "bottleneck", "head": "fc_layer", "width": head.shape[1]}
+            result = result.with_net(bottleneck.insert(result.net, change), change=change)
+        if hints.normalise:
+            result = normalised(result, *NORMALISATIONS[hints.normalise])
+        return cut(result, hints.cuts, source, state, filled)
+
+    return make
+
+
+def from_zoo(
+    candidates: tuple[str, ...],
+    way: Normalisation,
+    size: int | None = None,
+    rename: Callable[[str], str] = lambda name: name,
+    extra: str = "",
+) -> Callable[[State, Hints, str], Classifier]:
+    """Rows of networks by name: the candidate with these names and the most of these shapes.
+
+    `extra`: what the names of tensors begin with that only training needs.
+    """
+
+    def make(state: State, hints: Hints, source: str) -> Classifier:
+        state = {rename(key): value for key, value in state.items() if not extra or not key.startswith(extra)}
+        name, head = closest(candidates, state)
+        result = zoo.build(name, len(state.get(f"{head}.weight", ())) or 1, hints.size or size)
+        if f"{head}.bias" in state and f"{head}.bias" not in result.net.state_dict():
+            change = {"kind": "bias", "head": head}  # whoever exchanged the last layer gave it a bias
+            result = result.with_net(bottleneck.with_bias(result.net, change), change=change)
+        result = normalised(result, *NORMALISATIONS[hints.normalise or way])
+        return cut(result, hints.cuts, source, state, filled)
+
+    return make
+
+
+def closest(candidates: tuple[str, ...], state: State) -> tuple[str, str]:
+    """The candidate whose tensors agree best in names, then in shapes; and the name of its last layer."""
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    best: tuple[tuple[int, int], str, str] | None = None
+    for name in candidates:
+        with torch.device("meta"):
+            empty = zoo.build(name, 1)
+        head = next(path for path, module in empty.net.named_modules() if module is empty.head)
+        wanted = {key: tuple(value.shape) for key, value in empty.net.state_dict().items()}
+        wanted, mine = (
+            {k: v for k, v in each.items() if not k.startswith(f"{head}.") and not k.endswith("num_batches_tracked")}
+            for each in (wanted, shapes)
+        )
+        score = (len(wanted.keys() ^ mine.keys()), sum(mine.get(key) != shape for key, shape in wanted.items()))
+        if best is None or score < best[0]:
+            best = (score, name, head)
+    assert best is not None
+    return best[1], best[2]
+
+
+def inception(state: State, hints: Hints, source: str) -> Classifier:
+    """Inception-v3, PPA's and RoLSS's judge. Its auxiliary head serves training alone.
+
+    Trained from torchvision's weights, it normalises its input once more, to undo ImageNet's normalisation, which its
+    input never had. RoLSS judges with it as it was trained; PPA leaves that out when it judges.
+    """
+    make = from_zoo(("torchvision:inception_v3",), "half", 299, extra="AuxLogits.")
+    result = make(state, hints, source)
+    if not hints.transform_input:
+        return result
+    # x -> x s + t per channel, s = std / 0.5, t = (mean - 0.5) / 0.5, after (x - m) / d: one normalisation in all.
+    scale = [std / 0.5 for std in IMAGENET[1]]
+    shift = [(mean - 0.5) / 0.5 for mean in IMAGENET[0]]
+    mean = tuple(m - d * t / s for m, d, s, t in zip(result.mean, result.std, scale, shift))
+    std = tuple(d / s for d, s in zip(result.std, scale))
+    return normalised(result, mean, std)
+
+
+# --- names
+
+
+# Where BiDO's five parts of VGG-16 begin among its layers.
+PARTS = {"layer1": 0, "layer2": 7, "layer3": 14, "layer4": 24, "layer5": 34}
+
+
+def _parts(name: str) -> str:
+    """BiDO's names of VGG-16's layers."""
+    part, _, rest = name.partition(".")
+    if part in PARTS and re.match(r"\d+\.", rest):
+        index, _, rest = rest.partition(".")
+        return f"feature.{PARTS[part] + int(index)}.{rest}"
+    return _softmax(name)
+
+
+def _softmax(name: str) -> str:
+    """Early files hold the last layer with its softmax; ours gives the logits before it."""
+    return re.sub(r"^fc_layer\.0\.", "fc_layer.", name)
+
+
+def _narrow(name: str) -> str:
+    """MID's names of its bottleneck, the later ones after BiDO's fashion."""
+    name = re.sub(r"^st_layer\.", "fc_layer.statistics.", _parts(name))
+    return re.sub(r"^fc_layer\.(weight|bias)$", r"fc_layer.head.\1", name)
+
+
+def _student(name: str) -> str:
+    """LOMMA's names of its augmented models."""
+    return re.sub(r"^fc_layer\.", "classifier.1.", re.sub(r"^feature\.0\.", "features.", name))
+
+
+def _heads(name: str) -> str:
+    return re.sub(r"^heads\.(weight|bias)$", r"heads.head.\1", name)
+
+
+def _names(library: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{library}:{name}" for name in names)
+
+
+RESNETS = _names(
+    "torchvision",
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d"),
+    *("resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+)
+DENSENETS = _names("torchvision", "densenet121", "densenet161", "densenet169", "densenet201")
+VGGS = _names("torchvision", *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")))
+EFFICIENT = _names(
+    "torchvision", "mobilenet_v2", *(f"efficientnet_b{i}" for i in range(8)), *(f"efficientnet_v2_{s}" for s in "sml")
+)
+STUDENTS = EFFICIENT[1:4]
+CONVNEXTS = _names("torchvision", *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")))
+SWINS = _names("torchvision", "swin_t", "swin_s", "swin_b")
+VITS = _names("torchvision", "vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
+TIMM_VITS = _names(
+    "timm",
+    *("vit_base_patch16_224", "vit_base_patch32_224", "vit_large_patch16_224", "vit_large_patch32_224"),
+    *("vit_huge_patch14_224", "deit_small_patch16_224", "deit_tiny_patch16_224"),
+)
+RESNESTS = _names("timm", "resnest50d", "resnest101e", "resnest200e", "resnest269e")
+
+BACKBONE_64: dict[str, Shape] = {"output_layer.3.weight": (512, 8192), "feature.input_layer.0.weight": (64, 3, 3, 3)}
+BACKBONE_112: dict[str, Shape] = {"feature.output_layer.3.weight": (512, 25088)}
+
+FORMATS: tuple[Format, ...] = (
+    # The 64-pixel attacks: images as they are, in [0, 1].
+    Format(
+        "VGG-16 at 64 pixels (GMI, KED-MI, LOMMA, PLG-MI)",
+        {"feature.0.weight": (64, 3, 3, 3), "bn.weight": (2048,), "fc_layer.weight": (None, 2048)},
+        ("st_layer.weight", "layer1.0.weight"),
+        from_face("vgg16"),
+    ),
+    Format(
+        "VGG-16 at 64 pixels in five parts (BiDO)",
+        {"layer1.0.weight": (64, 3, 3, 3), "bn.weight": (2048,), "fc_layer.weight": (None, 2048)},
+        ("st_layer.weight", "feature.0.weight"),
+        from_face("vgg16", _parts),
+    ),
+    Format(
+        "VGG-16 at 64 pixels with a variational bottleneck (MID)",
+        {"feature.0.weight": (64, 3, 3, 3), "st_layer.weight": (None, 2048), "fc_layer.weight": (None, None)},
+        ("bn.weight",),
+        from_face("vgg16-plain", _narrow, narrow=True),
+    ),
+    Format(
+        "VGG-16 at 64 pixels in five parts with a variational bottleneck (MID in BiDO's code)",
+        {"layer1.0.weight": (64, 3, 3, 3), "st_layer.weight": (None, 2048), "fc_layer.weight": (None, None)},
+        ("bn.weight",),
+        from_face("vgg16-plain", _narrow, narrow=True),
+    ),
+    Format(
+        "IR-50 at 64 pixels (FaceNet64, face.evoLVe)",
+        {**BACKBONE_64, "feature.body.23.res_layer.4.weight": (512,), "fc_layer.weight": (None, 512)},
+        ("feature.body.24.res_layer.0.weight",),
+        from_face("facenet64"),
+    ),
+    Format(
+        "IR-152 at 64 pixels (IR152, ResNet-152)",
+        {**BACKBONE_64, "feature.body.49.res_layer.4.weight": (512,), "fc_layer.weight": (None, 512)},
+        (),
+        from_face("ir152"),
+    ),
+    Format(
+        "IR-50 at 112 pixels (FaceNet, the judge of the 64-pixel attacks)",
+        {**BACKBONE_112, "fc_layer.weight": (None, 512)},
+        (),
+        from_face("facenet112"),
+    ),
+    Format(
+        "IR-50 at 64 pixels with its softmax",
+        {**BACKBONE_64, "feature.body.23.res_layer.4.weight": (512,), "fc_layer.0.weight": (None, 512)},
+        ("feature.body.24.res_layer.0.weight",),
+        from_face("facenet64", _softmax),
+    ),
+    Format(
+        "IR-50 at 112 pixels with its softmax",
+        {**BACKBONE_112, "fc_layer.0.weight": (None, 512)},
+        (),
+        from_face("facenet112", _softmax),
+    ),
+    Format(
+        "EfficientNet-B0 to B2 at 64 pixels (LOMMA's augmented models)",
+        {"feature.0.0.0.weight": (32, 3, 3, 3), "fc_layer.weight": (None, None)},
+        (),
+        from_zoo(STUDENTS, "none", 64, _student),
+    ),
+    # PPA and RoLSS: images of 224 pixels in [-1, 1].
+    Format(
+        "Inception-v3 (judge of PPA and RoLSS)",
+        {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "fc.weight": (None, 2048)},
+        (),
+        inception,
+    ),
+    Format(
+        "ResNeSt (PPA, RoLSS)",
+        {"conv1.0.weight": (None, 3, 3, 3), "layer1.0.conv2.fc1.weight": (None,) * 4, "fc.weight": (None, 2048)},
+        (),
+        from_zoo(RESNESTS, "half", 224),
+    ),
+    Format(
+        "ResNet or ResNeXt (PPA, RoLSS)",
+        {"conv1.weight": (64, 3, 7, 7), "layer4.0.conv1.weight": (None,) * 4, "fc.weight": (None, None)},
+        (),
+        from_zoo(RESNETS, "half", 224),
+    ),
+    Format(
+        "DenseNet (PPA, RoLSS)",
+        {"features.conv0.weight": (None, 3, 7, 7), "classifier.weight": (None, None)},
+        (),
+        from_zoo(DENSENETS, "half", 224),
+    ),
+    Format(
+        "VGG (RoLSS)",
+        {"features.0.weight": (64, 3, 3, 3), "classifier.6.weight": (None, 4096)},
+        (),
+        from_zoo(VGGS, "half", 224),
+    ),
+    Format(
+        "MobileNetV2 or EfficientNet (RoLSS)",
+        {"features.0.0.weight": (None, 3, 3, 3), "classifier.1.weight": (None, None)},
+        (),
+        from_zoo(EFFICIENT, "half", 224),
+    ),
+    Format(
+        "ConvNeXt (RoLSS)",
+        {"features.0.0.weight": (None, 3, 4, 4), "classifier.2.weight": (None, None)},
+        (),
+        from_zoo(CONVNEXTS, "half", 224),
+    ),
+    Format(
+        "Swin (RoLSS)",
+        {"features.0.0.weight": (None, 3, 4, 4), "head.weight": (None, None)},
+        (),
+        from_zoo(SWINS, "half", 224),
+    ),
+    Format(
+        "ViT (RoLSS)",
+        {"conv_proj.weight": (None,) * 4, "heads.head.weight": (None, None)},
+        (),
+        from_zoo(VITS, "half", 224),
+    ),
+    Format(
+        "ViT with one linear layer in place of its heads (RoLSS)",
+        {"conv_proj.weight": (None,) * 4, "heads.weight": (None, None)},
+        (),
+        from_zoo(VITS, "half", 224, _heads),
+    ),
+    Format(
+        "MaxViT (RoLSS)",
+        {"stem.0.0.weight": (64, 3, 3, 3), "classifier.5.weight": (None, 512)},
+        (),
+        from_zoo(("torchvision:maxvit_t",), "half", 224),
+    ),
+    Format(
+        "ViT or DeiT of timm (PPA, RoLSS)",
+        {"patch_embed.proj.weight": (None,) * 4, "cls_token": (1, 1, None), "head.weight": (None, None)},
+        (),
+        from_zoo(TIMM_VITS, "half", 224),
+    ),
+)
+
+# Files that are known, and why they cannot become what Lightleak uses.
+KNOWN_STRANGERS: tuple[tuple[dict[str, Shape], str], ...] = (
+    (
+        {"input_layer.0.weight": (64, 3, 3, 3), "body.0.res_layer.0.weight": (64,)},
+        "is a backbone of face.evoLVe without classes, which no attack can aim at; training starts from it",
+    ),
+    (
+        {"feature.0.weight": (64, 1, 7, 7)},
+        "is an MNIST classifier of grey images; Lightleak's classifiers take three channels",
+    ),
+    (
+        {"layer1.0.weight": (None, 1, 7, 7)},
+        "is an MNIST classifier of grey images; Lightleak's classifiers take three channels",
+    ),
+)

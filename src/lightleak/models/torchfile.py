@@ -1,0 +1,317 @@
+"""What torch.save wrote, read without executing anything: state dicts, training states and whole modules.
+
+Such a file is a pickle with its tensors' values beside it: in a zip file since torch 1.6, behind the pickle before. The
+machine of `opcodes` reads the pickle; class names in it (of a pickled DataParallel, say) stay names, source code in it
+stays text. Only the tensors of the one network that is asked for are built.
+"""
+
+import mmap
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from torch import Tensor
+
+from lightleak.errors import UserError
+from lightleak.models.foreign import DTYPE, LEGACY_MAGIC, PARAMETER, SCALARS, STORAGES, TENSOR
+from lightleak.models.opcodes import (
+    DICTIONARIES,
+    MOST_BYTES,
+    MOST_LEVELS,
+    MOST_MODULES,
+    SETS,
+    Call,
+    Name,
+    Refused,
+    Vocabulary,
+    flattened,
+    read,
+    strided,
+)
+
+OLD_TENSOR = "torch._utils._rebuild_tensor"
+ENCODE = "_codecs.encode"  # how protocol 2 writes bytes
+ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+DTYPES = tuple(str(dtype) for dtype in dict.fromkeys(STORAGES.values()))
+# Classes of whole modules: those of libraries, and of the published projects' own files.
+MODULES = (
+    *("torch.nn.modules.", "torch.nn.parallel.", "torchvision.models.", "torchvision.ops.misc.", "timm.models."),
+    *("timm.layers.", "models.", "classify.", "classifier.", "generator.", "discri.", "evolve.", "facenet."),
+)
+IN_FILE = Vocabulary(
+    "a checkpoint",
+    frozenset({TENSOR, OLD_TENSOR, PARAMETER, ENCODE, DTYPE, "numpy.ndarray", "torch.Size", "torch.device"})
+    | frozenset({*SCALARS, *ARRAYS, *DTYPES, *STORAGES, *DICTIONARIES, *SETS, "argparse.Namespace"}),
+    families=MODULES,
+    stateful=(DTYPE, *ARRAYS, "argparse.Namespace", *MODULES),
+    outside=True,
+)
+HEADER = Vocabulary("a checkpoint", frozenset())
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where the network's tensors are
+MAGIC = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."  # the first pickle of an old file
+MOST_ENTRIES = 20_000  # in a zip file
+# What other files begin with.
+STRANGERS = {
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"version https://git-lfs": "a pointer of Git LFS to a file that was not fetched",
+    b"<": "a web page or XML",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"7z": "a 7z archive; unpack it first",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's tensors by name, where in the file they were, and the numbers and texts that lay beside them."""
+
+    tensors: dict[str, Tensor]
+    place: str
+    beside: dict[str, int | float | str]
+
+
+def checkpoint(path: str | Path) -> Checkpoint:
+    """The tensors of the network in a file that torch.save wrote; UserError, in one line, for any other.
+
+    Takes a bare state dict, one inside of a dictionary of a training state, or a whole pickled module. Refused are
+    names that such files do not need, files that are cut off or damaged, and claims beyond what is there.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(f"{path} is larger than {MOST_BYTES // 2**30} GB, so it is no classifier's or GAN's file")
+        if size == 0:
+            raise Refused("it is empty")
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+            return _checkpoint(path, data, file)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except Refused as reason:
+        raise UserError(f"{path} is refused: {reason}") from None
+
+
+def _checkpoint(path: Path, data: mmap.mmap, file: IO[bytes]) -> Checkpoint:
+    start = bytes(data[:64])
+    if start[:4] == b"PK\x03\x04":
+        with _archive(file) as archive:
+            content, storage = _zipped(archive, len(data))
+            return _network(content, storage, len(data))
+    if start[:1] == b"\x80":
+        content, storage = _legacy(data)
+        return _network(content, storage, len(data))
+    if bytes(data[257:262]) == b"ustar":
+        raise UserError(f"{path} is a tar archive, not what torch.save writes; unpack it first")
+    if start[8:9] == b"{":
+        raise UserError(f"{path} is a safetensors file; only what torch.save wrote needs converting")
+    found = next((what for prefix, what in STRANGERS.items() if start.startswith(prefix)), "something else")
+    raise UserError(f"{path} is not what torch.save writes, but {found}")
+
+
+# --- the two containers: both give the pickle's content, and the values of a storage by its key
+
+Storage = Callable[[str, torch.dtype, int], Tensor]
+
+
+def _archive(file: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError, OverflowError, struct.error, NotImplementedError) as error:
+        raise Refused(f"it is cut off or damaged ({_line(error)})") from None
+
+
+def _zipped(archive: zipfile.ZipFile, size: int) -> tuple[Any, Storage]:
+    """Since torch 1.6: NAME/data.pkl, and each storage as a file of its own, NAME/data/KEY, uncompressed."""
+    entries = archive.infolist()
+    names = {entry.filename for entry in entries}
+    pickles = [name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
+    if len(entries) > MOST_ENTRIES or len(names) < len(entries):
+        raise Refused("it has thousands of parts, or several of one name")
+    if len(pickles) != 1:
+        raise Refused("it is a zip file, but not one of torch.save's")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}constants.pkl" in names:
+        raise Refused("it is a TorchScript program; save the state dict of its module instead")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+        raise Refused("its parts are compressed or encrypted, which torch.save never does")
+    if sum(entry.file_size for entry in entries) > size:
+        raise Refused("its parts claim to be larger than the whole")
+
+    def part(name: str) -> bytes:
+        try:
+            return archive.read(name)
+        except KeyError:
+            raise Refused(f"{name[:80]!r} is missing from it") from None
+        except (zipfile.BadZipFile, OSError, ValueError, EOFError, struct.error, NotImplementedError) as error:
+            raise Refused(f"it is cut off or damaged ({_line(error)})") from None
+
+    if f"{root}byteorder" in names and part(f"{root}byteorder") != b"little":
+        raise Refused("it was written by a big-endian machine")
+
+    @cache
+    def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        return _values(part(f"{root}data/{key}"), dtype, count, key)
+
+    return read(part(pickles[0]), IN_FILE), storage
+
+
+def _legacy(data: mmap.mmap) -> tuple[Any, Storage]:
+    """Before torch 1.6: a magic number, a version, the machine's habits, the content, the storages' keys, values."""
+    source = cast(IO[bytes], data)
+    if read(source, HEADER) != LEGACY_MAGIC:
+        raise Refused("it is a pickle, but not one of torch.save's")
+    read(source, HEADER)
+    habits = read(source, HEADER)
+    if not isinstance(habits, dict) or habits.get("little_endian") is not True:
+        raise Refused("it was written by a big-endian machine")
+    mentioned: list[Call] = []
+    content = read(source, IN_FILE, mentioned)
+    keys = read(source, HEADER)
+    kinds = {key: (dtype, count) for key, dtype, count, _ in map(_parts, mentioned)}
+    if not isinstance(keys, list) or any(type(key) is not str or key not in kinds for key in keys):
+        raise Refused("it does not say what its values are")
+    starts: dict[str, int] = {}
+    place = data.tell()
+    for key in keys:
+        dtype, count = kinds[key]
+        if int.from_bytes(data[place : place + 8], "little") != count:
+            raise Refused("it is cut off, or its values are not where they should be")
+        starts[key] = place + 8
+        place += 8 + count * dtype.itemsize
+        if place > len(data):
+            raise Refused("it is cut off")
+
+    @cache
+    def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        if key not in starts or kinds[key] != (dtype, count):
+            raise Refused("it does not hold the values of all of its tensors")
+        start = starts[key]
+        return _values(data[start : start + count * dtype.itemsize], dtype, count, key)
+
+    return content, storage
+
+
+def _values(raw: bytes, dtype: torch.dtype, count: int, key: str) -> Tensor:
+    if len(raw) != count * dtype.itemsize:
+        raise Refused(f"part {key[:40]!r} of it holds {len(raw):,} bytes, not {count * dtype.itemsize:,}")
+    return torch.frombuffer(bytearray(raw), dtype=dtype) if count else torch.empty(0, dtype=dtype)
+
+
+def _parts(node: Any) -> tuple[str, torch.dtype, int, Any]:
+    """Key, type, number of values and view of a storage that the pickle mentions."""
+    match node:
+        case Call(name="persistent", arguments=(("storage", Name(text=kind), str(key), str() | None, count, *view),)):
+            if kind in STORAGES and type(count) is int and 0 <= count < 2**40 and len(view) < 2:
+                return key, STORAGES[kind], count, view[0] if view else None
+    raise Refused("it refers to something beside it that is no storage")
+
+
+# --- from the content to the network
+
+
+def _network(content: Any, storage: Storage, most: int) -> Checkpoint:
+    place, node = _place(content)
+    used = 0
+
+    def tensor(value: Any, name: str) -> Tensor:
+        nonlocal used
+        found = _tensor(value, name, storage)
+        used += found.nbytes
+        if used > 2 * most:  # the same bytes under many names; tied weights are stored once
+            raise Refused("its tensors claim more values than the file holds")
+        return found
+
+    if isinstance(node, Call):
+        tensors = flattened(_attributes(node, place or "it"), place or "it", 2 * most, _attributes, tensor)
+    else:
+        wrong = [key for key in node if type(key) is not str or not re.fullmatch(r"[\w.\-]{1,200}", key)]
+        if wrong or len(node) > MOST_MODULES:
+            raise Refused("its tensors have no names, or more than a network's")
+        tensors = {name: tensor(value, name) for name, value in node.items() if _is_tensor(value)}
+        strange = [name for name, value in node.items() if not _is_tensor(value) and _number(value) is None]
+        if strange and (place or not tensors):
+            raise Refused(f"{strange[0][:80]} in it is no tensor")
+    if not tensors:
+        raise Refused("it holds no tensors")
+    around = content if isinstance(content, dict) else {}
+    beside = {str(key)[:40]: number for key, value in around.items() if (number := _number(value)) is not None}
+    return Checkpoint(tensors, place, beside)
+
+
+def _place(content: Any) -> tuple[str, Any]:
+    """Where in the content the network is, and its node: a module, or a dictionary with tensors."""
+    place = ""
+    for _ in range(MOST_LEVELS):
+        if isinstance(content, Call) and content.name.startswith(MODULES):
+            return place, content
+        if not isinstance(content, dict):
+            break
+        inner = next((name for name in WRAPPERS if isinstance(content.get(name), dict | Call)), None)
+        if inner is None or _is_tensor(content[inner]):
+            if any(map(_is_tensor, content.values())):
+                return place, content
+            names = ", ".join(str(key)[:40] for key in list(content)[:5])
+            raise Refused(f"it holds no network: expected tensors or one of {', '.join(WRAPPERS)}, found {names!r}")
+        place, content = f"{place}.{inner}".lstrip("."), content[inner]
+    raise Refused("it holds no network: expected a state dict or a module")
+
+
+def _attributes(node: Any, name: str) -> dict[str, Any]:
+    """The attributes of a pickled module."""
+    match node:
+        case Call(name=kind, state=dict(state)) if kind.startswith(MODULES) and "_modules" in state:
+            return state
+    raise Refused(f"{name} in it is no module")
+
+
+def _is_tensor(node: Any) -> bool:
+    return isinstance(node, Call) and node.name in (TENSOR, OLD_TENSOR, PARAMETER)
+
+
+def _tensor(node: Any, name: str, storage: Storage) -> Tensor:
+    match node:
+        case Call(name="torch._utils._rebuild_parameter", arguments=(inner, *_)):
+            node = inner
+    match node:
+        case Call(name=("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor"), arguments=arguments):
+            if len(arguments) >= 4:
+                values, offset, shape, strides = arguments[:4]
+                key, dtype, count, view = _parts(values)
+                found = storage(key, dtype, count)
+                match view:
+                    case (str(), int(first), int(size)):
+                        found = found[first : first + size]
+                    case None:
+                        pass
+                    case _:
+                        raise Refused(f"{name} is no tensor")
+                return strided(found, offset, shape, strides, name)
+    raise Refused(f"{name} is no tensor")
+
+
+def _number(node: Any) -> int | float | str | None:
+    """A number or a short text, also NumPy's numbers; None for anything else."""
+    match node:
+        case bool() | int() | float():
+            return node
+        case str() if len(node) <= 200:
+            return node
+        case Call(name=name, arguments=(Call(name="numpy.dtype", arguments=(kind, *_)), raw)) if name in SCALARS:
+            match raw:
+                case Call(name="_codecs.encode", arguments=(str(text), "latin1")) if text.isascii() or max(text) < "Ā":
+                    raw = text.encode("latin1")
+            formats = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}
+            if isinstance(raw, bytes) and kind in formats and len(raw) == struct.calcsize(formats[kind]):
+                return struct.unpack(formats[kind], raw)[0]
+    return None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:100]
