@@ -169,6 +169,16 @@ def test_published_manifold_agrees_with_a_double_loop() -> None:
     assert got.coverage == pytest.approx(covered / len(a))
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_pieces_and_matrix_products_change_nothing(monkeypatch: pytest.MonkeyPatch, published: bool) -> None:
+    a, b = clouds(11)
+    whole = realism.manifold(a, b, published=published)
+    monkeypatch.setattr(realism, "PIECE", 7)
+    assert realism.manifold(a, b, published=published) == whole
+    monkeypatch.setattr(realism, "MOST_DIFFERENCES", 0)
+    assert realism.manifold(a, b, published=published) == whole
+
+
 def test_identical_and_far_sets() -> None:
     a, _ = clouds(0)
     same, far = realism.manifold(a, a), realism.manifold(a, a + 1e3)

@@ -7,11 +7,12 @@ import torch
 
 from lightleak.attacks import Guess, Reconstruction
 from lightleak.errors import UserError
+from lightleak.metrics.evaluate import reference
 from lightleak.metrics.evaluation import METRICS
 from lightleak.models import zoo
 from lightleak.study import Store, plain
 from lightleak.study.protocols import PROTOCOLS, Protocol, protocol
-from lightleak.study.tasks import Evaluate, Invert, Rendered, TrainJudge, TrainTarget, source
+from lightleak.study.tasks import Evaluate, Invert, MeasurePrivate, Rendered, TrainJudge, TrainTarget, source
 
 CELEBA = PROTOCOLS["celeba-300x5"]
 
@@ -85,9 +86,10 @@ def test_an_evaluation_that_departs_is_refused(tmp_path, tiny_population, tiny_j
     monkeypatch.setattr(TrainJudge, "load", lambda *_: tiny_judge)
     monkeypatch.setattr(type(population), "load", lambda *_: tiny_population)
     monkeypatch.setattr(Rendered, "load", lambda *_: None)
+    monkeypatch.setattr(MeasurePrivate, "load", lambda *_: reference(tiny_judge, tiny_population))
     monkeypatch.setattr(Store, "result", lambda *_: {})
     told = task.run(Store(tmp_path), tmp_path, lambda *_, **__: None)
     assert told["protocol"]["name"] == "six"
-    assert told["evaluation"]["measures"]["fid"]["value"] > 0
+    assert told["evaluation"]["measures"]["judge_fid"]["value"] > 0
     with pytest.raises(UserError, match="does not follow four v1: it scores 4 images"):
         replace(task, protocol=Protocol("four", keep=4)).run(Store(tmp_path), tmp_path, lambda *_, **__: None)

@@ -1,15 +1,21 @@
 """Everything measured on one reconstruction, with intervals, chance and nulls."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightleak.attacks.reconstruction import Reconstruction
+from lightleak.data.images import eight_bit
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
-from lightleak.metrics import evidence, realism, recognition, truth
+from lightleak.files import publish
+from lightleak.metrics import evidence, knowledge, realism, recognition, truth
 from lightleak.metrics.appraiser import Appraiser, appraise
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference
 from lightleak.metrics.evidence import Measure
@@ -20,7 +26,8 @@ __all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "refe
 
 GOOD_JUDGE = 0.95  # a judge below this natural accuracy is flagged
 FEW_PEOPLE = 20  # fewer than this are flagged
-REALISM = ("fid", "precision", "recall", "density", "coverage")
+MANIFOLD = ("precision", "recall", "density", "coverage")
+REALISM = ("fid", *MANIFOLD)
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,30 @@ class Reference:
     """What the judge and other networks say of the private images: the same for every reconstruction."""
 
     judge_accuracy: Measure  # on the population's test images
+    labels: Tensor  # of the training images, N
     features: Tensor  # of the training images, N x D
     faces: Tensor | None = None  # the same by the face embedding
     inception: Tensor | None = None  # the same by the network for FID
+    networks: dict[str, str] = field(default_factory=dict)  # metric -> which network
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, whole or not at all."""
+        tensors = {name: getattr(self, name) for name in ("labels", "features", "faces", "inception")}
+        about = {"judge_accuracy": asdict(self.judge_accuracy), "networks": self.networks}
+        present = {name: value.contiguous() for name, value in tensors.items() if value is not None}
+        metadata = {"reference": json.dumps(about)}
+        return publish(path, lambda part: save_file(present, part, metadata=metadata), "the features")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Reference":
+        """Read what `save` wrote; UserError if it is something else."""
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {})["reference"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls(Measure(**about["judge_accuracy"]), networks=about["networks"], **tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} holds no features of private images ({error})") from None
 
 
 def reference(
@@ -41,13 +69,19 @@ def reference(
     inception: nn.Module | None = None,
 ) -> Reference:
     """The judge's natural accuracy, and features of the private training images."""
+    if not len(population.test) or not len(population.train):
+        raise UserError(f"'{population.name}' has no private training and test images to measure against")
     _, logits = _judged(judge, population.test)
     right = int((logits.argmax(1) == population.test.labels).sum())
+    networks = {"judge": judge.architecture or type(judge.net).__name__}
+    networks |= {name: _title(net) for name, net in (("face", face_embedding), ("fid", inception)) if net is not None}
     return Reference(
         judge_accuracy=evidence.wilson(right, len(logits)),
+        labels=population.train.labels,
         features=_judged(judge, population.train)[0],
         faces=_read(face_embedding, population.train) if face_embedding is not None else None,
         inception=_read(inception, population.train) if inception is not None else None,
+        networks=networks,
     )
 
 
@@ -60,8 +94,12 @@ def evaluate(
     appraiser: Appraiser | None = None,
     face_embedding: nn.Module | None = None,
     inception: nn.Module | None = None,
+    student: Classifier | None = None,
     nulls: Mapping[str, Reconstruction] | None = None,
+    null_students: Mapping[str, Classifier] | None = None,
     known: Reference | None = None,
+    published: bool = False,
+    fed_8_bit: bool = False,
     rng: torch.Generator | None = None,
     watch: Watch | None = None,
 ) -> Evaluation:
@@ -69,19 +107,24 @@ def evaluate(
 
     Truth needs a rendered population and either `factors` (latents N x L -> factors N x F: the rendered prior's
     `factors_of`) or an `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
-    `known` is `reference(...)` of the same networks, to spare its work. The nulls must come from the same prior.
-    `watch` counts reconstructions. Raises UserError if images, classes, judge and population do not fit together.
+    `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
+    same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls must come from the same
+    prior. `published` repeats PPA's precision, recall, density and coverage (person by person, other definitions); for
+    its FID the `inception` must be built so too. `fed_8_bit` hands reconstructions to the judge as the 64-pixel
+    attacks do, as files would hold them. `watch` counts reconstructions. Raises UserError if images, classes, judge
+    and population do not fit together.
     """
     _check(reconstruction, judge, population)
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
     rng = rng or torch.Generator().manual_seed(0)
-    nulls = nulls or {}
+    nulls, null_students = nulls or {}, null_students or {}
     classes, which = reconstruction.classes, reconstruction.classes.unique()
-    labels = population.train.labels
+    labels = known.labels
+    shown = eight_bit(reconstruction.images, judge.size) if fed_8_bit else reconstruction.images
 
     # 1. what the judge and a face embedding recognise
     per_image: dict[str, Tensor] = {"confidence": reconstruction.confidence}
-    features, logits = _judged(judge, reconstruction.images)
+    features, logits = _judged(judge, shown)
     per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in (1, 5) if k < population.classes}
     per_image["delta_eval"] = recognition.nearest(features, classes, known.features, labels)
     if face_embedding is not None and known.faces is not None:
@@ -102,18 +145,25 @@ def evaluate(
         per_image |= {f"true@{k}": told.rank < k for k in (1, 5) if k < population.classes}
         per_image |= {f"stranger@{k}": told.rank_among_strangers < k for k in (1, 5)}
 
-    # 3. per person, with intervals over people
+    # 3. per person, with intervals over people; what a student learnt from them is per person already
     per_class = {name: recognition.per_class(values, classes, which) for name, values in per_image.items()}
+    if student is not None:
+        per_class["knowledge"] = knowledge.extracted(student, population, which)
+    tried = set(per_class)
     per_class = {name: values for name, values in per_class.items() if values.isfinite().all()}
     measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
     for name, values in per_class.items():
         measures[name] = evidence.interval(values, rng, rate=METRICS[name].rate)
 
-    # 4. how real the whole set looks
+    # 4. how real the whole set looks, to the judge and to the network that FID is defined on
+    unrealistic: dict[str, str] = {}
+    pairs = {"judge_": (known.features, features)}
     if inception is not None and known.inception is not None:
-        real, drawn = known.inception[torch.isin(labels, which)], _read(inception, reconstruction.images)
-        measures["fid"] = Measure(realism.fid(real, drawn))
-        measures |= {name: Measure(value) for name, value in asdict(realism.manifold(real, drawn)).items()}
+        pairs[""] = (known.inception, _read(inception, reconstruction.images))
+    for prefix, (real, drawn) in pairs.items():
+        found_here, why = _realism(real, labels, drawn, classes, published)
+        measures |= {prefix + name: Measure(value) for name, value in found_here.items()}
+        unrealistic |= {prefix + name: reason for name, reason in why.items()}
 
     # 5. the same for what leaks nothing
     absent = [name for name, measure in measures.items() if measure is None]
@@ -123,7 +173,8 @@ def evaluate(
         measures=measures,
         per_class={name: tuple(values.tolist()) for name, values in per_class.items()},
         chance={name: value for name, value in _chance(population, scale).items() if measures[name]},
-        missing={name: _reason(name, population, name in per_image, source) for name in absent},
+        missing={name: unrealistic.get(name) or _reason(name, population, name in tried, source) for name in absent},
+        networks=known.networks,
         judge_accuracy=known.judge_accuracy,
         truth_from=source,
         appraiser=appraiser.quality if appraiser is not None and source == "images" else None,
@@ -142,7 +193,10 @@ def evaluate(
             appraiser=appraiser,
             face_embedding=face_embedding,
             inception=inception,
+            student=null_students.get(name),
             known=known,
+            published=published,
+            fed_8_bit=fed_8_bit,
             rng=rng,
         )
         if watch is not None:
@@ -153,10 +207,42 @@ def evaluate(
 def _chance(population: Population, scale: truth.Yardstick | None) -> dict[str, float]:
     """What a guess, or a random person, scores."""
     chance = {f"{name}@{k}": k / population.classes for name in ("hits", "true") for k in (1, 5)}
+    chance["knowledge"] = 1 / population.classes
     if scale is not None:
         chance |= {f"stranger@{k}": k / (len(scale.strangers) + 1) for k in (1, 5)}
         chance |= {"verified": scale.false_match_rate, "error": 1.0}
     return chance
+
+
+def _realism(
+    real: Tensor, labels: Tensor, fake: Tensor, classes: Tensor, published: bool
+) -> tuple[dict[str, float], dict[str, str]]:
+    """FID, precision, recall, density and coverage of all attacked people together, and why some are missing.
+
+    `published`: all but FID for each person alone, then their mean over people.
+    """
+    which = classes.unique()
+    own = real[torch.isin(labels, which)]
+    values, missing = {}, {}
+    try:
+        values["fid"] = realism.fid(own, fake)
+    except UserError as error:
+        missing["fid"] = str(error)
+    try:
+        if published:
+            each = [realism.manifold(real[labels == c], fake[classes == c], published=True) for c in which]
+            rows = torch.tensor([tuple(asdict(one).values()) for one in each], dtype=torch.float64)
+            values |= dict(zip(MANIFOLD, rows.mean(0).tolist()))
+        else:
+            values |= asdict(realism.manifold(own, fake))
+    except UserError as error:
+        missing |= dict.fromkeys(MANIFOLD, str(error))
+    return values, missing
+
+
+def _title(network: nn.Module) -> str:
+    """What a network calls itself, else its class."""
+    return str(getattr(network, "title", type(network).__name__))
 
 
 def _warnings(evaluation: Evaluation, rng: torch.Generator) -> Iterator[str]:
@@ -185,6 +271,8 @@ def _reason(name: str, population: Population, measured: bool, source: str | Non
         return "some people have no finite value"
     if name in REALISM:
         return "no feature network was given (inception=)"
+    if name == "knowledge":
+        return "no student was given (student=)"
     if name == "delta_face":
         return "no face embedding was given (face_embedding=)"
     if name == "hits@5" or source:

@@ -37,6 +37,7 @@ METRICS: dict[str, Metric] = {
     "stranger@1": Metric("match among 1,000 @1", "nearer to the person than to 1,000 strangers", 1, True),
     "stranger@5": Metric("match among 1,000 @5", "at most four of 1,000 strangers are nearer", 1, True),
     "error": Metric("error", "distance from the person, 1 = a random person's", -1),
+    "knowledge": Metric("KES", "accuracy on private photographs of a student taught by reconstructions", 1, True),
     "delta_eval": Metric("delta_eval", "squared judge-feature distance to the nearest private image", -1),
     "delta_face": Metric("delta_face", "squared face-embedding distance to the nearest private image", -1),
     "fid": Metric("FID", "Fréchet distance to the private images", 0),
@@ -44,6 +45,11 @@ METRICS: dict[str, Metric] = {
     "recall": Metric("recall", "share of private images among the reconstructions", 0, True),
     "density": Metric("density", "private neighbourhoods around a reconstruction", 0),
     "coverage": Metric("coverage", "share of private images with a reconstruction nearby", 0, True),
+    "judge_fid": Metric("FID over judge features", "Fréchet distance, as the judge sees images", 0),
+    "judge_precision": Metric("precision (judge)", "precision over the judge's features", 0, True),
+    "judge_recall": Metric("recall (judge)", "recall over the judge's features", 0, True),
+    "judge_density": Metric("density (judge)", "density over the judge's features", 0),
+    "judge_coverage": Metric("coverage (judge)", "coverage over the judge's features", 0, True),
 }
 
 
@@ -63,6 +69,7 @@ class Evaluation:
     judge_accuracy: Measure  # natural, on the population's test images
     truth_from: str | None = None  # "latents", "images", or None without truth
     appraiser: Quality | None = None  # how good the factors from images are
+    networks: dict[str, str] = field(default_factory=dict)  # metric -> the network whose features it is taken over
     threshold: float | None = None  # verification: RMS of canonical portraits
     queries: int = 0
     seconds: float = 0.0

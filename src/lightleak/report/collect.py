@@ -110,7 +110,7 @@ def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]
     measures: dict[str, Measure | None] = {"accuracy": _accuracy([record["target"] for record in records])}
     for metric in METRICS:
         if len(evaluations) == 1:
-            measures[metric] = evaluations[0].measures[metric]
+            measures[metric] = evaluations[0].measures.get(metric)  # older records lack new metrics
         elif all(metric in evaluation.per_class for evaluation in evaluations):
             table = torch.tensor([evaluation.per_class[metric] for evaluation in evaluations], dtype=torch.float64)
             found = seeds_interval(table)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -185,7 +186,7 @@ def train(
     moments: Sequence[Moment] = (),
     keep: Callable[[int, Classifier], None] | None = None,
 ) -> Classifier:
-    """Train `classifier` and return its best epoch on `validation`, in eval mode, with the record of the run.
+    """Train `classifier`; its best epoch on `validation` (or its last) in eval mode, with the record of the run.
 
     The test images have no part in it: choosing the best epoch on them, as published code does, flatters natural
     accuracy. Modules whose parameters are all frozen stay in eval mode, so that their running statistics are frozen
@@ -241,7 +242,7 @@ def train(
         measured = {name: value for name, value in means.items() if name != "loss"}
         state.history.append({"loss": means["loss"], "validation": right, "validation_loss": loss_there, **measured})
         state.epoch = epoch + 1
-        if (right, -loss_there) > state.best_score:
+        if (recipe.keep == "last" and math.isfinite(loss_there)) or (right, -loss_there) > state.best_score:
             state.best_score = (right, -loss_there)
             state.best = {name: value.detach().clone() for name, value in classifier.net.state_dict().items()}
             state.best_epoch = epoch

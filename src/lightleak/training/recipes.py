@@ -21,6 +21,8 @@ class Recipe:
     weight_decay: float = 0.0
     milestones: tuple[float, ...] = (0.75, 0.9)  # shares of the epochs after which the rate falls
     gamma: float = 0.1  # what the rate is multiplied by there
+    cosine_to: float | None = None  # in place of milestones: the rate falls along a half cosine to this
+    keep: Literal["best", "last"] = "best"  # which epoch counts: the best on validation images, or the last one
     view: View = field(
         default_factory=lambda: View(scale=(0.85, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.1, hue=0.1)
     )
@@ -36,6 +38,8 @@ class Recipe:
             problems.append(f"rate must be above 0, not {self.rate}")
         if any(not 0 < share < 1 for share in self.milestones):
             problems.append(f"milestones are shares of the epochs between 0 and 1, not {self.milestones}")
+        if self.cosine_to is not None and not 0 <= self.cosine_to <= self.rate:
+            problems.append(f"a cosine falls from the rate {self.rate} to 0 at the lowest, not to {self.cosine_to}")
         if problems:
             raise UserError("; ".join(problems))
 
@@ -45,6 +49,9 @@ class Recipe:
 
     def rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch (0-based)."""
+        if self.cosine_to is not None:
+            height = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+            return self.cosine_to + (self.rate - self.cosine_to) * height
         return self.rate * self.gamma ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
 
 
@@ -53,6 +60,24 @@ RECIPES = {
     "rolss": Recipe(),
     # The same for networks trained from scratch on the 64-pixel crops (IR-152): SGD, no schedule, mirrors only.
     "ir152": Recipe(batch=64, optimiser="sgd", rate=0.01, milestones=(), view=View(flip=0.5)),
+    # The judge of the same paper, an Inception-v3 at 299 pixels: as its targets, with one fall of the rate.
+    "rolss-judge": Recipe(milestones=(0.8,)),
+    # The judge of the 64-pixel attacks, an IR-50 at 112 pixels (KED-MI's recipe, also LOMMA's and PLG-MI's).
+    "facenet112": Recipe(
+        epochs=30, batch=64, optimiser="sgd", rate=0.01, weight_decay=1e-4, milestones=(), view=View(flip=0.5)
+    ),
+    # The student that learns from reconstructions alone (knowledge extraction score of PPA); its last epoch counts.
+    "student": Recipe(
+        epochs=75,
+        batch=32,
+        optimiser="sgd",
+        rate=0.1,
+        weight_decay=1e-4,
+        milestones=(),
+        cosine_to=1e-4,
+        keep="last",
+        view=View(scale=(0.8, 1.0), flip=0.5),
+    ),
     # For small images on a CPU; sized so that a small ResNet reaches its plateau on a few dozen people.
     "small": Recipe(
         epochs=14, batch=32, milestones=(0.7, 0.9), view=View(scale=(0.85, 1.0), brightness=0.2, contrast=0.2)
