@@ -610,6 +610,7 @@ class MeasurePrivate(Task):
     inception: Weights | None = None
     face: Weights | None = None
     published: bool = False
+    gpus: ClassVar[float] = 1
 
     @property
     def label(self) -> str:
@@ -654,6 +655,7 @@ class Teach(Task):
 
     found: Invert
     student: Student = Student()
+    gpus: ClassVar[float] = 1
 
     @property
     def label(self) -> str:
