@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightleak.attacks import ATTACKS, PPA, AccessError, Alignment, Guess, Oracle, Reconstruction, merge
+from lightleak.attacks import ATTACKS, PLGMI, PPA, AccessError, Alignment, Guess, Oracle, Reconstruction, merge
 from lightleak.attacks.reconstruction import TENSORS, join
 from lightleak.attacks.steps import (
     LOSSES,
@@ -26,20 +26,29 @@ from lightleak.attacks.steps import (
 from lightleak.data.views import DRAWS, View
 from lightleak.errors import UserError
 from lightleak.priors import RenderedPrior
+from lightleak.priors.fit import PlgMi, fit
 
 # Settings that let each attack show its contract in seconds; a new attack adds its row.
 ROWS = {
     "ppa": PPA(candidates=60, attempts=3, keep=2, steps=12, rate=0.05, views=6),
+    "plgmi": PLGMI(keep=2, steps=12),
     "guess": Guess(keep=2),
 }
 OPTIMISING = [name for name in ROWS if name != "guess"]
 # The fixture that makes a row's prior, where the renderer cannot be it.
-PRIOR_OF: dict[str, str] = {}
+PRIOR_OF = {"plgmi": "conditional"}
 
 
 @pytest.fixture(scope="module")
 def rendered():
     return RenderedPrior(size=32)
+
+
+@pytest.fixture(scope="module")
+def conditional(tiny_population, tiny_target):
+    """PLG-MI's prior for the tiny target, from the tiny public images."""
+    training = PlgMi(width=4, discriminator_width=4, latents=16, top=6, steps=4, critic_steps=1, batch=16, warmup=120)
+    return fit(tiny_population.public, training, target=Oracle(tiny_target).logits)
 
 
 @pytest.fixture

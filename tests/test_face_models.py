@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lightleak.errors import UserError
+from lightleak.models import zoo
 from lightleak.models.face import CHANNELS, FACE_MODELS, UNITS, Backbone
 from lightleak.surgery import find_skips, remove_skips
 
@@ -73,6 +75,29 @@ def test_names_are_those_of_the_published_checkpoints(name: str) -> None:
         assert set(state) == set(build("ir50").state_dict())
 
 
+@pytest.mark.parametrize(("narrow", "wide", "width"), [("ir18-narrow", "ir50", 128), ("vgg16-narrow", "vgg16", 512)])
+def test_narrow_networks_have_the_same_layers_with_fewer_channels(narrow: str, wide: str, width: int) -> None:
+    small, large = build(narrow).state_dict(), build(wide).state_dict()
+    for name, value in small.items():
+        if "body" not in name:  # units are numbered by depth
+            assert value.shape == large[name].shape or value.numel() < large[name].numel()
+    assert small["fc_layer.weight"].shape == (1000, width)
+    if narrow == "vgg16-narrow":
+        assert set(small) == set(large)
+
+
+@pytest.mark.parametrize("name", ["ir18-narrow", "vgg16-narrow"])
+def test_narrow_networks_take_other_sizes(name: str) -> None:
+    classifier = zoo.build(f"face:{name}", 5, 32).eval()
+    images = torch.rand(2, 3, 32, 32)
+    features, logits = classifier.features_and_logits(images)
+    assert logits.shape == (2, 5)
+    assert features.shape == (2, 128)
+    assert len(find_skips(classifier.net, images)) == (8 if name.startswith("ir") else 0)
+    with pytest.raises(UserError, match="takes images of 64 x 64, not 48 x 48"):
+        zoo.build(f"face:{name}", 5, 48)
+
+
 def test_the_backbone_alone_is_a_face_evolve_file() -> None:
     with torch.device("meta"):
         state = Backbone(50, 112).state_dict()
@@ -117,14 +142,17 @@ def test_a_residual_unit_is_what_its_formula_says() -> None:
     torch.testing.assert_close(unit(x), y + shortcut)
 
 
-@pytest.mark.parametrize(("name", "counts"), [("ir50", [3, 4, 14, 3]), ("ir152", [3, 8, 36, 3])])
+@pytest.mark.parametrize(
+    ("name", "counts"), [("ir50", [3, 4, 14, 3]), ("ir152", [3, 8, 36, 3]), ("ir18-narrow", [2, 2, 2, 2])]
+)
 def test_surgery_finds_one_skip_per_unit_and_cuts_the_last_stage(name: str, counts: list[int]) -> None:
     model = FACE_MODELS[name](4).eval()
     example = torch.rand(2, 3, 64, 64)
     skips = find_skips(model, example)
     assert [sum(skip.stage == stage for skip in skips) for stage in (1, 2, 3, 4)] == counts
     cut = remove_skips(model, "last", example)
-    projection = 256 * 512 + 2 * 512
+    widest = model.fc_layer.in_features
+    projection = widest * widest // 2 + 2 * widest
     assert parameters(model) - parameters(cut) == projection
     nn.init.zeros_(cut.feature.body[-1].res_layer[4].weight)
     with torch.no_grad():  # nothing goes around the last unit any more

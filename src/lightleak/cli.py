@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightleak import data, defences, priors, surgery
-from lightleak.attacks import PPA, Guess, Oracle, Reconstruction
+from lightleak.attacks import PLGMI, PPA, Guess, Oracle, Reconstruction
 from lightleak.attacks.ppa import PRESETS
 from lightleak.convert import PLAIN, Hints, convert, described
 from lightleak.errors import UserError
@@ -246,7 +246,7 @@ def attack_(
     target: Path,
     out: Path,
     prior: str = "rendered",
-    attack: PPA | Guess = PRESETS["rendered"],
+    attack: PPA | PLGMI | Guess = PRESETS["rendered"],
     classes: tuple[int, ...] = (),
     seed: int = 0,
 ) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.guess import Guess
 from lightleak.attacks.oracle import Access, AccessError, Oracle
+from lightleak.attacks.plgmi import PLGMI
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
 from lightleak.priors import Prior
@@ -24,10 +25,11 @@ class Attack(Protocol):
     ) -> Reconstruction: ...
 
 
-ATTACKS: dict[str, type[Attack]] = {"ppa": PPA, "guess": Guess}
+ATTACKS: dict[str, type[Attack]] = {"ppa": PPA, "plgmi": PLGMI, "guess": Guess}
 
 __all__ = [
     "ATTACKS",
+    "PLGMI",
     "PPA",
     "Access",
     "AccessError",

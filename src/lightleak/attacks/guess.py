@@ -46,10 +46,14 @@ class Guess:
         latents = prior.sample(oracle.classes * self.keep, torch.Generator().manual_seed(seed))
         index = (classes[:, None] * self.keep + torch.arange(self.keep)).flatten()
         latents = latents[index]
+        # A prior that draws given classes is given any: the right ones would be what the target told it.
+        drawn = torch.randint(
+            oracle.classes, (oracle.classes * self.keep,), generator=torch.Generator().manual_seed(seed)
+        )
         images, belief = [], []
         for part in batches(len(latents), self.batch):
             with torch.no_grad():
-                images.append(prior.decode(latents[part]))
+                images.append(prior.decode(latents[part], drawn[index[part]]))
             belief.append(oracle.scores(images[-1]).gather(1, labels[part, None]).squeeze(1))
             if watch:
                 watch(part.stop, len(latents))

@@ -44,14 +44,11 @@ class Reconstruction:
             if taken.setdefault(label, 0) < count:
                 taken[label] += 1
                 index.append(i)
-        chosen = torch.tensor(index, dtype=torch.long)
-        return replace(
-            self,
-            images=self.images[chosen],
-            classes=self.classes[chosen],
-            latents=self.latents[chosen],
-            confidence=self.confidence[chosen],
-        )
+        return self.at(torch.tensor(index, dtype=torch.long))
+
+    def at(self, index: Tensor) -> "Reconstruction":
+        """The images at `index`, in its order."""
+        return replace(self, **{name: getattr(self, name)[index] for name in TENSORS})
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""

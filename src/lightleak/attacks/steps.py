@@ -12,6 +12,7 @@ from lightleak.data.views import DRAWS, View, resized
 from lightleak.errors import UserError
 from lightleak.priors import Prior
 from lightleak.priors.stylegan2 import StyleGAN2Prior
+from lightleak.training.losses import max_margin
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Identity losses: logits N x C and classes N to one loss per image, smaller is better
@@ -36,13 +37,6 @@ def poincare(logits: Tensor, classes: Tensor, xi: float = 1e-4) -> Tensor:
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     """Minus the logarithm of the target's belief, N."""
     return F.cross_entropy(logits.float(), classes, reduction="none")
-
-
-def max_margin(logits: Tensor, classes: Tensor) -> Tensor:
-    """The largest other logit minus the class's own (PLG-MI, Yuan et al., AAAI 2023, Eq. 5), N."""
-    own = logits.gather(1, classes[:, None]).squeeze(1)
-    others = logits.scatter(1, classes[:, None], -torch.inf)
-    return others.max(1).values - own
 
 
 def negative_logit(logits: Tensor, classes: Tensor) -> Tensor:
@@ -75,6 +69,12 @@ def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ..
     """Uniform numbers in [0, 1) for each (class, attempt), N x shape, the same in whatever batch they are asked for."""
     pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
     return torch.stack([torch.rand(shape, generator=keyed(seed, *pair)) for pair in pairs])
+
+
+def own_latents(prior: Prior, seed: int, classes: Tensor, attempts: Tensor) -> Tensor:
+    """One latent of the prior for each (class, attempt), N x L, the same in whatever batch it is asked for."""
+    pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
+    return torch.cat([prior.sample(1, keyed(seed, *pair)) for pair in pairs])
 
 
 def _scramble(*numbers: int) -> int:
@@ -148,6 +148,12 @@ def belief_over_views(oracle: Oracle, images: Tensor, classes: Tensor, view: Vie
         belief = oracle.scores(seen).gather(1, wanted[:, None])
         out.append(belief.view(len(index), views).mean(1))
     return torch.cat(out)
+
+
+def best_first(belief: Tensor, keep: int) -> Tensor:
+    """The order of N images, `keep` of each class in a row, that puts the best believed of each class first, N."""
+    order = belief.view(-1, keep).argsort(dim=1, descending=True, stable=True)
+    return (order + keep * torch.arange(len(order))[:, None]).flatten()
 
 
 def batches(count: int, batch: int) -> Iterator[slice]:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 # Residual units per stage; the stages have 64, 128, 256 and 512 channels.
-UNITS = {50: (3, 4, 14, 3), 152: (3, 8, 36, 3)}
+UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 152: (3, 8, 36, 3)}
 CHANNELS = (64, 128, 256, 512)
+NARROW = 16  # channels of the first stage, where published networks have 64
 
 
 class Unit(nn.Module):
@@ -39,15 +40,16 @@ class Unit(nn.Module):
 class Backbone(nn.Module):
     """Stem and residual units; with `size` 112 also the head to 512 features, as face.evoLVe has it."""
 
-    def __init__(self, depth: int, size: int) -> None:
+    def __init__(self, depth: int, size: int, width: int = 64) -> None:
         super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
-        units, inputs = [], 64
-        for outputs, count in zip(CHANNELS, UNITS[depth]):
+        stem = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.input_layer = nn.Sequential(stem, nn.BatchNorm2d(width), nn.PReLU(width))
+        units, inputs = [], width
+        for outputs, count in zip((channels * width // 64 for channels in CHANNELS), UNITS[depth]):
             units += [Unit(inputs, outputs, 2), *(Unit(outputs, outputs, 1) for _ in range(count - 1))]
             inputs = outputs
         self.body = nn.Sequential(*units)
-        self.output_layer: nn.Module = head(size) if size == 112 else nn.Identity()
+        self.output_layer: nn.Module = head(size, inputs) if size == 112 else nn.Identity()
         initialise(self.modules())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,17 +57,17 @@ class Backbone(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """A residual backbone, 512 features, and one linear layer of classes."""
+    """A residual backbone, 512 features (at width 64), and one linear layer of classes."""
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
-    def __init__(self, depth: int, size: int, classes: int) -> None:
+    def __init__(self, depth: int, size: int, classes: int, width: int = 64) -> None:
         super().__init__()
         self.input_size = (3, size, size)
-        self.feature = Backbone(depth, size)
+        self.feature = Backbone(depth, size, width)
         # The 112-pixel network keeps its head within the backbone; names of published checkpoints depend on it.
-        self.output_layer: nn.Module = nn.Identity() if size == 112 else head(size)
-        self.fc_layer = nn.Linear(512, classes)
+        self.output_layer: nn.Module = nn.Identity() if size == 112 else head(size, 8 * width)
+        self.fc_layer = nn.Linear(8 * width, classes)
 
     def features(self, images: Tensor) -> Tensor:
         """What the last layer reads, N x 512, not normalised."""
@@ -81,18 +83,20 @@ class VGG16(nn.Module):
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
-    def __init__(self, classes: int, norm: bool = True) -> None:
+    def __init__(self, classes: int, norm: bool = True, width: int = 64, size: int = 64) -> None:
         super().__init__()
-        self.input_size = (3, 64, 64)
-        self.feature = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+        self.input_size = (3, size, size)
+        features = 8 * width * (size // 32) ** 2
+        layers = [layer if isinstance(layer, str) else layer * width // 64 for layer in vgg.cfgs["D"]]
+        self.feature = vgg.make_layers(layers, batch_norm=True)
         for layer in self.feature:
             if isinstance(layer, nn.Conv2d):  # as torchvision does
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
-        self.bn: nn.Module = nn.BatchNorm1d(2048) if norm else nn.Identity()
+        self.bn: nn.Module = nn.BatchNorm1d(features) if norm else nn.Identity()
         if isinstance(self.bn, nn.BatchNorm1d):
             self.bn.bias.requires_grad_(False)  # published checkpoints keep it at zero
-        self.fc_layer = nn.Linear(2048, classes)
+        self.fc_layer = nn.Linear(features, classes)
 
     def features(self, images: Tensor) -> Tensor:
         """What the last layer reads, N x 2048."""
@@ -103,10 +107,10 @@ class VGG16(nn.Module):
         return self.fc_layer(self.features(images))
 
 
-def head(size: int) -> nn.Sequential:
-    """From the last feature map (512 x size/16 x size/16) to 512 features."""
-    layers = (nn.BatchNorm2d(512), nn.Dropout(0.5), nn.Flatten(), nn.Linear(512 * (size // 16) ** 2, 512))
-    return nn.Sequential(*layers, nn.BatchNorm1d(512))
+def head(size: int, width: int = 512) -> nn.Sequential:
+    """From the last feature map (width x size/16 x size/16) to as many features."""
+    layers = (nn.BatchNorm2d(width), nn.Dropout(0.5), nn.Flatten(), nn.Linear(width * (size // 16) ** 2, width))
+    return nn.Sequential(*layers, nn.BatchNorm1d(width))
 
 
 def initialise(modules: Iterable[nn.Module]) -> None:
@@ -138,6 +142,16 @@ def vgg16_plain(classes: int) -> nn.Module:
     return VGG16(classes, norm=False)
 
 
+def ir18_narrow(classes: int, size: int = 64) -> nn.Module:
+    """IR-50's units, two a stage, at a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
+    return FaceNet(18, size, classes, NARROW)
+
+
+def vgg16_narrow(classes: int, size: int = 64) -> nn.Module:
+    """VGG-16 at a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
+    return VGG16(classes, width=NARROW, size=size)
+
+
 FACE_MODELS: dict[str, Callable[[int], nn.Module]] = {
     "ir50": ir50,
     "ir152": ir152,
@@ -145,4 +159,7 @@ FACE_MODELS: dict[str, Callable[[int], nn.Module]] = {
     "facenet112": facenet112,
     "vgg16": VGG16,
     "vgg16-plain": vgg16_plain,
+    "ir18-narrow": ir18_narrow,
+    "vgg16-narrow": vgg16_narrow,
 }
+SIZED: dict[str, Callable[[int, int], nn.Module]] = {"ir18-narrow": ir18_narrow, "vgg16-narrow": vgg16_narrow}

@@ -116,13 +116,15 @@ def _replace_head(net: nn.Module, classes: int) -> None:
 
 
 def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[nn.Module, int]:
-    from lightleak.models.face import FACE_MODELS
+    from lightleak.models.face import FACE_MODELS, SIZED
 
     _known("face", name)
     if pretrained:
         raise UserError(
             f"face:{name} has no downloadable weights; convert a published checkpoint with 'lightleak convert'"
         )
+    if name in SIZED and size and size % 32 == 0:
+        return SIZED[name](classes, size), size
     net = FACE_MODELS[name](classes)
     native = int(getattr(net, "input_size", (3, 64, 64))[-1])
     if size not in (None, native):

@@ -13,18 +13,21 @@ from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.priors import Prior
 from lightleak.priors.fit.kedmi import KED_QUICK, KedMi, fit_kedmi
+from lightleak.priors.fit.plgmi import PLG_QUICK, PlgMi, fit_plgmi
 from lightleak.priors.fit.state import Logits
 from lightleak.priors.fit.wgan import QUICK, WganGp, fit_wgan
 
-Settings = WganGp | KedMi
+Settings = WganGp | KedMi | PlgMi
 # By name, as the command line offers them: small ones for two cores, and the published ones.
 TRAININGS: dict[str, Settings] = {
     "wgan": QUICK,
     "wgan-published": WganGp(),
     "kedmi": KED_QUICK,
     "kedmi-published": KedMi(),
+    "plgmi": PLG_QUICK,
+    "plgmi-published": PlgMi(),
 }
-FITS: dict[type, Callable[..., Prior]] = {WganGp: fit_wgan, KedMi: fit_kedmi}
+FITS: dict[type, Callable[..., Prior]] = {WganGp: fit_wgan, KedMi: fit_kedmi, PlgMi: fit_plgmi}
 
 
 def fit(
@@ -55,4 +58,17 @@ def check_target(settings: Settings, given: bool) -> None:
         raise UserError(f"{kind} trains a prior on public images alone; leave the target out")
 
 
-__all__ = ["FITS", "KED_QUICK", "QUICK", "TRAININGS", "KedMi", "Logits", "Settings", "WganGp", "check_target", "fit"]
+__all__ = [
+    "FITS",
+    "KED_QUICK",
+    "PLG_QUICK",
+    "QUICK",
+    "TRAININGS",
+    "KedMi",
+    "Logits",
+    "PlgMi",
+    "Settings",
+    "WganGp",
+    "check_target",
+    "fit",
+]

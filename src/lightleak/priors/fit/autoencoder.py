@@ -4,6 +4,8 @@ That needs no balance with a critic and so takes large steps (Kingma and Welling
 soft.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -31,7 +33,12 @@ def tolerance(images: Images, blur: float) -> float:
 
 
 def redraw(
-    encoder: nn.Module, generator: nn.Module, optimiser: Adam, real: Tensor, noise: Tensor, tolerance: float
+    encoder: nn.Module,
+    generator: Callable[[Tensor], Tensor],
+    optimiser: Adam,
+    real: Tensor,
+    noise: Tensor,
+    tolerance: float,
 ) -> dict[str, float]:
     """One step of the autoencoder; returns its root mean squared error (of 1) and nats per image."""
     # 1. An encoder says where in latent space an image lies, and how sure it is.
