@@ -94,6 +94,14 @@ def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
     return publish(path, lambda part: Image.fromarray(sheet.numpy()).save(part, format="PNG"), "the samples")
 
 
+def seal(folder: str | Path) -> str:
+    """The sha256 of the weights of the prior in `folder`, as its recipe states it; UserError if there is none."""
+    try:
+        return str(json.loads((Path(folder).expanduser() / RECIPE).read_text())["weights"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"there is no prior in {folder}; 'lightleak fit' and 'lightleak convert' write one") from None
+
+
 def load(folder: str | Path) -> Prior:
     """The prior that `save` wrote to `folder`; UserError if a part is missing, damaged or of another
     prior.

@@ -1,13 +1,24 @@
 """The comparison that every table is made of: one architecture with several defences, attacked and judged alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lightleak.attacks import PPA, Attack, Guess
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
 from lightleak.priors.fit import QUICK, Settings
-from lightleak.study.tasks import Draw, Evaluate, FitPrior, Invert, Rendered, TrainJudge, TrainTarget, source
+from lightleak.study.tasks import (
+    Draw,
+    Evaluate,
+    FitPrior,
+    Invert,
+    Ready,
+    Rendered,
+    Target,
+    TrainJudge,
+    TrainTarget,
+    source,
+)
 from lightleak.training import RECIPES, Recipe
 
 FOUR: tuple[tuple[Defence, ...], ...] = ((), (RoLSS(),), (SSF(),), (TTS(),))
@@ -23,14 +34,19 @@ class Setting:
     judge: str = "timm:resnet14t"
     judge_recipe: Recipe = RECIPES["judge"]
     attack: Attack = PRESETS["rendered"]
-    prior: Settings | None = None  # None: the renderer where the population is rendered, else QUICK
+    prior: Settings | Ready | None = None  # None: the renderer where the population is rendered, else QUICK
     seeds: tuple[int, ...] = (0,)
 
 
-def compare(setting: Setting, defences: Sequence[tuple[Defence, ...]] = FOUR) -> list[Evaluate]:
+def compare(
+    setting: Setting,
+    defences: Sequence[tuple[Defence, ...]] = FOUR,
+    forms: Callable[[TrainTarget], Sequence[Target]] | None = None,
+) -> list[Evaluate]:
     """One evaluation for each defence and training seed, each beside its two nulls.
 
     The nulls: images of the prior that nobody optimised, and the same attack on the same network of other people.
+    `forms`: what of a training is attacked, by default the trained network; its checkpoints, or its fused form.
     """
     population = setting.population
     rendered = population.source == "faces"
@@ -41,7 +57,9 @@ def compare(setting: Setting, defences: Sequence[tuple[Defence, ...]] = FOUR) ->
     def target(defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
         return TrainTarget(population, setting.architecture, setting.recipe, defence, seed, people)
 
-    def prior(trained: TrainTarget) -> FitPrior | Rendered:
+    def prior(trained: Target) -> FitPrior | Rendered | Ready:
+        if isinstance(setting.prior, Ready):
+            return setting.prior
         if setting.prior is None:
             return Rendered(population, strength) if rendered else FitPrior(population, QUICK)
         return FitPrior(population, setting.prior, target=trained if setting.prior.needs_target else None)
@@ -52,8 +70,9 @@ def compare(setting: Setting, defences: Sequence[tuple[Defence, ...]] = FOUR) ->
     for defence in defences:
         for seed in setting.seeds:
             trained = target(defence, seed)
-            nulls = {"never optimised": Invert(trained, prior(trained), Guess(keep)), "other people": others}
-            evaluations.append(Evaluate(Invert(trained, prior(trained), setting.attack, seed=seed), judge, nulls))
+            for form in forms(trained) if forms else (trained,):
+                nulls = {"never optimised": Invert(form, prior(form), Guess(keep)), "other people": others}
+                evaluations.append(Evaluate(Invert(form, prior(form), setting.attack, seed=seed), judge, nulls))
     return evaluations
 
 

@@ -1,6 +1,7 @@
 """Run tasks in the order their needs allow, here or on any executor; what is done stays done."""
 
 import heapq
+import inspect
 import json
 import os
 import queue
@@ -253,8 +254,11 @@ def _plan(tasks: Iterable[Task], store: Store, parts: int) -> Plan:
     return Plan(tuple(todo.values()), tuple(done.values()), seconds, sizes)
 
 
-def load(path: Path | str) -> list[Task]:
-    """The tasks of a study: a Python file with a function `tasks()` that returns or yields them."""
+def load(path: Path | str, **settings: Any) -> list[Task]:
+    """The tasks of a study: a Python file with a function `tasks()` that returns or yields them.
+
+    `settings` are its arguments, such as the scale of a study of the paper; UserError if it does not take them.
+    """
     path = Path(path).absolute()
     if not path.is_file():
         raise UserError(f"there is no study {path}; expected a Python file with a function tasks()")
@@ -265,7 +269,11 @@ def load(path: Path | str) -> list[Task]:
         raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
     if not callable(getattr(module, "tasks", None)):
         raise UserError(f"{path} has no function tasks(); a study defines one that yields its tasks")
-    found = list(module.tasks())
+    try:
+        inspect.signature(module.tasks).bind(**settings)
+    except TypeError as error:
+        raise UserError(f"tasks{inspect.signature(module.tasks)} of {path}: {error}") from None
+    found = list(module.tasks(**settings))
     strangers = [thing for thing in found if not isinstance(thing, Task)]
     if strangers:
         raise UserError(f"tasks() of {path} gave a {type(strangers[0]).__name__}; expected tasks only")

@@ -33,6 +33,7 @@ from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Settings, check_target, fit
 from lightleak.study.protocols import Protocol
 from lightleak.study.task import Store, Task, Watch, plain
+from lightleak.surgery import fuse
 from lightleak.training import RECIPES, Moment, Recipe, accuracy_and_loss, predict, train
 
 SPLITS = ("train", "validation", "test", "judge", "public")
@@ -200,20 +201,73 @@ class TrainTarget(Task):
 
 
 @dataclass(frozen=True)
-class Checkpoint(Task):
-    """A copy that a target left behind on its way, as a target of its own."""
+class Derived(Task):
+    """A target that comes of the training of another."""
 
     run_of: TrainTarget
+
+    @property
+    def label(self) -> str:
+        return f"look at {self.title}" + (f", seed {self.seed}" if self.seed else "")
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        raise NotImplementedError(f"{type(self).__name__} has no title")
+
+    @property
+    def cost(self) -> float:
+        return 1.0
+
+    @property
+    def population(self) -> Draw:
+        """As the training's."""
+        return self.run_of.population
+
+    @property
+    def architecture(self) -> str:
+        """As the training's."""
+        return self.run_of.architecture
+
+    @property
+    def recipe(self) -> Recipe:
+        """As the training's."""
+        return self.run_of.recipe
+
+    @property
+    def defences(self) -> tuple[Defence, ...]:
+        """As the training's."""
+        return self.run_of.defences
+
+    @property
+    def seed(self) -> int:
+        """As the training's."""
+        return self.run_of.seed
+
+    @property
+    def people(self) -> str:
+        """As the training's."""
+        return self.run_of.people
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        images, _, test = people(self.population.load(store), self.people)
+        return described(self.load(store), images, test)
+
+    def load(self, store: Store) -> Classifier:
+        """The classifier."""
+        raise NotImplementedError(f"{type(self).__name__} has no load(store)")
+
+
+@dataclass(frozen=True)
+class Checkpoint(Derived):
+    """A copy that a target left behind on its way, as a target of its own."""
+
     place: int = 0  # among its `checkpoints`
 
     def __post_init__(self) -> None:
         kept = self.run_of.checkpoints
         if not 0 <= self.place < len(kept):
             raise UserError(f"{self.run_of.title} keeps {len(kept)} checkpoints; there is no number {self.place}")
-
-    @property
-    def label(self) -> str:
-        return f"look at {self.title}" + (f", seed {self.seed}" if self.seed else "")
 
     @property
     def title(self) -> str:
@@ -225,55 +279,32 @@ class Checkpoint(Task):
         """When the copy was made."""
         return self.run_of.checkpoints[self.place]
 
-    @property
-    def cost(self) -> float:
-        return 1.0
-
-    @property
-    def population(self) -> Draw:
-        """As the whole run's."""
-        return self.run_of.population
-
-    @property
-    def architecture(self) -> str:
-        """As the whole run's."""
-        return self.run_of.architecture
-
-    @property
-    def recipe(self) -> Recipe:
-        """As the whole run's."""
-        return self.run_of.recipe
-
-    @property
-    def defences(self) -> tuple[Defence, ...]:
-        """As the whole run's."""
-        return self.run_of.defences
-
-    @property
-    def seed(self) -> int:
-        """As the whole run's."""
-        return self.run_of.seed
-
-    @property
-    def people(self) -> str:
-        """As the whole run's."""
-        return self.run_of.people
-
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
-        images, _, test = people(self.population.load(store), self.people)
-        return described(self.load(store), images, test)
-
     def load(self, store: Store) -> Classifier:
         """The classifier as it was then."""
         return load(store.folder(self.run_of) / _kept(self.place))
 
 
-Target = TrainTarget | Checkpoint
+@dataclass(frozen=True)
+class Fused(Derived):
+    """A trained network with its skips re-parameterised away, as it would be deployed (Koh et al., Sec. 4)."""
+
+    @property
+    def title(self) -> str:
+        """The defences, and that it is fused."""
+        return f"{self.run_of.title}, fused"
+
+    def load(self, store: Store) -> Classifier:
+        """The trained classifier with every re-parameterisable block as one convolution."""
+        trained = self.run_of.load(store)
+        return trained.with_net(fuse(trained.net))
+
+
+Target = TrainTarget | Derived
 
 
 def run_of(target: Target) -> TrainTarget:
-    """The training that a target comes from: itself, or that of the checkpoint."""
-    return target.run_of if isinstance(target, Checkpoint) else target
+    """The training that a target comes from: itself, or that which it is derived of."""
+    return target.run_of if isinstance(target, Derived) else target
 
 
 def _kept(place: int) -> str:
@@ -416,6 +447,30 @@ class Rendered(Task):
 
 
 @dataclass(frozen=True)
+class Ready(Task):
+    """A prior in a folder, as `lightleak fit` or `lightleak convert` wrote it; it is read where it lies."""
+
+    path: str = field(compare=False)  # of the folder; what decides the result is what lies in it
+    weights: str = ""  # their sha256
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        prior = priors.load(self.path)
+        found = priors.seal(self.path)
+        if found != self.weights:
+            raise UserError(f"{self.path} holds another prior than the study was planned with ({found[:12]})")
+        return {"size": prior.size, "latents": prior.latents, "weights": self.weights}
+
+    def load(self, store: Store) -> Prior:  # noqa: ARG002
+        """The prior."""
+        return priors.load(self.path)
+
+
+def ready(path: str | Path) -> Ready:
+    """The prior in a folder, known by its weights; UserError if there is none."""
+    return Ready(str(Path(path).expanduser().absolute()), priors.seal(path))
+
+
+@dataclass(frozen=True)
 class Score(Task):
     """PPA's candidates and what one target believes of them, for all variants of the attack that start from them.
 
@@ -423,7 +478,7 @@ class Score(Task):
     """
 
     target: Target
-    prior: FitPrior | Rendered
+    prior: FitPrior | Rendered | Ready
     candidates: int
     cutoff: int | None = None
     seed: int = 0
@@ -460,7 +515,7 @@ class Invert(Task):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
     target: Target
-    prior: FitPrior | Rendered
+    prior: FitPrior | Rendered | Ready
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
     seed: int = 0

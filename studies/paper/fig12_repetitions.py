@@ -1,0 +1,35 @@
+"""Figures 12 and 13: the same training three times. Is the effect larger than its own noise?
+
+What is compared: the whole network and the one without the skips of its last stage, three training seeds each, inverted
+by PPA. The page shows every run beside the mean.
+
+The paper (ResNet-101 and DenseNet-121, FaceScrub) shows bars of three runs without a table; the whole network stays
+above the cut one in all of them.
+
+Cost: painted, about 20 minutes on two cores (the runs are those of tab2_stages.py, if that has the same folder); at the
+paper's scale twelve trainings and attacks of some 3 GPU hours.
+
+    lightleak study studies/paper/fig12_repetitions.py
+    lightleak study studies/paper/fig12_repetitions.py --settings scale paper data facescrub:PATH prior ffhq
+"""
+
+from dataclasses import replace
+
+from lightleak.defences import RoLSS
+from lightleak.study.comparison import compare
+from lightleak.study.scales import at
+
+NETWORKS = {
+    "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
+    "paper": ("torchvision:resnet101", "torchvision:densenet121"),
+}
+
+
+def tasks(scale="rendered", seeds=3, **options):
+    """Two targets of each network, once for each seed."""
+    setting = at(scale, seeds=seeds, **options)
+    return [
+        task
+        for network in NETWORKS[scale]
+        for task in compare(replace(setting, architecture=network), [(), (RoLSS(where=4),)])
+    ]

@@ -1,0 +1,34 @@
+"""Figure 5: other data. Does the effect depend on the people (or dogs) that the target knows?
+
+What is compared: the whole network and the one without the skips of its last stage, on data of another kind.
+
+The paper (Stanford Dogs, AFHQ dogs as public images; ResNet-50/101, DenseNet-121/169) shows curves: the whole networks
+lie above the cut ones. Painted, "other data" is a world of harder look-alikes: eight of a kind, more alike.
+
+Cost: painted, about 15 minutes on two cores; at the paper's scale eight trainings and attacks of some 1 GPU hour.
+
+    lightleak study studies/paper/fig5_other_data.py
+    lightleak study studies/paper/fig5_other_data.py --settings scale paper data dogs:PATH prior afhqdog
+"""
+
+from dataclasses import replace
+
+from lightleak.defences import RoLSS
+from lightleak.study.comparison import compare
+from lightleak.study.scales import at
+
+NETWORKS = {
+    "rendered": ("torchvision:resnet18",),
+    "paper": tuple(f"torchvision:{name}" for name in ("resnet50", "resnet101", "densenet121", "densenet169")),
+}
+OTHER = {"rendered": {"lookalikes": 8, "jitter": 0.35, "images": 18}, "paper": {}}
+
+
+def tasks(scale="rendered", **options):
+    """Two targets of each network."""
+    setting = at(scale, **{**OTHER[scale], **options})
+    return [
+        task
+        for network in NETWORKS[scale]
+        for task in compare(replace(setting, architecture=network), [(), (RoLSS(),)])
+    ]

@@ -1,0 +1,30 @@
+"""Table 10: pairs of images for a user study. Which reconstruction looks more like the person?
+
+What is exported: for each person a private image, and beside it, in random order, the reconstructions from the whole
+network and from the one without the last stage's skips; a table for those who are asked, and a key for those who
+count. Nobody is asked by this file.
+
+The paper (MaxViT, FaceScrub): 530 people, ten answers for each pair, 60 seconds for a pair; the whole network's image
+was preferred in 69.51 % of the answers, the cut one's in 30.49 %.
+
+Cost: that of fig7_transformers.py at the paper's scale; painted, a few minutes.
+
+    lightleak study studies/paper/tab10_user_study.py
+    lightleak study studies/paper/tab10_user_study.py --settings scale paper data facescrub:PATH prior ffhq
+"""
+
+from dataclasses import replace
+
+from lightleak.defences import RoLSS
+from lightleak.study.comparison import compare
+from lightleak.study.pairs import Pairs
+from lightleak.study.scales import at
+
+NETWORKS = {"rendered": "torchvision:resnet18", "paper": "torchvision:maxvit_t"}
+
+
+def tasks(scale="rendered", seeds=1, **options):
+    """Two targets, and the pairs of their reconstructions."""
+    setting = replace(at(scale, seeds=seeds, **options), architecture=NETWORKS[scale])
+    whole, cut = compare(setting, [(), (RoLSS(),)])
+    return [whole, cut, Pairs(whole.found, cut.found)]

@@ -1,0 +1,38 @@
+"""Table 11: networks that never had a skip.
+
+What is compared: VGG-16 and VGG-19 with batch norm, inverted by PPA, beside a ResNet with and without its last skips.
+
+The paper (FaceScrub; natural accuracy / AttAcc@1): VGG-16 93.70 / 49.39, VGG-19 93.51 / 55.57; ResNet-101 94.86 /
+83.00, without the last stage's skips 92.40 / 58.68. The published code attacks the variants with batch norm.
+
+Cost: painted, about 20 minutes on two cores; at the paper's scale four trainings and attacks of some 3 GPU hours.
+
+    lightleak study studies/paper/tab11_vgg.py
+    lightleak study studies/paper/tab11_vgg.py --settings scale paper data facescrub:PATH prior ffhq
+"""
+
+from dataclasses import replace
+
+from lightleak.defences import RoLSS
+from lightleak.study.comparison import compare
+from lightleak.study.scales import at
+
+PLAIN = {"rendered": ("torchvision:vgg11_bn",), "paper": ("torchvision:vgg16_bn", "torchvision:vgg19_bn")}
+RESIDUAL = {"rendered": "torchvision:resnet18", "paper": "torchvision:resnet101"}
+PUBLISHED = {
+    "torchvision:vgg16_bn": {"no defence": {"accuracy": 0.9370, "hits@1": 0.4939}},
+    "torchvision:vgg19_bn": {"no defence": {"accuracy": 0.9351, "hits@1": 0.5557}},
+    "torchvision:resnet101": {
+        "no defence": {"accuracy": 0.9486, "hits@1": 0.83},
+        "RoLSS": {"accuracy": 0.9240, "hits@1": 0.5868},
+    },
+}
+
+
+def tasks(scale="rendered", **options):
+    """A table for each network."""
+    setting = at(scale, **options)
+    found = compare(replace(setting, architecture=RESIDUAL[scale]), [(), (RoLSS(),)])
+    for network in PLAIN[scale]:
+        found += compare(replace(setting, architecture=network), [()])
+    return found

@@ -1,0 +1,49 @@
+"""Table 2: removing the skips of one stage at a time. Are those of the last stage the leakiest?
+
+What is compared: the whole network, and the same trained without the skips of stage 1, 2, 3 or 4, each inverted by PPA.
+
+The paper (FaceScrub, AttAcc@1 in %; Full / Skip-1 / Skip-2 / Skip-4 removed): ResNet-34 90.78 / 83.25 / 77.92 / 80.61,
+ResNet-50 82.76 / 73.23 / 78.77 / 68.44, ResNet-101 83.00 / 74.81 / 78.75 / 58.68, ResNet-152 86.51 / 80.35 / 69.04 /
+68.44, DenseNet-121 88.11 / 61.72 / 55.21 / 24.48, DenseNet-161 74.86 / 55.38 / 59.25 / 20.71, DenseNet-169 77.15 /
+60.99 / 51.86 / 6.77, DenseNet-201 77.62 / 57.41 / 46.65 / 20.71. Natural accuracies are not given.
+
+Cost: painted, about 40 minutes on two cores; at the paper's scale about 40 trainings and attacks of some 3 GPU hours.
+
+    lightleak study studies/paper/tab2_stages.py
+    lightleak study studies/paper/tab2_stages.py --settings scale paper data facescrub:PATH prior ffhq
+"""
+
+from dataclasses import replace
+
+from lightleak.defences import RoLSS
+from lightleak.study.comparison import compare
+from lightleak.study.scales import at
+
+NETWORKS = {
+    "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
+    "paper": tuple(
+        f"torchvision:{kind}{depth}"
+        for kind, depths in (("resnet", (34, 50, 101, 152)), ("densenet", (121, 161, 169, 201)))
+        for depth in depths
+    ),
+}
+PUBLISHED = {
+    network: {"no defence": {"hits@1": full}, **{f"RoLSS (where {n})": {"hits@1": cut} for n, cut in rest.items()}}
+    for network, full, rest in (
+        ("torchvision:resnet34", 0.9078, {1: 0.8325, 2: 0.7792, 4: 0.8061}),
+        ("torchvision:resnet50", 0.8276, {1: 0.7323, 2: 0.7877, 4: 0.6844}),
+        ("torchvision:resnet101", 0.8300, {1: 0.7481, 2: 0.7875, 4: 0.5868}),
+        ("torchvision:resnet152", 0.8651, {1: 0.8035, 2: 0.6904, 4: 0.6844}),
+        ("torchvision:densenet121", 0.8811, {1: 0.6172, 2: 0.5521, 4: 0.2448}),
+        ("torchvision:densenet161", 0.7486, {1: 0.5538, 2: 0.5925, 4: 0.2071}),
+        ("torchvision:densenet169", 0.7715, {1: 0.6099, 2: 0.5186, 4: 0.0677}),
+        ("torchvision:densenet201", 0.7762, {1: 0.5741, 2: 0.4665, 4: 0.2071}),
+    )
+}
+
+
+def tasks(scale="rendered", **options):
+    """Every network whole, and without the skips of each of its four stages."""
+    setting = at(scale, **options)
+    stages = [(), *((RoLSS(where=stage),) for stage in (1, 2, 3, 4))]
+    return [task for network in NETWORKS[scale] for task in compare(replace(setting, architecture=network), stages)]
