@@ -13,6 +13,19 @@ from torchvision.models.densenet import _DenseLayer
 
 from lightleak import cli
 from lightleak.convert import FORMATS, Cuts, Hints, classifier, convert
+from lightleak.convert.layouts import recognise
+from lightleak.convert.published import (
+    CONVNEXTS,
+    DENSENETS,
+    EFFICIENT,
+    RESNESTS,
+    RESNETS,
+    SWINS,
+    TIMM_VITS,
+    VGGS,
+    VITS,
+    closest,
+)
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, save
 from lightleak.models.face import FACE_MODELS, Unit
@@ -420,3 +433,20 @@ def test_format_names_differ():
 def test_skips_are_found_in_what_was_converted():
     target = converted(resnet().state_dict(), Hints(size=64, cuts=Cuts((1, 1, 1, 0))))
     assert [skip.stage for skip in find_skips(target.net, target.example)] == [1, 1, 2, 2, 3, 3]
+
+
+FAMILIES = (RESNETS, DENSENETS, VGGS, EFFICIENT, CONVNEXTS, SWINS, VITS, TIMM_VITS, RESNESTS)
+
+
+@pytest.mark.parametrize("name", [*sum(FAMILIES, ()), "torchvision:maxvit_t", "torchvision:inception_v3"])
+def test_every_network_is_told_from_the_others(name):
+    """By shapes alone: no weights are made."""
+    with torch.device("meta"):
+        state = build(name, 5).net.state_dict()
+    found = recognise(state, FORMATS, "file")
+    short = "resnest" if "resnest" in name else name.partition(":")[2][:3]
+    expected = {"eff": "MobileNetV2 or Eff", "mob": "MobileNetV2", "wid": "ResNet", "dei": "ViT or DeiT of timm"}
+    assert found.name.lower().startswith(expected.get(short, short).lower())
+    for family in FAMILIES:
+        if name in family:
+            assert closest(family, state)[0] == name

@@ -209,6 +209,7 @@ def convert_(
     file: tyro.conf.Positional[Path],
     out: Path,
     hints: Annotated[Hints, tyro.conf.OmitArgPrefixes] = PLAIN,
+    critic: Path | None = None,
     crop: int | None = None,
     psi: float = 0.5,
     space: Literal["w", "w+"] = "w",
@@ -225,20 +226,21 @@ def convert_(
         file: what torch.save wrote (.pth, .pt, .tar), or a StyleGAN2-ADA .pkl.
         out: the checkpoint to write; of a generator, the folder.
         hints: what a classifier's file does not say.
+        critic: of GMI, KED-MI and PLG-MI: the file of the critic or discriminator; FILE is the generator's.
         crop: of StyleGAN2: side of the centre that attacks look at (default: the whole image).
         psi: of StyleGAN2: truncation of the sampled styles; 1 is none, 0 the mean image.
         space: of StyleGAN2: w is one style for all layers, w+ one for each.
         cutoff: of StyleGAN2: in w+, only the first so many styles are truncated.
         noise: of StyleGAN2: the stored noise maps, or none.
     """
-    found = convert(file, hints, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
+    found = convert(file, hints, critic, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
     if isinstance(found, Classifier):
         save(found, out)
         console.print(f"{out}: {described(found)}", highlight=False)
         return
     priors.save(found, out)
-    critic = "with" if getattr(found, "critic", None) else "without"
-    console.print(f"{out}: a prior of {found.size} x {found.size} images, {critic} a discriminator", highlight=False)
+    judged = "without" if getattr(found, "critic", found) is None else "with"
+    console.print(f"{out}: a prior of {found.size} x {found.size} images, {judged} a discriminator", highlight=False)
 
 
 @app.command(name="attack")

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from lightleak.convert.generators import is_of_gan, prior
+from lightleak.convert.layouts import stripped
 from lightleak.convert.published import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
 from lightleak.convert.skips import Cuts
 from lightleak.errors import UserError
@@ -11,10 +13,13 @@ from lightleak.models.torchfile import MAGIC, checkpoint
 from lightleak.priors import Prior, official
 
 
-def convert(path: str | Path, hints: Hints = PLAIN, **usage: Any) -> Classifier | Prior:
+def convert(
+    path: str | Path, hints: Hints = PLAIN, critic: str | Path | None = None, **usage: Any
+) -> Classifier | Prior:
     """The classifier or prior in a foreign file; UserError, in one line, if it is none that is known.
 
-    `hints`: what a classifier's file does not say. `usage`: of a StyleGAN2 prior (crop, psi, space, cutoff, noise).
+    `hints`: what a classifier's file does not say. `critic`: the file of the other network of a GAN. `usage`: of a
+    StyleGAN2 prior (crop, psi, space, cutoff, noise).
     """
     try:
         with Path(path).open("rb") as file:
@@ -23,7 +28,12 @@ def convert(path: str | Path, hints: Hints = PLAIN, **usage: Any) -> Classifier 
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if start[:1] == b"\x80" and start != MAGIC:
         return official.convert(path, **usage)
-    return classifier(checkpoint(path), path, hints)
+    found = checkpoint(path)
+    if hints.architecture is None and is_of_gan(state := stripped(found.tensors)):
+        return prior(state, path, critic)
+    if critic is not None:
+        raise UserError(f"{path} is no generator, so --critic {critic} has no meaning")
+    return classifier(found, path, hints)
 
 
 def described(found: Classifier) -> str:
@@ -36,4 +46,4 @@ def described(found: Classifier) -> str:
     return f"{kind}: {found.architecture}, {found.classes} classes, images of {found.size} pixels ({told}){skips}"
 
 
-__all__ = ["FORMATS", "PLAIN", "Cuts", "Format", "Hints", "checkpoint", "classifier", "convert", "described"]
+__all__ = ["FORMATS", "PLAIN", "Cuts", "Format", "Hints", "checkpoint", "classifier", "convert", "described", "prior"]

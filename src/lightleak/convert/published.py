@@ -8,18 +8,19 @@ files: it is what the published code does, and `Hints` overrule it.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from lightleak.convert.skips import WHOLE, Cuts, State, cut
+from lightleak.convert.layouts import Shape, State, completed, finite, recognise, stripped
+from lightleak.convert.skips import WHOLE, Cuts, cut
 from lightleak.errors import UserError
 from lightleak.models import bottleneck, zoo
 from lightleak.models.classifier import Classifier, check_keys
 from lightleak.models.torchfile import Checkpoint
 
-Shape = tuple[int | None, ...]  # None: any length
 Normalisation = Literal["half", "imagenet", "none"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -28,8 +29,6 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": IMAGENET,
     "none": ((0.0,) * 3, (1.0,) * 3),  # as all 64-pixel attacks do
 }
-# What torch wraps around a network, and what PPA's and RoLSS's own class calls it.
-PREFIXES = ("module.", "model.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
@@ -59,62 +58,25 @@ class Format:
 def classifier(found: Checkpoint, path: str | Path, hints: Hints = PLAIN) -> Classifier:
     """The classifier in a file's tensors; UserError if no format fits, or if a name or a shape differs."""
     state, source = stripped(found.tensors), str(path)
-    if broken := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise UserError(f"{source} has values that are not finite, in {', '.join(broken[:3])}")
+    finite(state, source)
     if hints.architecture:
         kind, result = hints.architecture, from_zoo((hints.architecture,), "half")(state, hints, source)
     else:
-        format_ = recognise(state, FORMATS, source)
+        format_ = recognise(
+            state, FORMATS, source, "; if it is a network of timm or torchvision, name it with --architecture"
+        )
         kind, result = format_.name, format_.make(state, hints, source)
     result.record = {"converted": {"file": Path(path).name, "format": kind, "beside": found.beside}}
     return result.eval()
-
-
-def stripped(state: State) -> State:
-    """The tensors without the prefixes that all of them share."""
-    while any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
-        state = {name.partition(".")[2]: value for name, value in state.items()}
-    return state
-
-
-def fits(state: State, has: dict[str, Shape], lacks: tuple[str, ...]) -> list[str]:
-    """Why tensors are not of this layout; empty if they are."""
-    problems = [f"it has {name}" for name in lacks if name in state]
-    for name, wanted in has.items():
-        shape = tuple(state[name].shape) if name in state else None
-        if shape is None:
-            problems.append(f"{name} is missing")
-        elif len(shape) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, shape)):
-            problems.append(f"{name} is {shape}")
-    return problems
-
-
-def recognise(state: State, formats: tuple[Any, ...], source: str) -> Any:
-    """The only format that fits; UserError that says what comes closest."""
-    if refused := next((why for has, why in KNOWN_STRANGERS if not fits(state, has, ())), None):
-        raise UserError(f"{source} {refused}")
-    problems = {format_.name: fits(state, format_.has, format_.lacks) for format_ in formats}
-    for format_ in formats:
-        if not problems[format_.name]:
-            return format_
-    shares = {f.name: 1 - len(problems[f.name]) / (len(f.has) + len(f.lacks)) for f in formats}
-    near = max(shares, key=lambda name: shares[name])
-    names = ", ".join(list(state)[:4])
-    closest = f"; closest is {near}, but {'; '.join(problems[near][:3])}" if shares[near] >= 0.5 else ""
-    raise UserError(
-        f"{source} is none of the {len(formats)} known formats: it has {len(state)} tensors ({names}, ...){closest}; "
-        "if it is a network of timm or torchvision, name it with --architecture"
-    )
 
 
 # --- how a row becomes a Classifier
 
 
 def filled(result: Classifier, state: State, source: str) -> Classifier:
-    """The classifier with exactly these weights. A norm's count of batches may be missing: it decides nothing."""
+    """The classifier with exactly these weights."""
     wanted = result.net.state_dict()
-    counts = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith(".num_batches_tracked")}
-    state = {**{name: value for name, value in counts.items() if name not in state}, **state}
+    state = completed(wanted, state)
     check_keys(wanted, state, source)
     result.net.load_state_dict(state)
     return result
@@ -181,22 +143,27 @@ def from_zoo(
 
 def closest(candidates: tuple[str, ...], state: State) -> tuple[str, str]:
     """The candidate whose tensors agree best in names, then in shapes; and the name of its last layer."""
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    best: tuple[tuple[int, int], str, str] | None = None
-    for name in candidates:
-        with torch.device("meta"):
-            empty = zoo.build(name, 1)
-        head = next(path for path, module in empty.net.named_modules() if module is empty.head)
-        wanted = {key: tuple(value.shape) for key, value in empty.net.state_dict().items()}
-        wanted, mine = (
+    found = {name: tuple(value.shape) for name, value in state.items()}
+
+    def difference(name: str) -> tuple[int, int]:
+        head, wanted = _shapes(name)
+        theirs, mine = (
             {k: v for k, v in each.items() if not k.startswith(f"{head}.") and not k.endswith("num_batches_tracked")}
-            for each in (wanted, shapes)
+            for each in (wanted, found)
         )
-        score = (len(wanted.keys() ^ mine.keys()), sum(mine.get(key) != shape for key, shape in wanted.items()))
-        if best is None or score < best[0]:
-            best = (score, name, head)
-    assert best is not None
-    return best[1], best[2]
+        return len(theirs.keys() ^ mine.keys()), sum(mine.get(key) != shape for key, shape in theirs.items())
+
+    best = min(candidates, key=difference)
+    return best, _shapes(best)[0]
+
+
+@cache
+def _shapes(name: str) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The name of a network's last layer, and the shapes of all tensors, for one class."""
+    with torch.device("meta"):
+        empty = zoo.build(name, 1)
+    head = next(path for path, module in empty.net.named_modules() if module is empty.head)
+    return head, {key: tuple(value.shape) for key, value in empty.net.state_dict().items()}
 
 
 def inception(state: State, hints: Hints, source: str) -> Classifier:
@@ -415,21 +382,5 @@ FORMATS: tuple[Format, ...] = (
         {"patch_embed.proj.weight": (None,) * 4, "cls_token": (1, 1, None), "head.weight": (None, None)},
         (),
         from_zoo(TIMM_VITS, "half", 224),
-    ),
-)
-
-# Files that are known, and why they cannot become what Lightleak uses.
-KNOWN_STRANGERS: tuple[tuple[dict[str, Shape], str], ...] = (
-    (
-        {"input_layer.0.weight": (64, 3, 3, 3), "body.0.res_layer.0.weight": (64,)},
-        "is a backbone of face.evoLVe without classes, which no attack can aim at; training starts from it",
-    ),
-    (
-        {"feature.0.weight": (64, 1, 7, 7)},
-        "is an MNIST classifier of grey images; Lightleak's classifiers take three channels",
-    ),
-    (
-        {"layer1.0.weight": (None, 1, 7, 7)},
-        "is an MNIST classifier of grey images; Lightleak's classifiers take three channels",
     ),
 )

@@ -10,14 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor
-
+from lightleak.convert.layouts import State
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.surgery import find_skips, scale_skips
 from lightleak.surgery.skips import Skip
 
-State = dict[str, Tensor]
 Mode = Literal["all", "attention", "mlp"]
 # MobileNetV2's seven groups: the first and the last of its blocks.
 GROUPS = ((1, 1), (2, 3), (4, 6), (7, 10), (11, 13), (14, 16), (17, 17))

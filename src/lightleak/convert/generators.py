@@ -1,0 +1,117 @@
+"""Published GANs of the 64-pixel attacks, told apart by the names and shapes of their tensors, as priors.
+
+Such a prior needs two files: the generator, and the critic or discriminator that was trained with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightleak.convert.layouts import Shape, State, completed, finite, fits, recognise, stripped
+from lightleak.errors import UserError
+from lightleak.models.classifier import check_keys
+from lightleak.models.torchfile import checkpoint
+from lightleak.priors import Prior
+from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
+from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
+
+
+@dataclass(frozen=True)
+class Half:
+    """A layout of one of a GAN's two networks, and what ours of it is built with."""
+
+    name: str
+    has: dict[str, Shape]
+    lacks: tuple[str, ...]
+    build: Callable[[State], nn.Module]
+
+
+# At 64 pixels a GMI or KED-MI generator has four stages, from 8 w channels; PLG-MI's has four blocks, from 16 w.
+GENERATORS: tuple[Half, ...] = (
+    Half(
+        "generator of GMI and KED-MI",
+        {"l1.0.weight": (None, None), "l2_5.0.0.weight": (None, None, 5, 5), "l2_5.3.weight": (None, 3, 5, 5)},
+        (),
+        lambda state: Generator(64, len(state["l2_5.3.weight"]), state["l1.0.weight"].shape[1]),
+    ),
+    Half(
+        "generator of PLG-MI",
+        {"l1.weight": (None, None), "block2.b1.weights.weight": (None, None), "conv6.weight": (3, None, 1, 1)},
+        ("block6.c1.weight",),
+        lambda state: ConditionalGenerator(
+            64, state["conv6.weight"].shape[1], state["l1.weight"].shape[1], len(state["block2.b1.weights.weight"])
+        ),
+    ),
+)
+CRITICS: tuple[Half, ...] = (
+    Half(
+        "critic of GMI (DGWGAN)",
+        {"ls.0.weight": (None, 3, 5, 5), "ls.5.weight": (1, None, 4, 4)},
+        (),
+        lambda state: Critic(64, len(state["ls.0.weight"])),
+    ),
+    Half(
+        "discriminator of KED-MI",
+        {"layer4.0.weight": (None, None, 3, 3), "mbd1.T": (None, None, None), "fc_layer.weight": (None, None)},
+        (),
+        lambda state: MinibatchDiscriminator(
+            64,
+            len(state["layer1.0.weight"]),
+            len(state["fc_layer.weight"]),
+            kernels=state["mbd1.T"].shape[1],
+            dimensions=state["mbd1.T"].shape[2],
+        ),
+    ),
+    Half(
+        "discriminator of PLG-MI",
+        {"block5.c1.weight_orig": (None,) * 4, "l6.weight_orig": (1, None), "l_y.weight_orig": (None, None)},
+        (),
+        lambda state: ProjectionDiscriminator(64, len(state["block1.c1.weight_orig"]), len(state["l_y.weight_orig"])),
+    ),
+)
+# Which two make a prior. PLG-MI reads its generator's (-1, 1) as if it were [0, 1].
+PAIRS: dict[tuple[type, type], Callable[[Any, Any], Prior]] = {
+    (Generator, Critic): GanPrior,
+    (Generator, MinibatchDiscriminator): InversionPrior,
+    (ConditionalGenerator, ProjectionDiscriminator): lambda one, other: ConditionalPrior(one, other, "unit"),
+}
+
+
+def is_of_gan(state: State) -> bool:
+    """Whether the tensors look like those of a published GAN."""
+    return any(len(half.has.keys() & state.keys()) > 1 for half in (*GENERATORS, *CRITICS))
+
+
+def prior(state: State, path: str | Path, critic: str | Path | None) -> Prior:
+    """The prior of a generator's tensors and of its critic's file; UserError if one of them does not fit."""
+    for half in CRITICS:
+        if not fits(state, half.has, half.lacks):
+            raise UserError(f"{path} is a {half.name}; convert the generator, and give this with --critic")
+    generator = _network(state, GENERATORS, str(path))
+    if critic is None:
+        raise UserError(
+            f"{path} is a {generator[0]}; a prior also needs the critic or discriminator that was trained with it: "
+            "--critic FILE"
+        )
+    other = _network(stripped(checkpoint(critic).tensors), CRITICS, str(critic))
+    make = PAIRS.get((type(generator[1]), type(other[1])))
+    if make is None:
+        raise UserError(f"{path} is a {generator[0]}, {critic} a {other[0]}; the two were not trained together")
+    return make(generator[1], other[1])
+
+
+def _network(state: dict[str, Tensor], halves: tuple[Half, ...], source: str) -> tuple[str, nn.Module]:
+    """What a network is, and the network with exactly these weights."""
+    finite(state, source)
+    half = recognise(state, halves, source)
+    with torch.device("meta"):  # nothing is allocated before the shapes are checked
+        wanted = half.build(state).state_dict()
+    state = completed(wanted, state)
+    check_keys(wanted, state, source)
+    net = half.build(state)
+    net.load_state_dict(state)
+    return half.name, net
