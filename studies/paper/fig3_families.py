@@ -17,6 +17,8 @@ from dataclasses import replace
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
 from lightleak.study.scales import at
+from lightleak.study.tasks import Checkpoint
+from lightleak.training import Moment
 
 NETWORKS = {
     "rendered": ("timm:efficientnet_b0",),
@@ -32,11 +34,20 @@ NETWORKS = {
 }
 
 
+SHARES = (0.3, 0.45, 0.65, 1.0)  # of the training, where checkpoints are attacked
+
+
 def tasks(scale="rendered", **options):
-    """Two targets of each network, at several accuracies each."""
+    """Two targets of each network, each at four moments of its training."""
     setting = at(scale, **options)
+    moments = tuple(Moment(epoch=round(share * setting.recipe.epochs)) for share in SHARES)
+
+    def checkpoints(trained):
+        run = replace(trained, checkpoints=moments)
+        return [Checkpoint(run, place) for place in range(len(moments))]
+
     return [
         task
         for network in NETWORKS[scale]
-        for task in compare(replace(setting, architecture=network), [(), (RoLSS(),)])
+        for task in compare(replace(setting, architecture=network), [(), (RoLSS(),)], checkpoints)
     ]
