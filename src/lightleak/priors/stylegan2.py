@@ -169,7 +169,7 @@ class Synthesis(nn.Module):
             maps = None
             if isinstance(noise, torch.Generator):
                 side = layer.noise_const.shape[0]
-                maps = torch.randn(count, 1, side, side, generator=noise, device=layer.weight.device)
+                maps = torch.randn(count, 1, side, side, generator=noise, device=noise.device).to(layer.weight.device)
             elif noise == "const":
                 maps = layer.noise_const[None, None]
             if maps is not None:

@@ -15,9 +15,10 @@ from lightleak.priors import Prior
 from lightleak.priors.fit.kedmi import KED_QUICK, KedMi, fit_kedmi
 from lightleak.priors.fit.plgmi import PLG_QUICK, PlgMi, fit_plgmi
 from lightleak.priors.fit.state import Logits
+from lightleak.priors.fit.stylegan2 import SmallStyleGAN2, fit_stylegan2
 from lightleak.priors.fit.wgan import QUICK, WganGp, fit_wgan
 
-Settings = WganGp | KedMi | PlgMi
+Settings = WganGp | KedMi | PlgMi | SmallStyleGAN2
 # By name, as the command line offers them: small ones for two cores, and the published ones.
 TRAININGS: dict[str, Settings] = {
     "wgan": QUICK,
@@ -26,8 +27,14 @@ TRAININGS: dict[str, Settings] = {
     "kedmi-published": KedMi(),
     "plgmi": PLG_QUICK,
     "plgmi-published": PlgMi(),
+    "stylegan2": SmallStyleGAN2(),
 }
-FITS: dict[type, Callable[..., Prior]] = {WganGp: fit_wgan, KedMi: fit_kedmi, PlgMi: fit_plgmi}
+FITS: dict[type, Callable[..., Prior]] = {
+    WganGp: fit_wgan,
+    KedMi: fit_kedmi,
+    PlgMi: fit_plgmi,
+    SmallStyleGAN2: fit_stylegan2,
+}
 
 
 def fit(
@@ -68,6 +75,7 @@ __all__ = [
     "Logits",
     "PlgMi",
     "Settings",
+    "SmallStyleGAN2",
     "WganGp",
     "check_target",
     "fit",

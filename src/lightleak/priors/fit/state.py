@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightleak.data.population import Images
+from lightleak.data.population import Images, as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
 
@@ -52,6 +53,16 @@ class State:
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         metadata = {"step": str(self.step), "recipe": self.recipe}
         publish(self.path, lambda part: save_file(tensors, part, metadata=metadata), "the training state")
+
+    def show(self, images: Tensor, columns: int = 8) -> None:
+        """Write images N x 3 x S x S in [0, 1] as one picture, samples.png, beside the checkpoint; without a folder,
+        nothing.
+        """
+        if self.path is None:
+            return
+        rows = [torch.cat(list(row), 2) for row in images[: len(images) // columns * columns].split(columns)]
+        grid = Image.fromarray(as_bytes(torch.cat(rows, 1)).permute(1, 2, 0).numpy())
+        publish(self.path.with_name("samples.png"), lambda part: grid.save(part, format="PNG"), "the samples")
 
     def resume(self) -> None:
         """Come to where the checkpoint stopped; without one, stay."""
