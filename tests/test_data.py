@@ -301,7 +301,7 @@ def test_cache_is_hit_and_follows_the_files(tmp_path, cache, monkeypatch):
     root = make_folder(tmp_path / "mine")
     calls = []
     honest = folders.decode
-    monkeypatch.setattr(folders, "decode", lambda path, size: calls.append(path) or honest(path, size))
+    monkeypatch.setattr(folders, "decode", lambda path, *how: calls.append(path) or honest(path, *how))
     first = folders.population(root, size=16)
     assert len(calls) == 36
     second = folders.population(root, size=16)
@@ -359,9 +359,9 @@ def test_progress_is_told(tmp_path):
 
 
 def test_load_refuses_what_it_does_not_know(tmp_path):
-    assert set(DATASETS) == {"faces", "digits", "folder"}
+    assert {"digits", "faces", "folder", "facescrub", "celeba", "dogs", "ffhq", "metfaces", "afhq"} == set(DATASETS)
     for data, settings, message in (
-        ("celeba", {}, "there is no data set 'celeba'; choose one of faces, digits, folder"),
+        ("places", {}, "there is no data set 'places'; choose one of faces, digits, folder"),
         (str(tmp_path), {}, "write folder:"),
         ("folder", {}, "needs a path"),
         ("folder:", {}, "needs a path"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightleak.data import digits, faces, folders
+from lightleak.data import celeba, digits, dogs, faces, facescrub, folders, pictures
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 
@@ -15,14 +15,20 @@ DATASETS: dict[str, Callable[..., Population]] = {
     "faces": faces.population,
     "digits": digits.population,
     "folder": folders.population,
+    "facescrub": facescrub.population,
+    "celeba": celeba.population,
+    "dogs": dogs.population,
+    "ffhq": pictures.ffhq,  # these three hold public images only
+    "metfaces": pictures.metfaces,
+    "afhq": pictures.afhq,
 }
 
 __all__ = ["DATASETS", "Images", "Population", "load"]
 
 
 def load(data: str, **settings: Any) -> Population:
-    """The population that `data` names: "faces", "digits" or "folder:PATH", with settings of its function in
-    DATASETS.
+    """The population that `data` names: "faces", "digits", "folder:PATH", "celeba:PATH" ..., with settings of its
+    function in DATASETS.
 
     Raises UserError for an unknown name or setting, a path where none is taken, or a missing one.
     """

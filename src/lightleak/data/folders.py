@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from lightleak.data.images import SUFFIXES, UnreadableImageError, decode, split
-from lightleak.data.population import Images, Population
+from lightleak.data.images import SUFFIXES, Frame, UnreadableImageError, decode, split
+from lightleak.data.population import Finding, Images, Population
 from lightleak.errors import UserError
 
 FEWEST_IMAGES = 8  # per class: enough for every part of the split
@@ -39,7 +40,9 @@ class Listing:
     root: Path
     files: tuple[str, ...]  # relative to root, sorted; the first part is the class
     classes: tuple[str, ...]  # sorted, also those without images
-    strangers: tuple[str, ...]  # files that are no images by name, or lie outside of any class
+    strangers: tuple[str, ...] = ()  # files that are no images by name, or lie outside of any class
+    frames: tuple[Frame, ...] = ()  # what counts of each file; empty: the centre square of all
+    part: str = ""  # which of a root's listings it is: each has a cache of its own
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,9 @@ def population(
     if size < 8:
         raise UserError(f"images need at least 8 pixels a side, got size {size}")
     listing = scan(Path(path).expanduser())  # the shell leaves the ~ of folder:~/pictures alone
-    decoded, notes = _decode_cached(listing, size, _cache_folder(cache), watch)
+    decoded, notes = decode_cached(listing, size, cache_folder(cache), watch)
     images, names, left_out = _usable(listing, decoded)
-    notes = (*left_out, *notes)
+    notes = (*map(str, left_out), *notes)
     if len(names) < FEWEST_CLASSES:
         raise UserError(
             f"{path} needs at least {FEWEST_CLASSES} classes of {FEWEST_IMAGES} images, one folder each; "
@@ -83,7 +86,9 @@ def population(
     chosen = _relabel(images, names, private_names)
     train, validation, test, judge = (chosen.at(part) for part in split(chosen.labels, seed))
     public = _relabel(images, names, public_names)
-    return Population(f"folder:{path}", private_names, train, validation, test, judge, public, notes=notes)
+    return Population(
+        f"folder:{path}", private_names, train, validation, test, judge, public, None, None, notes, left_out
+    )
 
 
 def choose_private(names: tuple[str, ...], private: int | Sequence[str] | None, seed: int) -> tuple[str, ...]:
@@ -136,9 +141,11 @@ def _hidden(name: str) -> bool:
 def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None = None) -> Decoded:
     """Every image of a listing, on a thread per core (Pillow's decoders release the lock)."""
 
+    frames = dict(zip(listing.files, listing.frames))
+
     def attempt(name: str) -> np.ndarray | str:
         try:
-            return decode(listing.root / name, size)
+            return decode(listing.root / name, size, frames.get(name, Frame()))
         except UnreadableImageError as reason:
             return str(reason)
 
@@ -159,7 +166,7 @@ def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None 
     return Decoded(torch.from_numpy(pixels[: len(good)]), tuple(good), problems)
 
 
-def _cache_folder(cache: str | Path | None) -> Path:
+def cache_folder(cache: str | Path | None) -> Path:
     if cache is not None:
         return Path(cache).expanduser()
     return Path(os.environ.get("LIGHTLEAK_CACHE") or Path.home() / ".cache" / "lightleak")
@@ -167,8 +174,11 @@ def _cache_folder(cache: str | Path | None) -> Path:
 
 def cache_path(listing: Listing, size: int, cache: Path) -> Path:
     """Where the decoded images of exactly these files at this size are kept."""
-    place = _digest([str(listing.root.resolve()), str(size), str(VERSION)])
-    stamps = []
+    frames = sorted({repr(frame) for frame in listing.frames})
+    place = _digest(
+        [str(listing.root.resolve()), str(size), str(VERSION), listing.part, *(frames if len(frames) < 9 else [])]
+    )
+    stamps = [] if len(frames) < 9 else [repr(frame) for frame in listing.frames]
     for name in listing.files:
         try:
             status = (listing.root / name).stat()
@@ -182,9 +192,10 @@ def _digest(lines: Iterable[str]) -> str:
     return sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def _decode_cached(
+def decode_cached(
     listing: Listing, size: int, cache: Path, watch: Callable[..., None] | None
 ) -> tuple[Decoded, tuple[str, ...]]:
+    """Every image of a listing, from the cache if it is there; and remarks on a cache that cannot be written."""
     path = cache_path(listing, size, cache)
     kept = _read_cache(path)
     if kept is not None:
@@ -224,22 +235,15 @@ def _write_cache(path: Path, decoded: Decoded) -> None:
             stale.unlink(missing_ok=True)
 
 
-def _usable(listing: Listing, decoded: Decoded) -> tuple[Images, tuple[str, ...], tuple[str, ...]]:
+def _usable(listing: Listing, decoded: Decoded) -> tuple[Images, tuple[str, ...], tuple[Finding, ...]]:
     """Images without duplicates, of classes that are large enough; their names; and what was left out."""
     notes = []
     if listing.strangers:
-        notes.append(
-            _say(
-                len(listing.strangers),
-                "file",
-                "no image by its name or in no class folder",
-                listing.strangers,
-            )
-        )
+        notes.append(_say("unreadable", "file", "no image by its name or in no class folder", listing.strangers))
     reasons = defaultdict(list)
     for name, reason in decoded.problems.items():
         reasons[reason].append(name)
-    notes += [_say(len(files), "image", reason, files) for reason, files in sorted(reasons.items())]
+    notes += [_say("unreadable", "image", reason, files) for reason, files in sorted(reasons.items())]
 
     owner = [name.split("/", 1)[0] for name in decoded.files]
     copies = defaultdict(list)  # by what they show: also the same picture saved twice in different bytes
@@ -253,7 +257,7 @@ def _usable(listing: Listing, decoded: Decoded) -> tuple[Images, tuple[str, ...]
     ):
         files = [decoded.files[index] for group in groups for index in group]
         if files:
-            notes.append(_say(len(files), "image", reason, files))
+            notes.append(_say("duplicate", "image", reason, files))
     drop = {index for group in (*repeated, *contested) for index in group}
 
     kept = [index for index in range(len(decoded.files)) if index not in drop]
@@ -262,15 +266,14 @@ def _usable(listing: Listing, decoded: Decoded) -> tuple[Images, tuple[str, ...]
     for name in listing.classes:
         if name not in names:
             what = f"{counts[name]} usable images, fewer than {FEWEST_IMAGES}" if counts[name] else "no usable image"
-            notes.append(f"class {name!r} left out: {what}")
+            notes.append(Finding("few", f"class {name!r} left out: {what}"))
     kept = [index for index in kept if owner[index] in names]
     labels = torch.tensor([names.index(owner[index]) for index in kept], dtype=torch.int64)
     return Images(decoded.pixels[kept], labels), names, tuple(notes)
 
 
-def _say(count: int, what: str, reason: str, files: Sequence[str]) -> str:
-    which = files[0] if count == 1 else f"such as {files[0]}"
-    return f"{count} {what}{'s' if count > 1 else ''} left out ({reason}): {which}"
+def _say(kind: Literal["unreadable", "duplicate"], what: str, reason: str, files: Sequence[str]) -> Finding:
+    return Finding(kind, f"{len(files)} {what}{'s' if len(files) > 1 else ''} left out ({reason})", tuple(files))
 
 
 def _relabel(images: Images, names: tuple[str, ...], chosen: tuple[str, ...]) -> Images:

@@ -1,5 +1,6 @@
 """Decode image files to square RGB bytes, and split labelled images into disjoint parts."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,37 @@ PARTS = ("train", "validation", "test", "judge")
 FRACTIONS = (0.45, 0.1, 0.15, 0.3)
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Which part of a picture counts, and how it is made smaller: by default the largest centre square, by Lanczos."""
+
+    share: float = 1.0  # side of the centre square over the picture's shorter side
+    box: tuple[int, int, int, int] | None = None  # left, top, right, bottom in pixels, in place of a centre square
+    stretch: bool = False  # all of it (of the box), squeezed into a square
+    bilinear: bool = False  # in place of Lanczos
+
+    def __call__(self, image: Image.Image, size: int) -> Image.Image:
+        """That part of `image`, resized to size x size with antialiasing."""
+        left, top, right, bottom = 0, 0, image.width, image.height
+        if self.box is not None:
+            left, top = max(0, self.box[0]), max(0, self.box[1])
+            right, bottom = min(image.width, self.box[2]), min(image.height, self.box[3])
+            if right <= left or bottom <= top:
+                raise UnreadableImageError("its box lies outside of it")
+        if not self.stretch:
+            side = max(1, round(min(right - left, bottom - top) * self.share))
+            left, top = left + (right - left - side) // 2, top + (bottom - top - side) // 2
+            right, bottom = left + side, top + side
+        smooth = Image.Resampling.BILINEAR if self.bilinear else Image.Resampling.LANCZOS
+        return image.crop((left, top, right, bottom)).resize((size, size), smooth)
+
+
 class UnreadableImageError(UserError):
     """A file that holds no usable picture; the message is the reason, in a few words."""
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """The centre square of the image at `path`, upright and resized once, as uint8 of shape size x size x 3.
+def decode(path: Path, size: int, frame: Frame = Frame()) -> np.ndarray:
+    """What `frame` shows of the image at `path`, upright and resized once, as uint8 of shape size x size x 3.
 
     EXIF rotation is applied, transparency is laid over white, 16-bit grey is scaled and not clipped, an
     animation gives its first frame. Raises UnreadableImageError with the reason: not an image, truncated,
@@ -35,9 +61,11 @@ def decode(path: Path, size: int) -> np.ndarray:
                 raise UnreadableImageError(f"only {width} x {height} pixels")
             if width * height > limit:
                 raise Image.DecompressionBombError
-            image.draft(None, (2 * size, 2 * size))  # JPEG then skips detail that the resize would average away
+            if frame.box is None:  # JPEG then skips detail that the resize would average away
+                most = round(2 * size / frame.share)
+                image.draft(None, (most, most))
             upright = ImageOps.exif_transpose(image)
-            return np.asarray(square(_as_rgb(upright), size))
+            return np.asarray(frame(_as_rgb(upright), size))
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -66,13 +94,6 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
-
-
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The centre square of `image`, resized to size x size with antialiasing."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
 
 
 def eight_bit(images: Tensor, size: int) -> Tensor:

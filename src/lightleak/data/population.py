@@ -1,6 +1,7 @@
 """Images of private and public people, and the truth about them where it is known."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +47,20 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something about a data set that its reader should know, with the files that it is about."""
+
+    kind: Literal["missing", "unreadable", "duplicate", "overlap", "few", "departure"]
+    text: str
+    files: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.files:
+            return self.text
+        return f"{self.text}: {self.files[0] if len(self.files) == 1 else f'such as {self.files[0]}'}"
+
+
+@dataclass(frozen=True)
 class Population:
     """Private people (classes 0 to C - 1) in four disjoint sets of images, and public people who are none of them."""
 
@@ -59,6 +74,7 @@ class Population:
     factors: Tensor | None = None  # C x F identity factors in [-1, 1]: the truth, in a rendered world
     public_factors: Tensor | None = None  # one row per public identity
     notes: tuple[str, ...] = ()  # what was left out while reading, one line each
+    findings: tuple[Finding, ...] = ()  # the same with every file's name, as far as files are concerned
 
     @property
     def classes(self) -> int:

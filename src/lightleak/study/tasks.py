@@ -74,26 +74,33 @@ class Draw(Task):
             name=about["name"],
             class_names=tuple(about["class_names"]),
             notes=tuple(about["notes"]),
+            findings=(),
             factors=tensors.get("factors"),
             public_factors=tensors.get("public_factors"),
             **{split: Images(tensors[f"{split}.pixels"], tensors[f"{split}.labels"]) for split in SPLITS},
         )
 
 
-def fingerprint(folder: str | Path) -> str:
-    """What a folder of images holds (names, sizes, times of change), as a hash."""
-    listing = scan(Path(folder))
+def fingerprint(folder: str | Path, classes: bool = True) -> str:
+    """What a folder holds (names, sizes, times of change), as a hash; `classes`: only images in folders of classes."""
+    root = Path(folder).expanduser()
+    if not classes and not root.is_dir():
+        raise UserError(f"there is no folder {root}")
+    names = scan(root).files if classes else sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
     lines = []
-    for name in listing.files:
-        status = (listing.root / name).stat()
+    for name in names:
+        status = (root / name).stat()
         lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:20]
 
 
 def source(text: str, **settings: Any) -> Draw:
-    """The population that "faces", "digits" or "folder:PATH" names, with the settings of its function."""
+    """The population that "faces", "digits" or "celeba:PATH" names, with the settings of its function."""
     kind, _, path = text.partition(":")
-    return Draw(text, settings, fingerprint(path) if kind == "folder" and path else "")
+    if kind == "folder":
+        return Draw(text, settings, fingerprint(path) if path else "")
+    places = [place for place in (path, str(settings.get("public") or "").partition(":")[2]) if place]
+    return Draw(text, settings, " ".join(fingerprint(place, classes=False) for place in places))
 
 
 @dataclass(frozen=True)

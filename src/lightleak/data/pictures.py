@@ -1,0 +1,130 @@
+"""Pictures of nobody in particular: FFHQ, MetFaces and AFHQ as published, for priors and as public images."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from lightleak.data.images import Frame
+from lightleak.data.population import Finding, Population
+from lightleak.data.published import SUFFIXES, Collection, Picture, Reading, folder, public_only
+from lightleak.errors import UserError
+
+FFHQ, METFACES = 70_000, 1_336  # images, when whole
+ATTACKED = 800 / 1024  # the centre of a 1,024-pixel face that PPA looks at
+LOW = 88 / 128  # the centre of a 128-pixel thumbnail that the 64-pixel attacks look at
+SMALL = 128  # pixels up to which the thumbnails are used, and their crop
+
+
+def share_of(size: int) -> float:
+    """How much of an aligned face is looked at, at this size."""
+    return LOW if size <= SMALL else ATTACKED
+
+
+def ffhq_collection(path: str | Path, size: int) -> Collection:
+    """FFHQ's thumbnails128x128 (up to 128 pixels) or images1024x1024, files like 00000/00000.png."""
+    order = ("thumbnails128x128", "images1024x1024") if size <= SMALL else ("images1024x1024",)
+    what = "FFHQ is published as images1024x1024/00000/00000.png and thumbnails128x128/00000/00000.png"
+    root = folder(path, *order, "", what=what)
+    files = _found(root, what)
+    numbers = {int(Path(file).stem) for file in files if Path(file).stem.isdigit()}
+    absent = [f"{n // 1000 * 1000:05d}/{n:05d}.png" for n in range(FFHQ) if n not in numbers]
+    return _collection("ffhq", root, files, share_of(size), absent)
+
+
+def metfaces_collection(path: str | Path, size: int) -> Collection:
+    """MetFaces' folder images, 1,336 pictures of faces in paintings and sculptures."""
+    what = "MetFaces is published as images/NAME.png"
+    root = folder(path, "images", "", what=what)
+    files = _found(root, what)
+    collection = _collection("metfaces", root, files, share_of(size), [])
+    if len(files) == METFACES:
+        return collection
+    finding = Finding("missing", f"MetFaces has {METFACES:,} images, here are {len(files):,}")
+    return Collection("metfaces", root, collection.pictures, findings=(finding,))
+
+
+def afhq_collection(path: str | Path, animal: str = "dog") -> Collection:
+    """AFHQ's training images of one kind of animal: train/dog, train/cat or train/wild."""
+    what = "AFHQ is published as train/dog/NAME.jpg, train/cat and train/wild"
+    if animal not in ("dog", "cat", "wild"):
+        raise UserError(f"AFHQ has dog, cat and wild, not {animal!r}")
+    root = folder(path, f"train/{animal}", f"afhq/train/{animal}", f"afhqv2/train/{animal}", what=what)
+    return _collection(f"afhq {animal}", root, _found(root, what), 1.0, [])
+
+
+def ffhq(
+    path: str | Path,
+    size: int = 64,
+    public_count: int | None = None,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    watch: Callable[..., None] | None = None,
+) -> Population:
+    """FFHQ as public images, `public_count` of them drawn by the seed (None: all)."""
+    how = Reading(size, seed, public_count=public_count, cache=cache, watch=watch)
+    return public_only(ffhq_collection(path, size), how)
+
+
+def metfaces(
+    path: str | Path,
+    size: int = 224,
+    public_count: int | None = None,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    watch: Callable[..., None] | None = None,
+) -> Population:
+    """MetFaces as public images."""
+    how = Reading(size, seed, public_count=public_count, cache=cache, watch=watch)
+    return public_only(metfaces_collection(path, size), how)
+
+
+def afhq(
+    path: str | Path,
+    size: int = 224,
+    animal: Literal["dog", "cat", "wild"] = "dog",
+    public_count: int | None = None,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    watch: Callable[..., None] | None = None,
+) -> Population:
+    """One kind of AFHQ's animals as public images."""
+    how = Reading(size, seed, public_count=public_count, cache=cache, watch=watch)
+    return public_only(afhq_collection(path, animal), how)
+
+
+# What `public="NAME:PATH"` may name: (path, size) -> pictures.
+PUBLIC: dict[str, Callable[[str, int], Collection]] = {
+    "ffhq": ffhq_collection,
+    "metfaces": metfaces_collection,
+    "afhq": lambda path, size: afhq_collection(path),  # noqa: ARG005
+}
+
+
+def public(source: str | None, size: int) -> Collection | None:
+    """The pictures that "ffhq:PATH", "metfaces:PATH" or "afhq:PATH" names; None for none."""
+    if not source:
+        return None
+    name, _, path = source.partition(":")
+    if name not in PUBLIC or not path:
+        raise UserError(f"public images are one of {', '.join(f'{one}:PATH' for one in PUBLIC)}, not {source!r}")
+    return PUBLIC[name](path, size)
+
+
+def _found(root: Path, what: str) -> list[str]:
+    files = []
+    for place, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                files.append((Path(place) / name).relative_to(root).as_posix())
+    if not files:
+        raise UserError(f"{root} holds no images; {what}")
+    return files
+
+
+def _collection(name: str, root: Path, files: list[str], share: float, absent: list[str]) -> Collection:
+    frame = Frame(share=share, bilinear=True)
+    pictures = tuple(Picture(file, index, frame=frame) for index, file in enumerate(files))
+    text = f"{len(absent):,} of {len(absent) + len(files):,} images are not there"
+    return Collection(name, root, pictures, findings=(Finding("missing", text, tuple(absent)),) if absent else ())
