@@ -415,3 +415,17 @@ def test_other_files_are_no_reconstructions(tmp_path, content):
         Reconstruction.load(path)
     with pytest.raises(UserError, match="there are no"):
         Reconstruction.load(tmp_path / "nothing")
+
+
+def test_oracle_in_bfloat16_and_compiled_answer_nearly_alike(tiny_target):
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    exact, quick = Oracle(tiny_target), Oracle(tiny_target, precision="bfloat16")
+    logits, near = exact.logits(images), quick.logits(images)
+    assert near.dtype == torch.float32
+    assert torch.allclose(near, logits, atol=0.05 * float(logits.detach().abs().max()))
+    assert not torch.equal(near, logits)
+    slopes = [torch.autograd.grad(found.square().sum(), images)[0] for found in (logits, near)]
+    assert (slopes[1] - slopes[0]).norm() < 0.1 * slopes[0].norm()
+    assert all(found.dtype == torch.float32 for found in quick.features(images))
+    with pytest.raises(UserError, match="precision"):
+        Oracle(tiny_target, precision="float16")

@@ -39,6 +39,7 @@ def finished(tmp_path_factory):
 
 def copy_of_needs(finished, folder):
     store = Store(folder)
+    assert WHOLE.scored
     for task in (POPULATION, TARGET, WHOLE.prior, WHOLE.scored):
         store.folder(task).parent.mkdir(parents=True)
         store.folder(task).symlink_to(finished.folder(task))

@@ -339,6 +339,17 @@ def test_truncation_can_be_undone():
             other.untruncated(torch.zeros(1, other.latents), cutoff)
 
 
+def test_bfloat16_is_near_and_not_kept():
+    latents = small_prior().sample(2, rng()).requires_grad_()
+    exact, quick = small_prior(), small_prior(precision="bfloat16")
+    images = [prior.decode(latents) for prior in (exact, quick)]
+    slopes = [torch.autograd.grad(image.square().sum(), latents)[0] for image in images]
+    assert images[1].dtype == torch.float32
+    assert 0 < (images[1] - images[0]).abs().max() < 0.05
+    assert (slopes[1] - slopes[0]).norm() < 0.05 * slopes[0].norm()
+    assert "precision" not in quick.settings()
+
+
 def test_images_may_overshoot():
     latents = 3 * small_prior().sample(2, rng())
     free = small_prior(clip=False).decode(latents)
@@ -399,6 +410,7 @@ def test_impossible_settings_are_all_named():
     for settings, told in (
         ({"space": "z"}, "space must be w or w"),
         ({"noise": "random"}, "noise must be const or none"),
+        ({"precision": "float16"}, "precision must be float32 or bfloat16"),
         ({"psi": 1.5, "crop": 99}, "psi must be from 0 to 1, not 1.5; crop must be from 1 to 32, not 99"),
         ({"cutoff": 3}, "cutoff needs space w+"),
     ):

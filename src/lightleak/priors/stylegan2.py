@@ -128,6 +128,19 @@ class Plan(NamedTuple):
     steps: list[Step]
     clamp: float | None
 
+    def cast(self, kind: torch.dtype) -> "Plan":
+        """The same with maps and convolutions in another precision; styles, demodulation and the image keep theirs."""
+        steps = [
+            step._replace(
+                weight=step.weight.to(kind),
+                bias=step.bias.to(kind),
+                noise=None if step.noise is None else step.noise.to(kind),
+                blur=step.blur if step.squares is None or step.blur is None else step.blur.to(kind),
+            )
+            for step in self.steps
+        ]
+        return self._replace(const=self.const.to(kind), steps=steps)
+
 
 class Synthesis(nn.Module):
     """Styles to images, block by block from 4 x 4 up."""
@@ -217,7 +230,7 @@ def synthesise(plan: Plan, w: Tensor) -> Tensor:
     for step, (style, scale) in zip(plan.steps, _coefficients(plan, w), strict=True):
         y = x * style.to(x.dtype)[:, :, None, None]
         if scale is None:
-            colours = F.conv2d(y, step.weight, step.bias)
+            colours = F.conv2d(y, step.weight, step.bias).to(w.dtype)
             colours = colours if plan.clamp is None else colours.clamp(-plan.clamp, plan.clamp)
             if image is not None and step.blur is not None:
                 larger = F.conv_transpose2d(image, step.blur, stride=2, padding=1, groups=3)
@@ -409,6 +422,7 @@ class StyleGAN2Prior:
     cutoff: int | None = None  # w+: only the first so many slots are truncated (PPA scores with 8); None: all
     crop: int | None = None  # side of the centre that is kept; PPA keeps 800 of FFHQ's 1024
     noise: Noise = "const"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the convolutions; not kept: a choice of each run
     clip: bool = True  # False: images overshoot [0, 1], as what PPA's published code descends through
     _plans: dict[torch.device, Plan] = field(default_factory=dict, init=False, repr=False)
 
@@ -418,6 +432,8 @@ class StyleGAN2Prior:
             problems.append(f"space must be w or w+, not {self.space!r}")
         if self.noise not in ("const", "none"):
             problems.append(f"noise must be const or none, not {self.noise!r}")
+        if self.precision not in ("float32", "bfloat16"):
+            problems.append(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if not 0 <= self.psi <= 1:
             problems.append(f"psi must be from 0 to 1, not {self.psi}")
         if self.cutoff is not None and (self.space == "w" or not 0 <= self.cutoff <= self.generator.synthesis.slots):
@@ -501,7 +517,7 @@ class StyleGAN2Prior:
             layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
             with torch.no_grad():
                 plan = self.generator.synthesis.plan(self.noise, slice(start, start + self.size), 1, layout)
-            self._plans[self.device] = plan
+            self._plans[self.device] = plan if self.precision == "float32" else plan.cast(torch.bfloat16)
         return self._plans[self.device]
 
     def settings(self) -> dict[str, Any]:
