@@ -287,7 +287,7 @@ def test_memory_format_and_autocast_change_little():
     torch.testing.assert_close(synthesise(turned, w), expected, rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         rough = net.synthesis(w)
-    assert rough.dtype == torch.bfloat16
+    assert rough.dtype == torch.float32  # the colours of all layers are summed in the precision of the styles
     assert (rough - expected).square().mean().sqrt() < 0.03 * expected.std()
 
 

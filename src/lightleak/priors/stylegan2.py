@@ -490,7 +490,7 @@ class StyleGAN2Prior:
         """
         styles = self.generator.settings["styles"]
         w = latents if latents.shape[1] == styles else latents.unflatten(1, (-1, styles))
-        images = synthesise(self._plan(), w).float() * 0.5 + 0.5
+        images = synthesise(self._plan(), w) * 0.5 + 0.5
         return images.clamp(0, 1) if self.clip else images
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
