@@ -42,6 +42,7 @@ from lightleak.study import load as load_study
 from lightleak.study import plan as plan_study
 from lightleak.study import run as run_study
 from lightleak.study.comparison import Demo
+from lightleak.study.costs import Costs
 from lightleak.study.task import Task
 from lightleak.study.tasks import Evaluate
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
@@ -80,8 +81,9 @@ def demo(
     """
     began = time.monotonic()
     tasks = Demo(data, people, seed).tasks()
+    _note(tasks, out, f"Lightleak demo: {data}")
     _run(tasks, out, workers)
-    _finish(tasks, out, f"Lightleak demo: {data}", show_private)
+    _show(out, show_private)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")
 
 
@@ -391,13 +393,14 @@ def study(
             console.print(f"  {escape(task.label)}", highlight=False)
         console.print(f"{len(todo.todo)} tasks to run, {len(todo.done)} done; time: {estimate}")
         return
+    _note(tasks, out, f"Lightleak study: {file.stem}")
     _run(tasks, out, here)
-    _finish([task for task in tasks if isinstance(task, Evaluate)], out, f"Lightleak study: {file.stem}", show_private)
+    _show(out, show_private)
 
 
 @app.command(name="report")
 def report(folder: tyro.conf.Positional[Path], show_private: bool = False) -> None:
-    """Make the page of a study's folder again, from its record.
+    """Make the page of a study's folder again, from what is finished so far.
 
     Example: lightleak report runs/demo
 
@@ -405,14 +408,7 @@ def report(folder: tyro.conf.Positional[Path], show_private: bool = False) -> No
         folder: where a study or the demo kept its results.
         show_private: do not blur private images on the page.
     """
-    try:
-        about = loads((folder / STUDY).read_text())
-        keys, title, command = about["evaluations"], about["title"], about["command"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder} holds no finished study; run 'lightleak demo' or 'lightleak study' with --out {folder}"
-        ) from None
-    _show([folder / "Evaluate" / key for key in keys], folder, title, command, show_private)
+    _show(folder, show_private)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -445,26 +441,48 @@ def _run(tasks: Iterable[Task], out: Path, workers: int) -> None:
         raise UserError(f"{failure.task.label} failed: {failure.error}{more}; the traceback is in {failure.file}")
 
 
-def _finish(tasks: list[Evaluate], out: Path, title: str, show_private: bool) -> None:
-    """Note which evaluations make up the study, and show them."""
-    command = "lightleak " + " ".join(shlex.quote(a) for a in sys.argv[1:])
-    about = {"title": title, "command": command, "evaluations": [task.key for task in tasks]}
+def _note(tasks: list[Task] | list[Evaluate], out: Path, title: str) -> None:
+    """Note which evaluations make up the study, before it runs."""
+    about = {
+        "title": title,
+        "command": "lightleak " + " ".join(shlex.quote(a) for a in sys.argv[1:]),
+        "evaluations": [task.key for task in tasks if isinstance(task, Evaluate)],
+        "costs": [task.key for task in tasks if isinstance(task, Costs)],
+    }
     publish(out / STUDY, lambda part: part.write_text(as_json(about, indent=1)), "the study's record")
-    _show([Store(out).folder(task) for task in tasks], out, title, command, show_private)
 
 
-def _show(folders: list[Path], out: Path, title: str, command: str, show_private: bool) -> None:
-    """Print the tables and write the pages, one for each population."""
-    groups: dict[str, list[Path]] = {}
+def _show(out: Path, show_private: bool) -> None:
+    """Print the tables and write the pages of what is finished, one for each population and attack."""
+    try:
+        about = loads((out / STUDY).read_text())
+        keys, title, command, costs = about["evaluations"], about["title"], about["command"], about.get("costs", [])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{out} holds no finished study; run 'lightleak demo' or 'lightleak study' with --out {out}"
+        ) from None
+    folders = [folder for key in keys if (folder := out / "Evaluate" / key).is_dir()]
+    if len(folders) < len(keys):
+        console.print(f"[yellow]![/] {len(keys) - len(folders)} of {len(keys)} evaluations are not finished yet")
+    if keys and not folders:
+        raise UserError(f"of the study in {out} no evaluation is finished; run it again to continue")
+    priced = [folder for key in costs if (folder := out / "Costs" / key).is_dir()]
+    groups: dict[tuple[str, str], list[Path]] = {}
     for folder in folders:
-        groups.setdefault(record(folder)["population"]["key"], []).append(folder)
-    for index, group in enumerate(groups.values()):
-        results = collect(group, title, command)
+        one = record(folder)
+        groups.setdefault((one["population"]["key"], as_json(one["attack"])), []).append(folder)
+    for index, ((population, _), group) in enumerate(groups.items()):
+        if all(record(folder)["target"].get("moment") for folder in group):
+            continue  # checkpoints alone, whose targets are not finished
+        own = [folder for folder in priced if record(folder)["population"] == population]
+        results = collect(group, title, command, own)
         console.print(terminal(narrowed(main_table(results), console.width)))
+        for different in results.unequal:
+            console.print(f"[dim]not compared: {escape(different)}[/]", highlight=False)
         for remark in (*results.notes, *results.warnings):
             console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
         open_to_all = results.recipe["population"]["name"] in NOBODY
-        place = out if index == 0 else out / f"population-{index + 1}"
+        place = out if index == 0 else out / f"page-{index + 1}"
         page = write(results, place, show_private or open_to_all)
         console.print(f"[bold]{page}[/] shows it all")
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,35 +12,48 @@ from safetensors.torch import load_file
 
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference
-from lightleak.metrics.evidence import Measure, seeds_interval, trade_off, wilson
-from lightleak.report.glossary import columns
-from lightleak.report.results import Difference, Frame, Portrait, Results, Row
+from lightleak.metrics.evidence import Measure, interval, seeds_interval, trade_off, wilson
+from lightleak.metrics.frontier import Curve, matched
+from lightleak.report.glossary import OF_TARGETS, columns
+from lightleak.report.results import Difference, Frame, Level, Point, Portrait, Results, Row
 from lightleak.study.task import versions
 
 SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "stranger@1", "error", "confidence")
+FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
+COSTS = ("training", "answering", "parameters")  # what a Costs task measures
 COMPARED = ("hits@1", "verified", "true@1", "error")  # differences to the baseline are given in these
 GALLERY = 12  # people shown
 
 
-def collect(folders: Sequence[Path], title: str, command: str = "") -> Results:
+def collect(folders: Sequence[Path], title: str, command: str = "", costs: Sequence[Path] = ()) -> Results:
     """The results of finished evaluations (their folders) of one population; seeds of one defence become one row.
 
-    With one seed an interval speaks of other people; with several, of other seeds and other people.
+    With one seed an interval speaks of other people; with several, of other seeds and other people. The first target
+    is the baseline. Only targets that differ from it in their defence alone are compared with it; others (another
+    network, recipe, attack or set of seeds) are listed as references, with what differs. Checkpoints are no rows: they
+    make the curves on which a target and the baseline are compared at equal natural accuracy. `costs` are the folders
+    of Costs tasks.
     """
-    records = [record(folder) for folder in folders]
-    if not records:
+    everything = [(record(folder), folder) for folder in folders]
+    whole = [(one, folder) for one, folder in everything if one["target"].get("moment") is None]
+    if not whole:
         raise UserError("there is no finished evaluation to report; run the study first")
-    if len({one["population"]["key"] for one in records}) > 1:
+    if len({one["population"]["key"] for one, _ in everything}) > 1:
         raise UserError("one table compares targets of one population; these evaluations are of several")
-    groups: dict[str, list[int]] = {}
-    for index, one in enumerate(records):
-        groups.setdefault(one["target"]["title"], []).append(index)
+    records, folders = [one for one, _ in whole], [folder for _, folder in whole]
+    groups, unequal = _groups(records)
     evaluations = [Evaluation.from_json(record["evaluation"]) for record in records]
     first = records[0]
+    priced = {one["title"]: one for one in map(record, costs)}
 
     rows = [_row(name, [records[i] for i in own], [evaluations[i] for i in own]) for name, own in groups.items()]
+    rows = [replace(_priced(row, priced), kind="reference" if row.name in unequal else "target") for row in rows]
     measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
-    shown = [name for name in ("accuracy", *SHOWN) if name in measured]
+    shown = [name for name in ("accuracy", *SHOWN, *OF_TARGETS) if name in measured]
+    shown = list(dict.fromkeys(shown))
+    references = [name for name in groups if name in unequal]
+    equal = {name: own for name, own in groups.items() if name not in unequal}
+    curves = _curves(everything, equal, records, [name for name in FRONTIER if name in shown])
     for name, null in evaluations[0].nulls.items():
         rows.append(Row(f"null: {name}", _only(null.measures, shown), "null", NULLS.get(name, "")))
     chance = {name: Measure(value) for name, value in evaluations[0].chance.items()}
@@ -49,7 +63,7 @@ def collect(folders: Sequence[Path], title: str, command: str = "") -> Results:
 
     baseline = next(iter(groups))
     differences = []
-    for name, own in groups.items():
+    for name, own in equal.items():
         if name == baseline or len(own) != len(groups[baseline]):
             continue
         pair = [evaluations[i] for i in own], [evaluations[i] for i in groups[baseline]]
@@ -64,11 +78,14 @@ def collect(folders: Sequence[Path], title: str, command: str = "") -> Results:
         summary=_summary(first, len(groups), max(len(own) for own in groups.values())),
         baseline=baseline,
         differences=tuple(differences),
+        curves={name: tuple(_points(way)) for name, way in curves.items()},
+        levels=tuple(_levels(curves, baseline)),
+        unequal=tuple(f"{name}: {unequal[name]}" for name in references),
         leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
         confidences={name: tuple(v for i in own for v in records[i]["confidence"]) for name, own in groups.items()},
         gallery=_gallery(folders, groups, records),
         gallery_note=_note(first["population"]["classes"]),
-        warnings=_warnings(records, evaluations, groups, baseline),
+        warnings=_warnings(records, evaluations, equal, baseline),
         notes=tuple(first["population"]["notes"]),
         recipe={
             "population": {k: first["population"][k] for k in ("name", "size", "classes", "images", "settings")},
@@ -117,7 +134,141 @@ def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]
             measures[metric] = _share(found) if METRICS[metric].rate else found
     seeds = len(evaluations)
     detail = f"{seeds} training seeds" if seeds > 1 else ""
+    private = records[0]["target"].get("privacy")
+    if private:
+        epsilon = private["epsilon"]
+        measures["epsilon"] = None if epsilon is None else Measure(epsilon)
+        guarantee = "no guarantee" if epsilon is None else f"epsilon {epsilon:.3g} at delta {private['delta']:.0e}"
+        detail = ", ".join(filter(None, (guarantee, detail)))
     return Row(name, measures, detail=detail, missing=evaluations[0].missing)
+
+
+def _priced(row: Row, priced: dict[str, dict[str, Any]]) -> Row:
+    """The row with what its defence costs, if that was measured."""
+    costs = priced.get(row.name, {})
+    return replace(row, measures={**row.measures, **{name: Measure(costs[name]) for name in COSTS if name in costs}})
+
+
+def _groups(records: list[dict[str, Any]]) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """The seeds of each target by the name of its row, and in what some differ from the first beside their defence."""
+    base = _held_equal(records[0])
+    kinds: dict[str, dict[str, list[int]]] = {}  # title -> what differs -> its seeds
+    for index, one in enumerate(records):
+        kinds.setdefault(one["target"]["title"], {}).setdefault(_differing(base, _held_equal(one)), []).append(index)
+    groups: dict[str, list[int]] = {}
+    unequal: dict[str, str] = {}
+    seeds = next({records[i]["target"]["seed"] for i in own} for own in next(iter(kinds.values())).values())
+    for title, variants in kinds.items():
+        for different, own in variants.items():
+            one = records[own[0]]["target"]
+            name = title if not different else f"{title} ({one['architecture']})"
+            while name in groups:
+                name += "'"
+            groups[name] = own
+            others = {records[i]["target"]["seed"] for i in own}
+            if others != seeds:
+                listed = ["seeds " + ", ".join(map(str, sorted(some))) for some in (others, seeds)]
+                different = "; ".join(filter(None, (different, " instead of ".join(listed))))
+            if different:
+                unequal[name] = different
+    return groups, unequal
+
+
+def _held_equal(record: dict[str, Any]) -> dict[str, Any]:
+    """Everything that must be equal for a difference to be the defence's, by name."""
+    target = record["target"]
+    held = {
+        "architecture": target["architecture"],
+        "recipe": target["recipe"],
+        "attack": record["attack"],
+        "prior": record["prior"],
+        "judge": record["judge"]["architecture"],
+        "protocol": record.get("protocol"),
+    }
+    flat: dict[str, Any] = {}
+
+    def spread(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for inner, item in value.items():
+                spread(f"{name} {inner}", item)
+        else:
+            flat[name] = value
+
+    for name, value in held.items():
+        spread(name, value)
+    return flat
+
+
+def _differing(base: dict[str, Any], other: dict[str, Any]) -> str:
+    """In words, what is not as in `base`."""
+    names = [name for name in dict.fromkeys((*base, *other)) if base.get(name) != other.get(name)]
+    return "; ".join(f"{name} {_said(other.get(name))} instead of {_said(base.get(name))}" for name in names)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_said, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+Way = dict[str, Curve]  # by metric
+
+
+def _curves(
+    everything: list[tuple[dict[str, Any], Path]],
+    groups: dict[str, list[int]],
+    records: list[dict[str, Any]],
+    metrics: list[str],
+) -> dict[str, Way]:
+    """For each target with checkpoints of all its seeds, natural accuracy and leaks, checkpoint by checkpoint."""
+    found: dict[str, Way] = {}
+    for name, own in groups.items():
+        base = _held_equal(records[own[0]])
+        # By moment (the end is None), by seed.
+        taken: dict[str, dict[int, dict[str, Any]]] = {}
+        for one, _ in everything:
+            if one["target"].get("run", one["target"]["title"]) == name and _held_equal(one) == base:
+                taken.setdefault(json.dumps(one["target"].get("moment")), {})[one["target"]["seed"]] = one
+        seeds = sorted(records[i]["target"]["seed"] for i in own)
+        whole = [by_seed for by_seed in taken.values() if sorted(by_seed) == seeds]
+        if len(whole) < 2:
+            continue
+        table = [[by_seed[seed] for by_seed in whole] for seed in seeds]
+        accuracy = torch.tensor([[one["target"]["accuracy_of"] for one in row] for row in table])
+        classes = table[0][0]["evaluation"]["classes"]
+        way = {}
+        for metric in metrics:
+            if all(metric in one["evaluation"]["per_class"] for row in table for one in row):
+                leak = torch.tensor([[one["evaluation"]["per_class"][metric] for one in row] for row in table])
+                way[metric] = Curve(accuracy[:, :, classes], leak)
+        found[name] = way
+    return found
+
+
+def _points(way: Way) -> list[Point]:
+    """The checkpoints of a way in order of natural accuracy, each with intervals."""
+    points = []
+    for place in range(next(iter(way.values())).accuracy.shape[1]):
+
+        def measured(table: torch.Tensor, place: int = place) -> Measure:
+            values = table[:, place].double()
+            return seeds_interval(values) if len(values) > 1 else interval(values[0], torch.Generator().manual_seed(0))
+
+        accuracy = _share(measured(next(iter(way.values())).accuracy))
+        leaks = {m: _share(measured(c.leak)) if METRICS[m].rate else measured(c.leak) for m, c in way.items()}
+        points.append(Point(accuracy, leaks))
+    return sorted(points, key=lambda point: point.accuracy.value)
+
+
+def _levels(curves: dict[str, Way], baseline: str) -> list[Level]:
+    """Every target beside the baseline at equal natural accuracy."""
+    levels = []
+    for name, way in curves.items():
+        for metric in way.keys() & curves.get(baseline, {}).keys() if name != baseline else ():
+            told = matched(way[metric], curves[baseline][metric], torch.Generator().manual_seed(0))
+            if told is not None:
+                levels.append(Level(name, metric, told.accuracy, told.first, told.second, told.difference))
+    return levels
 
 
 def _accuracy(targets: list[dict[str, Any]]) -> Measure:
@@ -160,9 +311,6 @@ def _warnings(records: list, evaluations: list[Evaluation], groups: dict[str, li
             said.setdefault(warning, []).append(name)
     everyone = list(groups)
     found = [w if names == everyone else f"{', '.join(names)}: {w}" for w, names in said.items()]
-    for setting in ("architecture", "recipe"):
-        if len({json.dumps(one["target"][setting], sort_keys=True) for one in records}) > 1:
-            found.append(f"these targets differ in more than their defence: not all have the same {setting}")
 
     def mean(name: str, value: Any) -> float:
         return sum(value(i) for i in groups[name]) / len(groups[name])

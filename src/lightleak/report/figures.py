@@ -57,6 +57,7 @@ class Figure:
 def figures(results: Results) -> tuple[Figure, ...]:
     """All figures that the results allow: utility against each leak, and the likelihoods."""
     drawn = [trade_off(results, leak) for leak in results.drawn_leaks()]
+    drawn += [frontier(results, column) for column in results.columns if column.leak]
     return tuple(figure for figure in [*drawn, likelihoods(results)] if figure is not None)
 
 
@@ -124,6 +125,60 @@ def trade_off(results: Results, leak: Column) -> Figure | None:
         + (", the dashed line is chance." if any(map(known, bounds)) else "."),
         alt=f"Scatter plot of {heading(utility)} (horizontal) against {heading(leak)} (vertical). {said}.",
         svg=_svg(f"utility-{leak.name}", (4.6, 3.3 + 0.2 * legend_lines), 1, lambda axes: draw(axes[0])),
+    )
+
+
+def frontier(results: Results, leak: Column) -> Figure | None:
+    """Each target's way through natural accuracy and one leak, checkpoint by checkpoint (RoLSS paper, Fig. 3)."""
+    utility = results.column(results.utility)
+    ways = {
+        name: [(point.accuracy, point.leaks[leak.name]) for point in points if leak.name in point.leaks]
+        for name, points in results.curves.items()
+    }
+    ways = {name: sorted(way, key=lambda pair: pair[0].value) for name, way in ways.items() if len(way) > 1}
+    if utility is None or not ways:
+        return None
+    longest = max(len(_short(name, 40)) for name in ways)
+    abreast = 3 if longest <= 13 else 2 if longest <= 22 else 1
+
+    def draw(axes: Axes) -> None:
+        for index, (name, way) in enumerate(ways.items()):
+            base = name == results.baseline
+            axes.errorbar(
+                [_scaled(x.value, utility) for x, _ in way],
+                [_scaled(y.value, leak) for _, y in way],
+                yerr=np.hstack([_whiskers(y, leak) or [[0.0], [0.0]] for _, y in way]) if base else None,
+                fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
+                color=INK if base else colour(results, name),
+                linestyle="-" if base else (0, (3, 1.5)),
+                linewidth=1.8 if base else 1.1,
+                markersize=6 if base else 5,
+                elinewidth=0.8,
+                capsize=2,
+                label=_short(name, 40),
+                zorder=2 if base else 3,
+            )
+        axes.set_xlabel(_short(heading(utility), 40))
+        axes.set_ylabel(_short(heading(leak), 34))
+        axes.margins(0.06)
+        if leak.rate:
+            axes.set_ylim(0, min(axes.get_ylim()[1], 104))
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=abreast, handletextpad=0.3, columnspacing=1.2
+        )
+
+    said = "; ".join(
+        f"{clean(name)}: " + ", ".join(f"{number(y.value, leak)} at {number(x.value, utility)}" for x, y in way)
+        for name, way in ways.items()
+    )
+    return Figure(
+        name=f"frontier-{re.sub(r'[^a-z0-9]+', '-', leak.name.lower()).strip('-')}",
+        title=f"{clean(leak.label)} at equal accuracy",
+        caption=f"Each line is one target, from its early checkpoints to its end. A defence that works lies "
+        f"{'below' if leak.leak > 0 else 'above'} {clean(results.baseline)} at the same natural accuracy, not just "
+        "further left. Bars are 95 % intervals.",
+        alt=f"Lines of {heading(leak)} (vertical) over {heading(utility)} (horizontal). {said}.",
+        svg=_svg(f"frontier-{leak.name}", (4.6, 3.3 + 0.2 * -(-len(ways) // abreast)), 1, lambda axes: draw(axes[0])),
     )
 
 

@@ -14,6 +14,29 @@ ACCURACY = Column(
     "knows nothing leaks nothing.",
 )
 
+# What is said of a target itself, beside its accuracy.
+OF_TARGETS = {
+    "accuracy": ACCURACY,
+    "epsilon": Column(
+        "epsilon",
+        "epsilon",
+        "what differential privacy guarantees for one training image",
+        explanation="The privacy loss of training with DP-SGD: with or without any one image, each outcome is at most "
+        "e to the epsilon times as likely, but for a probability of delta. It speaks of single images; someone with k "
+        "of them is protected by k times epsilon. Values far above 10 guarantee little. Other defences guarantee "
+        "nothing.",
+    ),
+    "training": Column(
+        "training",
+        "training time",
+        "over the undefended network's",
+        explanation="How many times as long training takes as without the defence, measured in turn in one process, "
+        "public training included where a defence begins with it.",
+    ),
+    "answering": Column("answering", "inference time", "over the undefended network's"),
+    "parameters": Column("parameters", "parameters", "over the undefended network's"),
+}
+
 EXPLANATIONS = {
     "hits@1": "Attack accuracy as papers report it: a second classifier, the judge, trained on other images of the "
     "same people, names each reconstruction, and we count how often it names the right person. The judge must choose "
@@ -48,12 +71,12 @@ def columns(*names: str) -> tuple[Column, ...]:
     """The columns of these metrics ("accuracy", or any name in METRICS), with what is to be said about them."""
     from lightleak.metrics.evaluate import METRICS
 
-    if unknown := [name for name in names if name != "accuracy" and name not in METRICS]:
-        raise UserError(f"there is no metric {', '.join(unknown)}; there are accuracy, {', '.join(METRICS)}")
+    if unknown := [name for name in names if name not in OF_TARGETS and name not in METRICS]:
+        raise UserError(f"there is no metric {', '.join(unknown)}; there are {', '.join([*OF_TARGETS, *METRICS])}")
     found = []
     for name in names:
-        if name == "accuracy":
-            found.append(ACCURACY)
+        if name in OF_TARGETS:
+            found.append(OF_TARGETS[name])
             continue
         metric = METRICS[name]
         column = Column(name, metric.label, metric.meaning, metric.leak, metric.rate)

@@ -73,7 +73,7 @@ def _filled(table: Table) -> dict[str, Any]:
                     "why": line.why[index],
                     "bar": None if line.kind == "chance" else _bar(cell, scales[index]),
                     "tick": None if chance is None else _place(chance[index], scales[index]),
-                    "verdict": _verdict(cell, column) if table.signed else "",
+                    "verdict": _verdict(cell, column) if table.signed or column.signed else "",
                     "p": getattr(cell, "p", None),
                 }
             )
@@ -91,7 +91,7 @@ def _scale(table: Table, index: int) -> tuple[float, float]:
         if value is not None and known(value)
     ]
     widest = max((abs(value) for value in ends), default=0.0) or 1.0
-    if table.signed:
+    if table.signed or table.columns[index].signed:
         return -widest, widest
     return (0.0, 1.0) if table.columns[index].rate else (min([0.0, *ends]), widest)
 

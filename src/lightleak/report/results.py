@@ -29,6 +29,7 @@ class Column:
     leak: int = 0  # 1: more is a worse leak, -1: less is, 0: neither
     rate: bool = False  # a share in [0, 1], written in percent
     explanation: str = ""  # a paragraph for readers who are new to it
+    signed: bool = False  # a difference: written with its sign
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Row:
 
     name: str
     measures: Mapping[str, Measure | None]  # by column name; None or absent: could not be measured
-    kind: Literal["target", "null", "chance"] = "target"
+    kind: Literal["target", "reference", "null", "chance"] = "target"  # a reference differs in more than its defence
     detail: str = ""  # what it is, in a few words
     missing: Mapping[str, str] = field(default_factory=dict)  # column name: why there is no number
 
@@ -52,6 +53,26 @@ class Difference:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A checkpoint of a target, or its end: what it is good for, and what it leaks."""
+
+    accuracy: Measure
+    leaks: Mapping[str, Measure]  # by column name
+
+
+@dataclass(frozen=True)
+class Level:
+    """A target and the baseline at one natural accuracy, by one leak."""
+
+    row: str
+    column: str
+    accuracy: float
+    target: Measure
+    baseline: Measure
+    difference: Measure  # target minus baseline
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,9 @@ class Results:
     summary: str = ""  # what was done and what came out, in one or two sentences
     baseline: str = ""  # the row that differences are taken against
     differences: tuple[Difference, ...] = ()
+    curves: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)  # by row: its checkpoints by accuracy
+    levels: tuple[Level, ...] = ()  # at equal natural accuracy
+    unequal: tuple[str, ...] = ()  # in what references differ from the targets
     utility: str = "accuracy"  # the column of the horizontal axis of the trade-off figures
     leaks: tuple[str, ...] = ()  # columns of their vertical axes; default: the first two with leak = 1
     confidences: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by row: P(y|x*) of each image
@@ -101,11 +125,12 @@ class Results:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"expected one row for each name, got several called {', '.join(twice)}")
         known = {column.name for column in self.columns}
-        strange = {difference.column for difference in self.differences} | set(self.leaks)
+        strange = {one.column for one in (*self.differences, *self.levels)} | set(self.leaks)
+        strange |= {name for points in self.curves.values() for point in points for name in point.leaks}
         strange |= {name for row in self.rows for name in row.measures}
         if strange - known:
             raise UserError(f"there is no column for {', '.join(sorted(strange - known))}; add it to columns")
-        lost = {difference.row for difference in self.differences} | set(self.confidences)
+        lost = {one.row for one in (*self.differences, *self.levels)} | set(self.confidences) | set(self.curves)
         lost |= {name for portrait in self.gallery for name in portrait.frames}
         if lost - set(names):
             raise UserError(f"there is no row called {', '.join(sorted(lost - set(names)))}; rows: {names}")
@@ -143,7 +168,14 @@ class Results:
                 name: tuple(math.nan if value is None else value for value in values)
                 for name, values in fields.get("confidences", {}).items()
             }
-            for name in ("leaks", "warnings", "notes"):
+            fields["curves"] = {
+                name: tuple(
+                    Point(Measure(**p["accuracy"]), {k: Measure(**v) for k, v in p["leaks"].items()}) for p in row
+                )
+                for name, row in fields.get("curves", {}).items()
+            }
+            fields["levels"] = tuple(map(_level, fields.get("levels", ())))
+            for name in ("leaks", "warnings", "notes", "unequal"):
                 fields[name] = tuple(fields.get(name, ()))
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
@@ -161,6 +193,15 @@ def read(path: Path | str) -> Results:
 def _row(data: Mapping[str, Any]) -> Row:
     measures = {name: Measure(**one) if one else None for name, one in data["measures"].items()}
     return Row(**{**data, "measures": measures})
+
+
+def _point(data: Mapping[str, Any]) -> Point:
+    return Point(Measure(**data["accuracy"]), {name: Measure(**one) for name, one in data["leaks"].items()})
+
+
+def _level(data: Mapping[str, Any]) -> Level:
+    measures = {name: Measure(**data[name]) for name in ("target", "baseline", "difference")}
+    return Level(data["row"], data["column"], data["accuracy"], **measures)
 
 
 def _plain(value: Any) -> Any:

@@ -67,9 +67,9 @@ class Table:
 
 
 def tables(results: Results) -> tuple[Table, ...]:
-    """All tables of a page: the main one, and the paired differences if there are any."""
-    main, differences = main_table(results), difference_table(results)
-    return (main,) if differences is None else (main, differences)
+    """All tables of a page: the main one, and if there are any, paired differences and those at equal accuracy."""
+    found = (main_table(results), difference_table(results), level_table(results))
+    return tuple(table for table in found if table is not None)
 
 
 def main_table(results: Results) -> Table:
@@ -83,7 +83,7 @@ def main_table(results: Results) -> Table:
             tuple(row.missing.get(column.name, "") for column in columns),
             row.detail,
         )
-        for kind in ("target", "null", "chance")
+        for kind in ("target", "reference", "null", "chance")
         for row in results.rows
         if row.kind == kind
     ]
@@ -104,6 +104,33 @@ def difference_table(results: Results) -> Table | None:
     return Table("differences", f"Paired differences to {clean(results.baseline)}", columns, lines, signed=True)
 
 
+def level_table(results: Results) -> Table | None:
+    """Target and baseline at the highest natural accuracy that both reach, None if there are no checkpoints."""
+    utility = results.column(results.utility)
+    if not results.levels or utility is None:
+        return None
+    leaks = [column for column in results.columns if any(one.column == column.name for one in results.levels)]
+    beside = clean(results.baseline)
+    columns = [replace(utility, label=f"at {utility.label}")]
+    for leak in leaks:
+        columns += [
+            leak,
+            replace(leak, name=f"{leak.name} baseline", label=f"{leak.label} of {beside} there"),
+            replace(leak, name=f"{leak.name} difference", label=f"{leak.label}, difference", signed=True),
+        ]
+    lines = []
+    for row in results.rows:
+        own = {one.column: one for one in results.levels if one.row == row.name}
+        if not own:
+            continue
+        cells: list[Cell] = [Measure(next(iter(own.values())).accuracy)]
+        for leak in leaks:
+            one = own.get(leak.name)
+            cells += [one.target, one.baseline, one.difference] if one else [None, None, None]
+        lines.append(Line(row.name, row.kind, tuple(cells), ("",) * len(columns)))
+    return Table("equal-accuracy", f"Against {beside} at equal natural accuracy", tuple(columns), tuple(lines))
+
+
 def _measured(measure: Measure | None) -> Measure | None:
     return measure if measure is not None and known(measure.value) else None
 
@@ -112,6 +139,7 @@ def write_cell(cell: Cell, column: Column, signed: bool = False) -> tuple[str, s
     """The number and its interval, as text."""
     if cell is None:
         return MISSING, ""
+    signed = signed or column.signed
     return number(cell.value, column, signed), span(cell.low, cell.high, column, signed)
 
 

@@ -1,6 +1,6 @@
 """The comparison that every table is made of: one architecture with several defences, attacked and judged alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lightleak.attacks import PPA, Attack, Guess
@@ -8,6 +8,7 @@ from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
 from lightleak.priors.fit import QUICK, Settings
 from lightleak.study.tasks import (
+    Checkpoint,
     Draw,
     Evaluate,
     FitPrior,
@@ -19,7 +20,7 @@ from lightleak.study.tasks import (
     TrainTarget,
     source,
 )
-from lightleak.training import RECIPES, Recipe
+from lightleak.training import RECIPES, Moment, Recipe
 
 FOUR: tuple[tuple[Defence, ...], ...] = ((), (RoLSS(),), (SSF(),), (TTS(),))
 
@@ -36,6 +37,27 @@ class Setting:
     attack: Attack = PRESETS["rendered"]
     prior: Settings | Ready | None = None  # None: the renderer where the population is rendered, else QUICK
     seeds: tuple[int, ...] = (0,)
+    checkpoints: tuple[Moment, ...] = ()  # copies that every target leaves on its way
+
+    def target(self, defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
+        """The training of one target."""
+        kept = self.checkpoints if people == "private" else ()
+        return TrainTarget(self.population, self.architecture, self.recipe, defence, seed, people, kept)
+
+    def prior_for(self, target: Target) -> FitPrior | Rendered | Ready:
+        """What an attack on this target draws with."""
+        if isinstance(self.prior, Ready):
+            return self.prior
+        if self.prior is not None:
+            return FitPrior(self.population, self.prior, target=target if self.prior.needs_target else None)
+        if self.population.source == "faces":
+            return Rendered(self.population, float(self.population.settings.get("strength", 1.0)))
+        return FitPrior(self.population, QUICK)
+
+    def evaluated(self, target: Target, nulls: Mapping[str, Invert]) -> Evaluate:
+        """The attack on one target, with its training's seed, and its judgement."""
+        judge = TrainJudge(self.population, self.judge, self.judge_recipe)
+        return Evaluate(Invert(target, self.prior_for(target), self.attack, seed=target.seed), judge, nulls)
 
 
 def compare(
@@ -48,32 +70,28 @@ def compare(
     The nulls: images of the prior that nobody optimised, and the same attack on the same network of other people.
     `forms`: what of a training is attacked, by default the trained network; its checkpoints, or its fused form.
     """
-    population = setting.population
-    rendered = population.source == "faces"
-    strength = float(population.settings.get("strength", 1.0))
-    judge = TrainJudge(population, setting.judge, setting.judge_recipe)
-    keep = getattr(setting.attack, "keep", 1)
-
-    def target(defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
-        return TrainTarget(population, setting.architecture, setting.recipe, defence, seed, people)
-
-    def prior(trained: Target) -> FitPrior | Rendered | Ready:
-        if isinstance(setting.prior, Ready):
-            return setting.prior
-        if setting.prior is None:
-            return Rendered(population, strength) if rendered else FitPrior(population, QUICK)
-        return FitPrior(population, setting.prior, target=trained if setting.prior.needs_target else None)
-
-    null = target((), setting.seeds[0], "public")
-    others = Invert(null, prior(null), setting.attack)
+    null = setting.target((), setting.seeds[0], "public")
+    others = Invert(null, setting.prior_for(null), setting.attack)
     evaluations = []
     for defence in defences:
         for seed in setting.seeds:
-            trained = target(defence, seed)
+            trained = setting.target(defence, seed)
             for form in forms(trained) if forms else (trained,):
-                nulls = {"never optimised": Invert(form, prior(form), Guess(keep)), "other people": others}
-                evaluations.append(Evaluate(Invert(form, prior(form), setting.attack, seed=seed), judge, nulls))
+                guessed = Invert(form, setting.prior_for(form), Guess(getattr(setting.attack, "keep", 1)))
+                evaluations.append(setting.evaluated(form, {"never optimised": guessed, "other people": others}))
     return evaluations
+
+
+def compare_on_the_way(
+    setting: Setting, defences: Sequence[tuple[Defence, ...]], places: Sequence[int] | None = None
+) -> list[Evaluate]:
+    """One evaluation for each checkpoint of each defence and seed; `places` chooses among the setting's checkpoints."""
+    return [
+        setting.evaluated(Checkpoint(setting.target(defence, seed), place), {})
+        for defence in defences
+        for seed in setting.seeds
+        for place in (range(len(setting.checkpoints)) if places is None else places)
+    ]
 
 
 @dataclass(frozen=True)

@@ -205,12 +205,12 @@ def train(
     learnt_before = {name: value for name, value in classifier.record.items() if name == "pretraining"}
     todo = list(plan.changes)
     classifier = _rebuilt(classifier, todo, 0, seed)
-    optimiser = _optimiser(classifier, recipe)
+    optimiser = optimiser_of(classifier, recipe)
     state = _State()
     if folder is not None and (folder / "epoch.json").is_file():
         epoch = json.loads((folder / "epoch.json").read_text())["epoch"]
         classifier = _rebuilt(classifier, todo, epoch - 1, seed)  # a change due now comes with the carrying over below
-        optimiser = _optimiser(classifier, recipe)
+        optimiser = optimiser_of(classifier, recipe)
         state.restore(folder, classifier, optimiser)
     mechanism = mechanism_of(plan, recipe, len(images))
 
@@ -233,7 +233,7 @@ def train(
         if todo and todo[0][0] <= epoch:
             before, old = optimiser, dict(classifier.net.named_parameters())
             classifier = _rebuilt(classifier, todo, epoch, seed)
-            optimiser = _optimiser(classifier, recipe)
+            optimiser = optimiser_of(classifier, recipe)
             _carry(before, old, optimiser, classifier.net)
             state.best = {}  # an earlier network is another network; the best is chosen among the final ones
             state.best_score = (-1.0, 0.0)
@@ -270,6 +270,16 @@ def mechanism_of(plan: Plan, recipe: Recipe, images: int) -> Mechanism:
     """How the steps of training on so many images are made: plainly, unless a defence brings its own way."""
     size = min(recipe.batch, images)
     return (plan.mechanism or Plain)(images, size, recipe.passes(images) * (images // size), recipe.epochs)
+
+
+def phases(classifier: Classifier, plan: Plan, recipe: Recipe, seed: int = 0) -> list[tuple[int, Classifier]]:
+    """The networks of a run in order, each with its number of epochs: one, but for defences that cut halfway."""
+    begins = sorted({0, *(epoch for epoch, _ in plan.changes)})
+    todo, networks = list(plan.changes), []
+    for begin, end in zip(begins, [*begins[1:], recipe.epochs]):
+        classifier = _rebuilt(classifier, todo, begin, seed)
+        networks.append((end - begin, classifier.with_net(copy.deepcopy(classifier.net))))
+    return networks
 
 
 def one_epoch(
@@ -376,7 +386,8 @@ def _rebuilt(classifier: Classifier, todo: list[tuple[int, Change]], epoch: int,
     return classifier.with_net(classifier.net.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
 
 
-def _optimiser(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+def optimiser_of(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over what is not frozen."""
     parameters = [p for p in classifier.net.parameters() if p.requires_grad]
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(parameters, recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
