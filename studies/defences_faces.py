@@ -6,23 +6,31 @@ renderer itself as the prior, once by the Poincaré distance and once by the max
 to stall the first. Copies of each network are kept on the way to its accuracy, so that a defence is also held against
 the undefended network stopped at the same natural accuracy.
 
-How strong the defences are was decided before anything was attacked, by validation accuracy alone: of the settings in
-SWEEP, trained once with a seed that the study does not use, the strongest that loses at most five points against the
-undefended network; where all lose more, the weakest. The published weights of BiDO, which hardly act on so small a
-network, are among them. Skip surgery has no strength to choose: it runs as published.
+How strong the regularising defences are is decided before anything is attacked, by validation accuracy alone: of the
+settings in SWEEP, trained once with a seed that the study does not use, the strongest that loses at most five points
+against the undefended network; where all lose more, the weakest. The published weights of BiDO, which hardly act on so
+small a network, are among them. Skip surgery has no strength to choose: it runs as published. So there are two steps:
+
+    lightleak study studies/defences_faces.py --here 1          the sweep, and skip surgery
+    python studies/defences_faces.py runs/defences_faces        chooses, and writes defences_faces.json beside this file
+    lightleak study studies/defences_faces.py --here 1          everything; what is done stays done
 
 The paper (Koh et al., ECCV 2024, Tab. 9; ResNet-34, FaceScrub, StyleGAN2 prior; natural accuracy / AttAcc@1): none
 94.69 / 90.78, MID 91.12 / 46.25, DP 89.66 / 72.19, BiDO 91.66 / 81.98, RoLSS 91.38 / 71.86, RoLSS+ 93.49 / 65.78, SSF
 94.21 / 79.79, TTS 94.40 / 81.65; ResNet-101 (Tab. 8): BiDO 90.31 / 67.07, BiDO + RoLSS 89.13 / 41.44.
 
-An hour or two on one core: lightleak study studies/defences_faces.py --here 1
+About two hours on one core.
 """
 
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 from lightleak.attacks import PPA
 from lightleak.data.faces import DIFFICULTIES
 from lightleak.defences import DPSGD, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
+from lightleak.study import Store
 from lightleak.study.comparison import Setting, compare, compare_on_the_way
 from lightleak.study.costs import Costs
 from lightleak.study.tasks import TrainTarget, source
@@ -49,35 +57,61 @@ SETTING = Setting(POPULATION, recipe=RECIPE, attack=ATTACK, seeds=(0, 1, 2), che
 
 NONE = ((),)
 SURGERY = ((RoLSS(),), (RoLSSPlus(),), (SSF(),), (TTS(),))
-REGULARISED = ()  # chosen below
-
 SWEEP = {
     "none": ((),),
     "BiDO": tuple((BiDO(lambda_x=0.05 * times, lambda_y=0.5 * times),) for times in (1, 4, 16)),
     "MID": tuple((MID(beta=beta),) for beta in (0.003, 0.01, 0.03)),
-    "DP-SGD": tuple((DPSGD(epsilon=epsilon),) for epsilon in (1000.0, 100.0, 8.0)),
+    "DP-SGD": tuple((DPSGD(epsilon=epsilon),) for epsilon in (1000.0, 8.0)),
     "NegLS": tuple((NegLS(alpha=alpha),) for alpha in (-0.05, -0.15, -0.5)),
     "TL-DMI": tuple((TLDMI(share=share),) for share in (0.4, 8 / 13, 0.85)),
 }
 
 
+STRENGTHS = Path(__file__).with_suffix(".json")
+LOST = 0.05  # validation accuracy that a defence may cost
+
+
 def sweep():
-    """The candidates for each defence's strength, weakest first; nobody attacks these."""
-    return [
-        TrainTarget(POPULATION, SETTING.architecture, RECIPE, chosen, 9) for row in SWEEP.values() for chosen in row
-    ]
+    """The candidates for each defence's strength, by its name, weakest first; nobody attacks these."""
+    return {
+        name: [TrainTarget(POPULATION, SETTING.architecture, RECIPE, chosen, 9) for chosen in row]
+        for name, row in SWEEP.items()
+    }
+
+
+def choose(store):
+    """The place in SWEEP of each defence's strength, and the validation accuracies that decide it."""
+    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in sweep().items()}
+    (plain,) = accuracy["none"]
+    within = {name: [place for place, a in enumerate(row) if a >= plain - LOST] for name, row in accuracy.items()}
+    places = {name: max(found, default=0) for name, found in within.items() if name != "none"}
+    return {"chosen": places, "validation_accuracy": accuracy}
+
+
+def regularised():
+    """The defences whose strength was chosen, BiDO with RoLSS among them; none before that."""
+    if not STRENGTHS.is_file():
+        return ()
+    places = json.loads(STRENGTHS.read_text())["chosen"]
+    chosen = {name: SWEEP[name][place] for name, place in places.items()}
+    return (*chosen.values(), (*chosen["BiDO"], RoLSS()))
 
 
 def tasks():
     """Everything: both losses on the finished targets, the first one on checkpoints, and what each defence costs."""
-    defended = (*SURGERY, *REGULARISED)
+    defended = (*SURGERY, *regularised())
     found = [task for loss in LOSSES for task in compare(attacked(loss), (*NONE, *defended))]
     found += compare_on_the_way(SETTING, NONE)
     found += compare_on_the_way(SETTING, defended, places=(1,))
     found += [Costs(POPULATION, SETTING.architecture, RECIPE, chosen) for chosen in (*NONE, *defended)]
-    return [*sweep(), *found]
+    return [*(task for row in sweep().values() for task in row), *found]
 
 
 def attacked(loss):
     """The setting with another loss of the attack."""
     return replace(SETTING, attack=replace(ATTACK, loss=loss))
+
+
+if __name__ == "__main__":
+    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1]))), indent=1) + "\n")
+    print(STRENGTHS.read_text())
