@@ -227,8 +227,10 @@ def _curves(
         # By moment (the end is None), by seed.
         taken: dict[str, dict[int, dict[str, Any]]] = {}
         for one, _ in everything:
-            if one["target"].get("run", one["target"]["title"]) == name and _held_equal(one) == base:
-                taken.setdefault(json.dumps(one["target"].get("moment")), {})[one["target"]["seed"]] = one
+            target = one["target"]
+            its_own = target["title"] == name or (target.get("moment") is not None and target["run"] == name)
+            if its_own and _held_equal(one) == base:
+                taken.setdefault(json.dumps(target.get("moment")), {})[target["seed"]] = one
         seeds = sorted(records[i]["target"]["seed"] for i in own)
         whole = [by_seed for by_seed in taken.values() if sorted(by_seed) == seeds]
         if len(whole) < 2:
