@@ -24,7 +24,8 @@ from rich.table import Table
 from lightleak import data, defences, priors, surgery
 from lightleak.attacks import PLGMI, PPA, Guess, Oracle, Reconstruction
 from lightleak.attacks.ppa import PRESETS
-from lightleak.convert import PLAIN, Hints, convert, described
+from lightleak.convert import PLAIN, Hints, as_python, convert, described
+from lightleak.convert import settings as read_settings
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.metrics import appraiser as appraisers
@@ -224,9 +225,11 @@ def convert_(
 
     Example: lightleak convert ffhq.pkl --out ffhq --crop 800
 
+    Example: lightleak convert configs/training/targets/resnet101_skip.yaml --out study.py
+
     Args:
-        file: what torch.save wrote (.pth, .pt, .tar), or a StyleGAN2-ADA .pkl.
-        out: the checkpoint to write; of a generator, the folder.
+        file: what torch.save wrote (.pth, .pt, .tar), a StyleGAN2-ADA .pkl, or PPA's or RoLSS's .yaml.
+        out: the checkpoint to write; of a generator, the folder; of settings, a .py that runs or a .json.
         hints: what a classifier's file does not say.
         critic: of GMI, KED-MI and PLG-MI: the file of the critic or discriminator; FILE is the generator's.
         crop: of StyleGAN2: side of the centre that attacks look at (default: the whole image).
@@ -235,6 +238,9 @@ def convert_(
         cutoff: of StyleGAN2: in w+, only the first so many styles are truncated.
         noise: of StyleGAN2: the stored noise maps, or none.
     """
+    if file.suffix.lower() in (".yaml", ".yml"):
+        _settings(file, out)
+        return
     found = convert(file, hints, critic, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
     if isinstance(found, Classifier):
         save(found, out)
@@ -427,6 +433,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 # --- what verbs share
+
+
+def _settings(file: Path, out: Path) -> None:
+    """PPA's or RoLSS's settings as a Python file or as JSON, and which keys were left out."""
+    if out.suffix not in (".py", ".json"):
+        raise UserError(f"settings become a .py that runs or a .json, so --out should end so, not {out.name}")
+    asked = read_settings(file)
+    text = as_python(asked, file.name) if out.suffix == ".py" else asked.to_json()
+    publish(out, lambda part: part.write_text(text), "the settings")
+    console.print(f"{out}: {asked.kind} of {asked.architecture}", highlight=False)
+    for key, why in asked.ignored:
+        console.print(f"[yellow]![/] {escape(key)}: {escape(why)}", highlight=False)
 
 
 def _run(tasks: Iterable[Task], out: Path, workers: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from lightleak.convert.generators import is_of_gan, prior
 from lightleak.convert.layouts import stripped
 from lightleak.convert.published import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
+from lightleak.convert.settings import as_python, settings
 from lightleak.convert.skips import Cuts
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
@@ -46,4 +47,17 @@ def described(found: Classifier) -> str:
     return f"{kind}: {found.architecture}, {found.classes} classes, images of {found.size} pixels ({told}){skips}"
 
 
-__all__ = ["FORMATS", "PLAIN", "Cuts", "Format", "Hints", "checkpoint", "classifier", "convert", "described", "prior"]
+__all__ = [
+    "FORMATS",
+    "PLAIN",
+    "Cuts",
+    "Format",
+    "Hints",
+    "as_python",
+    "checkpoint",
+    "classifier",
+    "convert",
+    "described",
+    "prior",
+    "settings",
+]

@@ -1,0 +1,548 @@
+"""YAML settings of PPA and RoLSS as ours: what they ask for, as a Python file that runs, or as JSON.
+
+Every key is known: it becomes a setting, or it is left out for a reason that is told, or it is an error. YAML is read
+as plain data, without aliases.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightleak.attacks import PPA
+from lightleak.convert.published import Hints
+from lightleak.convert.skips import Cuts
+from lightleak.data.views import View
+from lightleak.defences import SSF, Defence, NegLS, RoLSS
+from lightleak.errors import UserError
+from lightleak.training import Recipe
+
+MOST_BYTES, MOST_LEVELS = 2**20, 12
+Table = dict[str, Any]
+
+ARCHITECTURES = {
+    **{f"resnet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34, 50, 101, 152)},
+    **{f"densenet{depth}": f"torchvision:densenet{depth}" for depth in (121, 161, 169, 201)},
+    **{f"vgg{depth}": f"torchvision:vgg{depth}" for depth in (11, 13, 16, 19)},
+    **{f"vgg{depth}bn": f"torchvision:vgg{depth}_bn" for depth in (11, 13, 16, 19)},
+    **{f"convnext{size}": f"torchvision:convnext_{size}" for size in ("tiny", "small", "base", "large")},
+    "resnext50": "torchvision:resnext50_32x4d",
+    "resnext101": "torchvision:resnext101_32x8d",
+    "resnest50": "timm:resnest50d",
+    "resnest101": "timm:resnest101e",
+    "resnest200": "timm:resnest200e",
+    "resnest269": "timm:resnest269e",
+    "maxvit": "torchvision:maxvit_t",
+    "swinvit": "torchvision:swin_b",
+    "mobilenetv2": "torchvision:mobilenet_v2",
+    "vit": "torchvision:vit_b_16",
+    "deit": "timm:deit_base_patch16_224",
+    "inceptionv3": "torchvision:inception_v3",
+    "vitb16": "timm:vit_base_patch16_224",
+    "vitb32": "timm:vit_base_patch32_224",
+    "vitl16": "timm:vit_large_patch16_224",
+    "vitl32": "timm:vit_large_patch32_224",
+    "vith14": "timm:vit_huge_patch14_224",
+}
+FOLDERS = {
+    "facescrub": "data/facescrub",
+    "celeba_identities": "data/celeba",
+    "stanford_dogs_cropped": "data/stanford_dogs",
+    "stanford_dogs_uncropped": "data/stanford_dogs",
+}
+# Of an additive network, the names of a stage's blocks; {} is a set of digits.
+BLOCKS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "resnet": ("layer[{}].*", str),
+    "densenet": ("features.denseblock[{}]*", str),
+    "convnext": ("features.[{}].*", lambda stage: str(2 * stage - 1)),
+}
+
+RUNTIME = "decides speed, not the result"
+SILENT = "Lightleak shows and stores progress itself"
+SPLIT = "folders are divided by class and seed here, so that no test image chooses the best epoch"
+TRAINING_IGNORED = {
+    "rtpt": SILENT,
+    "wandb": SILENT,
+    "model.num_classes": "the data set says how many classes there are",
+    "model.pretrained": "targets are trained from scratch; where this is true, the published ones were not",
+    "dataset.facescrub_group": "the folder says who is in it",
+    "dataset.training_set_size": SPLIT,
+    "dataset.validation_set_size": SPLIT,
+    "dataset.validation_split_ratio": SPLIT,
+    "training.dataloader_num_workers": RUNTIME,
+    "training.save_path": SILENT,
+}
+ATTACK_IGNORED = {
+    "rtpt": SILENT,
+    "wandb": SILENT,
+    "wandb_target_run": "weights are read from files; set TARGET",
+    "wandb_evaluation_run": "weights are read from files; set JUDGE",
+    "dataset": "distances to private images are measured by 'lightleak evaluate --data'",
+    "target_model.num_classes": "the file says how many classes there are",
+    "evaluation_model.num_classes": "the file says how many classes there are",
+    "candidates.candidate_search.batch_size": RUNTIME,
+    "candidates.candidate_search.horizontal_flip": "candidates are scored with their mirror images, as there",
+    "candidates.candidate_search.clip": "images are scored within [0, 1]",
+    "attack.log_progress": SILENT,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a YAML file asks for."""
+
+    kind: str  # "training" or "attack"
+    architecture: str
+    size: int
+    seed: int
+    folder: str = ""  # of a training: where the published code has its data
+    recipe: Recipe | None = None
+    defences: tuple[Defence, ...] = ()
+    attack: PPA | None = None
+    prior: tuple[tuple[str, Any], ...] = ()  # of an attack: how the generator's file is used
+    classes: tuple[int, ...] = ()  # of an attack; (): all
+    hints: Hints = Hints()  # noqa: RUF009  of an attack: what the target's file does not say
+    files: tuple[str, str, str] = ("", "", "")  # of an attack: generator, target, judge
+    ignored: tuple[tuple[str, str], ...] = ()  # keys and why
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        named = {type(defence).__name__: asdict(defence) for defence in self.defences}  # pyright: ignore[reportArgumentType]
+        values = {**asdict(self), "defences": named, "ignored": dict(self.ignored), "prior": dict(self.prior)}
+        return json.dumps(values, indent=1)
+
+
+def settings(path: str | Path) -> Settings:
+    """What a training or attack YAML of PPA or RoLSS asks for; UserError that names keys it does not know."""
+    given = _Keys(_read(Path(path)), str(path))
+    if "attack" in given.table:
+        return _attack(given)
+    if "training" in given.table:
+        return _training(given)
+    raise UserError(f"{path} has neither 'training' nor 'attack', so it is no settings file of PPA or RoLSS")
+
+
+def as_python(asked: Settings, source: str) -> str:
+    """A Python file that does what was asked: of a training a study, of an attack a program."""
+    told = "\n".join(f"    {key}: {why}" for key, why in asked.ignored)
+    ignored = f"\n\nLeft out:\n\n{told}" if told else ""
+    return (_study if asked.kind == "training" else _program)(asked, source, ignored)
+
+
+# --- reading
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only; an alias could unfold a small file into a large one, and a key given twice hides one."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("it uses aliases (*name)")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if isinstance(key, str) and keys.count(key) > 1]:
+            raise yaml.YAMLError(f"it has the key {twice[0]!r} twice")
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> Table:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{path} is larger than a settings file")
+    try:
+        found = yaml.load(data.decode(), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError) as error:
+        raise UserError(f"{path} is no plain YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no settings, expected keys such as 'model' and 'training'")
+    return found
+
+
+class _Keys:
+    """The keys of a file; those that were asked for or are ignored are ticked off, the others are an error."""
+
+    def __init__(self, table: Table, source: str) -> None:
+        self.table, self.source = table, source
+        self.known: set[str] = set()
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+        """A value by dotted key; UserError if it is missing without a default, or of another kind."""
+        self.known.add(key)
+        here: Any = self.table
+        for part in key.split("."):
+            here = here.get(part) if isinstance(here, dict) else None
+        if here is None:
+            if default is ...:
+                raise UserError(f"{self.source} does not say {key}")
+            return default
+        if not isinstance(here, kind) or (isinstance(here, bool) and kind not in (bool, (bool,))):
+            names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            raise UserError(f"{self.source}: {key} is {repr(here)[:60]}, expected {names}")
+        return here
+
+    def only(self, key: str, default: Any = ...) -> tuple[str, Table]:
+        """A table with one entry, a class's name and its arguments."""
+        table = self.take(key, dict, default)
+        if table is default:
+            return "", {}
+        if len(table) != 1:
+            raise UserError(f"{self.source}: {key} names {len(table)} classes, expected one")
+        ((name, arguments),) = table.items()
+        return str(name), _table(arguments, f"{self.source}: {key}.{name}")
+
+    def finish(self, ignored: dict[str, str]) -> tuple[tuple[str, str], ...]:
+        """The keys that were left out, with the reasons; UserError that names all that are unknown."""
+        reasons: dict[str, str] = {}
+        unknown: list[str] = []
+        inner = (*self.known, *ignored)
+        parents = {key[:place] for key in inner for place, letter in enumerate(key) if letter == "."}
+
+        def walk(table: Table, prefix: str, level: int) -> None:
+            for name, value in table.items():
+                key = f"{prefix}{name}"
+                if key in ignored:
+                    reasons[key] = ignored[key]
+                elif isinstance(value, dict) and key in parents and key not in self.known and level < MOST_LEVELS:
+                    walk(value, f"{key}.", level + 1)
+                elif key not in self.known:
+                    unknown.append(" ".join(key.split())[:60])
+
+        walk(self.table, "", 0)
+        if unknown:
+            more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+            raise UserError(f"{self.source} has unknown keys: {', '.join(unknown[:8])}{more}")
+        return tuple(reasons.items())
+
+
+def _table(value: Any, place: str) -> Table:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{place} is {repr(value)[:60]}, expected a table of arguments")
+    return value
+
+
+def _arguments(found: Table, known: Table, place: str) -> Table:
+    """Arguments over their defaults; UserError for unknown ones, and for those that can have one value alone.
+
+    A default in a one-element tuple is the only value that is meant.
+    """
+    for name, value in found.items():
+        if name not in known:
+            raise UserError(f"{place} has an unknown argument {str(name)[:40]!r}; known are {', '.join(known)}")
+        only = known[name]
+        if isinstance(only, tuple) and len(only) == 1 and value != only[0] and _listed(value) != _listed(only[0]):
+            raise UserError(f"{place}: {name} is {repr(value)[:40]}; Lightleak has only {only[0]!r}")
+    return {name: found.get(name, known[name]) for name in known}
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def _architecture(given: _Keys, key: str) -> tuple[str, bool]:
+    """Our name of an architecture, and whether it is one whose skips are cut."""
+    named = given.take(key, str)
+    name = named.lower().replace("-", "").replace("_", "").strip()
+    found = ARCHITECTURES.get(name.removesuffix("skip"))
+    if found is None:
+        raise UserError(f"{given.source}: {key} {named[:60]!r} is unknown; known are {', '.join(ARCHITECTURES)}")
+    return found, name.endswith("skip")
+
+
+def _side(given: _Keys, key: str, default: Any = ...) -> int:
+    value = given.take(key, (int, list), default)
+    sides = value if isinstance(value, list) else [value]
+    if not all(type(side) is int for side in sides) or len(set(sides)) != 1 or not 8 <= sides[0] <= 1024:
+        raise UserError(f"{given.source}: {key} is {repr(value)[:60]}, expected one side of 8 to 1024 pixels")
+    return sides[0]
+
+
+# --- training
+
+
+def _training(given: _Keys) -> Settings:
+    architecture, skips = _architecture(given, "model.architecture")
+    epochs = given.take("training.num_epochs", int)
+    recipe = Recipe(
+        epochs=epochs,
+        batch=given.take("training.batch_size", int),
+        milestones=(),
+        view=View(),
+        **_optimiser(given),
+    )
+    milestones, gamma = _milestones(given, "lr_scheduler")
+    if epochs:
+        recipe = replace(recipe, milestones=tuple(m / epochs for m in milestones if m < epochs), gamma=gamma)
+    size = _side(given, "dataset.image_size")
+    view, seen = _views(given, "transformations")
+    defences = _defences(given, architecture, skips)
+    smoothing = given.take("training.label_smoothing", (int, float), 0)
+    if smoothing > 0:
+        raise UserError(f"{given.source}: label_smoothing {smoothing} makes a model leak more; NegLS wants it below 0")
+    if smoothing < 0:
+        defences = (*defences, NegLS(float(smoothing)))
+    data = given.take("dataset.type", str)
+    if data not in FOLDERS:
+        raise UserError(f"{given.source}: dataset.type {data[:40]!r} is unknown; known are {', '.join(FOLDERS)}")
+    return Settings(
+        "training",
+        architecture,
+        seen or size,
+        given.take("seed", int, 42),
+        FOLDERS[data],
+        replace(recipe, view=view),
+        defences,
+        ignored=given.finish(TRAINING_IGNORED),
+    )
+
+
+def _optimiser(given: _Keys) -> Table:
+    name, found = given.only("optimizer")
+    place = f"{given.source}: optimizer.{name}"
+    if name in ("Adam", "AdamW"):
+        decay = 0.0 if name == "Adam" else 1e-2
+        known = {"lr": 1e-3, "weight_decay": decay, "betas": ([0.9, 0.999],), "eps": (1e-8,), "amsgrad": (False,)}
+    elif name == "SGD":
+        known = {"lr": 1e-3, "weight_decay": 0.0, "momentum": 0.0, "nesterov": (False,), "dampening": (0,)}
+    else:
+        raise UserError(f"{place} is unknown; Lightleak trains with Adam, AdamW or SGD")
+    values = _arguments(found, known, place)
+    momentum = {"momentum": float(values["momentum"])} if name == "SGD" else {}
+    try:
+        rates = {"rate": float(values["lr"]), "weight_decay": float(values["weight_decay"])}  # YAML reads 1e-3 as text
+    except (TypeError, ValueError):
+        raise UserError(f"{place}: lr and weight_decay are numbers") from None
+    return {"optimiser": name.lower(), **rates, **momentum}
+
+
+def _milestones(given: _Keys, key: str) -> tuple[tuple[int, ...], float]:
+    name, found = given.only(key, None)
+    if not name:
+        return (), 0.1
+    if name != "MultiStepLR":
+        raise UserError(f"{given.source}: {key}.{name} is unknown; Lightleak has MultiStepLR")
+    values = _arguments(found, {"milestones": [], "gamma": 0.1}, f"{given.source}: {key}.{name}")
+    steps, gamma = values["milestones"], values["gamma"]
+    if not isinstance(steps, list) or not all(type(step) is int and step > 0 for step in steps):
+        raise UserError(f"{given.source}: {key}.{name}: milestones is {repr(steps)[:60]}, expected whole numbers")
+    return tuple(steps), float(gamma)
+
+
+def _views(given: _Keys, key: str) -> tuple[View, int | None]:
+    """The random view that torchvision's classes make, and the side that it ends with."""
+    view, side = View(), None
+    for name, found in given.take(key, dict, {}).items():
+        place = f"{given.source}: {key}.{name}"
+        found = _table(found, place)
+        if name == "RandomResizedCrop":
+            known = {"size": None, "scale": [0.08, 1.0], "ratio": [3 / 4, 4 / 3], "antialias": (True,)}
+            values = _arguments(found, known, place)
+            side = values["size"][0] if isinstance(values["size"], list) else values["size"]
+            view = replace(view, scale=_span(values["scale"], place), ratio=_span(values["ratio"], place))
+        elif name == "ColorJitter":
+            known: Table = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+            view = replace(view, **{k: float(v) for k, v in _arguments(found, known, place).items()})
+        elif name == "RandomHorizontalFlip":
+            view = replace(view, flip=float(_arguments(found, {"p": 0.5}, place)["p"]))
+        elif name in ("Resize", "CenterCrop") and key != "transformations":
+            continue  # of attacks; read there
+        else:
+            raise UserError(f"{place} is unknown; known are RandomResizedCrop, ColorJitter and RandomHorizontalFlip")
+    if side is not None and (type(side) is not int or not 8 <= side <= 1024):
+        raise UserError(f"{given.source}: {key}.RandomResizedCrop: size is {repr(side)[:40]}, expected a side")
+    return view, side
+
+
+def _span(value: Any, place: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise UserError(f"{place}: expected two numbers, got {repr(value)[:40]}")
+    return float(value[0]), float(value[1])
+
+
+def _cuts(given: _Keys, model: str) -> Cuts:
+    skip = given.take(f"{model}.skip", list, [])
+    mode = given.take(f"{model}.mode", str, "all")
+    cfg, itr = given.take(f"{model}.cfg", list, []), given.take(f"{model}.itr", list, [])
+    if mode not in ("all", "attention", "mlp"):
+        raise UserError(f"{given.source}: {model}.mode is all, attention or mlp, not {mode[:40]!r}")
+    try:
+        triples: Any = tuple(tuple(map(int, each)) for each in cfg)
+        return Cuts(tuple(map(float, skip)), mode, cfg=triples, itr=tuple(map(int, itr)))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{given.source}: {model}.skip, cfg and itr are lists of numbers") from None
+
+
+def _defences(given: _Keys, architecture: str, skips: bool) -> tuple[Defence, ...]:
+    """The skips that training leaves out or scales, as a defence."""
+    cuts = _cuts(given, "model")
+    if not cuts.skip or set(cuts.skip) == {1.0}:
+        return ()
+    if not skips:
+        raise UserError(f"{given.source}: skip does nothing there, for the architecture's name does not end in _skip")
+    kind = next((name for name in BLOCKS if name in architecture), None)
+    factors = {factor for factor in cuts.skip if factor != 1}
+    stages = [stage for stage, factor in enumerate(cuts.skip, 1) if factor != 1]
+    if "vit_b_16" in architecture and len(stages) == 1:
+        block = f"encoder.layers.encoder_layer_{stages[0] - 1}."
+        where = block + {"all": "*", "attention": "add", "mlp": "add_2"}[cuts.mode]
+    elif kind and len(cuts.skip) == 4:
+        if kind == "convnext":
+            factors = {float(bool(factor)) for factor in factors} - {1.0}
+            stages = [stage for stage, factor in enumerate(cuts.skip, 1) if not factor]
+        pattern, digit = BLOCKS[kind]
+        where = "last" if stages == [4] else pattern.format("".join(map(digit, stages)))
+    else:
+        raise UserError(
+            f"{given.source}: no defence says what skip {list(cuts.skip)} of {architecture} means; "
+            "name the skips with RoLSS(where=...), 'lightleak skips' lists them"
+        )
+    if len(factors) > 1:
+        raise UserError(f"{given.source}: skip has two factors, {sorted(factors)}; a defence has one")
+    factor = factors.pop() if factors else 1.0
+    return () if factor == 1 else (RoLSS(where),) if factor == 0 else (SSF(factor, where),)
+
+
+# --- attacks
+
+
+def _attack(given: _Keys) -> Settings:
+    architecture, _ = _architecture(given, "target_model.architecture")
+    _architecture(given, "evaluation_model.architecture")
+    search = "candidates.candidate_search"
+    if given.take("candidates.candidate_file", str, ""):
+        raise UserError(f"{given.source}: candidate_file is read by no version of the published code; remove it")
+    view, side = _views(given, "attack.transformations")
+    transforms = given.take("attack.transformations", dict, {})
+    crop = given.take(f"{search}.center_crop", (int, list), 0) or None
+    crop = crop[0] if isinstance(crop, list) else crop
+    cropped = _table(transforms.get("CenterCrop"), "CenterCrop").get("size")
+    if "CenterCrop" in transforms and _listed(cropped) not in (crop, [crop], [crop, crop]):
+        raise UserError(f"{given.source}: candidates are cropped to {crop}, but attacked at {cropped}; expected one")
+    size = _side(given, f"{search}.resize", side or 224)
+    name, found = given.only("attack.optimizer")
+    if name != "Adam":
+        raise UserError(f"{given.source}: attack.optimizer is {name[:40]!r}; PPA descends with Adam")
+    adam = {"lr": 0.005, "betas": ([0.1, 0.1],), "weight_decay": (0,), "eps": 1e-8}
+    adam = _arguments(found, adam, f"{given.source}: attack.optimizer.Adam")
+    steps, gamma = _milestones(given, "attack.lr_scheduler")
+    if gamma != 0.1:
+        raise UserError(f"{given.source}: attack.lr_scheduler: gamma is {gamma}; PPA's rate falls to a tenth")
+    attempts = given.take("candidates.num_candidates", int)
+    if given.take("final_selection.approach", str, "transforms") != "transforms":
+        raise UserError(f"{given.source}: final_selection.approach is unknown; PPA selects by transforms")
+    single = given.take("attack.single_w", bool, True)
+    cutoff = given.take(f"{search}.truncation_cutoff", int, None)
+    attack = PPA(
+        candidates=given.take(f"{search}.search_space_size", int),
+        attempts=attempts,
+        keep=given.take("final_selection.samples_per_target", int, attempts),
+        steps=given.take("attack.num_epochs", int),
+        rate=float(adam["lr"]),
+        milestones=steps,
+        critic=float(given.take("attack.discriminator_loss_weight", (int, float), 0.0)),
+        view=view,
+        views=given.take("final_selection.iterations", int, 100),
+        cutoff=cutoff if single else None,
+        batch=given.take("attack.batch_size", int, 64),
+    )
+    prior = {
+        "crop": crop,
+        "psi": float(given.take(f"{search}.truncation_psi", (int, float), 1.0)),
+        "space": "w" if single else "w+",
+        "cutoff": None if single else cutoff,
+        "clip": given.take("attack.clip", bool, False),
+    }
+    targets = given.take("attack.targets", (str, int, list), "all")
+    targets = [targets] if isinstance(targets, int) else targets
+    if targets != "all" and not (isinstance(targets, list) and all(type(t) is int and t >= 0 for t in targets)):
+        raise UserError(f"{given.source}: attack.targets is {repr(targets)[:60]}, expected all, a class or a list")
+    files = (given.take("stylegan_model", str), _weights(given, "target"), _weights(given, "evaluation"))
+    return Settings(
+        "attack",
+        architecture,
+        size,
+        given.take("seed", int, 42),
+        attack=attack,
+        prior=tuple(prior.items()),
+        classes=() if targets == "all" else tuple(targets),
+        hints=Hints(size=size, cuts=_cuts(given, "target_model")),
+        files=files,
+        ignored=given.finish(ATTACK_IGNORED),
+    )
+
+
+def _weights(given: _Keys, model: str) -> str:
+    return given.take(f"{model}_model.weights", str, "") or f"{model}.pth"
+
+
+# --- Python files
+
+
+def _study(asked: Settings, source: str, ignored: str) -> str:
+    names = sorted({type(defence).__name__ for defence in asked.defences})
+    imports = f"from lightleak.defences import {', '.join(names)}\n" if names else ""
+    return f'''"""The training that {source} asks for, as a study: lightleak study THIS_FILE --here 1{ignored}
+"""
+
+from lightleak.data.views import View
+{imports}from lightleak.study.tasks import TrainTarget, source
+from lightleak.training import Recipe
+
+DATA = {"folder:" + asked.folder!r}  # one folder of images per class
+RECIPE = {asked.recipe!r}
+DEFENCES = {asked.defences!r}
+
+
+def tasks():
+    population = source(DATA, size={asked.size})
+    yield TrainTarget(population, {asked.architecture!r}, RECIPE, DEFENCES, seed={asked.seed})
+'''
+
+
+def _program(asked: Settings, source: str, ignored: str) -> str:
+    prior = ", ".join(f"{name}={value!r}" for name, value in asked.prior)
+    generator, target, judge = asked.files
+    return f'''"""The attack that {source} asks for: python THIS_FILE{ignored}
+"""
+
+import torch
+
+from lightleak.attacks import PPA, Oracle
+from lightleak.convert import Cuts, Hints, convert
+from lightleak.data.views import View
+
+GENERATOR = {generator!r}  # the published files, as they are
+TARGET = {target!r}
+JUDGE = {judge!r}
+HINTS = {asked.hints!r}  # skip: what the target's training left out
+ATTACK = {asked.attack!r}
+CLASSES = {asked.classes!r}  # (): all
+OUT = "reconstructions.safetensors"
+
+
+def main():
+    prior = convert(GENERATOR, {prior})
+    target, judge = convert(TARGET, HINTS), convert(JUDGE)
+    classes = torch.tensor(CLASSES) if CLASSES else torch.arange(target.classes)
+    found = ATTACK.run(Oracle(target, ATTACK.access), prior, classes, torch.Generator().manual_seed({asked.seed}))
+    found.save(OUT)
+    with torch.no_grad():
+        named = torch.cat([judge(images).argmax(1) for images in found.images.split(16)])
+    right = (named == found.classes).double().mean()
+    print(f"{{OUT}}: {{len(found)}} images of {{len(classes)}} people; the judge names {{right:.1%}} of them")
+
+
+if __name__ == "__main__":
+    main()
+'''
