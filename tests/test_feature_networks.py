@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models import WeightsEnum
 
 from lightleak import compat  # noqa: F401  # before torchvision
 from lightleak.errors import UserError
-from lightleak.models import facenet, inception
+from lightleak.models import facenet, inception, zoo
+from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.published import Weights, read_tensors
 
 
@@ -163,6 +166,43 @@ def test_torchvisions_own_file_with_its_auxiliary_head(tmp_path):
     images = torch.rand(1, 3, 299, 299)
     with torch.no_grad():
         assert torch.allclose(net.fc(loaded(images)), net(2 * images - 1), atol=1e-4)
+
+
+def test_torchvisions_transform_is_another_normalisation():
+    torch.manual_seed(0)
+    net = scrambled(inception.Inception3(num_classes=3, aux_logits=False, init_weights=False, transform_input=True))
+    mean, std = inception.after_transform()
+    plain = inception.Inception3(num_classes=3, aux_logits=False, init_weights=False, transform_input=False).eval()
+    plain.load_state_dict(net.state_dict())
+    images = torch.rand(2, 3, 96, 96)
+    expected = Classifier(net, size=96, classes=3)(images)
+    assert torch.allclose(Classifier(plain, size=96, classes=3, mean=mean, std=std)(images), expected, rtol=1e-3)
+    assert not torch.allclose(Classifier(plain, size=96, classes=3)(images), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_downloaded_inceptions_survive_a_checkpoint(name, monkeypatch, tmp_path):
+    """Torchvision transforms the input of a pretrained network only: a rebuilt one would see other images."""
+    torch.manual_seed(0)
+    make = torchvision.models.get_model_builder(name)
+    stored = scrambled(make(weights=None, init_weights=False)).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: stored)
+    classifier = zoo.build(f"torchvision:{name}", 4, 128, pretrained=True).eval()
+    again = load(save(classifier, tmp_path / "net.safetensors"))
+    images = torch.rand(2, 3, 128, 128)
+    assert torch.equal(again(images), classifier(images))
+
+
+def test_a_judge_of_one_size_resizes_what_it_is_given():
+    assert zoo.only_size("face:facenet112") == 112
+    assert zoo.only_size("face:ir152") == 64
+    assert zoo.only_size("face:vgg16-narrow") is None
+    assert zoo.only_size("timm:resnet18") is None
+    torch.manual_seed(0)
+    judge = zoo.build("face:facenet112", 3, zoo.only_size("face:facenet112")).eval()
+    images = torch.rand(2, 3, 64, 64)
+    larger = F.interpolate(images, (112, 112), mode="bilinear", align_corners=False)
+    assert torch.allclose(judge(images), judge(larger), atol=1e-5)
 
 
 # Files

@@ -136,6 +136,7 @@ def train_(
     recipe: Recipe = RECIPES["small"],
     seed: int = 0,
     judge: bool = False,
+    size: int | None = None,
     settings: Settings = {},  # noqa: B006
 ) -> None:
     """Train a classifier, with or without defences, to a checkpoint.
@@ -150,13 +151,16 @@ def train_(
         recipe: how to train.
         seed: decides initial weights and the order of images.
         judge: train a judge instead, on the images that are set aside for it.
+        size: pixels a side that the network sees (default: those of the images, or the only ones that it takes).
         settings: of the data set's function.
     """
     population = _population(data, settings)
     chosen = defences.parse(defence)
     plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
     torch.manual_seed(seed)
-    classifier = zoo.build(architecture, population.classes, population.size)
+    if not population.classes:
+        raise UserError(f"{data} has public images only; they train priors ('lightleak fit')")
+    classifier = zoo.build(architecture, population.classes, size or zoo.only_size(architecture) or population.size)
     classifier.class_names = population.class_names
     images = population.judge if judge else population.train
     scratch = out.with_name(f".{out.name}.training")

@@ -20,6 +20,7 @@ from lightleak.models.published import Weights, read_tensors
 
 SIZE = 299
 FID_OUTPUTS = 1008  # of the network of the FID paper
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 
 
 def _average(x: Tensor) -> Tensor:
@@ -88,6 +89,19 @@ class InceptionFeatures(nn.Module):
             images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
         images = 2 * images - 1
         return self.net(2 * images - 1 if self.published else images)
+
+
+def after_transform(
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5), std: tuple[float, ...] = (0.5, 0.5, 0.5)
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of a Classifier that repeat torchvision's `transform_input` after this normalisation.
+
+    Torchvision turns it on whenever ImageNet's weights are asked for, and off otherwise, and no checkpoint says which.
+    PPA trained its judge with it and evaluated without; which a checkpoint needs, its accuracy tells (`lightleak
+    doctor`). The transform is x -> (s x + m - 1/2) / (1/2) per channel, for ImageNet's m and s.
+    """
+    shift = tuple(m - s * (big - 0.5) / small for m, s, big, small in zip(mean, std, *IMAGENET))
+    return shift, tuple(0.5 * s / small for s, small in zip(std, IMAGENET[1]))
 
 
 def inception(weights: str | Path | Weights, published: bool = False) -> InceptionFeatures:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import timm
+import torch
 import torchvision
 from torch import nn
 
@@ -35,6 +36,20 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
     # Networks of the 64-pixel attacks bring the normalisation that they were published with.
     mean, std = getattr(net, "mean", (0.5,) * 3), getattr(net, "std", (0.5,) * 3)
     return Classifier(net, size=size, classes=classes, architecture=architecture, mean=tuple(mean), std=tuple(std))
+
+
+def only_size(architecture: str) -> int | None:
+    """The one side length in pixels that a network takes, such as 112; None if it takes others as well."""
+    library, _, name = architecture.partition(":")
+    if library != "face":
+        return None
+    from lightleak.models.face import FACE_MODELS, SIZED
+
+    if name in SIZED or name not in FACE_MODELS:
+        return None
+    with torch.device("meta"):  # nothing but its size is asked for
+        net = FACE_MODELS[name](1)
+    return int(getattr(net, "input_size", (3, 64, 64))[-1])
 
 
 def names(library: str = "timm") -> list[str]:
@@ -97,7 +112,15 @@ def _torchvision(name: str, classes: int, size: int | None, pretrained: bool) ->
     try:
         if not pretrained:
             return make(weights=None, num_classes=classes, **options), size or native
+        if name in ("googlenet", "inception_v3"):
+            # With weights, torchvision adds a transform that undoes ImageNet's normalisation; ours already is [-1, 1],
+            # which these weights were trained for. A checkpoint would not remember the transform.
+            options = {"transform_input": False}
         net = make(weights="DEFAULT", **options)
+        for part in ("AuxLogits", "aux1", "aux2"):  # auxiliary heads come with the weights
+            if hasattr(net, part):
+                setattr(net, part, None)
+                net.__dict__["aux_logits"] = False
     except (ValueError, AssertionError) as error:
         raise UserError(f"torchvision:{name} cannot be built for {size} x {size}: {error}") from error
     _replace_head(net, classes)

@@ -28,7 +28,7 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.facenet import facenet
 from lightleak.models.inception import inception
 from lightleak.models.published import Weights
-from lightleak.models.zoo import build
+from lightleak.models.zoo import build, only_size
 from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Settings, check_target, fit
 from lightleak.study.protocols import Protocol
@@ -363,6 +363,7 @@ class TrainJudge(Task):
     architecture: str = "timm:resnet14t"
     recipe: Recipe = RECIPES["judge"]
     seed: int = 1000
+    size: int | None = None  # pixels a side that it sees; None: those of the images, or the only ones that it takes
 
     @property
     def label(self) -> str:
@@ -375,7 +376,8 @@ class TrainJudge(Task):
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
         torch.manual_seed(self.seed)
-        classifier = build(self.architecture, population.classes, population.size)
+        size = self.size or only_size(self.architecture) or population.size
+        classifier = build(self.architecture, population.classes, size)
         scratch = store.scratch(self)
         trained = train(
             classifier,
