@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lightleak import cli
+from lightleak import cli, data
 from lightleak.attacks import PPA, Reconstruction
 from lightleak.convert.settings import as_python, settings
 from lightleak.convert.skips import Cuts
@@ -138,11 +138,10 @@ def test_a_training_of_rolss_is_our_recipe_of_it(tmp_path):
     found = asked(TRAINING, tmp_path)
     assert found.recipe == RECIPES["rolss"]
     assert found.defences == (RoLSS(),)
-    assert (found.architecture, found.size, found.seed, found.folder) == (
-        "torchvision:resnet101", 224, 42, "data/facescrub",
-    )  # fmt: skip
+    assert (found.architecture, found.size, found.seed) == ("torchvision:resnet101", 224, 42)
+    assert (found.data, found.reading) == ("facescrub:data/facescrub", (("size", 224),))
     assert dict(found.ignored).keys() == {
-        "model.num_classes", "model.pretrained", "dataset.facescrub_group", "training.dataloader_num_workers",
+        "model.num_classes", "model.pretrained", "training.dataloader_num_workers",
         "training.save_path", "rtpt", "wandb",
     }  # fmt: skip
     assert all(found.ignored)
@@ -223,6 +222,7 @@ def test_an_attack_of_rolss(tmp_path):
         (TRAINING, "[1, 1, 1, 0]", "[1, 1, 1, x]", "lists of numbers"),
         (TRAINING, "[1, 1, 1, 0]", "[1, 1, 1, 2]", "between 0 and 1"),
         (TRAINING, "facescrub\n", "imagenet\n", "'imagenet' is unknown"),
+        (TRAINING, "group: all", "group: actors", "reads all of FaceScrub"),
         (TRAINING, "image_size: 224", "image_size: [224, 200]", "expected one side"),
         (TRAINING, "betas: [0.9, 0.999]", "betas: [0.5, 0.999]", "betas is [0.5, 0.999]; Lightleak has only"),
         (TRAINING, "lr: 0.001", "lr: fast", "are numbers"),
@@ -255,7 +255,7 @@ def test_what_cannot_be_said_is_an_error(text, old, new, told, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("content", "told"),
     [
         (b"a: !!python/object/apply:os.system ['touch touched']", "no plain YAML"),
         (b"a: &a [x]\nb: *a", "uses aliases"),
@@ -272,9 +272,9 @@ def test_what_cannot_be_said_is_an_error(text, old, new, told, tmp_path):
         (b"#" * 2**21, "larger than a settings file"),
     ],
 )
-def test_hostile_yaml(data, told, tmp_path, monkeypatch):
+def test_hostile_yaml(content, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.yaml").write_bytes(data)
+    (tmp_path / "x.yaml").write_bytes(content)
     with pytest.raises(UserError) as caught:
         settings("x.yaml")
     assert told in str(caught.value)
@@ -286,7 +286,7 @@ def test_a_training_becomes_a_study_that_loads(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(TRAINING.replace("save_path", "label_smoothing: -0.05\n  save_path"))
     for person in range(4):
-        folder = tmp_path / "data" / "facescrub" / f"person{person}"
+        folder = tmp_path / "data" / "facescrub" / ("actors", "actresses")[person % 2] / "faces" / f"person{person}"
         folder.mkdir(parents=True)
         for image in range(8):
             Image.new("RGB", (16, 16), (person * 60, image * 30, 0)).save(folder / f"{image}.png")
@@ -300,6 +300,8 @@ def test_a_training_becomes_a_study_that_loads(tmp_path, monkeypatch, capsys):
         found.recipe, found.defences, "torchvision:resnet101", 42,
     )  # fmt: skip
     assert "model.pretrained" in (tmp_path / "study.py").read_text()
+    population = data.load(task.population.source, **{**task.population.settings, "size": 16})
+    assert (population.classes, population.size) == (4, 16)
 
 
 def test_settings_as_json(tmp_path, capsys):

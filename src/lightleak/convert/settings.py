@@ -47,11 +47,12 @@ ARCHITECTURES = {
     "vitl32": "timm:vit_large_patch32_224",
     "vith14": "timm:vit_huge_patch14_224",
 }
-FOLDERS = {
-    "facescrub": "data/facescrub",
-    "celeba_identities": "data/celeba",
-    "stanford_dogs_cropped": "data/stanford_dogs",
-    "stanford_dogs_uncropped": "data/stanford_dogs",
+# Their data sets as ours: name and folder, and settings beside the size.
+DATA: dict[str, tuple[str, tuple[tuple[str, Any], ...]]] = {
+    "facescrub": ("facescrub:data/facescrub", ()),
+    "celeba_identities": ("celeba:data/celeba", (("protocol", "ppa"),)),
+    "stanford_dogs_cropped": ("dogs:data/stanford_dogs", (("cropped", True),)),
+    "stanford_dogs_uncropped": ("dogs:data/stanford_dogs", ()),
 }
 # Of an additive network, the names of a stage's blocks; {} is a set of digits.
 BLOCKS: dict[str, tuple[str, Callable[[int], str]]] = {
@@ -62,13 +63,12 @@ BLOCKS: dict[str, tuple[str, Callable[[int], str]]] = {
 
 RUNTIME = "decides speed, not the result"
 SILENT = "Lightleak shows and stores progress itself"
-SPLIT = "folders are divided by class and seed here, so that no test image chooses the best epoch"
+SPLIT = "images are divided by seed within each class here, so that no test image chooses the best epoch"
 TRAINING_IGNORED = {
     "rtpt": SILENT,
     "wandb": SILENT,
     "model.num_classes": "the data set says how many classes there are",
     "model.pretrained": "targets are trained from scratch; where this is true, the published ones were not",
-    "dataset.facescrub_group": "the folder says who is in it",
     "dataset.training_set_size": SPLIT,
     "dataset.validation_set_size": SPLIT,
     "dataset.validation_split_ratio": SPLIT,
@@ -98,7 +98,8 @@ class Settings:
     architecture: str
     size: int
     seed: int
-    folder: str = ""  # of a training: where the published code has its data
+    data: str = ""  # of a training: our name of the data set, where the published code keeps it
+    reading: tuple[tuple[str, Any], ...] = ()  # and how it is read
     recipe: Recipe | None = None
     defences: tuple[Defence, ...] = ()
     attack: PPA | None = None
@@ -112,6 +113,7 @@ class Settings:
         """All of it as JSON."""
         named = {type(defence).__name__: asdict(defence) for defence in self.defences}  # pyright: ignore[reportArgumentType]
         values = {**asdict(self), "defences": named, "ignored": dict(self.ignored), "prior": dict(self.prior)}
+        values["reading"] = dict(self.reading)
         return json.dumps(values, indent=1)
 
 
@@ -291,14 +293,19 @@ def _training(given: _Keys) -> Settings:
     if smoothing < 0:
         defences = (*defences, NegLS(float(smoothing)))
     data = given.take("dataset.type", str)
-    if data not in FOLDERS:
-        raise UserError(f"{given.source}: dataset.type {data[:40]!r} is unknown; known are {', '.join(FOLDERS)}")
+    if data not in DATA:
+        raise UserError(f"{given.source}: dataset.type {data[:40]!r} is unknown; known are {', '.join(DATA)}")
+    group = given.take("dataset.facescrub_group", str, "all")
+    if group != "all":
+        raise UserError(f"{given.source}: dataset.facescrub_group is {group[:40]!r}; Lightleak reads all of FaceScrub")
+    name, reading = DATA[data]
     return Settings(
         "training",
         architecture,
         seen or size,
         given.take("seed", int, 42),
-        FOLDERS[data],
+        name,
+        (("size", seen or size), *reading),
         replace(recipe, view=view),
         defences,
         ignored=given.finish(TRAINING_IGNORED),
@@ -491,6 +498,7 @@ def _weights(given: _Keys, model: str) -> str:
 
 def _study(asked: Settings, source: str, ignored: str) -> str:
     names = sorted({type(defence).__name__ for defence in asked.defences})
+    reading = ", ".join(f"{name}={value!r}" for name, value in asked.reading)
     imports = f"from lightleak.defences import {', '.join(names)}\n" if names else ""
     return f'''"""The training that {source} asks for, as a study: lightleak study THIS_FILE --here 1{ignored}
 """
@@ -499,13 +507,13 @@ from lightleak.data.views import View
 {imports}from lightleak.study.tasks import TrainTarget, source
 from lightleak.training import Recipe
 
-DATA = {"folder:" + asked.folder!r}  # one folder of images per class
+DATA = {asked.data!r}  # where it lies
 RECIPE = {asked.recipe!r}
 DEFENCES = {asked.defences!r}
 
 
 def tasks():
-    population = source(DATA, size={asked.size})
+    population = source(DATA, {reading})  # split="published" for the papers' numbers
     yield TrainTarget(population, {asked.architecture!r}, RECIPE, DEFENCES, seed={asked.seed})
 '''
 
