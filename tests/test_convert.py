@@ -450,3 +450,119 @@ def test_every_network_is_told_from_the_others(name):
     for family in FAMILIES:
         if name in family:
             assert closest(family, state)[0] == name
+
+
+# --- the other families, against torchvision with the published forward put in
+
+
+def stack(name, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return randomise(getattr(torchvision.models, name)(num_classes=5, **options))
+
+
+def half(x):
+    return (x - 0.5) / 0.5
+
+
+def test_a_student_of_lomma():
+    net = stack("efficientnet_b0")
+    names = {"features.": "module.feature.0.", "classifier.1.": "module.fc_layer."}
+    state = {
+        published + name.removeprefix(ours): value
+        for name, value in net.state_dict().items()
+        for ours, published in names.items()
+        if name.startswith(ours)
+    }
+    target = converted(state)
+    assert (target.architecture, target.size) == ("torchvision:efficientnet_b0", 64)
+    close(target(images()), net(images()))  # in [0, 1], as it is
+
+
+@pytest.mark.parametrize(("skip", "cut"), [((1, 1, 1, 1, 1, 0, 1), (15, 16)), ((1, 1, 1, 1, 1, 1, 0), ())])
+def test_mobilenets_groups(skip, cut, monkeypatch):
+    """Group 7 has no skip: the published "skip removed" MobileNetV2 is the whole one."""
+    net = stack("mobilenet_v2")
+    target = converted(net.state_dict(), Hints(size=64, cuts=Cuts(skip)))
+    assert target.architecture == "torchvision:mobilenet_v2"
+    found = target(images())
+    for block in cut:
+        monkeypatch.setattr(net.features[block], "use_res_connect", False)
+    close(found, net(half(images())))
+    whole = len(find_skips(net, target.example)) if not cut else 10
+    assert len(find_skips(target.net, target.example)) == whole - len(cut)
+
+
+def test_convnext_asks_only_whether(monkeypatch):
+    net = stack("convnext_tiny")
+    for name, value in net.named_parameters():
+        if name.endswith("layer_scale"):
+            value.data.fill_(0.3)
+    target = converted(net.state_dict(), Hints(size=64, cuts=Cuts((0, 0, 0.5, 1))))
+    found = target(images())
+    block = type(net.features[1][0])
+    cut = {id(each) for stage in (1, 3) for each in net.features[stage]}
+
+    def forward(self, x):
+        result = self.layer_scale * self.block(x)
+        return result if id(self) in cut else result + x
+
+    monkeypatch.setattr(block, "forward", forward)
+    close(found, net(half(images())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "flat"), [("mlp", False), ("attention", True), ("all", False)])
+def test_vits_blocks(mode, flat, monkeypatch):
+    net = stack("vit_b_16")
+    state = {name.replace("heads.head.", "heads.") if flat else name: v for name, v in net.state_dict().items()}
+    target = converted(state, Hints(cuts=Cuts((0, 0.5, *[1] * 10), mode)))
+    found = target(images(1, 224))
+    factors = {id(net.encoder.layers[0]): 0, id(net.encoder.layers[1]): 0.5}
+
+    def forward(self, x):
+        k = factors.get(id(self), 1)
+        y = self.ln_1(x)
+        y = self.self_attention(y, y, y, need_weights=False)[0] + (1 if mode == "mlp" else k) * x
+        return self.mlp(self.ln_2(y)) + (1 if mode == "attention" else k) * y
+
+    monkeypatch.setattr(type(net.encoder.layers[0]), "forward", forward)
+    close(found, net(half(images(1, 224))))
+
+
+@pytest.mark.slow
+def test_maxvit_with_a_bias_and_its_layers(monkeypatch, tmp_path):
+    net = stack("maxvit_t", input_size=(224, 224))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net.classifier[5] = nn.Linear(512, 5)
+    cuts = Cuts((0, 0, 1, 1), cfg=((1, 1, 0), (1, 1, 0), (1, 1, 1), (1, 1, 1)), itr=(2, 1, 5, 2))
+    target = load(save(converted(net.state_dict(), Hints(cuts=cuts)), tmp_path / "maxvit.safetensors"))
+    found = target(images(1, 224))
+    layers = [net.blocks[0].layers[0], net.blocks[0].layers[1], net.blocks[1].layers[0]]
+    cut = {id(layer.layers.grid_attention) for layer in layers}
+
+    def forward(self, x):
+        rows, columns = self.grid_size[0] // self.p, self.grid_size[1] // self.p
+        x = self.partition_swap(self.partition_op(x, self.p))
+        k = 0 if id(self) in cut else 1
+        x = k * x + self.attn_layer(x)
+        x = k * x + self.mlp_layer(x)
+        return self.departition_op(self.departition_swap(x), self.p, rows, columns)
+
+    monkeypatch.setattr(type(layers[0].layers.grid_attention), "forward", forward)
+    close(found, net(half(images(1, 224))))
+    with pytest.raises(UserError, match="scales the other branch by mistake"):
+        converted(net.state_dict(), Hints(cuts=Cuts((0, 1, 1, 1), cfg=((0, 1, 1),) * 4)))
+    with pytest.raises(UserError, match="without cfg"):
+        converted(net.state_dict(), Hints(cuts=Cuts((0, 1, 1, 1))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twice", [True, False])
+def test_inception_judges_as_it_was_trained(twice):
+    net = stack("inception_v3", init_weights=False, transform_input=twice)
+    assert any(name.startswith("AuxLogits.") for name in net.state_dict())
+    judge = converted(rolss(net.state_dict())["model_state_dict"], Hints(transform_input=twice))
+    assert judge.size == 299
+    close(judge(images(2, 299)), net(half(images(2, 299))))
