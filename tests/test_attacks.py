@@ -31,7 +31,7 @@ from lightleak.priors.fit import PlgMi, fit
 # Settings that let each attack show its contract in seconds; a new attack adds its row.
 ROWS = {
     "ppa": PPA(candidates=60, attempts=3, keep=2, steps=12, rate=0.05, views=6),
-    "plgmi": PLGMI(keep=2, steps=12),
+    "plgmi": PLGMI(attempts=2, steps=12),
     "guess": Guess(keep=2),
 }
 OPTIMISING = [name for name in ROWS if name != "guess"]

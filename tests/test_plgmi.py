@@ -184,8 +184,8 @@ def test_bad_settings_are_all_named():
         PlgMi(top=0, average=1.0, span="bytes")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="asks it; pass the target"):
         fit(shades(), TINY)
-    with pytest.raises(UserError, match="keep, views and batch at least 1"):
-        PLGMI(keep=0)
+    with pytest.raises(UserError, match="attempts, views and batch at least 1"):
+        PLGMI(attempts=0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_bad_settings_are_all_named():
 
 def test_published_defaults():
     attack, training = PLGMI(), PlgMi()
-    assert (attack.keep, attack.steps, attack.rate, attack.loss, attack.views) == (5, 600, 0.1, "max-margin", 2)
+    assert (attack.attempts, attack.steps, attack.rate, attack.loss, attack.views) == (5, 600, 0.1, "max-margin", 2)
     assert (training.top, training.margin, training.steps, training.critic_steps) == (30, 0.2, 30_000, 5)
     assert (training.rate, training.betas, training.batch, training.latents) == (2e-4, (0.0, 0.9), 64, 128)
 
@@ -203,7 +203,7 @@ def test_a_descent_is_the_published_loop(tiny_target):
     """One attempt alone, by the plain loop: two passes of the target, Adam on their sum."""
     torch.manual_seed(0)
     prior = ConditionalPrior(ConditionalGenerator(32, 4, 8, classes=6), ProjectionDiscriminator(32, 2, classes=6))
-    attack, oracle, seed = PLGMI(keep=1, steps=4), Oracle(tiny_target), 11
+    attack, oracle, seed = PLGMI(attempts=1, steps=4), Oracle(tiny_target), 11
     label, attempt = torch.tensor([3]), torch.tensor([2])
     start = own_latents(prior, seed, label, attempt)
     found = attack.descend(oracle, prior, start, label, attempt, seed, lambda *_, **__: None)

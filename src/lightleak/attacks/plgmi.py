@@ -32,7 +32,7 @@ from lightleak.training.loop import Watch
 class PLGMI:
     """PLG-MI's inversion: optimise the latents of a class-conditional generator; defaults are the published ones."""
 
-    keep: int = 5  # restarts for each class, all of them returned
+    attempts: int = 5  # restarts for each class; all are returned
     steps: int = 600
     rate: float = 0.1  # Adam's
     loss: str = "max-margin"  # or cross-entropy, poincare, logit
@@ -45,28 +45,38 @@ class PLGMI:
         problems = []
         if self.loss not in LOSSES:
             problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if self.steps < 0 or min(self.keep, self.views, self.batch) < 1 or not self.rate > 0:
-            problems.append("steps must be at least 0, keep, views and batch at least 1, rate above 0")
+        if self.steps < 0 or min(self.attempts, self.views, self.batch) < 1 or not self.rate > 0:
+            problems.append("steps must be at least 0, attempts, views and batch at least 1, rate above 0")
         if problems:
             raise UserError("; ".join(problems))
 
     @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return "PLG-MI" if self.steps else "PLG-MI, stage 1 alone"
+
+    @property
+    def keep(self) -> int:
+        """Images of each class that are returned."""
+        return self.attempts
+
+    @property
     def group(self) -> int:
         """Identities that share a batch; shards are cut between such groups."""
-        return group_of(self.keep, self.batch)
+        return group_of(self.attempts, self.batch)
 
     def run(
         self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
     ) -> Reconstruction:
-        """`keep` reconstructions of each class, best first; what a class gets depends on (rng's seed, class) alone."""
+        """`attempts` images of each class, best first; what a class gets depends on (rng's seed, class) alone."""
         began, asked = time.monotonic(), oracle.queries
         seed = seed_of(rng)
         # 1. latents for every class and restart
-        labels = classes.repeat_interleave(self.keep)
-        attempts = torch.arange(self.keep).repeat(len(classes))
+        labels = classes.repeat_interleave(self.attempts)
+        attempts = torch.arange(self.attempts).repeat(len(classes))
         latents = own_latents(prior, seed, labels, attempts)
         # 2. descend the loss through two augmentations
-        parts = list(whole_batches(len(classes), self.keep, self.batch))
+        parts = list(whole_batches(len(classes), self.attempts, self.batch))
         for part in parts:
 
             def tell(step: int, done: int = part.start, size: int = part.stop - part.start, **numbers: float) -> None:
@@ -87,7 +97,7 @@ class PLGMI:
             confidence=torch.cat(belief),
             queries=oracle.queries - asked,
             seconds=time.monotonic() - began,
-        ).at(best_first(torch.cat(belief), self.keep))
+        ).at(best_first(torch.cat(belief), self.attempts))
 
     def descend(
         self, oracle: Oracle, prior: Prior, start: Tensor, classes: Tensor, attempts: Tensor, seed: int, tell

@@ -49,8 +49,8 @@ def collect(folders: Sequence[Path], title: str, command: str = "", costs: Seque
     rows = [_row(name, [records[i] for i in own], [evaluations[i] for i in own]) for name, own in groups.items()]
     rows = [replace(_priced(row, priced), kind="reference" if row.name in unequal else "target") for row in rows]
     measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
-    shown = [name for name in ("accuracy", *SHOWN, *OF_TARGETS) if name in measured]
-    shown = list(dict.fromkeys(shown))
+    counted = (first.get("protocol") or {}).get("metrics", [])  # those that the protocol names beside the usual ones
+    shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *OF_TARGETS, *counted)) if name in measured]
     references = [name for name in groups if name in unequal]
     equal = {name: own for name, own in groups.items() if name not in unequal}
     curves = _curves(everything, equal, records, [name for name in FRONTIER if name in shown])

@@ -844,7 +844,11 @@ class Evaluate(Task):
                 **store.result(target.population),
                 "settings": plain(target.population.settings),
             },
-            "attack": {"name": type(self.found.attack).__name__, **plain(self.found.attack)},
+            "attack": {
+                "name": type(self.found.attack).__name__,
+                "title": getattr(self.found.attack, "title", ""),
+                **plain(self.found.attack),
+            },
             "prior": type(self.found.prior).__name__,
             "judge": {"architecture": self.judge.architecture, **store.result(self.judge)},
             "protocol": plain(self.protocol),

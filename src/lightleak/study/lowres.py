@@ -1,0 +1,104 @@
+"""The 64-pixel attacks side by side at the size of a laptop: which leak more, and whether the last skips matter.
+
+Koh et al. (ECCV 2024, Fig. 4) attack IR-152 on CelebA, with and without the skips of its last stage, by KED-MI, PLG-MI
+and LOMMA. Here narrow networks of the same layout stand for it, a narrow VGG-16 for the one that never had skips, and
+rendered people (or digits) for CelebA. Each attack has the prior that its paper gives it: GMI one generator for all
+targets, KED-MI and PLG-MI one for each. All is small, so the numbers are no one else's; who beats whom is the question.
+"""
+
+from dataclasses import dataclass, replace
+
+from lightleak.attacks import PLGMI, Attack, Guess
+from lightleak.defences import Defence, RoLSS
+from lightleak.metrics.appraiser import Fit
+from lightleak.priors.fit import KED_QUICK, PLG_QUICK, QUICK, Settings
+from lightleak.study.protocols import PROTOCOLS
+from lightleak.study.tasks import Draw, Evaluate, FitAppraiser, FitPrior, Invert, TrainJudge, TrainTarget, source
+from lightleak.training import RECIPES, Recipe
+
+TARGETS: tuple[tuple[str, tuple[Defence, ...]], ...] = (
+    ("face:ir18-narrow", ()),
+    ("face:ir18-narrow", (RoLSS(),)),
+    ("face:vgg16-narrow", ()),
+)
+PRIORS: dict[str, Settings] = {
+    "gmi": replace(QUICK, warmup=400, steps=80),
+    "kedmi": replace(KED_QUICK, warmup=400, steps=80),
+    "plgmi": replace(PLG_QUICK, width=8, discriminator_width=8, warmup=300, steps=100),
+}
+
+APPRAISER = Fit(steps=250)
+
+
+@dataclass(frozen=True)
+class LowRes:
+    """Every attack on every target, judged and (where faces are rendered) held against the truth."""
+
+    data: str = "faces"  # faces, digits or folder:PATH
+    people: int = 24  # private people of the rendered world
+    attempts: int = 2  # images of each person by each attack; all of them count
+    seed: int = 0
+
+    def tasks(self) -> list[Evaluate]:
+        """The evaluations, target by target."""
+        return [
+            self.evaluate(self.target(architecture, defences), name)
+            for architecture, defences in TARGETS
+            for name in self.attacks
+        ]
+
+    @property
+    def population(self) -> Draw:
+        """Rendered people in clusters of four look-alikes, and many others in public; or what `data` names."""
+        if self.data != "faces":
+            return source(self.data, size=32, seed=self.seed)
+        return source(
+            "faces",
+            people=self.people,
+            images=16,
+            size=32,
+            lookalikes=4,
+            strength=0.8,
+            noise=0.04,
+            public_people=10 * self.people,
+            public_images=5,
+            judge_images=30,
+            test_images=8,
+            seed=self.seed,
+        )
+
+    @property
+    def attacks(self) -> dict[str, tuple[str, Attack]]:
+        """Of each row the prior and the attack; steps and rates were set by the undefended target's own belief."""
+        return {
+            "PLG-MI, stage 1 alone": ("plgmi", PLGMI(self.attempts, steps=0)),
+            "PLG-MI": ("plgmi", PLGMI(self.attempts, steps=50)),
+        }
+
+    def target(self, architecture: str, defences: tuple[Defence, ...]) -> TrainTarget:
+        """A target, trained alike whatever it is."""
+        recipe = replace(RECIPES["small"], epochs=20, rate=2e-3, least_steps=self._least)
+        return TrainTarget(self.population, architecture, recipe, defences, self.seed)
+
+    @property
+    def judge(self) -> TrainJudge:
+        """A ResNet of another design, trained on images of the same people that no target saw."""
+        recipe: Recipe = replace(RECIPES["judge"], epochs=6, least_steps=self._least)
+        return TrainJudge(self.population, "timm:resnet14t", recipe)
+
+    @property
+    def _least(self) -> int:
+        return 0 if self.data == "faces" else 250  # of one's own pictures there may be few
+
+    def evaluate(self, target: TrainTarget, name: str) -> Evaluate:
+        """One attack on one target, beside images of the same prior that nobody optimised."""
+        kind, attack = self.attacks[name]
+        settings = PRIORS[kind]
+        prior = FitPrior(self.population, settings, self.seed, target if settings.needs_target else None)
+        return Evaluate(
+            Invert(target, prior, attack, seed=self.seed),
+            self.judge,
+            nulls={"never optimised": Invert(target, prior, Guess(self.attempts))},
+            appraiser=FitAppraiser(APPRAISER) if self.data == "faces" else None,
+            protocol=PROTOCOLS["rendered"],
+        )
