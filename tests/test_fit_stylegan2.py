@@ -216,6 +216,13 @@ def test_another_rate_is_another_training(tmp_path):
         fit(bars(), replace(TINY, rate=1e-3), folder=tmp_path)
 
 
+def test_more_steps_go_on_and_fewer_take_what_there_is(tmp_path):
+    fit(bars(), replace(TINY, steps=3), folder=tmp_path)
+    longer = fit(bars(), TINY, folder=tmp_path)
+    assert same(longer, fit(bars(), TINY))
+    assert same(longer, fit(bars(), replace(TINY, steps=1), folder=tmp_path))
+
+
 @pytest.mark.parametrize("part", [{"warmup": 0}, {"steps": 0}, {"precision": "bfloat16"}, {"mirror": True}])
 def test_every_part_may_be_left_out(part):
     prior = fit(bars(), replace(TINY, **part))

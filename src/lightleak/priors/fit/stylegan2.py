@@ -161,14 +161,17 @@ def fit_stylegan2(
 
     `watch(step, total, ...)` hears `error` of the warm-up, then `real` and `made` (mean scores, apart by
     as much as the discriminator can tell), `slope` (the squared one, R1) and `length` (the mean of paths). With a
-    folder, each checkpoint comes with samples.png: the same latents each time, without truncation.
+    folder, each checkpoint comes with samples.png: the same latents each time, without truncation. More steps go on
+    from a checkpoint of fewer; fewer steps than it has seen give what it holds.
     """
     if len(images) < 2:
         raise UserError(f"a generator needs public images to learn from, got {len(images)}")
     run = _start(images, settings, seed, device)
     networks = {name: getattr(run, name) for name in NETWORKS}
     optimisers = {name: getattr(run, name) for name in OPTIMISERS}
-    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed))
+    # No step depends on how many there will be, so a kept training may be prolonged, or end where it is.
+    identity = recipe(settings, images, seed, steps=None, checkpoint_every=None)
+    state = State(networks, optimisers, run.rng, folder, identity)
     state.resume()
     pixels = images.pixels.to(device)
     shown = torch.randn(64, settings.latents, generator=torch.Generator().manual_seed(seed)).to(device)
