@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lightleak import data, defences, priors, surgery
+from lightleak import data, defences, doctor, priors, surgery
 from lightleak.attacks import PLGMI, PPA, Guess, Oracle, Reconstruction
 from lightleak.attacks.ppa import PRESETS
 from lightleak.convert import PLAIN, Hints, as_python, convert, described
@@ -421,6 +421,60 @@ def report(folder: tyro.conf.Positional[Path], show_private: bool = False) -> No
     _show(folder, show_private)
 
 
+@app.command(name="doctor")
+def doctor_(
+    data: str | None = None,
+    judge: Path | None = None,
+    architecture: str = "timm:resnet18",
+    json: bool = False,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """What is installed, and whether data and judge are whole and good enough. Exit code 0: yes, 1: no.
+
+    Example: lightleak doctor --data celeba:/data/celeba --judge judge.safetensors
+
+    Args:
+        data: a data set to read through: what is missing, damaged or there twice, by name.
+        judge: a checkpoint to try on its test images.
+        architecture: whose training time to estimate.
+        json: print JSON, with the name of every file.
+        settings: of the data set's function.
+    """
+    if judge is not None and data is None:
+        raise UserError("a judge is tried on the test images of its data: add --data")
+    sections = {"installed": doctor.installed()}
+    if data is not None:
+        population = _population(data, settings, aloud=False)
+        sections[data] = [*doctor.whole(population), *doctor.shared(population)]
+        sections[data] += doctor.expected(population, architecture)
+        if judge is not None:
+            with _bar(f"try {judge.name}") as watch:
+                sections[judge.name] = doctor.good_judge(load(judge), population, watch)
+    bad = sum(line.state == "bad" for lines in sections.values() for line in lines)
+    if json:
+        print(as_json({name: [asdict(line) for line in lines] for name, lines in sections.items()}, indent=1))
+    else:
+        for name, lines in sections.items():
+            console.print(_checked(name, lines))
+        console.print("[green]all is well[/]" if not bad else f"[red]{bad} to mend[/]; --json names every file")
+    if bad:
+        sys.exit(1)
+
+
+def _checked(title: str, lines: list[doctor.Line]) -> Table:
+    """What was looked at, as a table that wraps in a narrow terminal."""
+    signs = {"good": "[green]✓[/]", "note": "[yellow]![/]", "bad": "[red]✗[/]"}
+    table = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        shown = "".join(f"\n  {escape(file)}" for file in line.files[:3])
+        more = f"\n  and {len(line.files) - 3:,} more" if len(line.files) > 3 else ""
+        table.add_row(signs[line.state], escape(line.what), escape(line.said) + shown + more)
+    return table
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb; bad input is one line and exit code 2, Ctrl-C is 130."""
     try:
@@ -509,7 +563,7 @@ def _show(out: Path, show_private: bool) -> None:
         console.print(f"[bold]{page}[/] shows it all")
 
 
-def _population(source: str, settings: dict[str, str]) -> data.Population:
+def _population(source: str, settings: dict[str, str], aloud: bool = True) -> data.Population:
     values: dict[str, Any] = {}
     for name, text in settings.items():
         try:
@@ -518,7 +572,7 @@ def _population(source: str, settings: dict[str, str]) -> data.Population:
             values[name] = text
     with _bar(f"read {source}") as watch:
         population = data.load(source, **values, watch=watch)
-    for note in population.notes:
+    for note in population.notes if aloud else ():
         console.print(f"[yellow]![/] {escape(note)}", highlight=False)
     return population
 
