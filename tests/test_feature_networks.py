@@ -225,12 +225,14 @@ def test_hostile_and_broken_files(tmp_path, monkeypatch):
     write(nn.Linear(2, 2), tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:400])
     for name in ("bomb.pt", "bomb.pth", "empty.pt", "text.pth", "short.safetensors", "cut.pth"):
-        with pytest.raises(UserError, match="is no file of plain weights") as error:
+        with pytest.raises(
+            UserError, match=r"is no file of plain weights|is refused: |is not what torch\.save writes"
+        ) as error:
             read_tensors(tmp_path / name)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "exploded").exists()
     torch.save({"epoch": 3}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="no dict of tensors"):
+    with pytest.raises(UserError, match="holds no network"):
         read_tensors(tmp_path / "other.pth")
     with pytest.raises(UserError, match="there is no file"):
         read_tensors(tmp_path / "nowhere.pth")

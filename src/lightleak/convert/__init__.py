@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.convert.generators import is_of_gan, prior
-from lightleak.convert.layouts import stripped
 from lightleak.convert.published import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
 from lightleak.convert.settings import as_python, settings
 from lightleak.convert.skips import Cuts
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
-from lightleak.models.torchfile import MAGIC, checkpoint
+from lightleak.models.torchfile import MAGIC, checkpoint, stripped
 from lightleak.priors import Prior, official
 
 

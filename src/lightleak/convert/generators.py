@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightleak.convert.layouts import Shape, State, completed, finite, fits, recognise, stripped
+from lightleak.convert.layouts import Shape, State, completed, finite, fits, recognise
 from lightleak.errors import UserError
 from lightleak.models.classifier import check_keys
-from lightleak.models.torchfile import checkpoint
+from lightleak.models.torchfile import checkpoint, stripped
 from lightleak.priors import Prior
 from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator

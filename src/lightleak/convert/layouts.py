@@ -25,9 +25,6 @@ class Layout(Protocol):
 
 L = TypeVar("L", bound=Layout)
 
-# What torch wraps around a network, and what PPA's and RoLSS's own class calls it.
-PREFIXES = ("module.", "model.", "_orig_mod.")
-
 # Files that are known, and why they cannot become what Lightleak uses.
 KNOWN_STRANGERS: tuple[tuple[dict[str, Shape], str], ...] = (
     (
@@ -60,13 +57,6 @@ def finite(state: State, source: str) -> None:
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise UserError(f"{source} has values that are not finite, in {', '.join(broken[:3])}")
-
-
-def stripped(state: State) -> State:
-    """The tensors without the prefixes that all of them share."""
-    while any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
-        state = {name.partition(".")[2]: value for name, value in state.items()}
-    return state
 
 
 def fits(state: State, has: dict[str, Shape], lacks: tuple[str, ...]) -> list[str]:

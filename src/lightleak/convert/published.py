@@ -14,12 +14,12 @@ from typing import Literal
 
 import torch
 
-from lightleak.convert.layouts import Shape, State, completed, finite, recognise, stripped
+from lightleak.convert.layouts import Shape, State, completed, finite, recognise
 from lightleak.convert.skips import WHOLE, Cuts, cut
 from lightleak.errors import UserError
 from lightleak.models import bottleneck, zoo
 from lightleak.models.classifier import Classifier, check_keys
-from lightleak.models.torchfile import Checkpoint
+from lightleak.models.torchfile import Checkpoint, stripped
 
 Normalisation = Literal["half", "imagenet", "none"]
 

@@ -55,6 +55,8 @@ IN_FILE = Vocabulary(
 HEADER = Vocabulary("a checkpoint", frozenset())
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where the network's tensors are
 MAGIC = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."  # the first pickle of an old file
+# What torch wraps around a network, and what PPA's and RoLSS's own class calls it.
+PREFIXES = ("module.", "model.", "_orig_mod.")
 MOST_ENTRIES = 20_000  # in a zip file
 # What other files begin with.
 STRANGERS = {
@@ -96,6 +98,13 @@ def checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except Refused as reason:
         raise UserError(f"{path} is refused: {reason}") from None
+
+
+def stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefixes that all of them share."""
+    while any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state
 
 
 def _checkpoint(path: Path, data: mmap.mmap, file: IO[bytes]) -> Checkpoint:
