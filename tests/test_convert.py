@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.densenet import _DenseLayer
 
 from lightleak import cli
-from lightleak.convert import FORMATS, Cuts, Hints, classifier, convert
+from lightleak.convert import FORMATS, Cuts, Hints, classifier, convert, described
 from lightleak.convert.layouts import recognise
 from lightleak.convert.published import (
     CONVNEXTS,
@@ -291,6 +291,7 @@ def test_resnets_with_their_training_options(factors, split, cut, tmp_path):
     assert torch.equal(again(images()), target(images()))
     assert sum(len(step["skips"]) for step in again.recipe["surgery"]) == cut
     assert again.record["converted"]["beside"] == {"epoch": 99}
+    assert described(again).endswith(f", {cut} skips cut or scaled" if cut else "the file does not say)")
     assert (again.architecture, again.mean, again.std) == ("torchvision:resnet18", (0.5,) * 3, (0.5,) * 3)
 
 

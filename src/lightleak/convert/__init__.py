@@ -6,7 +6,7 @@ from typing import Any
 from lightleak.convert.generators import is_of_gan, prior
 from lightleak.convert.published import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
 from lightleak.convert.settings import as_python, settings
-from lightleak.convert.skips import Cuts
+from lightleak.convert.skips import STAGES, Cuts
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.torchfile import MAGIC, checkpoint, stripped
@@ -41,8 +41,10 @@ def described(found: Classifier) -> str:
     way = next((name for name, (mean, _) in NORMALISATIONS.items() if mean == found.mean), "twice")
     told = {"half": "[-1, 1]", "none": "[0, 1]", "imagenet": "ImageNet's", "twice": "normalised twice, as trained"}[way]
     cut = sum(len(step.get("skips", ())) for step in found.recipe["surgery"])
-    skips = f", {cut} skips cut or scaled" if cut else ""
     kind = found.record["converted"]["format"]
+    skips = f", {cut} skips cut or scaled" if cut else ""
+    if not cut and "RoLSS" in kind and any(name in str(found.architecture) for name in STAGES):
+        skips = ", all skips whole (give --skip if its training left some out: the file does not say)"
     return f"{kind}: {found.architecture}, {found.classes} classes, images of {found.size} pixels ({told}){skips}"
 
 
