@@ -34,6 +34,7 @@ docs: $(VENV)/dev.done  ## the documentation, strict
 
 bench: $(VENV)/dev.done  ## speed against the published loop; prints a ratio
 	$(BIN)/python benchmarks/attack.py --quick
+	$(BIN)/python benchmarks/ppa.py --quick
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from json import dumps as as_json
 from json import loads
 from pathlib import Path
@@ -36,6 +36,7 @@ from lightleak.models import inception as inceptions
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
+from lightleak.priors.stylegan2 import StyleGAN2Prior
 from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.collect import collect, record
 from lightleak.study import Store, live
@@ -261,8 +262,10 @@ def attack_(
     out: Path,
     prior: str = "rendered",
     attack: PPA | PLGMI | Guess = PRESETS["rendered"],
+    preset: str | None = None,
     classes: tuple[int, ...] = (),
     seed: int = 0,
+    precision: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Reconstruct the people of a checkpoint.
 
@@ -273,16 +276,26 @@ def attack_(
         out: the reconstructions to write.
         prior: "rendered", or the folder of a fitted prior.
         attack: which attack, and its settings.
+        preset: PPA with a paper's settings instead, such as ppa, ppa-celeba, ppa-dogs, rolss, taa or published.
         classes: whom to reconstruct (default: all).
         seed: decides everything random.
+        precision: of the target's and a StyleGAN2's convolutions; bfloat16 is faster where the hardware has it.
     """
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UserError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
+        if attack != PRESETS["rendered"]:
+            raise UserError("give a preset or an attack with its own settings, not both")
+        attack = PRESETS[preset]
     classifier = load(target)
     bad = [label for label in classes if not 0 <= label < classifier.classes]
     if bad:
         raise UserError(f"{target} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
     generator = RenderedPrior(size=classifier.size) if prior == "rendered" else priors.load(prior)
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
-    oracle = Oracle(classifier, attack.access)
+    if isinstance(generator, StyleGAN2Prior):
+        generator = replace(generator, precision=precision)
+    oracle = Oracle(classifier, attack.access, precision=precision)
     with _bar(f"{type(attack).__name__} on {target.name}") as watch:
         found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch)
     found.save(out)
