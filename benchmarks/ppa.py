@@ -63,10 +63,10 @@ class Size:
     batch: int = 8
     judge: str = "torchvision:inception_v3"
     judged: int = 299
-    candidates: int = 24
-    attempts: int = 8
-    keep: int = 4
-    views: int = 20
+    candidates: int = 4  # a share of the 2000 for each of 530 classes
+    attempts: int = 4
+    keep: int = 2
+    views: int = 16
 
 
 FULL = Size()

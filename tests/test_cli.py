@@ -135,8 +135,8 @@ def test_single_steps(tmp_path, capsys):
     assert call("attack", "--target", target, "--out", found, "--classes", 0, 3, *attack) == 0
     smoke = ["attack", "--target", target, "--out", found, "--preset", "smoke", "--classes", 1]
     assert call(*smoke, "--precision", "bfloat16") == 0
-    assert call(*smoke, *attack) == 1
-    assert call(*smoke[:-4], "--preset", "smokes") == 1
+    assert call(*smoke, *attack) == 2
+    assert call(*smoke[:-4], "--preset", "smokes") == 2
     out = tmp_path / "evaluation.json"
     assert call("evaluate", "--found", found, "--judge", judge, "--out", out, *data) == 0
     measures = json.loads(out.read_text())["measures"]
