@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lightleak import cli, priors
-from lightleak.convert import convert
+from lightleak.convert import PLAIN, Hints, convert
 from lightleak.errors import UserError
 from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
@@ -146,3 +146,18 @@ def test_the_command_line(tmp_path, capsys):
     prior = priors.load(tmp_path / "prior")
     z = prior.sample(2, torch.Generator())
     assert torch.equal(prior.decode(z), convert(files[0], critic=files[1]).decode(z))
+
+
+def test_options_of_other_files(tmp_path):
+    file, critic = written("G", tmp_path / "G.tar"), written("GMI", tmp_path / "D.tar")
+    (tmp_path / "ffhq.pkl").write_bytes(b"\x80\x03}.")
+    for arguments, told in (
+        ((file, PLAIN, critic, {"crop": 32}), "no StyleGAN2 file, so --crop has no meaning"),
+        ((file, Hints(size=32), critic, {}), "is of a GAN, which none of the options for classifiers fits"),
+        ((tmp_path / "ffhq.pkl", Hints(size=32), None, {}), "is a StyleGAN2 file, which none of the options"),
+        ((tmp_path / "ffhq.pkl", PLAIN, critic, {}), "is a StyleGAN2 file, which none of the options"),
+    ):
+        *given, usage = arguments
+        with pytest.raises(UserError, match=told):
+            convert(*given, **usage)
+    assert convert(file, PLAIN, critic, crop=None, psi=0.5, space="w").size == 64

@@ -1,5 +1,6 @@
 """Files of other projects as ours: classifiers, priors and settings, read without executing anything in them."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.torchfile import MAGIC, checkpoint, stripped
 from lightleak.priors import Prior, official
+from lightleak.priors.stylegan2 import StyleGAN2Prior
 
 
 def convert(
@@ -27,9 +29,16 @@ def convert(
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if start[:1] == b"\x80" and start != MAGIC:
+        if hints != PLAIN or critic is not None:
+            raise UserError(f"{path} is a StyleGAN2 file, which none of the options for classifiers and GANs fits")
         return official.convert(path, **usage)
+    defaults = {field.name: field.default for field in fields(StyleGAN2Prior)}
+    if given := [f"--{name}" for name, value in usage.items() if value != defaults[name]]:
+        raise UserError(f"{path} is no StyleGAN2 file, so {', '.join(given)} has no meaning")
     found = checkpoint(path)
     if hints.architecture is None and is_of_gan(state := stripped(found.tensors)):
+        if hints != PLAIN:
+            raise UserError(f"{path} is of a GAN, which none of the options for classifiers fits")
         return prior(state, path, critic)
     if critic is not None:
         raise UserError(f"{path} is no generator, so --critic {critic} has no meaning")
