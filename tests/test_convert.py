@@ -418,10 +418,11 @@ def test_a_named_architecture(tmp_path):
         convert(file, Hints("timm:resnet18", 64))
 
 
-def test_backbones_and_grey_networks_are_explained():
+def test_backbones_grey_networks_and_features_are_explained():
     for state, told in (
         ({"input_layer.0.weight": torch.ones(64, 3, 3, 3), "body.0.res_layer.0.weight": torch.ones(64)}, "face.evoLVe"),
         ({"layer1.0.weight": torch.ones(64, 1, 7, 7), "fc_layer.weight": torch.ones(5, 256)}, "MNIST"),
+        ({"fea_mean": torch.ones(512), "fea_logvar": torch.ones(512)}, "p_reg file of LOMMA"),
     ):
         with pytest.raises(UserError, match=told):
             converted(state)
