@@ -126,6 +126,12 @@ def test_eigenfaces_are_uncorrelated_coordinates_of_variance_one():
     torch.testing.assert_close((left.T @ codes).abs() / 40**0.5, torch.eye(6), atol=1e-3, rtol=0)
 
 
+def test_eigenfaces_are_those_of_small_images():
+    images = torch.rand(30, 3, 64, 64, generator=rng())
+    small = torch.nn.functional.avg_pool2d(images, 2)
+    assert torch.equal(Eigenfaces(images, 4)(images), Eigenfaces(small, 4)(images))
+
+
 @pytest.mark.parametrize("images", [torch.zeros(5, 3, 8, 8), torch.rand(3, 3, 8, 8, generator=rng())])
 def test_few_or_equal_images_have_eigenfaces_too(images):
     codes = Eigenfaces(images, 7)(images)

@@ -99,7 +99,7 @@ class Eigenfaces(nn.Module):
 
     def __init__(self, images: Tensor, latents: int) -> None:
         super().__init__()
-        rows = _small(images)
+        rows = _small(images).flatten(1)
         mean = rows.mean(0)
         values, vectors = torch.linalg.eigh((rows - mean) @ (rows - mean).T / len(rows))  # N x N, for there are fewer
         values, vectors = values.flip(0)[:latents], vectors.flip(1)[:, :latents]
@@ -110,12 +110,12 @@ class Eigenfaces(nn.Module):
         self.register_buffer("directions", F.pad(directions, (0, latents - directions.shape[1])))
 
     def forward(self, images: Tensor) -> Tensor:
-        return (_small(images) - self.mean) @ self.directions
+        return (_small(images).flatten(1) - self.mean) @ self.directions
 
 
 def _small(images: Tensor) -> Tensor:
-    """Images N x 3 x S x S as rows of numbers, averaged over squares of pixels down to a side of at most 32."""
-    return F.avg_pool2d(images, max(1, images.shape[-1] // 32)).flatten(1)
+    """Images averaged over squares of pixels, down to a side of at most 32."""
+    return F.avg_pool2d(images, max(1, images.shape[-1] // 32))
 
 
 class Lengths(nn.Module):
@@ -318,7 +318,8 @@ def _start(images: Images, settings: SmallStyleGAN2, seed: int, device: torch.de
         torch.manual_seed(seed)
         generator = Generator(images.size, s.latents, s.styles, s.depth, s.base, s.widest)
         critic = Discriminator(images.size, s.critic_base, s.critic_widest, group=s.group)
-    some = images.floats(slice(None, None, 1 + len(images) // 2000)) * 2 - 1
+    pieces = torch.arange(0, len(images), 1 + len(images) // 2000).split(100)  # whole, large images would fill memory
+    some = torch.cat([_small(images.floats(piece) * 2 - 1) for piece in pieces])
     for network in (generator, critic):
         network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return _Training(
