@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +19,12 @@ from conftest import tiny_classifier
 from lightleak import cli
 from lightleak.attacks import PPA
 from lightleak.data.views import View
+from lightleak.errors import UserError
 from lightleak.models.classifier import save
+from lightleak.report import Results, write
 from lightleak.report.collect import collect
 from lightleak.study import Store, run
+from lightleak.study import load as load_study
 from lightleak.study.comparison import Setting, compare
 from lightleak.study.tasks import source
 from lightleak.training import Recipe
@@ -112,6 +117,139 @@ def test_the_page_is_made_again(study):
     assert "RoLSS" in page
     assert "http-equiv" not in page
     assert (root / "record.json").is_file()
+
+
+def test_the_record_says_how_the_numbers_came_about(study):
+    root, tasks = study
+    results = collect([Store(root).folder(task) for task in tasks], "golden")
+    kinds = ("Draw", "TrainTarget", "TrainJudge", "Rendered", "Score", "Invert", "Evaluate")
+    made = [json.loads(file.read_text()) for kind in kinds for file in root.glob(f"{kind}/*/made.json")]
+    assert results.seconds == pytest.approx(sum(one["seconds"] for one in made))
+    assert results.versions == made[0]["versions"]
+    assert results.device == made[0]["device"]
+    assert results.machine == made[0]["machine"]
+    assert results.commit == made[0]["commit"]  # of this checkout; nothing where it is none
+    assert all(one["bytes"] > 0 for one in made)
+    assert len(results.recipe["judge"]["sha256"]) == 64
+    assert results.protocol == "no named protocol"
+    assert Results.from_json(results.to_json()).commit == results.commit
+
+
+def test_numbers_counted_differently_refuse_to_share_a_table(study, tmp_path, capsys):
+    root, tasks = study
+    folder = tmp_path / "Evaluate"
+    shutil.copytree(root / "Evaluate", folder)
+    changed = folder / tasks[1].key / "result.json"
+    told = json.loads(changed.read_text())
+    told["protocol"] = {"name": "celeba-300x5", "version": 1}
+    changed.write_text(json.dumps(told))
+    folders = [folder / task.key for task in tasks]
+    with pytest.raises(
+        UserError, match=r"do not compare \(no named protocol: no defence, SSF, TTS; celeba-300x5 v1: R"
+    ):
+        collect(folders, "mixed")
+    results = collect(folders, "mixed", mixed_protocols=True)
+    assert results.warnings[0] == "counted differently, and so not comparable: no named protocol; celeba-300x5 v1"
+    about = {"title": "t", "command": "c", "evaluations": [task.key for task in tasks]}
+    (tmp_path / "study.json").write_text(json.dumps(about))
+    assert call("report", tmp_path) == 2
+    assert "ask for it with --mixed-protocols" in capsys.readouterr().err
+    assert call("report", tmp_path, "--mixed-protocols") == 0
+    # Another judge is another way to count, too.
+    del told["protocol"]
+    told["judge"]["sha256"] = "0" * 64
+    changed.write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"judge timm:\w+ 00000000: RoLSS"):
+        collect(folders, "mixed")
+
+
+def test_one_page_over_all_records(study, tmp_path):
+    root, tasks = study
+    results = collect([Store(root).folder(task) for task in tasks], "golden <b>")
+    write(results, tmp_path / "results" / "golden" / "hard", show_private=True)
+    (tmp_path / "results" / "golden" / "README.md").write_text("# What it says\n\nMuch.")
+    (tmp_path / "results" / "README.md").write_text("# Results\n\nnot an entry")
+    (tmp_path / "results" / "speed.md").write_text("# The <engine>\n\nFast **enough**.\n")
+    assert call("report", tmp_path / "results") == 0
+    page = (tmp_path / "results" / "index.html").read_text()
+    for said in (
+        "golden &lt;b&gt;",
+        "The &lt;engine&gt;",
+        "Fast enough.",
+        "golden/hard/report.html",
+        "golden/README.md",
+    ):
+        assert said in page
+    for hidden in ("not an entry", "<b>RoLSS", "<script", "http:", "https:", " src="):
+        assert hidden not in page
+    for address in re.findall('href="([^"#]+)"', page):
+        assert address == "data:," or (tmp_path / "results" / address).is_file()
+    assert page.count("<article") == 2
+    (tmp_path / "results" / "golden" / "hard" / "record.json").write_text("{")
+    assert call("report", tmp_path / "results") == 2
+
+
+STEPS = """
+from dataclasses import dataclass, field
+from lightleak.study import Task
+
+@dataclass(frozen=True)
+class Step(Task):
+    number: int
+    above: tuple[Task, ...] = ()
+    cost = 30.0
+
+    def run(self, store, folder, watch):
+        (folder / "file").write_text("x" * 1_500_000)
+        if self.number == 2:
+            raise ValueError("on purpose")
+        return {}
+
+def tasks():
+    first = Step(1)
+    yield from (first, Step(2, (first,)), Step(3, (Step(2, (first,)),)), Step(4))
+"""
+
+
+def test_a_study_tells_what_it_would_do_and_how_it_stands(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("steps.py").write_text(STEPS)
+
+    def said(*arguments, code=0):
+        assert call("study", *arguments) == code
+        out = capsys.readouterr()
+        return " ".join((out.out + out.err).split())
+
+    before = said("steps.py", "--dry-run", "--here", "2")
+    assert "4 tasks to run, 0 found done" in before
+    assert "time: about 1:30 min on 2 processes; disk: unknown" in before  # the chain of three, not the half of four
+    assert not Path("runs").exists()
+    assert "0 tasks done, 4 not" in said("status", "steps.py")
+    assert "ValueError: on purpose" in said("steps.py", "--here", "1", code=2)
+    after = said("status", "steps.py", "--here", "1")
+    assert "2 tasks done, 2 not" in after
+    assert "│ Step │ 2 │ 1 │ 1 │" in after
+    assert "ValueError: on purpose" in after
+    traceback = re.search(r"\S*runs/steps/failed/Step-\w+\.txt", after)
+    assert traceback is not None
+    assert "on purpose" in Path(traceback.group()).read_text()
+    assert "time left: about" in after
+    assert "disk: about 3.0 MB more" in said("steps.py", "--dry-run")
+    store = Store(Path("runs/steps"))
+    note = store.working(load_study("steps.py")[0])
+    now = time.time()
+    told = {
+        "key": "k",
+        "label": "a [step]",
+        "machine": "m",
+        "since": now - 125,
+        "seen": now - 90,
+        "step": 1,
+        "total": 4,
+    }
+    note.write_text(json.dumps(told))
+    assert "▸ a [step], 25%, for 2:05 min on m, silent for 1:30 min" in said("status", "steps.py")
+    assert "give --ray or --slurm, not both" in said("steps.py", "--ray", "auto", "--slurm", "x", code=2)
 
 
 def test_the_same_command_gives_the_same_numbers(study, tmp_path):

@@ -6,9 +6,10 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from json import dumps as as_json
 from json import loads
 from pathlib import Path
@@ -37,14 +38,18 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.priors.stylegan2 import StyleGAN2Prior
+from lightleak.report import index as overview
 from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.collect import collect, record
-from lightleak.study import Store, live
+from lightleak.study import OnRay, OnSlurm, Plan, Status, Store, live, study_files
 from lightleak.study import load as load_study
 from lightleak.study import plan as plan_study
 from lightleak.study import run as run_study
+from lightleak.study import status as study_status
 from lightleak.study.comparison import Demo
 from lightleak.study.costs import Costs
+from lightleak.study.parcel import Cluster
+from lightleak.study.progress import duration
 from lightleak.study.task import Task
 from lightleak.study.tasks import Evaluate
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
@@ -52,6 +57,7 @@ from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 app = tyro.extras.SubcommandApp()
 console = Console()
 NOBODY = ("faces", "digits")  # painted faces and digits are nobody's: their pages show them as they are
+TOLD = 40  # tasks that a dry run names
 STUDY = "study.json"  # which evaluations a folder's page shows
 if TYPE_CHECKING:
     from lightleak.priors.fit import Settings as Training
@@ -392,46 +398,63 @@ def study(
     file: tyro.conf.Positional[Path],
     out: Path | None = None,
     here: int = 2,
+    ray: str | None = None,
+    slurm: str | None = None,
+    minutes: int = 24 * 60,
+    jobs: int = 200,
+    slurm_options: Settings = {},  # noqa: B006
     dry_run: bool = False,
+    status: bool = False,
+    mixed_protocols: bool = False,
     show_private: bool = False,
 ) -> None:
     """Run a study: a Python file with a function tasks(). What is done stays done.
 
-    Example: lightleak study studies/demo_faces.py --here 2
+    Example: lightleak study studies/demo_faces.py --here 2; how it stands: lightleak study status studies/demo_faces.py
 
     Args:
         file: the study.
-        out: where results are kept (default: runs/NAME).
+        out: where results are kept (default: runs/NAME); on a cluster, a folder that all its machines see.
         here: processes at a time on this machine.
-        dry_run: only say what would run, and how long it should take.
+        ray: run on the Ray cluster at HOST:PORT; "auto" finds this machine's, "local" starts one here.
+        slurm: run as Slurm jobs in this partition.
+        minutes: time limit of a Slurm job.
+        jobs: Slurm jobs at a time.
+        slurm_options: further options of sbatch by their long names, such as account.
+        dry_run: only say what would run, how long it should take, and how much disk.
+        status: only say what is done, at work, failed and to do ("study status FILE" does the same).
+        mixed_protocols: let evaluations of several protocols share a table.
         show_private: do not blur private images on the page.
     """
     tasks = load_study(file)
     out = out or Path("runs") / file.stem
+    if status:
+        return _tell_status(study_status(tasks, Store(out)), here)
     if dry_run:
-        todo = plan_study(tasks, Store(out))
-        seconds = todo.total(here)
-        estimate = "unknown" if seconds is None else f"about {seconds / 60:.0f} minutes on {here} processes"
-        for task in todo.todo:
-            console.print(f"  {escape(task.label)}", highlight=False)
-        console.print(f"{len(todo.todo)} tasks to run, {len(todo.done)} done; time: {estimate}")
-        return
+        return _tell_plan(plan_study(tasks, Store(out), here), here)
+    if ray is not None and slurm is not None:
+        raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
     _note(tasks, out, f"Lightleak study: {file.stem}")
-    _run(tasks, out, here)
-    _show(out, show_private)
+    _run(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
+    _show(out, show_private, mixed_protocols)
+    return None
 
 
 @app.command(name="report")
-def report(folder: tyro.conf.Positional[Path], show_private: bool = False) -> None:
-    """Make the page of a study's folder again, from what is finished so far.
+def report(folder: tyro.conf.Positional[Path], show_private: bool = False, mixed_protocols: bool = False) -> None:
+    """Make the page of a study's folder again, from what is finished so far; or one page over a folder of records.
 
-    Example: lightleak report runs/demo
+    Example: lightleak report runs/demo, or: lightleak report results
 
     Args:
-        folder: where a study or the demo kept its results.
+        folder: where a study or the demo kept its results; or a folder with records below it.
         show_private: do not blur private images on the page.
+        mixed_protocols: let evaluations of several protocols share a table.
     """
-    _show(folder, show_private)
+    if not (folder / STUDY).exists() and next(folder.rglob("record.json"), None):
+        console.print(f"[bold]{overview(folder, folder.resolve().name.capitalize())}[/] shows them all")
+        return
+    _show(folder, show_private, mixed_protocols)
 
 
 @app.command(name="doctor")
@@ -490,6 +513,9 @@ def _checked(title: str, lines: list[doctor.Line]) -> Table:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a verb; bad input is one line and exit code 2, Ctrl-C is 130."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:2] == ["study", "status"] and not Path("status").exists():
+        arguments = ["study", "--status", *arguments[2:]]
     try:
         app.cli(prog="lightleak", description=__doc__ and "How much does a vision model leak?", args=arguments)
     except UserError as error:
@@ -518,16 +544,95 @@ def _settings(file: Path, out: Path) -> None:
         console.print(f"[yellow]![/] {escape(key)}: {escape(why)}", highlight=False)
 
 
-def _run(tasks: Iterable[Task], out: Path, workers: int) -> None:
+def _run(tasks: Iterable[Task], out: Path, workers: int, cluster: Callable[[], Cluster | None] = lambda: None) -> None:
     """Run tasks under a live display; UserError that says what failed."""
     if workers < 1:
         raise UserError(f"at least one process is needed, not {workers}")
-    with live() as listen:
-        failures = run_study(list(tasks), Store(out), workers=workers, listen=listen)
+    store = Store(out).open()
+    with cluster() or nullcontext() as executor, live() as listen:
+        retries = 1 if executor is None else 3  # nodes come and go, which is no task's fault
+        failures = run_study(list(tasks), store, workers=workers, executor=executor, listen=listen, retries=retries)
     if failures:
         failure = next(iter(failures.values()))
         more = f" ({len(failures)} failed in all)" if len(failures) > 1 else ""
         raise UserError(f"{failure.task.label} failed: {failure.error}{more}; the traceback is in {failure.file}")
+
+
+def _cluster(
+    ray: str | None, slurm: str | None, store: Store, minutes: int, jobs: int, options: dict[str, str]
+) -> Cluster | None:
+    """The cluster that the flags ask for; None for processes of this machine."""
+    if ray is not None:
+        return OnRay(ray, study_files())
+    if slurm is not None:
+        folder = store.root / "slurm"
+        return OnSlurm(folder, slurm, study_files(), minutes=minutes, jobs=jobs, options=options)
+    return None
+
+
+def _tell_plan(todo: Plan, workers: int) -> None:
+    """What a run would do, by kind of task, with time and disk."""
+    kinds: dict[str, list[Task]] = {}
+    for task in todo.todo:
+        kinds.setdefault(task.name, []).append(task)
+    table = Table(title=f"{len(todo.todo)} tasks to run, {len(todo.done)} found done")
+    for name in ("kind", "tasks", "computing", "disk"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for name, tasks in kinds.items():
+        seconds = [todo.seconds[task.key] for task in tasks]
+        sizes = [todo.sizes.get(task.key) for task in tasks]
+        table.add_row(name, str(len(tasks)), _sum(seconds, duration), _sum(sizes, _size))
+    console.print(table)
+    for task in todo.todo[:TOLD]:
+        console.print(f"  {escape(task.label)}", highlight=False)
+    if len(todo.todo) > TOLD:
+        console.print(f"  and {len(todo.todo) - TOLD} more", highlight=False)
+    seconds, size = todo.total(workers), todo.bytes()
+    told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
+    disk = "unknown" if size is None else f"about {_size(size)} more"
+    console.print(f"time: {told}; disk: {disk} (from earlier results; before the first, only guesses)", highlight=False)
+
+
+def _tell_status(found: Status, workers: int) -> None:
+    """What is done, at work, failed and to do."""
+    table = Table(title=f"{len(found.done)} tasks done, {len(found.plan.todo)} not")
+    for name in ("kind", "done", "failed", "to do"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for name, counts in found.kinds().items():
+        table.add_row(name, *(str(counts[column]) for column in ("done", "failed", "to do")))
+    console.print(table)
+    for work in found.at_work:
+        share = "" if work.share is None else f", {work.share:.0%}"
+        silent = f", silent for {duration(work.silent)}" if work.silent > 60 else ""
+        console.print(
+            f"[cyan]▸[/] {escape(work.label)}{share}, for {duration(work.seconds)} on {escape(work.machine)}{silent}",
+            highlight=False,
+        )
+    for failed in found.failed:
+        console.print(
+            f"[red]✗[/] {escape(failed.task.label)}: {escape(failed.error)}\n  {escape(str(failed.file))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    seconds = found.plan.total(workers)
+    if found.plan.todo:
+        told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
+        console.print(f"time left: {told}", highlight=False)
+
+
+def _sum(numbers: list[float | None], write: Callable[[float], str]) -> str:
+    """The sum as text; a plus if some are unknown, a question mark if all are."""
+    known = [number for number in numbers if number is not None]
+    return write(sum(known)) + ("" if len(known) == len(numbers) else " +") if known else "?"
+
+
+def _size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def _note(tasks: list[Task] | list[Evaluate], out: Path, title: str) -> None:
@@ -541,7 +646,7 @@ def _note(tasks: list[Task] | list[Evaluate], out: Path, title: str) -> None:
     publish(out / STUDY, lambda part: part.write_text(as_json(about, indent=1)), "the study's record")
 
 
-def _show(out: Path, show_private: bool) -> None:
+def _show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
     """Print the tables and write the pages of what is finished, one for each population and attack."""
     try:
         about = loads((out / STUDY).read_text())
@@ -564,7 +669,7 @@ def _show(out: Path, show_private: bool) -> None:
         if all(record(folder)["target"].get("moment") for folder in group):
             continue  # checkpoints alone, whose targets are not finished
         own = [folder for folder in priced if record(folder)["population"] == population]
-        results = collect(group, title, command, own)
+        results = collect(group, title, command, own, mixed_protocols)
         console.print(terminal(narrowed(main_table(results), console.width)))
         for different in results.unequal:
             console.print(f"[dim]not compared: {escape(different)}[/]", highlight=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from lightleak.files import publish
 from lightleak.report.figures import Figure, alone, figures
 from lightleak.report.glossary import columns
+from lightleak.report.index import index
 from lightleak.report.page import page
 from lightleak.report.results import Column, Difference, Frame, Portrait, Results, Row, read
 from lightleak.report.table import Table, main_table, narrowed, tables, terminal, to_csv, to_latex
@@ -22,6 +23,7 @@ __all__ = [
     "Table",
     "columns",
     "figures",
+    "index",
     "main_table",
     "narrowed",
     "page",

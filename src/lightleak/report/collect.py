@@ -1,9 +1,9 @@
 """From the evaluations of a study to the results that a page shows."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,21 @@ COMPARED = ("hits@1", "verified", "true@1", "error")  # differences to the basel
 GALLERY = 12  # people shown
 
 
-def collect(folders: Sequence[Path], title: str, command: str = "", costs: Sequence[Path] = ()) -> Results:
+def collect(
+    folders: Sequence[Path],
+    title: str,
+    command: str = "",
+    costs: Sequence[Path] = (),
+    mixed_protocols: bool = False,
+) -> Results:
     """The results of finished evaluations (their folders) of one population; seeds of one defence become one row.
 
     With one seed an interval speaks of other people; with several, of other seeds and other people. The first target
     is the baseline. Only targets that differ from it in their defence alone are compared with it; others (another
     network, recipe, attack or set of seeds) are listed as references, with what differs. Checkpoints are no rows: they
     make the curves on which a target and the baseline are compared at equal natural accuracy. `costs` are the folders
-    of Costs tasks.
+    of Costs tasks. Evaluations that were counted differently (by another protocol or another judge) share a table only
+    if `mixed_protocols`.
     """
     everything = [(record(folder), folder) for folder in folders]
     whole = [(one, folder) for one, folder in everything if one["target"].get("moment") is None]
@@ -40,6 +47,11 @@ def collect(folders: Sequence[Path], title: str, command: str = "", costs: Seque
         raise UserError("there is no finished evaluation to report; run the study first")
     if len({one["population"]["key"] for one, _ in everything}) > 1:
         raise UserError("one table compares targets of one population; these evaluations are of several")
+    ways = _counted([one for one, _ in everything])
+    if len(ways) > 1 and not mixed_protocols:
+        told = "; ".join(f"{name}: {', '.join(dict.fromkeys(titles))}" for name, titles in ways.items())
+        raise UserError(f"numbers counted differently do not compare ({told}); ask for it with --mixed-protocols")
+    made = _made([*folders, *costs])
     records, folders = [one for one, _ in whole], [folder for _, folder in whole]
     groups, unequal = _groups(records)
     evaluations = [Evaluation.from_json(record["evaluation"]) for record in records]
@@ -85,7 +97,10 @@ def collect(folders: Sequence[Path], title: str, command: str = "", costs: Seque
         confidences={name: tuple(v for i in own for v in records[i]["confidence"]) for name, own in groups.items()},
         gallery=_gallery(folders, groups, records),
         gallery_note=_note(first["population"]["classes"]),
-        warnings=_warnings(records, evaluations, equal, baseline),
+        warnings=(
+            *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if len(ways) > 1 else []),
+            *_warnings(records, evaluations, equal, baseline),
+        ),
         notes=tuple(first["population"]["notes"]),
         recipe={
             "population": {k: first["population"][k] for k in ("name", "size", "classes", "images", "settings")},
@@ -93,14 +108,19 @@ def collect(folders: Sequence[Path], title: str, command: str = "", costs: Seque
             "training": first["target"]["recipe"],
             "attack": first["attack"],
             "prior": first["prior"],
-            "judge": first["judge"]["architecture"],
+            "judge": {name: first["judge"][name] for name in ("architecture", "sha256") if name in first["judge"]},
+            "protocol": first.get("protocol") or "none",
             "seeds": sorted({r["target"]["seed"] for r in records}),
             "surgery": {r["target"]["title"]: [_cut(step) for step in r["target"]["surgery"]] for r in records},
         },
-        versions=versions(),
+        versions=_versions(made),
         command=command,
-        date=date.today().isoformat(),
-        seconds=_seconds(folders[0].parent.parent),
+        date=max((one["finished"][:10] for one in made if "finished" in one), default=""),
+        machine=_all(made, "machine"),
+        device=_all(made, "device"),
+        commit=_all(made, "commit"),
+        protocol="; ".join(ways),
+        seconds=sum(one["seconds"] for one in made),
     )
 
 
@@ -118,9 +138,53 @@ def record(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds no finished evaluation ({error}); run the study again") from None
 
 
-def _seconds(root: Path) -> float:
-    """Computing time of everything in a store."""
-    return sum(json.loads(file.read_text())["seconds"] for file in root.glob("*/*/made.json"))
+def _counted(records: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """By how it was counted (protocol and judge), the titles of the targets."""
+    judges = list(dict.fromkeys(one["judge"].get("sha256", one["judge"]["architecture"]) for one in records))
+    found: dict[str, list[str]] = {}
+    for one in records:
+        protocol = one.get("protocol")
+        name = f"{protocol['name']} v{protocol['version']}" if protocol else "no named protocol"
+        if len(judges) > 1:
+            judge = one["judge"].get("sha256", one["judge"]["architecture"])
+            name += f", judge {one['judge']['architecture']} {judge[:8] if judge in judges else ''}".rstrip()
+        found.setdefault(name, []).append(one["target"]["title"])
+    return found
+
+
+def _made(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """How these evaluations and everything they rest on came about, each task once, by their specifications."""
+    found: dict[str, dict[str, Any]] = {}
+    look = [(folder.parent.parent, f"{folder.parent.name}/{folder.name}") for folder in folders]
+    while look:
+        root, name = look.pop()
+        if name not in found:
+            try:
+                found[name] = json.loads((root / name / "made.json").read_text())
+                look += [(root, need) for need in _needs(json.loads((root / name / "spec.json").read_text()))]
+            except (OSError, ValueError):  # an evaluation that was moved here alone
+                continue
+    return list(found.values())
+
+
+def _needs(value: Any) -> list[str]:
+    """The tasks that a specification names."""
+    if isinstance(value, dict):
+        own = value.get("task")
+        found = [own] if isinstance(own, str) and set(value) == {"task"} else []
+        return found + [need for item in value.values() for need in _needs(item)]
+    return [need for item in value for need in _needs(item)] if isinstance(value, list) else []
+
+
+def _all(made: list[dict[str, Any]], name: str) -> str:
+    """What the tasks say, each once, the most frequent first."""
+    return "; ".join(value for value, _ in Counter(one[name] for one in made if one.get(name)).most_common())
+
+
+def _versions(made: list[dict[str, Any]]) -> dict[str, str]:
+    """The versions that the tasks were run with, not those that make the report."""
+    names = dict.fromkeys(name for one in made for name in one.get("versions", {}))
+    return {name: _all([one["versions"] for one in made if "versions" in one], name) for name in names} or versions()
 
 
 def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]) -> Row:

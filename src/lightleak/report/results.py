@@ -118,7 +118,10 @@ class Results:
     command: str = ""
     date: str = ""
     machine: str = ""
-    seconds: float | None = None
+    device: str = ""  # what it was computed on
+    commit: str = ""  # of the source; "+changes" where files differed from it
+    protocol: str = ""  # by whose name the numbers were counted
+    seconds: float | None = None  # of computing, all machines together
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]

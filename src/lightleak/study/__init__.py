@@ -1,17 +1,25 @@
 """Studies: tasks that are keyed by what they say, run once, and survive anything."""
 
+from lightleak.study.on_ray import OnRay
+from lightleak.study.on_slurm import OnSlurm
 from lightleak.study.pool import Inline, Pool, WorkerDied
 from lightleak.study.progress import live
-from lightleak.study.run import Event, Failure, Outcome, Plan, execute, load, plan, run
+from lightleak.study.run import Event, Failure, Outcome, Plan, execute, load, plan, run, study_files
+from lightleak.study.status import AtWork, Failed, Status, status
 from lightleak.study.task import Store, Task, Watch, plain, versions
 
 __all__ = [
+    "AtWork",
     "Event",
+    "Failed",
     "Failure",
     "Inline",
+    "OnRay",
+    "OnSlurm",
     "Outcome",
     "Plan",
     "Pool",
+    "Status",
     "Store",
     "Task",
     "Watch",
@@ -22,5 +30,7 @@ __all__ = [
     "plain",
     "plan",
     "run",
+    "status",
+    "study_files",
     "versions",
 ]

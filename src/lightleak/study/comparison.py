@@ -7,6 +7,7 @@ from lightleak.attacks import PPA, Attack, Guess
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
 from lightleak.priors.fit import QUICK, Settings
+from lightleak.study.protocols import Protocol
 from lightleak.study.tasks import (
     Checkpoint,
     Draw,
@@ -38,6 +39,7 @@ class Setting:
     prior: Settings | Ready | None = None  # None: the renderer where the population is rendered, else QUICK
     seeds: tuple[int, ...] = (0,)
     checkpoints: tuple[Moment, ...] = ()  # copies that every target leaves on its way
+    protocol: Protocol | None = None  # by which everything is counted
 
     def target(self, defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
         """The training of one target."""
@@ -57,7 +59,8 @@ class Setting:
     def evaluated(self, target: Target, nulls: Mapping[str, Invert]) -> Evaluate:
         """The attack on one target, with its training's seed, and its judgement."""
         judge = TrainJudge(self.population, self.judge, self.judge_recipe)
-        return Evaluate(Invert(target, self.prior_for(target), self.attack, seed=target.seed), judge, nulls)
+        found = Invert(target, self.prior_for(target), self.attack, seed=target.seed)
+        return Evaluate(found, judge, nulls, protocol=self.protocol)
 
 
 def compare(

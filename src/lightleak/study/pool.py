@@ -182,15 +182,18 @@ def limit_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def load_module(name: str, path: Path) -> ModuleType:
-    """Import one Python file under a name of ours, so that workers can find the classes it defines."""
+def load_module(name: str, path: Path, text: str | None = None) -> ModuleType:
+    """Import a Python file (or `text` in its place) under a name of ours, so that workers can find its classes."""
     specification = importlib.util.spec_from_file_location(name, path)
     if specification is None or specification.loader is None:
         raise UserError(f"expected a Python file, got {path}")
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     try:
-        specification.loader.exec_module(module)
+        if text is None:
+            specification.loader.exec_module(module)
+        else:  # another machine may not have the file
+            exec(compile(text, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise

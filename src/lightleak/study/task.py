@@ -43,8 +43,8 @@ class Task:
     """
 
     version: ClassVar[int] = 1  # raise it when `run` changes its meaning: older results no longer count
-    cpus: ClassVar[float] = 1  # cores of a cluster that it takes
-    gpus: ClassVar[float] = 0  # graphics processors that it takes, on a cluster that has any
+    cpus = 1.0  # cores of a cluster that it takes; without annotation, so that a subclass may make it a field
+    gpus = 0.0  # graphics processors that it takes, on a cluster that has any
 
     def run(self, store: "Store", folder: Path, watch: Watch) -> Mapping[str, Any]:
         """Do the work, write files into `folder`, return the numbers; what it needs is in `store` already."""

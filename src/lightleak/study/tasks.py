@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -107,6 +107,7 @@ def source(text: str, **settings: Any) -> Draw:
 class Pretrain(Task):
     """A network that has learnt to tell public people apart, with a fresh head for the private ones."""
 
+    gpus = 1.0
     population: Draw
     architecture: str
     recipe: Recipe
@@ -138,6 +139,7 @@ class Pretrain(Task):
 class TrainTarget(Task):
     """A classifier of the private people, with or without defences."""
 
+    gpus = 1.0
     population: Draw
     architecture: str = "timm:resnet18"
     recipe: Recipe = RECIPES["small"]
@@ -359,6 +361,7 @@ def people(population: Population, kind: str) -> tuple[Images, Images, Images]:
 class TrainJudge(Task):
     """Another architecture, trained on other images of the same people; it never meets an attack."""
 
+    gpus = 1.0
     population: Draw
     architecture: str = "timm:resnet14t"
     recipe: Recipe = RECIPES["judge"]
@@ -402,6 +405,7 @@ class TrainJudge(Task):
 class FitPrior(Task):
     """A generator learnt from public images and, where its settings say so, from the answers of one target to them."""
 
+    gpus = 1.0
     population: Draw
     settings: Settings = QUICK
     seed: int = 0
@@ -523,13 +527,13 @@ class Score(Task):
 class Invert(Task):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
+    gpus = 1.0
     target: Target
     prior: FitPrior | Rendered | Ready
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
     seed: int = 0
     parts: int = field(default=0, compare=False)  # tasks that share the work; 0: as the number of workers suggests
-    gpus: ClassVar[float] = 1
 
     def needs(self) -> tuple[Task, ...]:
         """Its fields, the run that its target lies in, its shards if the work is shared, and the candidates' scores."""
@@ -608,11 +612,11 @@ class InvertShard(Task):
     random numbers: so they join to what the undivided attack gives, bit for bit.
     """
 
+    gpus = 1.0
     whole: Invert
     part: int
     parts: int
     group: int  # identities that are optimised together: decides where shards begin
-    gpus: ClassVar[float] = 1
 
     def needs(self) -> tuple[Task, ...]:
         """What the whole attack needs."""
@@ -646,6 +650,7 @@ class InvertShard(Task):
 class FitAppraiser(Task):
     """A network that reads identity factors off images, for reconstructions that were not rendered."""
 
+    gpus = 1.0
     settings: appraisers.Fit = appraisers.Fit()  # noqa: RUF009
 
     @property
@@ -670,11 +675,11 @@ class FitAppraiser(Task):
 class MeasurePrivate(Task):
     """What the judge and other networks say of private images, once for all evaluations of a study."""
 
+    gpus = 1.0
     judge: TrainJudge
     inception: Weights | None = None
     face: Weights | None = None
     published: bool = False
-    gpus: ClassVar[float] = 1
 
     @property
     def label(self) -> str:
@@ -717,9 +722,9 @@ class Student:
 class Teach(Task):
     """A student that learns from the reconstructions of one inversion, and nothing else."""
 
+    gpus = 1.0
     found: Invert
     student: Student = Student()
-    gpus: ClassVar[float] = 1
 
     @property
     def label(self) -> str:
@@ -757,6 +762,7 @@ class Teach(Task):
 class Evaluate(Task):
     """Everything measured on one inversion, by a judge that the attacker never saw and, where it is known, by truth."""
 
+    gpus = 1.0
     found: Invert
     judge: TrainJudge
     nulls: Mapping[str, Invert] = field(default_factory=dict)
@@ -850,7 +856,11 @@ class Evaluate(Task):
                 **plain(self.found.attack),
             },
             "prior": type(self.found.prior).__name__,
-            "judge": {"architecture": self.judge.architecture, **store.result(self.judge)},
+            "judge": {
+                "architecture": self.judge.architecture,
+                "sha256": hashlib.sha256((store.folder(self.judge) / "target.safetensors").read_bytes()).hexdigest(),
+                **store.result(self.judge),
+            },
             "protocol": plain(self.protocol),
             "confidence": found.confidence.tolist(),
             "evaluation": evaluation.to_json(),

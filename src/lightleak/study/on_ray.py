@@ -1,0 +1,88 @@
+"""Tasks on a Ray cluster whose nodes share the folder of the store; results never travel through Ray."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from lightleak.errors import UserError
+from lightleak.study.parcel import Cluster, perform
+from lightleak.study.pool import WorkerDied
+from lightleak.study.task import Task
+
+
+class OnRay(Cluster):
+    """Runs each call on a node with enough free cores (and graphics processors, if the cluster has any).
+
+    address: "host:port" of a running cluster, "auto" for the one of this machine, "local" to start one here for the
+    time of the study. A worker or node that dies gives WorkerDied, so that the engine starts its task again elsewhere.
+    """
+
+    def __init__(self, address: str = "auto", files: Mapping[str, Path] | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise UserError("a Ray cluster needs the extra: pip install 'lightleak[cluster]'") from None
+        self.ray, self.files = ray, dict(files or {})
+        self.calls: dict[Future, Any] = {}
+        self.closed = False
+        here: dict[str, Any] = {}
+        if address == "local":
+            here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        elif address.startswith("127."):  # a cluster within one machine
+            here = {"_node_ip_address": address.partition(":")[0]}
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, namespace="lightleak", **here)
+        except (ConnectionError, ValueError, RuntimeError, AssertionError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise UserError(f"there is no Ray cluster at {address} ({line}); 'ray start --head' starts one") from None
+        self.remote = ray.remote(max_retries=0)(perform)
+
+    def slots(self) -> int:
+        """The cluster's cores."""
+        return int(self.ray.cluster_resources().get("CPU", 0))
+
+    def submit(self, function: Callable, task: Task, *arguments: Any) -> Future:  # pyright: ignore
+        """The future of `function(task, *arguments)`; UserError in it if no node is large enough."""
+        future: Future = Future()
+        gpus = task.gpus if self.ray.cluster_resources().get("GPU", 0) else 0
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= task.cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            largest = max((node.get("CPU", 0) for node in nodes), default=0)
+            future.set_exception(
+                UserError(f"{task.label} needs {task.cpus:g} cores and {gpus:g} GPUs; the largest node has {largest:g}")
+            )
+            return future
+        call = self.remote.options(num_cpus=task.cpus, num_gpus=gpus, name=task.label)
+        reference = call.remote(self.parcel(function, task, *arguments))
+        self.calls[future] = reference
+        reference.future().add_done_callback(lambda ended: self._settle(future, ended))
+        return future
+
+    def _settle(self, future: Future, ended: Future) -> None:
+        """Pass the outcome on; every death that is not the task's own doing is one that deserves another try."""
+        self.calls.pop(future, None)
+        if not future.set_running_or_notify_cancel():
+            return
+        error = ended.exception()
+        if error is None:
+            future.set_result(ended.result())
+        elif isinstance(error, self.ray.exceptions.RayTaskError):
+            future.set_exception(RuntimeError(str(error).strip().splitlines()[-1]))
+        elif isinstance(error, self.ray.exceptions.RayError):
+            future.set_exception(WorkerDied(f"its process died ({str(error).strip().splitlines()[0][:160]})"))
+        else:
+            future.set_exception(error)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """Stop what still runs and leave the cluster (end it, if it was started for this)."""
+        if self.closed:
+            return
+        self.closed = True
+        for reference in list(self.calls.values()):
+            self.ray.cancel(reference, force=True)
+        self.ray.shutdown()

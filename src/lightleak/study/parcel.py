@@ -1,0 +1,57 @@
+"""A call that travels to a process which never saw the study's file, and what is done with it there."""
+
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+from lightleak.study.pool import limit_threads, load_module
+from lightleak.study.task import Store, Task
+
+SWEPT: set[Path] = set()  # stores in which this process looked for what dead processes of its machine left
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A function and its arguments, with the text of the study files whose classes they are made of."""
+
+    files: Mapping[str, tuple[str, str]]  # module name: path, text
+    content: bytes
+    threads: int
+
+
+def pack(files: Mapping[str, Path], threads: int, function: Callable, *arguments: Any) -> Parcel:
+    """The parcel of `function(*arguments)`; the files are read now, so that all machines run the same text."""
+    texts = {name: (str(path), path.read_text()) for name, path in files.items()}
+    return Parcel(texts, bytes(ForkingPickler.dumps((function, *arguments))), threads)
+
+
+def perform(parcel: Parcel) -> Any:
+    """Make the call, in whatever process of whatever machine this is."""
+    limit_threads(parcel.threads)
+    for name, (path, text) in parcel.files.items():
+        if name not in sys.modules:
+            load_module(name, Path(path), text)
+    function, *arguments = ForkingPickler.loads(parcel.content)  # pyright: ignore[reportAttributeAccessIssue]
+    for store in arguments:
+        if isinstance(store, Store) and store.root not in SWEPT:
+            SWEPT.add(store.root)
+            store.sweep()
+    return function(*arguments)
+
+
+class Cluster(Executor):
+    """An executor whose processes run elsewhere and share only the store's folder."""
+
+    files: Mapping[str, Path]
+
+    def slots(self) -> int:
+        """How many tasks it can run at a time, as far as is known."""
+        raise NotImplementedError
+
+    def parcel(self, function: Callable, task: Task, *arguments: Any) -> Parcel:
+        """The call as it travels."""
+        return pack(self.files, max(1, int(task.cpus)), function, task, *arguments)

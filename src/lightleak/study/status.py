@@ -1,0 +1,87 @@
+"""How a study stands, read from its store by anybody, while it runs or not."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightleak.study.run import Plan, plan
+from lightleak.study.task import Store, Task
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A task whose last try failed."""
+
+    task: Task
+    error: str  # one line
+    file: Path  # with the traceback
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """A task that some process is at, by what it said last."""
+
+    label: str
+    machine: str
+    seconds: float  # since it began
+    silent: float  # seconds since it was heard of
+    share: float | None = None  # done, where it says so
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is done, at work, failed and still to do."""
+
+    plan: Plan
+    done: tuple[Task, ...]  # all that is finished, also what finished tasks needed
+    at_work: tuple[AtWork, ...]
+    failed: tuple[Failed, ...]
+
+    def kinds(self) -> dict[str, dict[str, int]]:
+        """By class of task, how many are done, failed and to do (failed ones not counted)."""
+        failed = {one.task.key for one in self.failed}
+        todo = [task for task in self.plan.todo if task.key not in failed]
+        counts: dict[str, dict[str, int]] = {}
+        for name, tasks in (("done", self.done), ("failed", [one.task for one in self.failed]), ("to do", todo)):
+            for task in tasks:
+                kind = counts.setdefault(task.name, {"done": 0, "failed": 0, "to do": 0})
+                kind[name] += 1
+        return counts
+
+
+def status(tasks: Iterable[Task], store: Store) -> Status:
+    """How a study stands; changes nothing."""
+    tasks = list(tasks)
+    todo = plan(tasks, store)
+    seen: dict[str, Task] = {}
+    look = list(tasks)
+    while look:
+        task = look.pop()
+        if task.key not in seen:
+            seen[task.key] = task
+            look += task.needs()
+    failed = [
+        Failed(t, _last_line(store.failure(t)), store.failure(t)) for t in todo.todo if store.failure(t).is_file()
+    ]
+    return Status(
+        todo,
+        tuple(task for task in seen.values() if store.done(task)),
+        tuple(_at_work(note) for note in store.at_work().values()),
+        tuple(failed),
+    )
+
+
+def _at_work(note: Mapping[str, Any]) -> AtWork:
+    now, steps = time.time(), note.get("total")
+    share = min(note["step"] / steps, 1.0) if steps else None
+    return AtWork(note["label"], note["machine"], max(now - note["since"], 0), max(now - note["seen"], 0), share)
+
+
+def _last_line(file: Path) -> str:
+    try:
+        lines = [line for line in file.read_text().splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
