@@ -3,8 +3,9 @@
 Three jobs, networks with the published layers at a quarter of the channels (so that a laptop can):
 
 - a step of the prior's training: one update of the generator, five of the discriminator;
-- a step of the inversion, 60 identities;
-- the evaluation of 60 x 5 images: accuracy by a judge, and the distance to the nearest private image.
+- a step of the inversion, 12 identities;
+- the evaluation of 12 of 300 people, 5 images each: accuracy by a judge, and the distance to the nearest of 8,100
+  private images.
 
 Plain, as published: all networks keep their gradients; made images of the discriminator's updates carry gradients, and
 the target sees them only to print an accuracy; 1 x 1 convolutions after enlarging and before pooling; crops image by
@@ -40,6 +41,7 @@ from lightleak.training.losses import max_margin
 
 WIDTH, CLASSES, BATCH, IDENTITIES = 16, 60, 16, 12
 SIDE = 64  # what the small judge sees; the published one sees 112
+PRIVATE = 300  # people whose private images, 27 each, the published loop walks through for every image
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -238,9 +240,9 @@ def main():
     print(f"inversion step, {IDENTITIES} identities: equal losses; ours is {ratio:.2f} times as fast")
 
     judge = build("face:ir18-narrow", CLASSES).eval()
-    found = torch.rand(CLASSES * 5, 3, 64, 64, generator=rng)
-    labels = torch.arange(CLASSES).repeat_interleave(5)
-    private, owners = torch.randn(CLASSES * 27, 128, generator=rng), torch.arange(CLASSES).repeat_interleave(27)
+    found = torch.rand(IDENTITIES * 5, 3, 64, 64, generator=rng)
+    labels = torch.arange(IDENTITIES).repeat_interleave(5)
+    private, owners = torch.randn(PRIVATE * 27, 128, generator=rng), torch.arange(PRIVATE).repeat_interleave(27)
     one, other = (f(judge, found, labels, private, owners) for f in (our_evaluation, plain_evaluation))
     torch.testing.assert_close(torch.tensor(one), torch.tensor(other), rtol=2e-2, atol=2e-2)  # 8 bits and truncation
     ratio = race(
