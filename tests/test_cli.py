@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -281,6 +282,21 @@ def test_single_steps(tmp_path, capsys):
     assert measures["error"]["value"] > 0
     assert "natural accuracy" in capsys.readouterr().out
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
+
+
+def test_public_images_train_no_classifier_and_people_alone_no_prior(tmp_path, capsys):
+    values = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), dtype=np.uint8)
+    for number, pixels in enumerate(values):
+        place = (
+            "metfaces/images" if number < 4 else f"facescrub/{('actors', 'actresses')[number % 2]}/faces/{number % 4}"
+        )
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / place / f"{number}.png")
+    size = ("--settings", "size", 16)
+    assert call("train", "--data", f"metfaces:{tmp_path / 'metfaces'}", "--out", tmp_path / "t", *size) == 2
+    assert "has public images only" in capsys.readouterr().err
+    assert call("fit", "--data", f"facescrub:{tmp_path / 'facescrub'}", "--out", tmp_path / "p", *size) == 2
+    assert "no public images: add --settings public ffhq:PATH" in capsys.readouterr().err
 
 
 def test_skips_as_table_and_json(capsys):

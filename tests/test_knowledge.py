@@ -194,3 +194,15 @@ def test_a_study_measures_with_every_network(tmp_path: Path):
     (tmp_path / "moved.pth").write_bytes((tmp_path / "inception.pth").read_bytes())
     assert replace(task, inception=Weights.of(tmp_path / "moved.pth")).key == task.key
     assert replace(task, inception=None).key != task.key
+
+
+def test_a_report_says_whose_features_it_speaks_of(photographs, tiny_judge, tiny_population):
+    from lightleak.report.collect import _networks
+
+    one = evaluate(photographs, tiny_judge, tiny_population)
+    assert _networks([one]) == []  # the judge is named elsewhere
+    first, second = (replace(one, networks={"fid": name, "judge": "x"}) for name in ("A", "B"))
+    assert _networks([first, one]) == ["FID: features of A"]
+    assert _networks([first, second]) == [
+        "FID: features of A and of B; numbers of different networks do not compare",
+    ]

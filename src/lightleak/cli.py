@@ -152,7 +152,7 @@ def train_(
 
     Args:
         out: the checkpoint to write.
-        data: faces, digits or folder:PATH.
+        data: faces, digits, folder:PATH, or a published set such as celeba:PATH.
         architecture: timm:NAME, torchvision:NAME or face:NAME.
         defence: none, or names separated by commas.
         recipe: how to train.
@@ -198,7 +198,7 @@ def fit_(
 
     Args:
         out: the folder to write.
-        data: faces, digits or folder:PATH.
+        data: faces, digits, folder:PATH, or a published set such as celeba:PATH.
         training: which generator, and how to train it.
         target: the checkpoint that it is made for, where the training needs one.
         seed: decides everything random.
@@ -208,6 +208,8 @@ def fit_(
     statistics = getattr(training, "batch_statistics", False)
     oracle = Oracle(load(target), batch_statistics=statistics) if target else None
     population = _population(data, settings)
+    if not len(population.public):
+        raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
     out.mkdir(parents=True, exist_ok=True)
     with _bar("fit the prior") as watch:
         asked = oracle.logits if oracle else None
@@ -387,6 +389,9 @@ def evaluate_(
             chance = result.chance.get(name)
             table.add_row(METRICS[name].label, f"{measure.value:.3f}", span, "" if chance is None else f"{chance:.3f}")
     console.print(table)
+    for name in METRICS:
+        if name not in result.measures or result.measures[name] is None:
+            console.print(f"[dim]{METRICS[name].label} is missing: {escape(result.missing[name])}[/]", highlight=False)
     for metric, network in result.networks.items():
         console.print(f"[dim]{metric}: {escape(network)}[/]", highlight=False)
     for warning in result.warnings:

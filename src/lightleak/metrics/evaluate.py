@@ -74,7 +74,9 @@ def reference(
     _, logits = _judged(judge, population.test)
     right = int((logits.argmax(1) == population.test.labels).sum())
     networks = {"judge": judge.architecture or type(judge.net).__name__}
-    networks |= {name: _title(net) for name, net in (("face", face_embedding), ("fid", inception)) if net is not None}
+    networks |= {
+        name: _title(net) for name, net in (("delta_face", face_embedding), ("fid", inception)) if net is not None
+    }
     return Reference(
         judge_accuracy=evidence.wilson(right, len(logits)),
         labels=population.train.labels,

@@ -69,7 +69,7 @@ class Evaluation:
     judge_accuracy: Measure  # natural, on the population's test images
     truth_from: str | None = None  # "latents", "images", or None without truth
     appraiser: Quality | None = None  # how good the factors from images are
-    networks: dict[str, str] = field(default_factory=dict)  # metric -> the network whose features it is taken over
+    networks: dict[str, str] = field(default_factory=dict)  # judge, delta_face, fid: whose features
     threshold: float | None = None  # verification: RMS of canonical portraits
     queries: int = 0
     seconds: float = 0.0

@@ -19,6 +19,7 @@ from lightleak.report.results import Difference, Frame, Level, Point, Portrait, 
 from lightleak.study.task import versions
 
 SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "stranger@1", "error", "confidence")
+ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "coverage")  # shown where measured
 FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
 COMPARED = ("hits@1", "verified", "true@1", "error")  # differences to the baseline are given in these
@@ -62,7 +63,7 @@ def collect(
     rows = [replace(_priced(row, priced), kind="reference" if row.name in unequal else "target") for row in rows]
     measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
     counted = (first.get("protocol") or {}).get("metrics", [])  # those that the protocol names beside the usual ones
-    shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *OF_TARGETS, *counted)) if name in measured]
+    shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *ASKED, *OF_TARGETS, *counted)) if name in measured]
     references = [name for name in groups if name in unequal]
     equal = {name: own for name, own in groups.items() if name not in unequal}
     curves = _curves(everything, equal, records, [name for name in FRONTIER if name in shown])
@@ -101,7 +102,7 @@ def collect(
             *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if len(ways) > 1 else []),
             *_warnings(records, evaluations, equal, baseline),
         ),
-        notes=tuple(first["population"]["notes"]),
+        notes=(*first["population"]["notes"], *_networks(evaluations)),
         recipe={
             "population": {k: first["population"][k] for k in ("name", "size", "classes", "images", "settings")},
             "architecture": first["target"]["architecture"],
@@ -236,6 +237,17 @@ def _groups(records: list[dict[str, Any]]) -> tuple[dict[str, list[int]], dict[s
             if different:
                 unequal[name] = different
     return groups, unequal
+
+
+def _networks(evaluations: list[Evaluation]) -> list[str]:
+    """Over whose features realism and faces are measured; a table of two networks says so."""
+    notes = []
+    for metric in dict.fromkeys(name for one in evaluations for name in one.networks if name in METRICS):
+        used = list(dict.fromkeys(one.networks[metric] for one in evaluations if metric in one.networks))
+        notes.append(f"{METRICS[metric].label}: features of {' and of '.join(used)}")
+        if len(used) > 1:
+            notes[-1] += "; numbers of different networks do not compare"
+    return notes
 
 
 def _held_equal(record: dict[str, Any]) -> dict[str, Any]:

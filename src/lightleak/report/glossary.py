@@ -61,6 +61,10 @@ EXPLANATIONS = {
     "what it changes in a picture. 0 is the person, 1 is what a random person would get. Lower is a worse leak.",
     "delta_eval": "Distance in the judge's features to the nearest private image of the person. Comparable only "
     "between targets that share the judge.",
+    "knowledge": "A student network is taught by the reconstructions alone and tested on private photographs: what it "
+    "gets right, it can only have learnt from what leaked. Compare it with the student of the null.",
+    "judge_fid": "How far the reconstructions as a set are from the private images, in the judge's own features. It is "
+    "no FID in the usual sense and compares only within this page.",
     "delta_face": "Distance in a face-recognition network's features to the nearest private image of the person.",
     "fid": "How far the reconstructions as a set are from the private images. It depends on the feature network and "
     "on the number of images; compare it within this page only.",
