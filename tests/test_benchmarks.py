@@ -50,6 +50,7 @@ def test_the_work_is_counted_by_hand(world):
     assert found["step"] == 2 * (expected + found["generator"])
 
 
+@pytest.mark.slow
 def test_it_compares_and_writes_its_record(tmp_path, capsys):
     ppa.main(["--quick", "--threads", "1", "--rounds", "1", "--jobs", "step", "--precision", "float32", "--out",
               str(tmp_path)])  # fmt: skip
