@@ -671,8 +671,6 @@ def _show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
         one = record(folder)
         groups.setdefault((one["population"]["key"], as_json(one["attack"])), []).append(folder)
     for index, ((population, _), group) in enumerate(groups.items()):
-        if all(record(folder)["target"].get("moment") for folder in group):
-            continue  # checkpoints alone, whose targets are not finished
         own = [folder for folder in priced if record(folder)["population"] == population]
         results = collect(group, title, command, own, mixed_protocols)
         console.print(terminal(narrowed(main_table(results), console.width)))

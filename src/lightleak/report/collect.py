@@ -1,6 +1,7 @@
 """From the evaluations of a study to the results that a page shows."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,7 +44,7 @@ def collect(
     if `mixed_protocols`.
     """
     everything = [(record(folder), folder) for folder in folders]
-    whole = [(one, folder) for one, folder in everything if one["target"].get("moment") is None]
+    whole = _ends(everything)
     if not whole:
         raise UserError("there is no finished evaluation to report; run the study first")
     if len({one["population"]["key"] for one, _ in everything}) > 1:
@@ -84,6 +85,11 @@ def collect(
             gap = difference(*pair, metric, torch.Generator().manual_seed(0)) if metric in shown else None
             if gap is not None:
                 differences.append(Difference(name, metric, gap.value, gap.low, gap.high, gap.p))
+    levels = tuple(_levels(curves, baseline))
+    met = {one.row for one in levels} | {baseline}
+    apart = [
+        f"{name}: no natural accuracy is reached by it and by {baseline} alike" for name in curves if name not in met
+    ]
     return Results(
         title=title,
         columns=columns(*shown),
@@ -92,7 +98,7 @@ def collect(
         baseline=baseline,
         differences=tuple(differences),
         curves={name: tuple(_points(way)) for name, way in curves.items()},
-        levels=tuple(_levels(curves, baseline)),
+        levels=levels,
         unequal=tuple(f"{name}: {unequal[name]}" for name in references),
         leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
         confidences={name: tuple(v for i in own for v in records[i]["confidence"]) for name, own in groups.items()},
@@ -101,6 +107,7 @@ def collect(
         warnings=(
             *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if len(ways) > 1 else []),
             *_warnings(records, evaluations, equal, baseline),
+            *apart,
         ),
         notes=(*first["population"]["notes"], *_networks(evaluations)),
         recipe={
@@ -214,12 +221,32 @@ def _priced(row: Row, priced: dict[str, dict[str, Any]]) -> Row:
     return replace(row, measures={**row.measures, **{name: Measure(costs[name]) for name in COSTS if name in costs}})
 
 
+def _ends(everything: list[tuple[dict[str, Any], Path]]) -> list[tuple[dict[str, Any], Path]]:
+    """The evaluations of whole runs; of a run that was attacked at its checkpoints only, that of the last of them."""
+    ends: dict[str, tuple[dict[str, Any], Path]] = {}
+
+    def rank(target: dict[str, Any]) -> float:
+        return math.inf if target.get("moment") is None else target["epoch"]
+
+    for one, folder in everything:
+        target = one["target"]
+        run = json.dumps([_run(target), target["seed"], _held_equal(one)], sort_keys=True)
+        if run not in ends or rank(target) > rank(ends[run][0]["target"]):
+            ends[run] = (one, folder)
+    return list(ends.values())
+
+
+def _run(target: dict[str, Any]) -> str:
+    """The name of the training that a target is, or is a checkpoint of."""
+    return target["title"] if target.get("moment") is None else target["run"]
+
+
 def _groups(records: list[dict[str, Any]]) -> tuple[dict[str, list[int]], dict[str, str]]:
     """The seeds of each target by the name of its row, and in what some differ from the first beside their defence."""
     base = _held_equal(records[0])
     kinds: dict[str, dict[str, list[int]]] = {}  # title -> what differs -> its seeds
     for index, one in enumerate(records):
-        kinds.setdefault(one["target"]["title"], {}).setdefault(_differing(base, _held_equal(one)), []).append(index)
+        kinds.setdefault(_run(one["target"]), {}).setdefault(_differing(base, _held_equal(one)), []).append(index)
     groups: dict[str, list[int]] = {}
     unequal: dict[str, str] = {}
     seeds = next({records[i]["target"]["seed"] for i in own} for own in next(iter(kinds.values())).values())
@@ -304,8 +331,7 @@ def _curves(
         taken: dict[str, dict[int, dict[str, Any]]] = {}
         for one, _ in everything:
             target = one["target"]
-            its_own = target["title"] == name or (target.get("moment") is not None and target["run"] == name)
-            if its_own and _held_equal(one) == base:
+            if _run(target) == name and _held_equal(one) == base:
                 taken.setdefault(json.dumps(target.get("moment")), {})[target["seed"]] = one
         seeds = sorted(records[i]["target"]["seed"] for i in own)
         whole = [by_seed for by_seed in taken.values() if sorted(by_seed) == seeds]
@@ -342,7 +368,7 @@ def _levels(curves: dict[str, Way], baseline: str) -> list[Level]:
     """Every target beside the baseline at equal natural accuracy."""
     levels = []
     for name, way in curves.items():
-        for metric in way.keys() & curves.get(baseline, {}).keys() if name != baseline else ():
+        for metric in [m for m in way if m in curves.get(baseline, {})] if name != baseline else ():
             told = matched(way[metric], curves[baseline][metric], torch.Generator().manual_seed(0))
             if told is not None:
                 levels.append(Level(name, metric, told.accuracy, told.first, told.second, told.difference))

@@ -1,0 +1,210 @@
+"""From evaluations to results: only what differs in its defence alone is compared, checkpoints make curves."""
+
+import json
+from zlib import crc32
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lightleak.errors import UserError
+from lightleak.metrics.evaluation import METRICS, Evaluation
+from lightleak.metrics.evidence import Measure
+from lightleak.report import figures, page, read, tables, to_csv, write
+from lightleak.report.collect import collect
+
+PEOPLE = 12
+PRIVACY = {"epsilon": 7.9, "delta": 1e-5}
+
+
+def evaluated(root, title, accuracy, leak, seed=0, moment=None, attack=None, **target):
+    """The folder of an evaluation that scored these means, person by person."""
+    rng = torch.Generator().manual_seed(crc32(f"{title} {seed} {moment}".encode()))
+
+    def spread(mean):
+        return (mean + 0.1 * torch.randn(PEOPLE, generator=rng)).clamp(0, 1).tolist()
+
+    per_class = {"hits@1": spread(leak), "true@1": spread(leak / 2)}
+    measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
+    measures |= {name: Measure(sum(v) / PEOPLE, 0.0, 1.0) for name, v in per_class.items()}
+    evaluation = Evaluation(
+        classes=tuple(range(PEOPLE)),
+        images=PEOPLE,
+        measures=measures,
+        per_class={name: tuple(v) for name, v in per_class.items()},
+        chance={"hits@1": 1 / PEOPLE},
+        missing={},
+        judge_accuracy=Measure(0.99),
+    )
+    told = {
+        "target": {
+            "title": f"{title} at {moment}" if moment else title,
+            "run": title,
+            "moment": {"epoch": None, "accuracy": moment} if moment else None,
+            "epoch": 1 if moment else 5,
+            "seed": seed,
+            "architecture": "timm:resnet18",
+            "recipe": {"epochs": 20, "view": {"flip": 0.5}},
+            "accuracy": accuracy,
+            "accuracy_of": spread(accuracy),
+            "test_images": 240,
+            "surgery": [],
+            "privacy": None,
+            **target,
+        },
+        "population": {
+            "key": "p",
+            "name": "faces",
+            "size": 48,
+            "classes": PEOPLE,
+            "images": {},
+            "settings": {},
+            "notes": [],
+            "class_names": [str(i) for i in range(PEOPLE)],
+        },
+        "attack": attack or {"name": "PPA", "loss": "poincare"},
+        "prior": "Rendered",
+        "judge": {"architecture": "timm:resnet14t", "accuracy": 0.99},
+        "protocol": None,
+        "confidence": [0.9] * PEOPLE,
+        "evaluation": evaluation.to_json(),
+    }
+    folder = root / "Evaluate" / f"{title}-{seed}-{moment}-{target.get('architecture', '')}"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(told))
+    picture = torch.zeros(PEOPLE, 3, 8, 8, dtype=torch.uint8)
+    save_file(
+        {"classes": torch.arange(PEOPLE), "private": picture, "reconstructed": picture + 1},
+        folder / "gallery.safetensors",
+    )
+    return folder
+
+
+def priced(root, title, **costs):
+    folder = root / "Costs" / title
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps({"title": title, **costs}))
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two defences on three seeds with checkpoints; the undefended network learns and leaks along a line."""
+    folders = []
+    for seed in range(3):
+        folders.append(evaluated(tmp_path, "no defence", 0.9, 0.9, seed))
+        folders.append(evaluated(tmp_path, "RoLSS", 0.85, 0.5, seed))
+        folders.append(evaluated(tmp_path, "DP-SGD", 0.6, 0.45, seed, privacy=PRIVACY))
+    for seed in range(3):
+        for moment, accuracy, leak in ((0.5, 0.5, 0.3), (0.7, 0.7, 0.6)):
+            folders.append(evaluated(tmp_path, "no defence", accuracy, leak, seed, moment))
+        folders.append(evaluated(tmp_path, "RoLSS", 0.6, 0.3, seed, 0.6))
+        folders.append(evaluated(tmp_path, "DP-SGD", 0.3, 0.1, seed, 0.3, privacy=PRIVACY))
+    return folders
+
+
+def test_targets_that_differ_in_their_defence_are_compared(study, tmp_path):
+    costs = [priced(tmp_path, "RoLSS", training=0.9, answering=0.95, parameters=0.97)]
+    results = collect(study, "all", costs=costs)
+    assert [row.name for row in results.targets()] == ["no defence", "RoLSS", "DP-SGD"]
+    assert {one.row for one in results.differences} == {"RoLSS", "DP-SGD"}
+    assert results.unequal == ()
+    private = results.rows[2]
+    assert private.detail == "epsilon 7.9 at delta 1e-05, 3 training seeds"
+    assert private.measures["epsilon"] == Measure(7.9)
+    assert results.rows[1].measures["training"] == Measure(0.9)
+    assert results.rows[0].measures.get("training") is None
+
+
+def test_what_differs_in_more_is_a_reference(study, tmp_path):
+    recipe = {"epochs": 30, "view": {"flip": 0.0}}
+    study += [
+        evaluated(tmp_path, "no defence", 0.9, 0.4, seed, architecture="torchvision:vgg16_bn") for seed in range(3)
+    ]
+    study += [evaluated(tmp_path, "SSF", 0.9, 0.4, seed, recipe=recipe) for seed in range(3)]
+    study += [evaluated(tmp_path, "TTS", 0.9, 0.4, 0)]
+    results = collect(study, "all")
+    references = {row.name for row in results.rows if row.kind == "reference"}
+    assert references == {"no defence (torchvision:vgg16_bn)", "SSF (timm:resnet18)", "TTS"}
+    assert results.unequal == (
+        "no defence (torchvision:vgg16_bn): architecture torchvision:vgg16_bn instead of timm:resnet18",
+        "SSF (timm:resnet18): recipe epochs 30 instead of 20; recipe view flip 0 instead of 0.5",
+        "TTS: seeds 0 instead of seeds 0, 1, 2",
+    )
+    assert not references & {one.row for one in (*results.differences, *results.levels)}
+    assert not any(name in warning for name in references for warning in results.warnings)
+    shown = page(results)
+    assert "Not compared" in shown
+    assert "architecture torchvision:vgg16_bn instead of timm:resnet18" in shown
+    order = [line.kind for line in tables(results)[0].lines]
+    assert order == sorted(order, key=("target", "reference", "null", "chance").index)
+
+
+def test_another_attack_is_another_table(study, tmp_path):
+    other = evaluated(tmp_path, "SSF", 0.9, 0.4, 0, attack={"name": "PPA", "loss": "max-margin"})
+    results = collect([*study, other], "all")
+    assert results.unequal == (
+        "SSF (timm:resnet18): attack loss max-margin instead of poincare; seeds 0 instead of seeds 0, 1, 2",
+    )
+
+
+def test_checkpoints_make_curves_and_levels(study, tmp_path):
+    results = collect(study, "all")
+    assert [len(results.curves[name]) for name in ("no defence", "RoLSS", "DP-SGD")] == [3, 2, 2]
+    accuracies = [point.accuracy.value for point in results.curves["no defence"]]
+    assert accuracies == sorted(accuracies)
+    levels = {(one.row, one.column): one for one in results.levels}
+    cut, private = levels["RoLSS", "hits@1"], levels["DP-SGD", "hits@1"]
+    assert cut.accuracy == pytest.approx(0.85, abs=0.06)
+    assert cut.target.value == pytest.approx(0.5, abs=0.08)
+    assert cut.baseline.value == pytest.approx(0.83, abs=0.1)  # less than at its end, for it is stopped earlier
+    assert cut.difference.high is not None
+    assert cut.difference.high < 0
+    assert private.difference.low is not None
+    assert private.difference.high is not None
+    assert private.difference.low < 0.02 < private.difference.high + 0.1  # it only knows less
+    table = tables(results)[-1]
+    assert table.name == "equal-accuracy"
+    assert [line.name for line in table.lines] == ["RoLSS", "DP-SGD"]
+    assert "hits@1 difference" in to_csv(table).splitlines()[0]
+    drawn = {figure.name: figure for figure in figures(results)}
+    assert {"frontier-hits-1", "frontier-true-1"} <= set(drawn)
+    assert "RoLSS: " in drawn["frontier-hits-1"].alt
+    write(results, tmp_path / "out")
+    again = read(tmp_path / "out" / "record.json")
+    assert again.curves == results.curves
+    assert again.levels == results.levels
+    assert [figure.svg for figure in figures(again)] == [figure.svg for figure in figures(results)]
+
+
+def test_those_who_never_meet_are_named(study, tmp_path):
+    for seed in range(3):
+        study.append(evaluated(tmp_path, "weak", 0.3, 0.1, seed))
+        study.append(evaluated(tmp_path, "weak", 0.2, 0.1, seed, 0.2))
+    results = collect(study, "all")
+    assert "weak" not in {one.row for one in results.levels}
+    assert any(warning.startswith("weak: no natural accuracy") for warning in results.warnings)
+
+
+def test_a_study_of_checkpoints_alone_takes_the_last_as_the_end(tmp_path):
+    folders = [
+        evaluated(tmp_path, name, accuracy, leak, 0, moment, epoch=epoch)
+        for name in ("no defence", "RoLSS")
+        for moment, accuracy, leak, epoch in ((0.5, 0.5, 0.3, 2), (0.9, 0.9, 0.8, 9), (0.7, 0.7, 0.6, 5))
+    ]
+    results = collect(folders, "checkpoints")
+    assert [row.name for row in results.targets()] == ["no defence", "RoLSS"]
+    accuracy = results.rows[0].measures["accuracy"]
+    assert accuracy is not None
+    assert accuracy.value == pytest.approx(0.9, abs=0.01)
+    assert len(results.curves["RoLSS"]) == 3
+
+
+def test_several_populations_are_refused(study):
+    told = json.loads((study[0] / "result.json").read_text())
+    told["population"]["key"] = "q"
+    (study[0] / "result.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match="of several"):
+        collect(study, "all")
+    with pytest.raises(UserError, match="no finished evaluation"):
+        collect([], "all")

@@ -1,0 +1,250 @@
+"""DP-SGD: each image's gradient is clipped, noise has its size, batches are Poisson, epsilon is what was spent."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import TINY, TinyNet, tiny_classifier
+from lightleak import defences
+from lightleak.defences import DPSGD, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
+from lightleak.defences.dp import Private, calibrated, spent
+from lightleak.errors import UserError
+from lightleak.models.classifier import load, save
+from lightleak.models.group_norm import batch_norms, groups_of, regroup
+from lightleak.models.zoo import build
+from lightleak.surgery import find_skips
+from lightleak.training import cross_entropy, predict, train
+from lightleak.training.loop import Batch
+
+pytest.importorskip("opacus")
+SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
+
+
+def private_classifier():
+    return DPSGD().apply(tiny_classifier()).train()
+
+
+def stepped(classifier, images, labels, settings, index, noise=0.0, size=4, seed=0):
+    """How the parameters move in one private step of plain descent at rate 1."""
+    before = [p.detach().clone() for p in classifier.net.parameters()]
+    mechanism = Private(settings, noise, len(images), size, 1, 1)
+    torch.manual_seed(seed)
+    with mechanism.stepping(classifier, torch.optim.SGD(classifier.net.parameters(), 1.0)) as step:
+        step(lambda chosen: cross_entropy(Batch(classifier, images[chosen], labels[chosen], 0.0)), index)
+    return [p.detach() - old for p, old in zip(classifier.net.parameters(), before)]
+
+
+def some_images(count=6):
+    rng = torch.Generator().manual_seed(1)
+    return torch.rand(count, 3, 32, 32, generator=rng), torch.randint(6, (count,), generator=rng)
+
+
+@pytest.mark.parametrize("clip", [0.05, 1.0, 1e6])
+def test_each_image_is_clipped_as_in_a_double_loop(clip):
+    images, labels = some_images()
+    index = torch.tensor([0, 2, 3, 5])
+    classifier = private_classifier()
+    expected = [torch.zeros_like(p) for p in classifier.net.parameters()]
+    for i in index.tolist():
+        loss = nn.functional.cross_entropy(classifier(images[i : i + 1]), labels[i : i + 1])
+        gradients = torch.autograd.grad(loss, list(classifier.net.parameters()))
+        norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
+        for total, gradient in zip(expected, gradients):
+            total -= gradient * min(1.0, clip / (norm + 1e-6)) / 4
+    moved = stepped(classifier, images, labels, DPSGD(clip=clip), index)
+    for a, b in zip(moved, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * max(clip, 1) if clip < 10 else 1e-4)
+    length = math.sqrt(sum(float(m.square().sum()) for m in moved))
+    assert length <= clip * (1 + 1e-4)  # four images of a batch of four
+
+
+def test_one_image_more_moves_the_weights_by_no_more_than_the_clip():
+    images, labels = some_images()
+    settings = DPSGD(clip=0.1)
+    with_it = stepped(private_classifier(), images, labels, settings, torch.tensor([0, 1, 2, 3]))
+    without = stepped(private_classifier(), images, labels, settings, torch.tensor([0, 1, 2]))
+    apart = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(with_it, without)))
+    assert 0.09 / 4 < apart <= 0.1 / 4 * (1 + 1e-4)
+
+
+def test_noise_has_its_size_and_nobody_gives_noise_alone():
+    images, labels = some_images()
+    settings = DPSGD(clip=0.5)
+    quiet = stepped(private_classifier(), images, labels, settings, torch.tensor([1, 2]))
+    loud = stepped(private_classifier(), images, labels, settings, torch.tensor([1, 2]), noise=2.0)
+    noise = torch.cat([(a - b).flatten() for a, b in zip(loud, quiet)])
+    assert float(noise.std()) == pytest.approx(2.0 * 0.5 / 4, rel=0.03)
+    assert abs(float(noise.mean())) < 0.01
+    nobody = torch.tensor([], dtype=torch.long)
+    still = stepped(private_classifier(), images, labels, settings, nobody)
+    assert all(float(m.abs().max()) == 0 for m in still)
+    alone = torch.cat([m.flatten() for m in stepped(private_classifier(), images, labels, settings, nobody, noise=2.0)])
+    assert float(alone.std()) == pytest.approx(0.25, rel=0.03)
+
+
+def test_batches_are_poisson():
+    mechanism = Private(DPSGD(), 1.0, 50, 10, 400, 1)
+    draws = list(mechanism.draws(torch.Generator().manual_seed(0)))
+    sizes = torch.tensor([len(d) for d in draws], dtype=torch.float64)
+    assert len(draws) == 400
+    assert float(sizes.mean()) == pytest.approx(10, abs=0.5)
+    assert float(sizes.var()) == pytest.approx(50 * 0.2 * 0.8, rel=0.25)  # binomial: neither fixed nor with replacement
+    assert all(len(d.unique()) == len(d) for d in draws)
+    often = torch.stack([torch.bincount(d, minlength=50) for d in draws]).double()
+    assert float(often.mean(0).sub(0.2).abs().max()) < 0.08
+
+
+@pytest.mark.parametrize(("noise", "steps"), [(2.0, 10), (6.0, 200)])
+def test_epsilon_of_full_batches_is_the_closed_form(noise, steps):
+    """Rényi divergence of the Gaussian mechanism is order / (2 noise^2) a step; converted as by Balle et al. (2020)."""
+    delta = 1e-5
+    orders = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))
+    expected = min(
+        steps * a / (2 * noise**2) + math.log1p(-1 / a) - (math.log(delta) + math.log(a)) / (a - 1) for a in orders
+    )
+    assert spent(noise, delta, 1.0, steps) == pytest.approx(expected, rel=1e-6)
+
+
+def test_epsilon_is_what_the_accountant_adds_up_step_by_step(tiny_population):
+    from opacus.accountants import create_accountant
+
+    settings = DPSGD(epsilon=None, noise=1.5)
+    result = train(tiny_classifier(), tiny_population.train, tiny_population.validation, SHORT, settings.plan(SHORT))
+    told = result.record["privacy"]
+    assert (told["steps"], told["sample_rate"]) == (4 * (72 // 16), 16 / 72)
+    books = create_accountant("rdp")
+    for _ in range(told["steps"]):
+        books.step(noise_multiplier=1.5, sample_rate=16 / 72)
+    assert told["epsilon"] == pytest.approx(books.get_epsilon(delta=1e-5), rel=1e-9)
+    assert (told["delta"], told["noise"], told["clip"], told["sampling"]) == (1e-5, 1.5, 1.0, "Poisson")
+
+
+def test_noise_follows_from_epsilon():
+    noise = calibrated(8.0, 1e-5, 0.1, 100)
+    told = [spent(share * noise, 1e-5, 0.1, 100) or 0.0 for share in (1.0, 0.995)]
+    assert told[0] <= 8.0 < told[1]
+    assert calibrated(2.0, 1e-5, 0.1, 100) > noise
+    assert spent(0.0, 1e-5, 0.1, 100) is None  # clipping alone guarantees nothing
+
+
+@pytest.mark.slow
+def test_the_tighter_accountant_counts_no_more():
+    tight, loose = spent(2.0, 1e-5, 0.2, 20, "prv"), spent(2.0, 1e-5, 0.2, 20)
+    assert tight is not None
+    assert loose is not None
+    assert 0.5 * loose < tight <= loose * 1.01
+
+
+@pytest.mark.parametrize("names", ["dp,tts", "mid,dp,negls", "dp,tldmi,rolss"])
+def test_it_composes_resumes_and_survives_a_checkpoint(names, tiny_population, tmp_path):
+    chosen = tuple(DPSGD(epsilon=None, noise=0.5) if one.title == "DP-SGD" else one for one in defences.parse(names))
+    plan = defences.plan(chosen, SHORT)
+
+    def trained(**kwargs):
+        return train(tiny_classifier(), tiny_population.train, tiny_population.validation, SHORT, plan, **kwargs)
+
+    class Stop(Exception):
+        pass
+
+    def watch(step, *_, **__):
+        if step == 3:
+            raise Stop
+
+    whole = trained()
+    with pytest.raises(Stop):
+        trained(folder=tmp_path, watch=watch)
+    again = trained(folder=tmp_path)
+    assert again.record["history"] == whole.record["history"]
+    assert again.record["privacy"] == whole.record["privacy"]
+    assert not batch_norms(again.net)
+    assert not any("grad_sample" in vars(p) for p in again.net.parameters())
+    if not any(one.title == "MID" for one in chosen):
+        save(again, tmp_path / "private.safetensors")
+        loaded = load(tmp_path / "private.safetensors", net=TinyNet())
+        torch.testing.assert_close(
+            predict(loaded, tiny_population.test), predict(again, tiny_population.test), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "skips"),
+    [
+        ("timm:resnet10t", (RoLSS(),), 3),
+        pytest.param("timm:vit_tiny_patch16_224", (), 24, marks=pytest.mark.slow),
+        pytest.param("timm:densenet121", (RoLSS(),), None, marks=pytest.mark.slow),
+        pytest.param("torchvision:densenet121", (TTS(),), None, marks=pytest.mark.slow),
+        pytest.param("timm:convnext_atto", (), None, marks=pytest.mark.slow),
+    ],
+)
+def test_it_trains_networks_of_every_family(name, extra, skips, tiny_population, tmp_path):
+    few = tiny_population.train.at(torch.arange(0, 72, 4))
+    recipe = dataclasses.replace(TINY, epochs=2, batch=6)
+    torch.manual_seed(0)
+    plan = defences.plan((*extra, DPSGD(epsilon=None, noise=0.1)), recipe)
+    result = train(build(name, 6, 32), few, tiny_population.validation, recipe, plan)
+    assert not batch_norms(result.net)
+    assert math.isfinite(result.record["history"][-1]["loss"])
+    if skips is not None:
+        assert len(find_skips(result.net, result.example)) == skips
+    save(result, tmp_path / "private.safetensors")
+    torch.testing.assert_close(
+        predict(load(tmp_path / "private.safetensors"), few), predict(result, few), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_frozen_batch_norm_may_stay(tiny_population):
+    """What TL-DMI froze never sees private data: its statistics stand still and mix no images."""
+    plan = defences.plan((TLDMI(until="second"), DPSGD(epsilon=None, noise=0.5)), SHORT)
+    result = train(tiny_classifier(), tiny_population.train, tiny_population.validation, SHORT, plan)
+    kinds = {name: type(module).__name__ for name, module in result.net.named_modules() if "1" in name}
+    assert kinds == {"first.1": "BatchNorm2d", "second.1": "BatchNorm2d", "third.1": "GroupNorm"}
+
+
+def test_group_norm_takes_the_place_of_batch_norm():
+    assert [groups_of(c) for c in (1, 2, 3, 6, 8, 12, 32, 64, 96, 512, 1000)] == [1, 1, 1, 1, 2, 3, 8, 16, 24, 32, 25]
+    net = TinyNet()
+    changed = regroup(net, {"groups": {"first.1": 4, "gone.1": 2}})
+    layer = changed.get_submodule("first.1")
+    assert isinstance(layer, nn.GroupNorm)
+    lost = {f"first.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert set(changed.state_dict()) == set(net.state_dict()) - lost
+    images = torch.rand(5, 16, 8, 8)
+    torch.testing.assert_close(layer(images), torch.cat([layer(one[None]) for one in images]))  # each by itself
+    with pytest.raises(UserError, match="'stem' is a Conv2d"):
+        regroup(net, {"groups": {"stem": 4}})
+    with pytest.raises(UserError, match="5 equal groups"):
+        regroup(net, {"groups": {"first.1": 5}})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DPSGD(epsilon=-1), "above 0, such as 8, not -1"),
+        (lambda: DPSGD(epsilon=math.inf), "above 0"),
+        (lambda: DPSGD(noise=1.0), "epsilon or noise, and None for the other"),
+        (lambda: DPSGD(epsilon=None), "epsilon or noise"),
+        (lambda: DPSGD(epsilon=None, noise=-0.1), "at least 0"),
+        (lambda: DPSGD(delta=0), "probability"),
+        (lambda: DPSGD(clip=0), "length above 0"),
+        (lambda: DPSGD(groups=0), "at least 1 group"),
+        (lambda: DPSGD(accountant="gdp"), "rdp or prv, not 'gdp'"),  # pyright: ignore[reportArgumentType]
+        (lambda: DPSGD(delta=0.02).mechanism(72, 16, 4, 4), r"below 1 / images, here 0.014, not 0.02"),
+        (lambda: DPSGD(epsilon=1e-6).mechanism(72, 72, 100, 100), "allow more"),
+        (lambda: defences.plan((BiDO(), DPSGD()), SHORT), r"DP-SGD bounds .* BiDO compares .* RoLSS, .* MID, NegLS"),
+        (lambda: defences.plan((DPSGD(), RoLSSPlus(), BiDO()), SHORT), "BiDO compares the images of a batch"),
+        (lambda: defences.plan((DPSGD(), DPSGD(epsilon=1.0)), SHORT), "twice"),
+        (lambda: DPSGD().apply(build("torchvision:vit_b_32", 5, 64)), r"MultiheadAttention.*timm's ResNets"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(make, message):
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_everything_else_goes_with_it():
+    for other in (RoLSS(), RoLSSPlus(), SSF(), TTS(), MID(), NegLS(), TLDMI()):
+        assert defences.plan((other, DPSGD()), SHORT).mechanism is not None
