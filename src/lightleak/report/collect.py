@@ -168,8 +168,10 @@ def _made(folders: Sequence[Path]) -> list[dict[str, Any]]:
         root, name = look.pop()
         if name not in found:
             try:
-                found[name] = json.loads((root / name / "made.json").read_text())
-                look += [(root, need) for need in _needs(json.loads((root / name / "spec.json").read_text()))]
+                made = found[name] = json.loads((root / name / "made.json").read_text())
+                if "needs" not in made:  # of an older version
+                    made["needs"] = _needs(json.loads((root / name / "spec.json").read_text()))
+                look += [(root, need) for need in made["needs"]]
             except (OSError, ValueError):  # an evaluation that was moved here alone
                 continue
     return list(found.values())

@@ -279,6 +279,7 @@ class Store:
             "seconds": seconds + sum(self.made(part)["seconds"] for part in parts),  # of computing, wherever
             "cost": task.cost,
             "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+            "needs": [f"{need.name}/{need.key}" for need in task.needs()],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": socket.gethostname(),
             "device": device(),
