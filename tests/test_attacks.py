@@ -9,7 +9,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightleak.attacks import ATTACKS, PLGMI, PPA, AccessError, Alignment, Guess, Oracle, Reconstruction, merge
+from lightleak.attacks import (
+    ATTACKS,
+    GMI,
+    KEDMI,
+    LOMMA,
+    PLGMI,
+    PPA,
+    AccessError,
+    Alignment,
+    Distillation,
+    Guess,
+    Oracle,
+    Reconstruction,
+    learn,
+    merge,
+)
 from lightleak.attacks.reconstruction import TENSORS, join
 from lightleak.attacks.steps import (
     LOSSES,
@@ -32,11 +47,23 @@ from lightleak.priors.fit import PlgMi, fit
 ROWS = {
     "ppa": PPA(candidates=60, attempts=3, keep=2, steps=12, rate=0.05, views=6),
     "plgmi": PLGMI(attempts=2, steps=12),
+    "gmi": GMI(attempts=2, steps=25, rate=0.03, weight=1.0, averaged=1),
+    "kedmi": KEDMI(attempts=2, steps=40, rate=0.1, log_variance=-4.0),
+    "lomma": LOMMA(attempts=2, steps=25, rate=0.03, around="gmi", weight=0.1, averaged=1, regulariser=0.1),
     "guess": Guess(keep=2),
 }
 OPTIMISING = [name for name in ROWS if name != "guess"]
 # The fixture that makes a row's prior, where the renderer cannot be it.
 PRIOR_OF = {"plgmi": "conditional"}
+LEARNT: dict[str, dict] = {}  # what a row learns beforehand; filled by `knowledge`
+
+
+@pytest.fixture(scope="module", autouse=True)
+def knowledge(tiny_target, tiny_population):
+    """What LOMMA learns of the target from public images, once for all tests."""
+    settings = Distillation(students=("timm:test_efficientnet",), pretrained=False, epochs=10, batch=8)
+    learnt = learn(Oracle(tiny_target), tiny_population.public, settings, torch.Generator().manual_seed(0))
+    LEARNT["lomma"] = {"knowledge": learnt}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +87,8 @@ def prior(request):
 
 def run(name, target, prior, classes=range(6), seed=0, access="gradients", **changes):
     attack = dataclasses.replace(ROWS[name], **changes)
-    return attack.run(Oracle(target, access), prior, torch.tensor(list(classes)), torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed)
+    return attack.run(Oracle(target, access), prior, torch.tensor(list(classes)), rng, **LEARNT.get(name, {}))
 
 
 def test_every_attack_has_a_row():

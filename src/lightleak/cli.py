@@ -23,7 +23,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightleak import data, defences, doctor, priors, surgery
-from lightleak.attacks import PLGMI, PPA, Guess, Oracle, Reconstruction
+from lightleak.attacks import (
+    GMI,
+    KEDMI,
+    LOMMA,
+    PLGMI,
+    PPA,
+    Distillation,
+    Guess,
+    Knowledge,
+    Oracle,
+    Reconstruction,
+    learn,
+)
+from lightleak.attacks.knowledge import FEATURES, SMALL
 from lightleak.attacks.ppa import PRESETS
 from lightleak.convert import PLAIN, Hints, as_python, convert, described
 from lightleak.convert import settings as read_settings
@@ -269,11 +282,15 @@ def attack_(
     target: Path,
     out: Path,
     prior: str = "rendered",
-    attack: PPA | PLGMI | Guess = PRESETS["rendered"],
+    attack: PPA | GMI | KEDMI | LOMMA | PLGMI | Guess = PRESETS["rendered"],
     preset: str | None = None,
     classes: tuple[int, ...] = (),
     seed: int = 0,
     precision: Literal["float32", "bfloat16"] = "float32",
+    knowledge: Path | None = None,
+    public: str | None = None,
+    distillation: Distillation = SMALL,
+    settings: Settings = {},  # noqa: B006
 ) -> None:
     """Reconstruct the people of a checkpoint.
 
@@ -288,6 +305,10 @@ def attack_(
         classes: whom to reconstruct (default: all).
         seed: decides everything random.
         precision: of the target's and a StyleGAN2's convolutions; bfloat16 is faster where the hardware has it.
+        knowledge: LOMMA: the folder of what it learns from public images; learnt there if it does not exist yet.
+        public: LOMMA: the data set whose public images it learns from (faces, digits or folder:PATH).
+        distillation: LOMMA: how its students learn.
+        settings: of that data set's function.
     """
     if preset is not None:
         if preset not in PRESETS:
@@ -304,8 +325,15 @@ def attack_(
     if isinstance(generator, StyleGAN2Prior):
         generator = replace(generator, precision=precision)
     oracle = Oracle(classifier, attack.access, precision=precision)
+    learnt = {}
+    if getattr(attack, "needs_knowledge", False):
+        learnt["knowledge"] = _knowledge(classifier, knowledge, public, settings, distillation, seed)
+    elif knowledge or public:
+        raise UserError(
+            f"{type(attack).__name__} uses no knowledge from public images; leave --knowledge, --public out"
+        )
     with _bar(f"{type(attack).__name__} on {target.name}") as watch:
-        found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch)
+        found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch, **learnt)
     found.save(out)
     console.print(
         f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
@@ -696,6 +724,32 @@ def _population(source: str, settings: dict[str, str], aloud: bool = True) -> da
     for note in population.notes if aloud else ():
         console.print(f"[yellow]![/] {escape(note)}", highlight=False)
     return population
+
+
+def _knowledge(
+    target: Classifier,
+    folder: Path | None,
+    public: str | None,
+    settings: dict[str, str],
+    distillation: Distillation,
+    seed: int,
+) -> Knowledge:
+    """What is in the folder, or what the public images teach, kept there."""
+    if folder and (folder / FEATURES).exists():
+        return Knowledge.load(folder)
+    if public is None:
+        raise UserError("LOMMA learns from public images first; name them with --public, or a folder with --knowledge")
+    images = _population(public, settings).public
+    scratch = folder / ".training" if folder else None
+    with _bar("learn from public images") as watch:
+        rng = torch.Generator().manual_seed(seed)
+        knowledge = learn(Oracle(target), images, distillation, rng, scratch, watch)
+    told = ", ".join(f"{share:.0%}" for share in knowledge.agreement)
+    console.print(f"students name the target's class on {told} of {len(images)} public images", highlight=False)
+    if folder:
+        knowledge.save(folder)
+        shutil.rmtree(folder / ".training", ignore_errors=True)
+    return knowledge
 
 
 def _classifier(model: str, size: int | None) -> Classifier:

@@ -1,6 +1,6 @@
 """Steps that attacks share: identity losses, randomness that belongs to an attempt, candidates, belief, descent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,21 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logit": negative_logit,
 }
 
+# What an attack descends beside the prior's own term. Bound to the classes and attempts of a batch (each N), it turns
+# images into one loss each and the target's logits; differentiable in the images.
+Identity = Callable[[Tensor], tuple[Tensor, Tensor]]
+Identities = Callable[[Tensor, Tensor], Identity]
+
+
+def implausible(prior: Prior, images: Tensor, classes: Tensor) -> Tensor:
+    """How unlike public images they look, N: -log p(real) where the prior knows the odds, else minus its score.
+
+    So a Wasserstein critic counts as in GMI (-D) and KED-MI's discriminator as in KED-MI.
+    """
+    score = prior.realism(images, classes)
+    return F.softplus(-score) if getattr(prior, "log_odds", False) else -score
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Randomness: what an identity gets depends on (seed, class, attempt), never on its batch
 
@@ -69,6 +84,12 @@ def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ..
     """Uniform numbers in [0, 1) for each (class, attempt), N x shape, the same in whatever batch they are asked for."""
     pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
     return torch.stack([torch.rand(shape, generator=keyed(seed, *pair)) for pair in pairs])
+
+
+def own_normals(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """As `own_draws`, but standard normal."""
+    pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
+    return torch.stack([torch.randn(shape, generator=keyed(seed, *pair)) for pair in pairs])
 
 
 def own_latents(prior: Prior, seed: int, classes: Tensor, attempts: Tensor) -> Tensor:
@@ -135,6 +156,18 @@ def candidate_scores(oracle: Oracle, prior: Prior, latents: Tensor, batch: int) 
 def select_candidates(scores: Tensor, classes: Tensor, attempts: int) -> Tensor:
     """For each class the indices of its `attempts` best candidates, best first, C x attempts; one top-k for all."""
     return scores[:, classes].topk(attempts, dim=0).indices.T
+
+
+@torch.no_grad()
+def shown(
+    oracle: Oracle, prior: Prior, latents: Tensor, classes: Tensor, parts: Iterable[slice]
+) -> tuple[Tensor, Tensor]:
+    """The images of latents, and the target's belief that each shows its class; batch by batch."""
+    images, belief = [], []
+    for part in parts:
+        images.append(prior.decode(latents[part], classes[part]))
+        belief.append(oracle.scores(images[-1]).gather(1, classes[part, None]).squeeze(1))
+    return torch.cat(images), torch.cat(belief)
 
 
 @torch.no_grad()

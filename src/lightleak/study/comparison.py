@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lightleak.attacks import PPA, Attack, Guess
+from lightleak.attacks.knowledge import SMALL, Distillation
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
 from lightleak.priors.fit import QUICK, Settings
 from lightleak.study.protocols import Protocol
 from lightleak.study.tasks import (
     Checkpoint,
+    Distil,
     Draw,
     Evaluate,
     FitPrior,
@@ -37,6 +39,7 @@ class Setting:
     judge_recipe: Recipe = RECIPES["judge"]
     attack: Attack = PRESETS["rendered"]
     prior: Settings | Ready | None = None  # None: the renderer where the population is rendered, else QUICK
+    distillation: Distillation = SMALL  # where the attack learns from public images beforehand
     seeds: tuple[int, ...] = (0,)
     checkpoints: tuple[Moment, ...] = ()  # copies that every target leaves on its way
     protocol: Protocol | None = None  # by which everything is counted
@@ -56,11 +59,16 @@ class Setting:
             return Rendered(self.population, float(self.population.settings.get("strength", 1.0)))
         return FitPrior(self.population, QUICK)
 
+    def inverted(self, target: Target, seed: int = 0) -> Invert:
+        """The attack on one target, with what it learns of it beforehand."""
+        needed = getattr(self.attack, "needs_knowledge", False)
+        knowledge = Distil(target, self.distillation) if needed else None
+        return Invert(target, self.prior_for(target), self.attack, seed=seed, knowledge=knowledge)
+
     def evaluated(self, target: Target, nulls: Mapping[str, Invert]) -> Evaluate:
         """The attack on one target, with its training's seed, and its judgement."""
         judge = TrainJudge(self.population, self.judge, self.judge_recipe)
-        found = Invert(target, self.prior_for(target), self.attack, seed=target.seed)
-        return Evaluate(found, judge, nulls, protocol=self.protocol)
+        return Evaluate(self.inverted(target, target.seed), judge, nulls, protocol=self.protocol)
 
 
 def compare(
@@ -74,7 +82,7 @@ def compare(
     `forms`: what of a training is attacked, by default the trained network; its checkpoints, or its fused form.
     """
     null = setting.target((), setting.seeds[0], "public")
-    others = Invert(null, setting.prior_for(null), setting.attack)
+    others = setting.inverted(null)
     evaluations = []
     for defence in defences:
         for seed in setting.seeds:

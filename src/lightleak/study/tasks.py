@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightleak import data, defences, priors
 from lightleak.attacks import PPA, Attack, Oracle, Reconstruction
+from lightleak.attacks.knowledge import SMALL, Distillation, Knowledge, learn
 from lightleak.attacks.reconstruction import join
 from lightleak.attacks.steps import Candidates
 from lightleak.data.folders import scan
@@ -524,6 +525,38 @@ class Score(Task):
 
 
 @dataclass(frozen=True)
+class Distil(Task):
+    """What an attacker learns of a target from public images before attacking: students, and where its features lie."""
+
+    target: Target
+    settings: Distillation = SMALL
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"distil {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.settings.epochs * len(self.settings.students)
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        public = self.target.population.load(store).public
+        oracle, rng = Oracle(self.target.load(store)), torch.Generator().manual_seed(self.seed)
+        knowledge = learn(oracle, public, self.settings, rng, store.scratch(self), watch)
+        knowledge.save(folder)
+        return {"images": len(public), "agreement": knowledge.agreement, "queries": knowledge.queries}
+
+    def load(self, store: Store) -> Knowledge:
+        """What was learnt."""
+        return Knowledge.load(store.folder(self))
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its target, the run that this lies in, and the images that it was drawn from."""
+        return (*super().needs(), run_of(self.target), self.target.population)
+
+
+@dataclass(frozen=True)
 class Invert(Task):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
@@ -533,12 +566,19 @@ class Invert(Task):
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
     seed: int = 0
+    knowledge: Distil | None = None  # what the attack learnt beforehand, where it needs that
     parts: int = field(default=0, compare=False)  # tasks that share the work; 0: as the number of workers suggests
 
     def needs(self) -> tuple[Task, ...]:
         """Its fields, the run that its target lies in, its shards if the work is shared, and the candidates' scores."""
         scored = [self.scored] if self.scored else []
         return (*super().needs(), run_of(self.target), *self.parts_done(), *scored)
+
+    def __post_init__(self) -> None:
+        needed = getattr(self.attack, "needs_knowledge", False)
+        if needed != (self.knowledge is not None):
+            kind, advice = type(self.attack).__name__, "pass a Distil task" if needed else "leave it out"
+            raise UserError(f"{kind} uses {'' if needed else 'no '}knowledge from public images; {advice}")
 
     def split(self, parts: int) -> Task:
         """Shared out to shards of identities, if the attack says where it may be cut and nobody else decided."""
@@ -597,7 +637,8 @@ class Invert(Task):
         prior = self.prior.load(store)
         if isinstance(self.attack, PPA) and self.scored:
             return self.attack.run(oracle, prior, wanted, rng, watch, self.scored.load(store))
-        return self.attack.run(oracle, prior, wanted, rng, watch)
+        learnt: dict[str, Any] = {"knowledge": self.knowledge.load(store)} if self.knowledge else {}
+        return self.attack.run(oracle, prior, wanted, rng, watch, **learnt)
 
     def load(self, store: Store) -> Reconstruction:
         """What the attack brought home."""
