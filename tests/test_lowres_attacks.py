@@ -11,7 +11,7 @@ from conftest import tiny_classifier
 from lightleak.attacks import GMI, KEDMI, LOMMA, Distillation, Guess, Knowledge, Oracle, learn
 from lightleak.attacks.gmi import moved
 from lightleak.attacks.knowledge import divergence
-from lightleak.attacks.steps import negative_logit, own_normals, own_samples, seed_of
+from lightleak.attacks.steps import negative_logit, own_latents, own_normals, seed_of
 from lightleak.errors import UserError
 from lightleak.priors import GanPrior, RenderedPrior
 from lightleak.priors.fit import KED_QUICK, QUICK, fit
@@ -59,9 +59,9 @@ def test_golden_step_of_momentum():
 
 def test_golden_losses():
     loss = negative_logit(wave(3, 6, 3, 1.3, 0), torch.tensor([2, 0, 5])).mean()
-    assert loss.item() == pytest.approx(-1.4054097, abs=1e-6)
+    assert loss.item() == pytest.approx(-1.4054097, abs=1e-5)
     made = wave(3, 6, 2, 0.5, 1)
-    assert F.softplus(-made.logsumexp(1)).mean().item() == pytest.approx(0.1262727, abs=1e-6)
+    assert F.softplus(-made.logsumexp(1)).mean().item() == pytest.approx(0.1262727, abs=1e-5)
 
 
 # Plain transcriptions: one batch, means over it, parameters and all
@@ -72,7 +72,7 @@ def test_gmi_is_the_published_loop(tiny_target, gan):
     classes = torch.tensor([0, 3, 5, 1])
     found = attack.run(Oracle(tiny_target), gan, classes, rng())
     seed = seed_of(rng())
-    z = own_samples(gan, seed, classes, torch.zeros(4, dtype=torch.long)).requires_grad_()
+    z = own_latents(gan, seed, classes, torch.zeros(4, dtype=torch.long)).requires_grad_()
     v = torch.zeros(4, 7)
     for _ in range(6):
         fake = gan.generator(z)
@@ -116,6 +116,7 @@ def test_kedmi_is_the_published_loop(tiny_target, specific, coupled):
     assert found.queries == 4 * 5 + 8
 
 
+@torch.no_grad()
 @pytest.mark.parametrize(("drawn", "norm"), [(False, False), (True, False), (False, True)])
 def test_lomma_s_identity_loss(tiny_target, learnt, drawn, norm):
     attack = LOMMA(drawn=drawn, norm=norm, regulariser=0.7)

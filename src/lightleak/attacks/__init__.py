@@ -40,13 +40,6 @@ ATTACKS: dict[str, type[Attack]] = {
     "plgmi": PLGMI,
     "guess": Guess,
 }
-    "ppa": PPA,
-    "gmi": GMI,
-    "kedmi": KEDMI,
-    "lomma": LOMMA,
-    "plgmi": PLGMI,
-    "guess": Guess,
-}
 
 __all__ = [
     "ATTACKS",
