@@ -276,20 +276,17 @@ def fitted(tiny_target, tiny_population):
     }
 
 
-@pytest.mark.parametrize("name", ["gmi", "kedmi", "lomma around gmi", "lomma around kedmi"])
-def test_each_beats_its_prior_and_the_null(name, fitted, tiny_target, taught):
+@pytest.mark.parametrize("name", ["gmi", "kedmi"])
+def test_each_beats_its_prior_and_the_null(name, fitted, tiny_target):
     host = name.split()[-1]
     common = {"attempts": 2, "steps": 60}
     attack = {
         "gmi": GMI(**common, averaged=10),
         "kedmi": KEDMI(**common, rate=0.1, log_variance=-2.0),
-        "lomma around gmi": LOMMA(around="gmi", **common, averaged=100, clip=2.0, regulariser=0.1),
-        "lomma around kedmi": LOMMA(around="kedmi", **common, rate=0.1, clip=2.0, regulariser=0.1),
     }[name]
-    more = {"knowledge": taught} if isinstance(attack, LOMMA) else {}
     classes, oracle = torch.arange(6), Oracle(tiny_target)
-    found = attack.run(oracle, fitted[host], classes, rng(), **more)  # pyright: ignore[reportArgumentType]
-    start = replace(attack, steps=0).run(oracle, fitted[host], classes, rng(), **more)  # pyright: ignore
+    found = attack.run(oracle, fitted[host], classes, rng())
+    start = replace(attack, steps=0).run(oracle, fitted[host], classes, rng())
     null = Guess(keep=2).run(oracle, fitted[host], classes, rng())
     assert found.confidence.mean() > max(start.confidence.mean(), null.confidence.mean()) + 0.2
     assert math.isfinite(found.latents.abs().max())
