@@ -7,9 +7,10 @@ import torch
 
 from conftest import TINY
 from lightleak.attacks import Guess
-from lightleak.defences import TLDMI, RoLSS
+from lightleak.defences import TLDMI, TTS, BiDO, RoLSS
 from lightleak.errors import UserError
 from lightleak.models.classifier import load
+from lightleak.models.zoo import build
 from lightleak.study import Store, run
 from lightleak.study.tasks import Checkpoint, Invert, Rendered, TrainTarget, source
 from lightleak.training import Moment
@@ -80,3 +81,25 @@ def test_public_training_comes_first_and_is_done_once(store):
     assert "conv1.0.weight" in kept
     assert "layer4.0.conv2.weight" not in kept
     assert few.load(store).record["pretraining"]["people"] == 5
+
+
+def test_two_stages_keep_the_columns_of_a_cut_concatenation():
+    """What is left of a weight that read a cut concatenation are columns of the weight as it was, in order."""
+    whole = build("torchvision:densenet121", 6, 32)
+    ((_, change),) = TTS().plan(SHORT).changes
+    old, new = (dict(each.net.named_parameters()) for each in (whole, change(whole)))
+    narrowed = [name for name, value in new.items() if value.shape != old[name].shape and value.dim() == 4]
+    assert len(narrowed) > 10
+    for name in narrowed:
+        before, after = (each[name].flatten(2).transpose(0, 1).flatten(1) for each in (old, new))
+        places = [(before == column).all(1).nonzero().flatten().tolist() for column in after]
+        assert all(len(place) == 1 for place in places), name
+        assert places == sorted(places)
+    assert all(torch.equal(value, old[name]) for name, value in new.items() if value.shape == old[name].shape)
+
+
+def test_a_network_without_skips_is_a_reference_not_a_defence():
+    with pytest.raises(UserError, match="skip"):
+        RoLSS().apply(build("torchvision:vgg11_bn", 4, 32))
+    names = BiDO().watched(build("torchvision:vgg11_bn", 4, 32))
+    assert len(names) >= 4
