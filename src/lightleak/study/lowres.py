@@ -8,12 +8,23 @@ targets, KED-MI and PLG-MI one for each. All is small, so the numbers are no one
 
 from dataclasses import dataclass, replace
 
-from lightleak.attacks import PLGMI, Attack, Guess
+from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, Attack, Guess
+from lightleak.attacks.knowledge import Distillation
 from lightleak.defences import Defence, RoLSS
 from lightleak.metrics.appraiser import Fit
 from lightleak.priors.fit import KED_QUICK, PLG_QUICK, QUICK, Settings
 from lightleak.study.protocols import PROTOCOLS
-from lightleak.study.tasks import Draw, Evaluate, FitAppraiser, FitPrior, Invert, TrainJudge, TrainTarget, source
+from lightleak.study.tasks import (
+    Distil,
+    Draw,
+    Evaluate,
+    FitAppraiser,
+    FitPrior,
+    Invert,
+    TrainJudge,
+    TrainTarget,
+    source,
+)
 from lightleak.training import RECIPES, Recipe
 
 TARGETS: tuple[tuple[str, tuple[Defence, ...]], ...] = (
@@ -28,6 +39,7 @@ PRIORS: dict[str, Settings] = {
 }
 
 APPRAISER = Fit(steps=250)
+STUDENTS = Distillation(("face:ir18-narrow",), pretrained=False, epochs=4, batch=32)  # LOMMA's, for each target
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,10 @@ class LowRes:
     def attacks(self) -> dict[str, tuple[str, Attack]]:
         """Of each row the prior and the attack; steps and rates were set by the undefended target's own belief."""
         return {
+            "GMI": ("gmi", GMI(self.attempts, steps=80, rate=0.06)),
+            "LOMMA-GMI": ("gmi", LOMMA("gmi", attempts=self.attempts, steps=80, rate=0.06)),
+            "KED-MI": ("kedmi", KEDMI(self.attempts, steps=80, rate=0.1)),
+            "LOMMA-KED": ("kedmi", LOMMA("kedmi", attempts=self.attempts, steps=80, rate=0.1)),
             "PLG-MI, stage 1 alone": ("plgmi", PLGMI(self.attempts, steps=0)),
             "PLG-MI": ("plgmi", PLGMI(self.attempts, steps=50)),
         }
@@ -95,8 +111,9 @@ class LowRes:
         kind, attack = self.attacks[name]
         settings = PRIORS[kind]
         prior = FitPrior(self.population, settings, self.seed, target if settings.needs_target else None)
+        knowledge = Distil(target, STUDENTS) if getattr(attack, "needs_knowledge", False) else None
         return Evaluate(
-            Invert(target, prior, attack, seed=self.seed),
+            Invert(target, prior, attack, seed=self.seed, knowledge=knowledge),
             self.judge,
             nulls={"never optimised": Invert(target, prior, Guess(self.attempts))},
             appraiser=FitAppraiser(APPRAISER) if self.data == "faces" else None,
