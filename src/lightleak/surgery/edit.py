@@ -58,6 +58,19 @@ def scale_skips(
     Of a concatenation, the first `round(factor * C)` channels of each older map are kept, and the layers that read it
     are narrowed to the columns of those. Otherwise as `remove_skips`.
     """
+    return _scaled(model, factor, where, example, keep_keys, wake, (False, True))
+
+
+def _scaled(
+    model: nn.Module,
+    factor: float,
+    where: Where,
+    example: Tensor | None,
+    keep_keys: bool,
+    wake: bool,
+    ways: tuple[bool, ...],
+) -> nn.Module:
+    """`scale_skips`; what is cut from concatenations is absent (False) or zero (True), by the first way that works."""
     if not 0 <= factor <= 1:
         raise SurgeryError(f"the factor must lie between 0 (remove) and 1 (change nothing), not {factor}")
     example = prepare(model, example)
@@ -66,7 +79,7 @@ def scale_skips(
     chosen = choose(skips, where, type(model).__name__)
     before = reached(model, example)
     masked = False
-    for masked in (False, True):
+    for masked in ways:
         result = copy.deepcopy(model)
         _cut(result, seen, chosen, factor, masked)
         try:
@@ -198,6 +211,8 @@ def replay(model: nn.Module, steps: list[dict[str, Any]], example: Tensor | None
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise SurgeryError(f"the recipe is damaged at {step!r}: {error!r}") from error
-        model = scale_skips(model, factor, skips, example, keep_keys)
+        # Another network was masked for a layer that this one may not have yet: group norm comes after surgery here.
+        ways = (True,) if step.get("masked") else (False, True)
+        model = _scaled(model, factor, skips, example, keep_keys, True, ways)
         object.__setattr__(model, ATTRIBUTE, [*recipe(model)[:-1], dict(step)])
     return model
