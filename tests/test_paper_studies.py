@@ -28,7 +28,7 @@ def prior(tmp_path_factory):
 @pytest.mark.parametrize("scale", ["rendered", "paper"])
 def test_a_study_of_the_paper(study, scale, prior):
     data = "dogs" if study.stem == "fig5_other_data" else "facescrub"
-    options = {"data": f"{data}:somewhere", "prior": str(prior)} if scale == "paper" else {}
+    options = {"data": f"{data}:{prior}", "prior": str(prior)} if scale == "paper" else {}
     tasks = load(study, scale=scale, **options)
     evaluations = [task for task in tasks if isinstance(task, Evaluate)]
     assert len({task.key for task in tasks}) == len(tasks)
@@ -48,11 +48,12 @@ def test_published_numbers_name_rows_that_exist(study, prior):
     data = "dogs" if study.stem == "fig5_other_data" else "facescrub"
     evaluations = [
         task
-        for task in module["tasks"](scale="paper", data=f"{data}:somewhere", prior=str(prior))
+        for task in module["tasks"](scale="paper", data=f"{data}:{prior}", prior=str(prior))
         if isinstance(task, Evaluate)
     ]
     rows = {(e.found.target.architecture, e.found.target.title) for e in evaluations}
     for network, lines in module.get("PUBLISHED", {}).items():
+        assert set(module.get("STANDS_FOR", {}).values()) <= set(module["PUBLISHED"])
         for title, numbers in lines.items():
             assert (network, title) in rows
             assert all(0 < value < 1 for value in numbers.values())
@@ -66,7 +67,7 @@ def test_bad_scales(prior):
     with pytest.raises(UserError, match="the paper attacks facescrub, celeba, dogs, not 'folder'"):
         at("paper", data="folder:here", prior=str(prior))
     with pytest.raises(UserError, match="there is no prior in nowhere"):
-        at("paper", data="facescrub:here", prior="nowhere")
+        at("paper", data=f"facescrub:{prior}", prior="nowhere")
     with pytest.raises(UserError, match="belong to scale=paper"):
         at("rendered", data="facescrub:here")
 

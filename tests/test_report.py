@@ -40,6 +40,8 @@ from lightleak.report import (
     to_latex,
     write,
 )
+from lightleak.report.collect import _swept
+from lightleak.report.figures import alone
 from lightleak.report.page import embed
 from lightleak.report.results import clean, number
 
@@ -549,3 +551,52 @@ def test_a_narrow_terminal_keeps_what_matters_most():
     assert [column.name for column in narrowed(wide, 50).columns] == ["accuracy", "hits@1", "stranger@1", "error"]
     assert [column.name for column in narrowed(wide, 10).columns] == ["accuracy", "hits@1", "error"]
     assert [cell.value for cell in narrowed(wide, 10).lines[0].cells] == [0.5, 0.4, 0.2]
+
+
+def swept(results: Results) -> Results:
+    """The same results with a setting that was swept, several runs, and gradient shares."""
+    names = [row.name for row in results.targets()]
+    return replace(
+        results,
+        swept="SSF factor",
+        sweep=dict(zip(names, (1.0, 0.0, 0.2, 0.5))),
+        runs={
+            name: {"accuracy": (0.97, 0.98, 0.96), "hits@1": (0.9, 0.95, 0.85), "verified": (0.2, 0.3, 0.25)}
+            for name in names
+        },
+        shares={
+            names[0]: {"1": 0.5, "2": 0.4, "3": 0.3, "4": 0.25},
+            names[1]: {"1": 0.5, "2": 0.4, "3": 0.3, "4": 0.0},
+        },
+    )
+
+
+def test_a_swept_setting_runs_and_gradient_shares_are_drawn(results: Results, tmp_path: Path) -> None:
+    told = swept(results)
+    drawn = {figure.name: figure for figure in figures(told)}
+    assert {"setting", "repetitions", "gradients"} <= set(drawn)
+    assert not {"setting", "repetitions", "gradients"} & {figure.name for figure in figures(results)}
+    assert "98.1 at 1" in drawn["setting"].alt
+    assert drawn["setting"].alt.index(" at 0,") < drawn["setting"].alt.index(" at 0.2,")  # in the order of the setting
+    assert "AttAcc@1 of RoLSS: 90.0, 95.0, 85.0" in drawn["repetitions"].alt
+    assert "RoLSS: stage 1 50 %, stage 2 40 %, stage 3 30 %, stage 4 0 %" in drawn["gradients"].alt
+    for figure in drawn.values():
+        ElementTree.fromstring(alone(figure).split("?>", 1)[1])
+    write(told, tmp_path)
+    assert replace(read(tmp_path / "record.json"), gallery=told.gallery).runs == told.runs
+    with pytest.raises(UserError, match="no row called nobody"):
+        replace(results, shares={"nobody": {"1": 0.1}})
+
+
+def test_one_setting_in_which_targets_differ_is_found() -> None:
+    def ssf(factor: float | None) -> dict[str, Any]:
+        return {"SSF": {"factor": factor, "where": "last"}}
+
+    three: dict[str, Any] = {"none": {}, "a": ssf(0.5), "b": ssf(0.2), "c": ssf(0.0)}
+    assert _swept(three, "none") == ("SSF factor", {"a": 0.5, "b": 0.2, "c": 0.0, "none": 1.0})
+    assert _swept({"none": {}, "a": ssf(0.5), "b": ssf(0.2)}, "none") == ("", {})  # two are no sweep
+    assert _swept({**three, "d": ssf(None)}, "none") == ("", {})  # nor is a setting that is no number
+    mixed = {name: {"BiDO": {"lambda_x": x, "lambda_y": y}} for name, x, y in (("a", 1, 1), ("b", 2, 2), ("c", 3, 3))}
+    assert _swept(mixed, "a") == ("", {})  # nor are two at once
+    where = {name: {"RoLSS": {"where": stage}} for name, stage in (("a", 1), ("b", 2), ("c", 4))}
+    assert _swept(where, "a") == ("RoLSS where", {"a": 1.0, "b": 2.0, "c": 4.0})

@@ -63,6 +63,8 @@ from lightleak.study.comparison import Demo
 from lightleak.study.costs import Costs
 from lightleak.study.parcel import Cluster
 from lightleak.study.progress import duration
+from lightleak.study.run import published as published_numbers
+from lightleak.study.shares import Shares
 from lightleak.study.task import Task
 from lightleak.study.tasks import Evaluate
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
@@ -440,6 +442,7 @@ def study(
     status: bool = False,
     mixed_protocols: bool = False,
     show_private: bool = False,
+    settings: Settings = {},  # noqa: B006
 ) -> None:
     """Run a study: a Python file with a function tasks(). What is done stays done.
 
@@ -458,8 +461,9 @@ def study(
         status: only say what is done, at work, failed and to do ("study status FILE" does the same).
         mixed_protocols: let evaluations of several protocols share a table.
         show_private: do not blur private images on the page.
+        settings: arguments of the study's tasks(), such as: scale paper data facescrub:PATH prior FOLDER.
     """
-    tasks = load_study(file)
+    tasks = load_study(file, **_values(settings))
     out = out or Path("runs") / file.stem
     if status:
         return _tell_status(study_status(tasks, Store(out)), here)
@@ -467,7 +471,7 @@ def study(
         return _tell_plan(plan_study(tasks, Store(out), here), here)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
-    _note(tasks, out, f"Lightleak study: {file.stem}")
+    _note(tasks, out, f"Lightleak study: {file.stem}", published_numbers(file))
     _run(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     _show(out, show_private, mixed_protocols)
     return None
@@ -668,13 +672,15 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _note(tasks: list[Task] | list[Evaluate], out: Path, title: str) -> None:
+def _note(tasks: list[Task] | list[Evaluate], out: Path, title: str, published: dict[str, Any] | None = None) -> None:
     """Note which evaluations make up the study, before it runs."""
     about = {
         "title": title,
         "command": "lightleak " + " ".join(shlex.quote(a) for a in sys.argv[1:]),
         "evaluations": [task.key for task in tasks if isinstance(task, Evaluate)],
         "costs": [task.key for task in tasks if isinstance(task, Costs)],
+        "shares": [task.key for task in tasks if isinstance(task, Shares)],
+        "published": published or {},
     }
     publish(out / STUDY, lambda part: part.write_text(as_json(about, indent=1)), "the study's record")
 
@@ -694,13 +700,22 @@ def _show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
     if keys and not folders:
         raise UserError(f"of the study in {out} no evaluation is finished; run it again to continue")
     priced = [folder for key in costs if (folder := out / "Costs" / key).is_dir()]
-    groups: dict[tuple[str, str], list[Path]] = {}
+    shares = [folder for key in about.get("shares", []) if (folder := out / "Shares" / key).is_dir()]
+    groups: dict[tuple[str, str, str], list[Path]] = {}
+    compared: dict[str, set[str]] = {}  # a network with several rows has a table of its own
+    for folder in folders:
+        target = record(folder)["target"]
+        compared.setdefault(target["architecture"], set()).add(target["title"])
     for folder in folders:
         one = record(folder)
-        groups.setdefault((one["population"]["key"], as_json(one["attack"])), []).append(folder)
-    for index, ((population, _), group) in enumerate(groups.items()):
-        own = [folder for folder in priced if record(folder)["population"] == population]
-        results = collect(group, title, command, own, mixed_protocols)
+        network = one["target"]["architecture"] if len(compared[one["target"]["architecture"]]) > 1 else ""
+        network = network or next((name for name, titles in compared.items() if len(titles) > 1), "")
+        groups.setdefault((one["population"]["key"], as_json(one["attack"]), network), []).append(folder)
+    for index, ((population, _, _), group) in enumerate(groups.items()):
+        own, told = (
+            [folder for folder in more if record(folder)["population"] == population] for more in (priced, shares)
+        )
+        results = collect(group, title, command, own, mixed_protocols, told, about.get("published"))
         console.print(terminal(narrowed(main_table(results), console.width)))
         for different in results.unequal:
             console.print(f"[dim]not compared: {escape(different)}[/]", highlight=False)
@@ -712,13 +727,19 @@ def _show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
         console.print(f"[bold]{page}[/] shows it all")
 
 
-def _population(source: str, settings: dict[str, str], aloud: bool = True) -> data.Population:
+def _values(settings: dict[str, str]) -> dict[str, Any]:
+    """Settings as Python values where they read as such, else as text."""
     values: dict[str, Any] = {}
     for name, text in settings.items():
         try:
             values[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             values[name] = text
+    return values
+
+
+def _population(source: str, settings: dict[str, str], aloud: bool = True) -> data.Population:
+    values = _values(settings)
     with _bar(f"read {source}") as watch:
         population = data.load(source, **values, watch=watch)
     for note in population.notes if aloud else ():

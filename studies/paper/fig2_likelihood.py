@@ -20,6 +20,8 @@ from lightleak.study.scales import at
 NETWORKS = {"rendered": "torchvision:resnet18", "paper": "torchvision:resnet101"}
 PUBLISHED = {"torchvision:resnet101": {"no defence": {"hits@1": 0.83}, "RoLSS": {"hits@1": 0.5868}}}
 
+STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet101"}  # painted
+
 
 def tasks(scale="rendered", **options):
     """Two targets; their histograms are on the page."""

@@ -28,6 +28,11 @@ PUBLISHED = {
     },
 }
 
+STANDS_FOR = {
+    "torchvision:resnet18": "torchvision:resnet101",
+    "torchvision:vgg11_bn": "torchvision:vgg16_bn",
+}  # painted
+
 
 def tasks(scale="rendered", **options):
     """A table for each network."""

@@ -54,6 +54,8 @@ PUBLISHED = {
     },
 }
 
+STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet34"}  # painted
+
 
 def tasks(scale="rendered", **options):
     """Eight rows for each ResNet, three for each DenseNet."""

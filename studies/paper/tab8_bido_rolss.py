@@ -26,6 +26,8 @@ PUBLISHED = {
     }
 }
 
+STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet101"}  # painted
+
 
 def tasks(scale="rendered", **options):
     """Three targets."""

@@ -49,10 +49,14 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, N x classes, of images N x 3 x H x W in [0, 1]; another size is resized with antialiasing."""
+        return self.net(self.prepared(images))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the network itself takes them: resized and normalised."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise UserError(f"expected images of shape N x 3 x H x W in [0, 1], got {tuple(images.shape)}")
         images = resized(images, self.size)
-        return self.net((images - torch.as_tensor(self._mean)) / torch.as_tensor(self._std))
+        return (images - torch.as_tensor(self._mean)) / torch.as_tensor(self._std)
 
     def features(self, images: Tensor) -> Tensor:
         """What the last linear layer reads, N x D."""

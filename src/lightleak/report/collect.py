@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ def collect(
     command: str = "",
     costs: Sequence[Path] = (),
     mixed_protocols: bool = False,
+    shares: Sequence[Path] = (),
+    published: Mapping[str, Any] | None = None,
 ) -> Results:
     """The results of finished evaluations (their folders) of one population; seeds of one defence become one row.
 
@@ -41,7 +43,8 @@ def collect(
     network, recipe, attack or set of seeds) are listed as references, with what differs. Checkpoints are no rows: they
     make the curves on which a target and the baseline are compared at equal natural accuracy. `costs` are the folders
     of Costs tasks. Evaluations that were counted differently (by another protocol or another judge) share a table only
-    if `mixed_protocols`.
+    if `mixed_protocols`. `shares` are the folders of Shares tasks. `published` are the paper's numbers by architecture:
+    {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}.
     """
     everything = [(record(folder), folder) for folder in folders]
     whole = _ends(everything)
@@ -62,6 +65,8 @@ def collect(
 
     rows = [_row(name, [records[i] for i in own], [evaluations[i] for i in own]) for name, own in groups.items()]
     rows = [replace(_priced(row, priced), kind="reference" if row.name in unequal else "target") for row in rows]
+    paper = (published or {}).get(first["target"]["architecture"], {})
+    rows = [_beside(row, paper.get("rows", {}).get(row.name, {})) for row in rows]
     measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
     counted = (first.get("protocol") or {}).get("metrics", [])  # those that the protocol names beside the usual ones
     shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *ASKED, *OF_TARGETS, *counted)) if name in measured]
@@ -76,6 +81,8 @@ def collect(
     rows = [Row(r.name, _only(r.measures, shown), r.kind, r.detail, _only(r.missing, shown)) for r in rows]
 
     baseline = next(iter(groups))
+    swept, sweep = _swept({name: records[own[0]]["target"]["defences"] for name, own in equal.items()}, baseline)
+    told = [one for one in map(record, shares) if one["architecture"] == first["target"]["architecture"]]
     differences = []
     for name, own in equal.items():
         if name == baseline or len(own) != len(groups[baseline]):
@@ -100,6 +107,10 @@ def collect(
         curves={name: tuple(_points(way)) for name, way in curves.items()},
         levels=levels,
         unequal=tuple(f"{name}: {unequal[name]}" for name in references),
+        runs=_runs({name: own for name, own in equal.items() if len(own) > 2}, records, evaluations, shown),
+        swept=swept,
+        sweep=sweep,
+        shares=_shares(told, equal),
         leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
         confidences={name: tuple(v for i in own for v in records[i]["confidence"]) for name, own in groups.items()},
         gallery=_gallery(folders, groups, records),
@@ -109,7 +120,11 @@ def collect(
             *_warnings(records, evaluations, equal, baseline),
             *apart,
         ),
-        notes=(*first["population"]["notes"], *_networks(evaluations)),
+        notes=(
+            *first["population"]["notes"],
+            *_networks(evaluations),
+            *([f"The published numbers are of {paper['of']}."] if paper else []),
+        ),
         recipe={
             "population": {k: first["population"][k] for k in ("name", "size", "classes", "images", "settings")},
             "architecture": first["target"]["architecture"],
@@ -215,6 +230,57 @@ def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]
         guarantee = "no guarantee" if epsilon is None else f"epsilon {epsilon:.3g} at delta {private['delta']:.0e}"
         detail = ", ".join(filter(None, (guarantee, detail)))
     return Row(name, measures, detail=detail, missing=evaluations[0].missing)
+
+
+def _beside(row: Row, published: Mapping[str, float]) -> Row:
+    """The row with the paper's numbers for it, if there are any."""
+    theirs = {f"published {name}": Measure(value) for name, value in published.items()}
+    return replace(row, measures={**row.measures, **theirs})
+
+
+def _runs(
+    groups: dict[str, list[int]], records: list[dict[str, Any]], evaluations: list[Evaluation], shown: list[str]
+) -> dict[str, dict[str, tuple[float, ...]]]:
+    """What every single training seed of a target scored."""
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for name, own in groups.items():
+        found[name] = {"accuracy": tuple(records[i]["target"]["accuracy"] for i in own)}
+        for metric in ("hits@1", "verified", "true@1"):
+            measures = [evaluations[i].measures.get(metric) for i in own]
+            if metric in shown and all(measures):
+                found[name][metric] = tuple(measure.value for measure in measures if measure)
+    return found
+
+
+def _swept(defences: dict[str, dict[str, Any]], baseline: str) -> tuple[str, dict[str, float]]:
+    """The one number in which at least three targets with one and the same defence differ, and each one's value.
+
+    Skips that are scaled by 1 are whole: beside SSF the undefended target is such a value.
+    """
+    alone = {name: next(iter(each.items())) for name, each in defences.items() if len(each) == 1}
+    for kind in dict.fromkeys(kind for kind, _ in alone.values()):
+        own = {name: settings for name, (other, settings) in alone.items() if other == kind}
+        fields = dict.fromkeys(field for settings in own.values() for field in settings)
+        differing = [f for f in fields if len({json.dumps(settings.get(f)) for settings in own.values()}) > 1]
+        if len(own) < 3 or len(differing) != 1:
+            continue
+        values = {name: settings.get(differing[0]) for name, settings in own.items()}
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()):
+            continue
+        if (kind, differing[0]) == ("SSF", "factor") and not defences[baseline]:
+            values[baseline] = 1.0
+        return f"{kind} {differing[0].replace('_', ' ')}", {name: float(v) for name, v in values.items()}  # pyright: ignore
+    return "", {}
+
+
+def _shares(told: list[dict[str, Any]], groups: dict[str, list[int]]) -> dict[str, dict[str, float]]:
+    """For each target, by stage, the mean over its seeds."""
+    found: dict[str, dict[str, float]] = {}
+    for name in groups:
+        own = [one["stages"] for one in told if one["title"] == name]
+        if own:
+            found[name] = {stage: sum(one[stage] for one in own) / len(own) for stage in own[0]}
+    return found
 
 
 def _priced(row: Row, priced: dict[str, dict[str, Any]]) -> Row:

@@ -55,10 +55,11 @@ class Figure:
 
 
 def figures(results: Results) -> tuple[Figure, ...]:
-    """All figures that the results allow: utility against each leak, and the likelihoods."""
+    """All figures that the results allow."""
     drawn = [trade_off(results, leak) for leak in results.drawn_leaks()]
     drawn += [frontier(results, column) for column in results.columns if column.leak]
-    return tuple(figure for figure in [*drawn, likelihoods(results)] if figure is not None)
+    drawn += [over_setting(results), repetitions(results), likelihoods(results), gradients(results)]
+    return tuple(figure for figure in drawn if figure is not None)
 
 
 def colour(results: Results, name: str) -> str:
@@ -179,6 +180,121 @@ def frontier(results: Results, leak: Column) -> Figure | None:
         "further left. Bars are 95 % intervals.",
         alt=f"Lines of {heading(leak)} (vertical) over {heading(utility)} (horizontal). {said}.",
         svg=_svg(f"frontier-{leak.name}", (4.6, 3.3 + 0.2 * -(-len(ways) // abreast)), 1, lambda axes: draw(axes[0])),
+    )
+
+
+def over_setting(results: Results) -> Figure | None:
+    """Natural accuracy and leaks over the one setting in which targets differ (RoLSS paper, Fig. 9)."""
+    utility = results.column(results.utility)
+    rows = sorted((row for row in results.targets() if row.name in results.sweep), key=lambda r: results.sweep[r.name])
+    lines = [column for column in (utility, *results.drawn_leaks()) if column is not None and column.rate]
+    lines = [c for c in lines if all((m := row.measures.get(c.name)) and known(m.value) for row in rows)]
+    if len(rows) < 3 or not lines:
+        return None
+    places = [results.sweep[row.name] for row in rows]
+
+    def draw(axes: Axes) -> None:
+        for index, column in enumerate(lines):
+            measures = [measure for row in rows if (measure := row.measures[column.name]) is not None]
+            axes.errorbar(
+                places,
+                [_scaled(measure.value, column) for measure in measures],
+                yerr=np.hstack([_whiskers(measure, column) or [[0.0], [0.0]] for measure in measures]),
+                fmt=MARKERS[index],
+                linestyle="-" if column is utility else (0, (3, 1.5)),
+                color=INK if column is utility else COLOURS[index - 1],
+                linewidth=1.3,
+                markersize=5,
+                elinewidth=0.8,
+                capsize=2,
+                label=_short(column.label, 30),
+            )
+        axes.set_xlabel(_short(results.swept, 40))
+        axes.set_ylabel("%")
+        axes.set_ylim(0, 104)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, handletextpad=0.3, columnspacing=1.2)
+
+    said = "; ".join(
+        f"{clean(column.label)}: "
+        + ", ".join(
+            f"{number(_first(row.measures.get(column.name)), column)} at {place:g}" for row, place in zip(rows, places)
+        )
+        for column in lines
+    )
+    return Figure(
+        name="setting",
+        title=f"What {clean(results.swept)} does",
+        caption="Solid: what the model is good for. Dashed: what it gives away. Bars are 95 % intervals.",
+        alt=f"Lines over {clean(results.swept)}. {said}.",
+        svg=_svg("setting", (4.6, 3.3 + 0.2 * -(-len(lines) // 2)), 1, lambda axes: draw(axes[0])),
+    )
+
+
+def repetitions(results: Results) -> Figure | None:
+    """Every training run beside the mean of its target (RoLSS paper, Figs. 12 and 13)."""
+    columns = [c for c in results.drawn_leaks() if any(c.name in runs for runs in results.runs.values())]
+    rows = [row for row in results.targets() if row.name in results.runs]
+    if len(rows) < 2 or not columns:
+        return None
+
+    def draw(panels: Sequence[Axes]) -> None:
+        for axes, column in zip(panels, columns):
+            for place, row in enumerate(rows):
+                values = [_scaled(value, column) for value in results.runs[row.name].get(column.name, ())]
+                if not values:
+                    continue
+                axes.plot(values, [place] * len(values), "o", color=colour(results, row.name), alpha=0.75, markersize=5)
+                axes.plot([sum(values) / len(values)], [place], "|", color=INK, markersize=14, markeredgewidth=1.6)
+            axes.set_yticks(range(len(rows)), [_short(row.name, 22) for row in rows], fontsize=8)
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.set_title(_short(heading(column), 40), loc="left", fontsize=9, pad=3)
+            axes.tick_params(labelbottom=True)
+
+    said = "; ".join(
+        f"{clean(column.label)} of {clean(row.name)}: "
+        + ", ".join(number(value, column) for value in results.runs[row.name].get(column.name, ()))
+        for column in columns
+        for row in rows
+    )
+    return Figure(
+        name="repetitions",
+        title="The same training again",
+        caption="A dot is one training run, the bar their mean. Where the dots of two targets mix, their difference "
+        "is no larger than that between two runs of one.",
+        alt=f"Dots for every training run. {said}.",
+        svg=_svg("repetitions", (4.6, len(columns) * (0.6 + 0.24 * len(rows))), len(columns), draw),
+    )
+
+
+def gradients(results: Results) -> Figure | None:
+    """How much of the gradient runs through the skips of each stage (RoLSS paper, Eq. 2)."""
+    rows = [row for row in results.targets() if row.name in results.shares]
+    stages = sorted({stage for row in rows for stage in results.shares[row.name]}, key=int)
+    if not rows or not stages:
+        return None
+
+    def draw(axes: Axes) -> None:
+        width = 0.8 / len(rows)
+        for index, row in enumerate(rows):
+            places = [place + (index - (len(rows) - 1) / 2) * width for place in range(len(stages))]
+            heights = [100 * results.shares[row.name].get(stage, 0.0) for stage in stages]
+            axes.bar(places, heights, width * 0.9, color=colour(results, row.name), label=_short(row.name, 22))
+        axes.set_xticks(range(len(stages)), [f"stage {stage}" for stage in stages])
+        axes.set_ylabel("share through shortcuts, %")
+        axes.set_ylim(0, 100)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, handletextpad=0.4, columnspacing=1.2)
+
+    said = "; ".join(
+        f"{clean(row.name)}: " + ", ".join(f"stage {s} {100 * v:.0f} %" for s, v in results.shares[row.name].items())
+        for row in rows
+    )
+    return Figure(
+        name="gradients",
+        title="The way the gradient takes",
+        caption="Of the gradient that reaches each stage, the part that came through its shortcuts. A skip that was "
+        "removed carries nothing.",
+        alt=f"Bars of the share of the gradient that runs through shortcuts. {said}.",
+        svg=_svg("gradients", (4.6, 2.9 + 0.2 * -(-len(rows) // 2)), 1, lambda axes: draw(axes[0])),
     )
 
 

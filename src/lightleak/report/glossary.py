@@ -35,6 +35,10 @@ OF_TARGETS = {
     ),
     "answering": Column("answering", "inference time", "over the undefended network's"),
     "parameters": Column("parameters", "parameters", "over the undefended network's"),
+    "published accuracy": Column(
+        "published accuracy", "published accuracy", "natural accuracy in the paper", rate=True
+    ),
+    "published hits@1": Column("published hits@1", "published AttAcc@1", "attack accuracy in the paper", rate=True),
 }
 
 EXPLANATIONS = {

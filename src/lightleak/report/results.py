@@ -106,6 +106,10 @@ class Results:
     curves: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)  # by row: its checkpoints by accuracy
     levels: tuple[Level, ...] = ()  # at equal natural accuracy
     unequal: tuple[str, ...] = ()  # in what references differ from the targets
+    runs: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)  # by row, by column: every seed
+    swept: str = ""  # the setting that some targets differ in, such as "SSF factor"
+    sweep: Mapping[str, float] = field(default_factory=dict)  # by row: its value
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by row, by stage: gradient through skips
     utility: str = "accuracy"  # the column of the horizontal axis of the trade-off figures
     leaks: tuple[str, ...] = ()  # columns of their vertical axes; default: the first two with leak = 1
     confidences: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by row: P(y|x*) of each image
@@ -134,6 +138,7 @@ class Results:
         if strange - known:
             raise UserError(f"there is no column for {', '.join(sorted(strange - known))}; add it to columns")
         lost = {one.row for one in (*self.differences, *self.levels)} | set(self.confidences) | set(self.curves)
+        lost |= set(self.runs) | set(self.sweep) | set(self.shares)
         lost |= {name for portrait in self.gallery for name in portrait.frames}
         if lost - set(names):
             raise UserError(f"there is no row called {', '.join(sorted(lost - set(names)))}; rows: {names}")
@@ -176,6 +181,10 @@ class Results:
                     Point(Measure(**p["accuracy"]), {k: Measure(**v) for k, v in p["leaks"].items()}) for p in row
                 )
                 for name, row in fields.get("curves", {}).items()
+            }
+            fields["runs"] = {
+                row: {name: tuple(values) for name, values in columns.items()}
+                for row, columns in fields.get("runs", {}).items()
             }
             fields["levels"] = tuple(map(_level, fields.get("levels", ())))
             for name in ("leaks", "warnings", "notes", "unequal"):

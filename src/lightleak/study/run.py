@@ -280,6 +280,18 @@ def load(path: Path | str, **settings: Any) -> list[Task]:
     return found
 
 
+def published(path: Path | str) -> dict[str, Any]:
+    """The paper's numbers that a loaded study holds, by architecture: whose they are, and the rows of its table.
+
+    PUBLISHED has them by network, title and metric; STANDS_FOR says which of those networks a smaller one stands for.
+    """
+    file = Path(path).absolute()
+    module = next((sys.modules[name] for name, known in study_files().items() if known == file), None)
+    numbers, stands_for = getattr(module, "PUBLISHED", {}), getattr(module, "STANDS_FOR", {})
+    found = {network: {"of": f"{network} on photographs", "rows": rows} for network, rows in numbers.items()}
+    return found | {small: found[network] for small, network in stands_for.items()}
+
+
 def study_files() -> dict[str, Path]:
     """The study files loaded here, by module name: workers load them before they unpickle their classes."""
     names = [name for name in sys.modules if name.startswith(STUDY_MODULE)]
