@@ -81,7 +81,9 @@ def collect(
     rows = [Row(r.name, _only(r.measures, shown), r.kind, r.detail, _only(r.missing, shown)) for r in rows]
 
     baseline = next(iter(groups))
-    swept, sweep = _swept({name: records[own[0]]["target"]["defences"] for name, own in equal.items()}, baseline)
+    swept, sweep = _swept(
+        {name: records[own[0]]["target"].get("defences", {}) for name, own in equal.items()}, baseline
+    )
     told = [one for one in map(record, shares) if one["architecture"] == first["target"]["architecture"]]
     differences = []
     for name, own in equal.items():
