@@ -104,8 +104,8 @@ def demo(
     """
     began = time.monotonic()
     tasks = Demo(data, people, seed).tasks()
-    _note(tasks, out, f"Lightleak demo: {data}")
-    _run(tasks, out, workers)
+    with _noted(tasks, out, f"Lightleak demo: {data}"):
+        _run(tasks, out, workers)
     _show(out, show_private)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")
 
@@ -471,8 +471,8 @@ def study(
         return _tell_plan(plan_study(tasks, Store(out), here), here)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
-    _note(tasks, out, f"Lightleak study: {file.stem}", published_numbers(file))
-    _run(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
+    with _noted(tasks, out, f"Lightleak study: {file.stem}", published_numbers(file)):
+        _run(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     _show(out, show_private, mixed_protocols)
     return None
 
@@ -672,8 +672,9 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _note(tasks: list[Task] | list[Evaluate], out: Path, title: str, published: dict[str, Any] | None = None) -> None:
-    """Note which evaluations make up the study, before it runs."""
+@contextmanager
+def _noted(tasks: list[Task] | list[Evaluate], out: Path, title: str, published: dict[str, Any] | None = None):
+    """Note which evaluations make up the study, before it runs; the note goes again if none of them is ever made."""
     about = {
         "title": title,
         "command": "lightleak " + " ".join(shlex.quote(a) for a in sys.argv[1:]),
@@ -683,6 +684,12 @@ def _note(tasks: list[Task] | list[Evaluate], out: Path, title: str, published: 
         "published": published or {},
     }
     publish(out / STUDY, lambda part: part.write_text(as_json(about, indent=1)), "the study's record")
+    try:
+        yield
+    finally:
+        keys = about["evaluations"]
+        if keys and not any((out / "Evaluate" / key).is_dir() for key in keys):
+            (out / STUDY).unlink(missing_ok=True)
 
 
 def _show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:

@@ -335,14 +335,15 @@ def precision(recipe: Recipe, device: torch.device) -> bool:
 
 @torch.no_grad()
 def predict(classifier: nn.Module, images: Images, batch: int = 256) -> Tensor:
-    """Logits of all images in eval mode, N x classes; the mode the network was in is restored."""
-    mode = classifier.training
+    """Logits of all images in eval mode, N x classes; every module gets its mode back."""
+    modes = [(module, module.training) for module in classifier.modules()]
     classifier.eval()
     device = next(classifier.parameters()).device
     logits = [
         classifier(images.floats(slice(i, i + batch)).to(device)).float().cpu() for i in range(0, len(images), batch)
     ]
-    classifier.train(mode)
+    for module, training in modes:
+        module.training = training
     return torch.cat(logits)
 
 
