@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import queue
 import random
+import resource
 import statistics
 import sys
 import tempfile
@@ -45,6 +46,7 @@ RECORDS = ROOT / "results" / "surgery-zoo.jsonl"
 SUMMARY = ROOT / "results" / "surgery-zoo.md"
 OUTLINES = Path(tempfile.gettempdir()) / "lightleak-surgery-zoo-outlines.jsonl"
 TOO_LARGE = 500_000_000  # parameters: model, copy, gradients and activations must fit into 24 GB beside other work
+MOST_MEMORY = 2_500_000  # KiB: a process that ever held more is replaced after its model
 SIZES = (64, 128, None)  # pixels; None is the model's own
 
 
@@ -181,13 +183,13 @@ def examine(model: nn.Module, example: torch.Tensor) -> dict:
     same = surgery.scale_skips(model, 1.0, "all", example)
     record["same_keys"] = list(same.state_dict()) == list(model.state_dict())
     record["same_class"] = isinstance(same, type(model))
-    record["eval"] = far(run(model, example, False), run(same, example, False))
+    whole = run(model, example, False)
+    record["eval"] = far(whole, run(same, example, False))
     record["train"] = far(run(model, example, True), run(same, example, True))
     del same
     model.eval()
     chosen = [skip for skip in skips if skip.stage == max(stages)]
     record["cut"] = [len(chosen), chosen[0].name]
-    whole = run(model, example, False)
     ghosts = {n for n, _ in model.named_parameters()} - reached(model, example)
     for factor in (0.0, 0.5):
         started = time.process_time()
@@ -197,8 +199,12 @@ def examine(model: nn.Module, example: torch.Tensor) -> dict:
         expected = rescaled(model, example, chosen, factor, masked)[0]
         output = run(cut, example, False)
         cut.eval()
-        tensor(cut(example)).logsumexp(1).sum().backward()
-        without = [n for n, p in cut.named_parameters() if p.grad is None and n not in ghosts]
+        if factor:
+            flows = reached(cut, example)
+        else:  # by a real backward pass, which says the same and costs more
+            tensor(cut(example)).logsumexp(1).sum().backward()
+            flows = {n for n, p in cut.named_parameters() if p.grad is not None}
+        without = sorted({n for n, _ in cut.named_parameters()} - flows - ghosts)
         record[f"factor {factor}"] = {
             "far": far(expected, output),
             "changed": far(whole, output),
@@ -228,6 +234,8 @@ def work(inbox: multiprocessing.Queue, outbox: multiprocessing.Queue) -> None:
             record["failed"] = f"{type(error).__name__}: {reason}"
         gc.collect()
         outbox.put(record)
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_MEMORY:  # large models leave too much behind
+            return
 
 
 def trial(name: str) -> dict:
