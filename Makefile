@@ -35,6 +35,8 @@ docs: $(VENV)/dev.done  ## the documentation, strict
 bench: $(VENV)/dev.done  ## speed against the published loop; prints a ratio
 	$(BIN)/python benchmarks/attack.py --quick
 	$(BIN)/python benchmarks/ppa.py --quick
+	$(BIN)/python benchmarks/lowres.py --quick
+	$(BIN)/python benchmarks/plgmi.py --quick
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis
