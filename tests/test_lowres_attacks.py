@@ -295,3 +295,19 @@ def test_each_beats_its_prior_and_the_null(name, fitted, tiny_target):
 def test_the_rendered_prior_serves_too(tiny_target):
     found = KEDMI(attempts=1, steps=2).run(Oracle(tiny_target), RenderedPrior(size=32), torch.tensor([0]), rng())
     assert found.images.shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("around", ["gmi", "kedmi"])
+def test_lomma_beats_its_prior_and_the_null_by_what_it_descends(around, fitted, tiny_target, learnt):
+    """LOMMA raises the logit of the class, not its share: another class may rise with it."""
+    attack = LOMMA(around=around, attempts=2, steps=60, averaged=10, rate=0.1 if around == "kedmi" else 0.02)
+    classes = torch.arange(6)
+
+    def logit(found):
+        with torch.no_grad():
+            return tiny_target(found.images).gather(1, found.classes[:, None]).mean()
+
+    found = attack.run(Oracle(tiny_target), fitted[around], classes, rng(), knowledge=learnt)
+    start = replace(attack, steps=0).run(Oracle(tiny_target), fitted[around], classes, rng(), knowledge=learnt)
+    null = Guess(keep=2).run(Oracle(tiny_target), fitted[around], classes, rng())
+    assert logit(found) > max(logit(start), logit(null)) + 0.5
