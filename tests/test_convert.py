@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.densenet import _DenseLayer
 
 from lightleak import cli
+from lightleak.attacks import Knowledge
 from lightleak.convert import FORMATS, Cuts, Hints, classifier, convert, described
 from lightleak.convert.layouts import recognise
 from lightleak.convert.published import (
@@ -422,7 +423,6 @@ def test_backbones_grey_networks_and_features_are_explained():
     for state, told in (
         ({"input_layer.0.weight": torch.ones(64, 3, 3, 3), "body.0.res_layer.0.weight": torch.ones(64)}, "face.evoLVe"),
         ({"layer1.0.weight": torch.ones(64, 1, 7, 7), "fc_layer.weight": torch.ones(5, 256)}, "MNIST"),
-        ({"fea_mean": torch.ones(512), "fea_logvar": torch.ones(512)}, "p_reg file of LOMMA"),
     ):
         with pytest.raises(UserError, match=told):
             converted(state)
@@ -568,3 +568,26 @@ def test_inception_judges_as_it_was_trained(twice):
     judge = converted(rolss(net.state_dict())["model_state_dict"], Hints(transform_input=twice))
     assert judge.size == 299
     close(judge(images(2, 299)), net(half(images(2, 299))))
+
+
+def test_what_lomma_learnt(tmp_path, capsys):
+    """A p_reg file and its students become Knowledge that `lightleak attack --knowledge` loads."""
+    p_reg = written({"fea_mean": torch.arange(4.0), "fea_logvar": torch.full((4,), 0.5)}, tmp_path / "p_reg.pt")
+    student = written({"state_dict": parallel(torchvision.models.efficientnet_b0(num_classes=3).state_dict())},
+                      tmp_path / "b0.tar")  # fmt: skip
+    cli.main(["convert", str(p_reg), "--students", str(student), "--out", str(tmp_path / "knowledge")])
+    assert "4 features, 1 students" in " ".join(capsys.readouterr().out.split())
+    known = Knowledge.load(tmp_path / "knowledge")
+    assert torch.equal(known.mean, torch.arange(4.0))
+    assert torch.equal(known.spread, torch.full((4,), 0.5))
+    assert [one.architecture for one in known.students] == ["torchvision:efficientnet_b0"]
+    assert known.students[0].classes == 3
+    assert Knowledge.load(tmp_path / "knowledge").agreement == ()  # the files do not say
+
+    uneven = written({"fea_mean": torch.ones(4), "fea_logvar": torch.ones(5)}, tmp_path / "uneven.pt")
+    with pytest.raises(UserError, match="expected one mean and one standard deviation for each feature"):
+        convert(uneven)
+    with pytest.raises(UserError, match="takes no option but --students"):
+        convert(p_reg, Hints(size=64))
+    with pytest.raises(UserError, match="is no p_reg file of LOMMA, so --students has no meaning"):
+        convert(student, students=[student])

@@ -241,6 +241,7 @@ def convert_(
     out: Path,
     hints: Annotated[Hints, tyro.conf.OmitArgPrefixes] = PLAIN,
     critic: Path | None = None,
+    students: tuple[Path, ...] = (),
     crop: int | None = None,
     psi: float = 0.5,
     space: Literal["w", "w+"] = "w",
@@ -260,6 +261,7 @@ def convert_(
         out: the checkpoint to write; of a generator, the folder; of settings, a .py that runs or a .json.
         hints: what a classifier's file does not say.
         critic: of GMI, KED-MI and PLG-MI: the file of the critic or discriminator; FILE is the generator's.
+        students: of LOMMA: the files of the augmented models; FILE is the p_reg file.
         crop: of StyleGAN2: side of the centre that attacks look at (default: the whole image).
         psi: of StyleGAN2: truncation of the sampled styles; 1 is none, 0 the mean image.
         space: of StyleGAN2: w is one style for all layers, w+ one for each.
@@ -269,7 +271,11 @@ def convert_(
     if file.suffix.lower() in (".yaml", ".yml"):
         _settings(file, out)
         return
-    found = convert(file, hints, critic, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
+    found = convert(file, hints, critic, students, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
+    if isinstance(found, Knowledge):
+        found.save(out)
+        console.print(f"{out}: knowledge for LOMMA, {len(found.mean)} features, {len(found.students)} students")
+        return
     if isinstance(found, Classifier):
         save(found, out)
         console.print(f"{out}: {described(found)}", highlight=False)

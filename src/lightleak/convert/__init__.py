@@ -1,10 +1,13 @@
 """Files of other projects as ours: classifiers, priors and settings, read without executing anything in them."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lightleak.attacks.knowledge import Knowledge
 from lightleak.convert.generators import is_of_gan, prior
+from lightleak.convert.public import is_p_reg, knowledge
 from lightleak.convert.published import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
 from lightleak.convert.settings import as_python, settings
 from lightleak.convert.skips import STAGES, Cuts
@@ -16,12 +19,17 @@ from lightleak.priors.stylegan2 import StyleGAN2Prior
 
 
 def convert(
-    path: str | Path, hints: Hints = PLAIN, critic: str | Path | None = None, **usage: Any
-) -> Classifier | Prior:
-    """The classifier or prior in a foreign file; UserError, in one line, if it is none that is known.
+    path: str | Path,
+    hints: Hints = PLAIN,
+    critic: str | Path | None = None,
+    students: Sequence[str | Path] = (),
+    **usage: Any,
+) -> Classifier | Prior | Knowledge:
+    """The classifier, prior or knowledge in a foreign file; UserError, in one line, if it is none that is known.
 
-    `hints`: what a classifier's file does not say. `critic`: the file of the other network of a GAN. `usage`: of a
-    StyleGAN2 prior (crop, psi, space, cutoff, noise).
+    `hints`: what a classifier's file does not say. `critic`: the file of the other network of a GAN. `students`: of a
+    p_reg file of LOMMA, the files of its augmented models. `usage`: of a StyleGAN2 prior (crop, psi, space, cutoff,
+    noise).
     """
     try:
         with Path(path).open("rb") as file:
@@ -36,7 +44,13 @@ def convert(
     if given := [f"--{name}" for name, value in usage.items() if value != defaults[name]]:
         raise UserError(f"{path} is no StyleGAN2 file, so {', '.join(given)} has no meaning")
     found = checkpoint(path)
-    if hints.architecture is None and is_of_gan(state := stripped(found.tensors)):
+    if is_p_reg(state := stripped(found.tensors)):
+        if hints != PLAIN or critic is not None:
+            raise UserError(f"{path} is a p_reg file of LOMMA, which takes no option but --students")
+        return knowledge(state, path, students)
+    if students:
+        raise UserError(f"{path} is no p_reg file of LOMMA, so --students has no meaning")
+    if hints.architecture is None and is_of_gan(state):
         if hints != PLAIN:
             raise UserError(f"{path} is of a GAN, which none of the options for classifiers fits")
         return prior(state, path, critic)

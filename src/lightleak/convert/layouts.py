@@ -32,10 +32,6 @@ KNOWN_STRANGERS: tuple[tuple[dict[str, Shape], str], ...] = (
         "is a backbone of face.evoLVe without classes, which no attack can aim at; training starts from it",
     ),
     (
-        {"fea_mean": (None,), "fea_logvar": (None,)},
-        "is a p_reg file of LOMMA, statistics of a target's features; Lightleak learns its own from public images",
-    ),
-    (
         {"feature.0.weight": (64, 1, 7, 7)},
         "is an MNIST classifier of grey images; Lightleak's classifiers take three channels",
     ),
