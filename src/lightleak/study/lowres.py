@@ -81,7 +81,7 @@ class LowRes:
 
     @property
     def attacks(self) -> dict[str, tuple[str, Attack]]:
-        """Of each row the prior and the attack; steps and rates were set by the undefended target's own belief."""
+        """Of each row the prior and the attack; steps and rates were set once, by what the attacks' tests use and what a laptop allows."""
         return {
             "GMI": ("gmi", GMI(self.attempts, steps=80, rate=0.06)),
             "LOMMA-GMI": ("gmi", LOMMA("gmi", attempts=self.attempts, steps=80, rate=0.06)),
