@@ -28,7 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from lightleak.attacks import GMI, KEDMI, Oracle
-from lightleak.attacks.gmi import asked
+from lightleak.attacks.steps import asked
 from lightleak.data.population import Images
 from lightleak.models.zoo import build
 from lightleak.priors.fit import KedMi

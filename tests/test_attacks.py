@@ -223,6 +223,19 @@ def test_ppa_keeps_the_contract_with_its_options(name, tiny_target, prior):
     assert not torch.equal(whole.images, plain.images)
 
 
+@pytest.mark.parametrize("kind", ["transforms", "noise"])
+@pytest.mark.parametrize("name", ["gmi", "kedmi", "lomma", "plgmi"])
+def test_every_attack_with_gradients_takes_an_alignment(name, kind, tiny_target, prior):
+    changes = {"alignment": Alignment(kind=kind, copies=3, batch=7), "steps": 4}
+    whole = run(name, tiny_target, prior, classes=[1, 4], **changes)
+    small = run(name, tiny_target, prior, classes=[4, 1], batch=2, **changes)
+    keep = ROWS[name].keep
+    assert torch.allclose(whole.images, torch.cat([small.images[keep:], small.images[:keep]]), atol=2e-3)
+    plain = run(name, tiny_target, prior, classes=[1, 4], steps=4)
+    assert not torch.equal(whole.images, plain.images)
+    assert whole.queries > 2 * plain.queries  # each copy is a query
+
+
 def test_shared_views_are_one_for_a_class(tiny_target, prior):
     """Attempts of a class that start at the same place stay together only if they look through the same views."""
     attack = dataclasses.replace(ROWS["ppa"], shared=True)

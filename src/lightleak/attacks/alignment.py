@@ -14,13 +14,14 @@ the images of a batch); copies read the image's border where a rotation looks be
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from math import pi
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lightleak.attacks.steps import keyed
+from lightleak.attacks.steps import Identities, Identity, keyed
 from lightleak.data.views import DRAWS, View, crop
 from lightleak.errors import UserError
 
@@ -82,6 +83,36 @@ class Alignment:
         draws = torch.stack([torch.rand(DRAWS + 1, generator=own) for own in generators]).to(images.device)
         angle = (2 * draws[:, DRAWS] - 1) * (self.rotation * pi / 180)
         return crop(images, *self.view.boxes(draws), angle)
+
+
+def aligned(identities: Identities, alignment: Alignment | None, seed: int) -> Identities:
+    """An attack's identity loss with its gradient averaged over copies; without an alignment, the loss as it is.
+
+    The logits that it gives beside the losses are the copies' mean.
+    """
+    if alignment is None:
+        return identities
+
+    def bind(classes: Tensor, attempts: Tensor) -> Identity:
+        steps = count()
+
+        def identity(images: Tensor) -> tuple[Tensor, Tensor]:
+            rows: list[tuple[Tensor, Tensor]] = []
+
+            def look(copies: Tensor, index: Tensor) -> Tensor:
+                losses, logits = identities(classes[index], attempts[index])(copies)
+                rows.append((index, logits.detach()))
+                return losses
+
+            losses = alignment.losses(images, look, seed, classes, attempts, next(steps))
+            mean = torch.zeros(len(images), rows[0][1].shape[1], device=images.device)
+            for index, logits in rows:
+                mean.index_add_(0, index.to(mean.device), logits.to(mean) / alignment.copies)
+            return losses, mean
+
+        return identity
+
+    return bind
 
 
 ALIGNMENTS = {

@@ -23,12 +23,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.attacks.steps import (
     LOSSES,
     Identities,
     Identity,
+    asked,
     group_of,
     implausible,
     own_latents,
@@ -53,6 +55,7 @@ class GMI:
     weight: float = 100.0  # of the identity loss, beside 1 for the critic
     averaged: int = 60  # the published batch: the gradient of an image is divided by it
     loss: str = "cross-entropy"  # or poincare, max-margin, logit
+    alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # images at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
 
@@ -81,7 +84,9 @@ class GMI:
         self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
     ) -> Reconstruction:
         """`attempts` reconstructions of each class; what one gets depends on (rng's seed, class, attempt) alone."""
-        return self.search(oracle, prior, classes, seed_of(rng), asked(oracle, self.loss), watch)
+        seed = seed_of(rng)
+        identities = aligned(asked(oracle, self.loss), self.alignment, seed)
+        return self.search(oracle, prior, classes, seed, identities, watch)
 
     def search(
         self, oracle: Oracle, prior: Prior, classes: Tensor, seed: int, identities: Identities, watch: Watch | None
@@ -135,16 +140,3 @@ def moved(
     """One step of Nesterov's momentum in its lookahead form: clipped latents, and the velocity as it was unclipped."""
     faster = momentum * velocity - rate * slope
     return (latents - momentum * velocity + (1 + momentum) * faster).clamp(-clip, clip), faster
-
-
-def asked(oracle: Oracle, loss: str) -> Identities:
-    """The identity loss of the target alone, by name."""
-
-    def bind(classes: Tensor, _attempts: Tensor) -> Identity:
-        def identity(images: Tensor) -> tuple[Tensor, Tensor]:
-            logits = oracle.logits(images)
-            return LOSSES[loss](logits, classes), logits
-
-        return identity
-
-    return bind

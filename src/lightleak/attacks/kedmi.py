@@ -24,13 +24,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightleak.attacks.gmi import asked
+from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.attacks.steps import (
     LOSSES,
     Identities,
     Identity,
+    asked,
     group_of,
     implausible,
     own_normals,
@@ -55,6 +56,7 @@ class KEDMI:
     log_variance: float = 1.0  # at the start
     clip: float | None = None  # None: latents are not clipped
     loss: str = "cross-entropy"  # or poincare, max-margin, logit
+    alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     coupled: int = 0  # as published: so many identities see each other in the discriminator; 0: none does
     batch: int = field(default=320, compare=False)  # drawn images at a time, 64 identities: decides speed and memory
     access: ClassVar[Access] = "gradients"
@@ -85,7 +87,9 @@ class KEDMI:
         self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
     ) -> Reconstruction:
         """`attempts` images of each class; what a class gets depends on (rng's seed, class, attempt) alone."""
-        return self.search(oracle, prior, classes, seed_of(rng), asked(oracle, self.loss), watch)
+        seed = seed_of(rng)
+        identities = aligned(asked(oracle, self.loss), self.alignment, seed)
+        return self.search(oracle, prior, classes, seed, identities, watch)
 
     def search(
         self, oracle: Oracle, prior: Prior, classes: Tensor, seed: int, identities: Identities, watch: Watch | None

@@ -24,6 +24,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.gmi import GMI
 from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Knowledge
@@ -52,6 +53,7 @@ class LOMMA:
     clip: float = 1.0
     averaged: int = 60  # around GMI: the published batch
     coupled: int = 0  # around KED-MI: so many identities see each other in the discriminator
+    alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # images at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
 
@@ -102,7 +104,8 @@ class LOMMA:
             raise UserError("this knowledge holds no students; learn some, or set students=False")
         seed = seed_of(rng)
         # 2. and 3. the other attack, with another identity loss
-        return self.host.search(oracle, prior, classes, seed, self.identities(oracle, knowledge, seed), watch)
+        identities = aligned(self.identities(oracle, knowledge, seed), self.alignment, seed)
+        return self.host.search(oracle, prior, classes, seed, identities, watch)
 
     def identities(self, oracle: Oracle, knowledge: Knowledge | None, seed: int) -> Identities:
         """LOMMA's identity loss, bound to the classes and attempts of a batch."""

@@ -19,9 +19,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
-from lightleak.attacks.steps import LOSSES, best_first, group_of, own_draws, own_latents, seed_of, whole_batches
+from lightleak.attacks.steps import LOSSES, asked, best_first, group_of, own_draws, own_latents, seed_of, whole_batches
 from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.errors import UserError
 from lightleak.priors import Prior
@@ -38,6 +39,7 @@ class PLGMI:
     loss: str = "max-margin"  # or cross-entropy, poincare, logit
     views: int = 2  # augmentations of each image that the target sees in a step
     view: Augmentation = Augmentation()  # noqa: RUF009
+    alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
 
@@ -107,11 +109,12 @@ class PLGMI:
         optimiser = torch.optim.Adam([latents], self.rate)
         draws = own_draws(seed + 1, classes, attempts, (self.steps, self.views, DRAWS)).to(start.device)
         seen = classes.repeat_interleave(self.views)
+        streams = (self.views * attempts[:, None] + torch.arange(self.views)).flatten()  # of each view its own
+        identity = aligned(asked(oracle, self.loss), self.alignment, seed)(seen, streams)
         for step in range(self.steps):
             images = prior.decode(latents, classes).repeat_interleave(self.views, 0)
-            logits = oracle.logits(self.view(images, draws[:, step].flatten(0, 1)))
-            loss = LOSSES[self.loss](logits, seen).sum()
-            (latents.grad,) = torch.autograd.grad(loss, latents)
+            losses, logits = identity(self.view(images, draws[:, step].flatten(0, 1)))
+            (latents.grad,) = torch.autograd.grad(losses.sum(), latents)
             optimiser.step()
             with torch.no_grad():
                 belief = logits.softmax(1).gather(1, seen[:, None]).mean()

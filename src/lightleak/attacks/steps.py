@@ -57,6 +57,19 @@ Identity = Callable[[Tensor], tuple[Tensor, Tensor]]
 Identities = Callable[[Tensor, Tensor], Identity]
 
 
+def asked(oracle: Oracle, loss: str) -> Identities:
+    """The identity loss of the target alone, by name."""
+
+    def bind(classes: Tensor, _attempts: Tensor) -> Identity:
+        def identity(images: Tensor) -> tuple[Tensor, Tensor]:
+            logits = oracle.logits(images)
+            return LOSSES[loss](logits, classes), logits
+
+        return identity
+
+    return bind
+
+
 def implausible(prior: Prior, images: Tensor, classes: Tensor) -> Tensor:
     """How unlike public images they look, N: -log p(real) where the prior knows the odds, else minus its score.
 
