@@ -81,7 +81,7 @@ class LowRes:
 
     @property
     def attacks(self) -> dict[str, tuple[str, Attack]]:
-        """Of each row the prior and the attack; steps and rates are those of the attacks' tests, or what time allows."""
+        """The prior and the attack of each row; steps and rates are those of the tests, or what time allowed."""
         return {
             "GMI": ("gmi", GMI(self.attempts, steps=80, rate=0.06)),
             "LOMMA-GMI": ("gmi", LOMMA("gmi", attempts=self.attempts, steps=80, rate=0.06)),
