@@ -46,6 +46,7 @@ RECORDS = ROOT / "results" / "surgery-zoo.jsonl"
 SUMMARY = ROOT / "results" / "surgery-zoo.md"
 OUTLINES = Path(tempfile.gettempdir()) / "lightleak-surgery-zoo-outlines.jsonl"
 TOO_LARGE = 500_000_000  # parameters: model, copy, gradients and activations must fit into 24 GB beside other work
+LEFT_MEMORY = 16 * 2**30  # bytes beside what a fresh process has: who needs more is too large for 24 GB as well
 MOST_MEMORY = 2_500_000  # KiB: a process that ever held more is replaced after its model
 SIZES = (64, 128, None)  # pixels; None is the model's own
 
@@ -222,6 +223,8 @@ def examine(model: nn.Module, example: torch.Tensor) -> dict:
 def work(inbox: multiprocessing.Queue, outbox: multiprocessing.Queue) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
+    addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (addresses + LEFT_MEMORY, resource.RLIM_INFINITY))
     while True:
         task, name = inbox.get()
         record: dict = {"model": name}
@@ -231,7 +234,10 @@ def work(inbox: multiprocessing.Queue, outbox: multiprocessing.Queue) -> None:
             record["refused"] = str(error)
         except Exception as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            record["failed"] = f"{type(error).__name__}: {reason}"
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                record["too_large"] = True
+            else:
+                record["failed"] = f"{type(error).__name__}: {reason}"
         gc.collect()
         outbox.put(record)
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_MEMORY:  # large models leave too much behind
@@ -265,6 +271,8 @@ class Worker:
         while self.process.is_alive() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
                 return self.outbox.get(timeout=1)
+        with contextlib.suppress(queue.Empty):  # it may have answered with its last breath
+            return self.outbox.get(timeout=1)
         reason = f"gave up after {limit:.0f} s" if self.process.is_alive() else "the process died (out of memory?)"
         self.end()
         return {"model": name, "failed": reason}
@@ -377,7 +385,8 @@ def summary() -> str:
         f"| names of classifiers | {len(names())} |",
         f"| not reached by this run (the larger ones of each class come last) | {len(set(names()) - set(verdicts))} |",
         f"| the same network as another name (only the weights differ) | {kinds['same']} |",
-        f"| too large to try here (over {TOO_LARGE // 10**6} million parameters) | {kinds['too']} |",
+        f"| too large to try here (over {TOO_LARGE // 10**6} million parameters, or {LEFT_MEMORY // 2**30} GiB at the "
+        f"smallest images that it reads) | {kinds['too']} |",
         f"| tried | {len(tried)} |",
         f"| the same function at factor 1, in eval and in train mode | {len(exact)} ({len(exact) / len(tried):.1%}); "
         f"to the last bit {len(bits)} |",
