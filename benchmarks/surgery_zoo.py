@@ -46,7 +46,7 @@ RECORDS = ROOT / "results" / "surgery-zoo.jsonl"
 SUMMARY = ROOT / "results" / "surgery-zoo.md"
 OUTLINES = Path(tempfile.gettempdir()) / "lightleak-surgery-zoo-outlines.jsonl"
 TOO_LARGE = 500_000_000  # parameters: model, copy, gradients and activations must fit into 24 GB beside other work
-LEFT_MEMORY = 16 * 2**30  # bytes beside what a fresh process has: who needs more is too large for 24 GB as well
+LEFT_MEMORY = 20 * 2**30  # bytes beside what a fresh process has: who needs more is too large for 24 GB as well
 MOST_MEMORY = 2_500_000  # KiB: a process that ever held more is replaced after its model
 SIZES = (64, 128, None)  # pixels; None is the model's own
 
@@ -239,9 +239,8 @@ def work(inbox: multiprocessing.Queue, outbox: multiprocessing.Queue) -> None:
             else:
                 record["failed"] = f"{type(error).__name__}: {reason}"
         gc.collect()
-        outbox.put(record)
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_MEMORY:  # large models leave too much behind
-            return
+        spent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_MEMORY  # large models leave too much behind
+        outbox.put((record, spent))
 
 
 def trial(name: str) -> dict:
@@ -270,9 +269,10 @@ class Worker:
         deadline = time.monotonic() + limit
         while self.process.is_alive() and time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
-                return self.outbox.get(timeout=1)
-        with contextlib.suppress(queue.Empty):  # it may have answered with its last breath
-            return self.outbox.get(timeout=1)
+                record, spent = self.outbox.get(timeout=1)
+                if spent:
+                    self.end()
+                return record
         reason = f"gave up after {limit:.0f} s" if self.process.is_alive() else "the process died (out of memory?)"
         self.end()
         return {"model": name, "failed": reason}
