@@ -12,8 +12,9 @@ three batches in three passes; the minibatch discrimination builds its whole tab
 Ours: the target was asked once before training, everything but what moves is frozen, one pass.
 
 First both must give the same numbers. Then they are timed in turn; ratios of medians are printed. The rows marked
-bfloat16 let the oracle compute in bfloat16 (as `Oracle(precision="bfloat16")`), where the processor has instructions
-for it; how far that moves the latents is printed beside it. PLG-MI and the evaluation: benchmarks/plgmi.py.
+bfloat16 let oracle and prior convolve in bfloat16 (`lightleak attack --precision bfloat16`), where the processor
+has instructions for it; how far that moves the latents is printed beside it. PLG-MI and the evaluation:
+benchmarks/plgmi.py.
 
     python benchmarks/lowres.py            # five rounds
     python benchmarks/lowres.py --quick    # networks of an eighth of the width, two rounds
@@ -23,6 +24,8 @@ import argparse
 import copy
 import statistics
 import time
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -216,12 +219,13 @@ def main():
             def made(oracle, prior=prior, noise=noise):
                 return our_kedmi_steps(oracle, prior, noise, labels)
 
-        exact, close, other = published(), made(oracle), made(rough)
+        coarse = replace(prior, precision="bfloat16")
+        exact, close, other = published(), made(oracle), made(rough, coarse)
         # Adam makes full steps also where the slope is next to nothing, and there rounding decides on its sign.
         agree = float(((close - exact).abs() < 2e-3).double().mean())
         if agree < 0.9:
             raise SystemExit(f"{name}: only {agree:.0%} of the latents agree after two steps; nothing was timed")
-        times = race(rounds, published, lambda: made(oracle), lambda: made(rough))
+        times = race(rounds, published, partial(made, oracle), partial(made, rough, coarse))
         report(f"{name} inversion, {identities} identities", times)
         print(f"  after two steps bfloat16 moved the latents {float((other - exact).abs().mean()):.1e} apart")
 

@@ -371,3 +371,23 @@ def test_a_fit_learns_what_the_images_have_in_common():
     assert samples.mean().item() == pytest.approx(truth.mean().item(), abs=0.06)
     assert samples.std(2).mean() < 0.15  # columns are of one colour
     assert prior.realism(truth).mean() > prior.realism(samples).mean()
+
+
+@pytest.mark.parametrize("kind", ["gan", "inversion", "conditional"])
+def test_convolutions_may_run_in_bfloat16(kind):
+    """Images and scores stay float32, near those of full precision, and the latents still get a gradient."""
+    torch.manual_seed(0)
+    prior = {
+        "gan": lambda: GanPrior(Generator(32, 4, 8), Critic(32, 4)),
+        "inversion": lambda: InversionPrior(Generator(32, 4, 8), MinibatchDiscriminator(32, 4, 5), 6),
+        "conditional": lambda: ConditionalPrior(ConditionalGenerator(32, 4, 8, 5), ProjectionDiscriminator(32, 4, 5)),
+    }[kind]()
+    rough = replace(prior, precision="bfloat16")
+    latents, classes = torch.randn(3, 8, requires_grad=True), torch.tensor([0, 4, 2])
+    exact, close = prior.decode(latents, classes), rough.decode(latents, classes)
+    assert close.dtype == rough.realism(close, classes).dtype == torch.float32
+    assert not torch.equal(exact, close)
+    torch.testing.assert_close(exact, close, atol=0.03, rtol=0)
+    (slope,) = torch.autograd.grad(rough.realism(close, classes).sum(), latents)
+    assert slope.abs().sum() > 0
+    assert rough.settings() == prior.settings()

@@ -50,7 +50,6 @@ from lightleak.models import inception as inceptions
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
-from lightleak.priors.stylegan2 import StyleGAN2Prior
 from lightleak.report import index as overview
 from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.collect import collect, record
@@ -312,7 +311,7 @@ def attack_(
         preset: PPA with a paper's settings instead, such as ppa, ppa-celeba, ppa-dogs, rolss, taa or published.
         classes: whom to reconstruct (default: all).
         seed: decides everything random.
-        precision: of the target's and a StyleGAN2's convolutions; bfloat16 is faster where the hardware has it.
+        precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
         knowledge: LOMMA: the folder of what it learns from public images; learnt there if it does not exist yet.
         public: LOMMA: the data set whose public images it learns from (faces, digits or folder:PATH).
         distillation: LOMMA: how its students learn.
@@ -330,8 +329,8 @@ def attack_(
         raise UserError(f"{target} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
     generator = RenderedPrior(size=classifier.size) if prior == "rendered" else priors.load(prior)
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
-    if isinstance(generator, StyleGAN2Prior):
-        generator = replace(generator, precision=precision)
+    if hasattr(generator, "precision"):
+        generator = replace(generator, precision=precision)  # pyright: ignore
     oracle = Oracle(classifier, attack.access, precision=precision)
     learnt = {}
     if getattr(attack, "needs_knowledge", False):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.priors.gan64 import doublings
+from lightleak.priors.gan64 import Precision, doublings, lowered
 
 Range = Literal["signed", "unit"]
 
@@ -109,7 +109,8 @@ class Spectral(nn.Module):
             self.follow()
         # Copies, since a second pass may move the estimate before this one's gradient is taken.
         u, v = self.weight_u.clone(), self.weight_v.clone()
-        return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
+        with torch.autocast(u.device.type, enabled=False):  # a norm wants full precision
+            return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -209,6 +210,7 @@ class ConditionalPrior:
     generator: ConditionalGenerator
     discriminator: ProjectionDiscriminator
     span: Range = "signed"
+    precision: Precision = "float32"  # of the convolutions; not kept: a choice of each run
 
     def __post_init__(self) -> None:
         if self.span not in get_args(Range):
@@ -241,11 +243,14 @@ class ConditionalPrior:
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
         """Images N x 3 x size x size in [0, 1] of the classes N; UserError without them."""
-        return to_images(self.generator(latents, self._checked(classes)), self.span)
+        with lowered(self.precision, latents):
+            drawn = self.generator(latents, self._checked(classes)).float()
+        return to_images(drawn, self.span)
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
         """The discriminator's score of each image as one of its class, unbounded; UserError without classes."""
-        return self.discriminator(from_images(images, self.span), self._checked(classes))
+        with lowered(self.precision, images):
+            return self.discriminator(from_images(images, self.span), self._checked(classes)).float()
 
     def _checked(self, classes: Tensor | None) -> Tensor:
         if classes is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import log2
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +165,14 @@ class MinibatchDiscriminator(nn.Module):
         return features, self.logits(features, group)
 
 
+Precision = Literal["float32", "bfloat16"]
+
+
+def lowered(precision: Precision, like: Tensor) -> torch.autocast:
+    """A context in which the convolutions of a network run in the given precision, on the device of a tensor."""
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 @dataclass(frozen=True, eq=False)
 class GanPrior:
     """A generator learnt from public images: latents are N(0, 1), realism is the critic's score.
@@ -174,6 +182,7 @@ class GanPrior:
 
     generator: Generator
     critic: Critic
+    precision: Precision = "float32"  # of the convolutions; not kept: a choice of each run
 
     def __post_init__(self) -> None:
         if self.generator.size != self.critic.size:
@@ -197,11 +206,13 @@ class GanPrior:
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images N x 3 x size x size in [0, 1]; classes are ignored, the generator has none."""
-        return self.generator(latents)
+        with lowered(self.precision, latents):
+            return self.generator(latents).float()
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The critic's score, one per image, unbounded: only differences mean something (GMI's D(x))."""
-        return self.critic(images)
+        with lowered(self.precision, images):
+            return self.critic(images).float()
 
     def settings(self) -> dict[str, int]:
         """What rebuilds the two networks."""
@@ -242,6 +253,7 @@ class InversionPrior:
     discriminator: MinibatchDiscriminator
     group: int = 64  # images that minibatch discrimination was trained on at a time
     coupled: int = 0  # as published: so many consecutive images see each other; 0: each sees only samples of its own
+    precision: Precision = "float32"  # of the convolutions; not kept: a choice of each run
     log_odds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -270,12 +282,14 @@ class InversionPrior:
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images N x 3 x size x size in [0, 1]; classes are ignored, the generator has none."""
-        return self.generator(latents)
+        with lowered(self.precision, latents):
+            return self.generator(latents).float()
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The log-odds of being real, one per image: the log-sum-exp of the discriminator's logits."""
         net = self.discriminator
-        features = net.features(images)
+        with lowered(self.precision, images):
+            features = net.features(images).float()
         if self.coupled:
             parts = [net.logits(part) for part in features.split(self.coupled)]
             return torch.cat(parts).logsumexp(1)

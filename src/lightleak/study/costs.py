@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,7 +65,7 @@ class Costs(Task):
             seen = public.epochs * 0.8 * len(population.public)  # a fifth of them chooses the epoch
             training += seen / (self.recipe.epochs * len(population.train))
         last = parts[-1][1]
-        asked = [lambda network=network: predict(network, images) and None for network in (plain, last)]  # pyright: ignore
+        asked = [partial(predict, network, images) for network in (plain, last)]
         answers = in_turn(asked, self.rounds, watch)
         count = [sum(p.numel() for p in network.net.parameters()) for network in (plain, last)]
         return {
