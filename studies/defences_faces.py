@@ -68,6 +68,10 @@ SWEEP = {
 }
 
 
+# Alone, DP-SGD learns next to nothing from 384 images; on public features it does. Validation accuracy by epsilon, with
+# seed 9: 8 gives 28 %, 50 gives 57 %, 1,000 gives 78 %.
+PRIVATE = (TLDMI(share=0.85), DPSGD(epsilon=1000.0))
+
 STRENGTHS = Path(__file__).with_suffix(".json")
 LOST = 0.05  # validation accuracy that a defence may cost
 
@@ -95,7 +99,7 @@ def regularised():
         return ()
     places = json.loads(STRENGTHS.read_text())["chosen"]
     chosen = {name: SWEEP[name][place] for name, place in places.items()}
-    return (*chosen.values(), (*chosen["BiDO"], RoLSS()))
+    return (*chosen.values(), (*chosen["BiDO"], RoLSS()), PRIVATE)
 
 
 def tasks():
