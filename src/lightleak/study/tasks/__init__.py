@@ -1,0 +1,47 @@
+"""The steps of a study as tasks: draw a population, train, fit a prior, invert, evaluate."""
+
+from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score
+from lightleak.study.tasks.evaluation import Evaluate, FitAppraiser, MeasurePrivate, Student, Teach
+from lightleak.study.tasks.populations import Draw, fingerprint, source
+from lightleak.study.tasks.priors import FitPrior, Ready, Rendered, ready
+from lightleak.study.tasks.targets import (
+    Checkpoint,
+    Derived,
+    Fused,
+    Pretrain,
+    Target,
+    TrainJudge,
+    TrainTarget,
+    described,
+    people,
+    run_of,
+)
+
+__all__ = [
+    "Checkpoint",
+    "Derived",
+    "Distil",
+    "Draw",
+    "Evaluate",
+    "FitAppraiser",
+    "FitPrior",
+    "Fused",
+    "Invert",
+    "InvertShard",
+    "MeasurePrivate",
+    "Pretrain",
+    "Ready",
+    "Rendered",
+    "Score",
+    "Student",
+    "Target",
+    "Teach",
+    "TrainJudge",
+    "TrainTarget",
+    "described",
+    "fingerprint",
+    "people",
+    "ready",
+    "run_of",
+    "source",
+]

@@ -1,0 +1,247 @@
+"""What is measured of an attack, and what is measured once for all attacks."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from lightleak.data.population import as_bytes
+from lightleak.metrics import appraiser as appraisers
+from lightleak.metrics.appraiser import Appraiser
+from lightleak.metrics.evaluate import Reference, evaluate, reference
+from lightleak.metrics.knowledge import extracted, teach
+from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.facenet import facenet
+from lightleak.models.inception import inception
+from lightleak.models.published import Weights
+from lightleak.priors import RenderedPrior
+from lightleak.study.protocols import Protocol
+from lightleak.study.task import Store, Task, Watch, plain
+from lightleak.study.tasks.attacks import Invert
+from lightleak.study.tasks.targets import Checkpoint, TrainJudge, run_of
+from lightleak.training import RECIPES, Recipe
+
+
+@dataclass(frozen=True)
+class FitAppraiser(Task):
+    """A network that reads identity factors off images, for reconstructions that were not rendered."""
+
+    gpus = 1.0
+    settings: appraisers.Fit = appraisers.Fit()  # noqa: RUF009
+
+    @property
+    def label(self) -> str:
+        return "fit the appraiser"
+
+    @property
+    def cost(self) -> float:
+        return 120.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        appraiser = appraisers.fit_appraiser(self.settings, watch)
+        appraisers.save(appraiser, folder / "appraiser.safetensors")
+        return {"quality": asdict(appraiser.quality) if appraiser.quality else None}
+
+    def load(self, store: Store) -> Appraiser:
+        """The fitted appraiser with its own error."""
+        return appraisers.load(store.folder(self) / "appraiser.safetensors")
+
+
+@dataclass(frozen=True)
+class MeasurePrivate(Task):
+    """What the judge and other networks say of private images, once for all evaluations of a study."""
+
+    gpus = 1.0
+    judge: TrainJudge
+    inception: Weights | None = None
+    face: Weights | None = None
+    published: bool = False
+
+    @property
+    def label(self) -> str:
+        return "measure the private images"
+
+    @property
+    def cost(self) -> float:
+        return 60.0 if self.inception or self.face else 3.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        known = reference(
+            self.judge.load(store),
+            self.judge.population.load(store),
+            face_embedding=facenet(self.face) if self.face else None,
+            inception=inception(self.inception, self.published) if self.inception else None,
+        )
+        known.save(folder / "reference.safetensors")
+        return {"judge_accuracy": asdict(known.judge_accuracy), "networks": known.networks, "images": len(known.labels)}
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and what the judge was trained on."""
+        return (*super().needs(), self.judge.population)
+
+    def load(self, store: Store) -> Reference:
+        """What was measured."""
+        return Reference.load(store.folder(self) / "reference.safetensors")
+
+
+@dataclass(frozen=True)
+class Student:
+    """Who is taught by reconstructions, and how: the knowledge extraction score is what it then knows."""
+
+    architecture: str = "timm:resnet50"
+    recipe: Recipe = RECIPES["student"]
+    pretrained: bool = False  # the published score starts from ImageNet's weights
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Teach(Task):
+    """A student that learns from the reconstructions of one inversion, and nothing else."""
+
+    gpus = 1.0
+    found: Invert
+    student: Student = Student()
+
+    @property
+    def label(self) -> str:
+        return f"teach a student by {self.found.label.removeprefix('invert ')}"
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.student.recipe.epochs
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and the people whom the student is tested on."""
+        return (*super().needs(), self.found.target.population)
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population, found, how = self.found.target.population.load(store), self.found.load(store), self.student
+        taught = teach(
+            found,
+            population.classes,
+            how.architecture,
+            how.recipe,
+            pretrained=how.pretrained,
+            seed=how.seed,
+            folder=store.scratch(self),
+            watch=watch,
+        )
+        save(taught, folder / "student.safetensors")
+        return {"knowledge": float(extracted(taught, population, found.classes.unique()).nanmean())}
+
+    def load(self, store: Store) -> Classifier:
+        """The student."""
+        return load(store.folder(self) / "student.safetensors")
+
+
+@dataclass(frozen=True)
+class Evaluate(Task):
+    """Everything measured on one inversion, by a judge that the attacker never saw and, where it is known, by truth."""
+
+    gpus = 1.0
+    found: Invert
+    judge: TrainJudge
+    nulls: Mapping[str, Invert] = field(default_factory=dict)
+    appraiser: FitAppraiser | None = None
+    protocol: Protocol | None = None  # whom, how often and by whom: checked, and recorded beside the numbers
+    inception: Weights | None = None  # for FID, precision, recall, density, coverage; the judge's features always serve
+    face: Weights | None = None  # FaceNet, for delta_face
+    student: Student | None = None  # for the knowledge extraction score, also of the nulls
+    published: bool = False  # PPA's conventions for FID, precision, recall, density and coverage
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and what it reads of their own needs."""
+        target = self.found.target
+        students = (self._teach(found) for found in (self.found, *self.nulls.values()) if self.student)
+        return (*super().needs(), target, run_of(target), target.population, self.found.prior, self.private, *students)
+
+    @property
+    def private(self) -> MeasurePrivate:
+        """What is measured on private images."""
+        return MeasurePrivate(self.judge, self.inception, self.face, self.published)
+
+    def _teach(self, found: Invert) -> Teach:
+        return Teach(found, self.student or Student())
+
+    @property
+    def label(self) -> str:
+        return f"evaluate {self.found.target.title}" + (
+            f", seed {self.found.target.seed}" if self.found.target.seed else ""
+        )
+
+    @property
+    def cost(self) -> float:
+        return 5.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        target = self.found.target
+        population = target.population.load(store)
+        found = self.found.load(store)
+        prior = self.found.prior.load(store)
+        judge = self.judge.load(store)
+        if self.protocol is not None:
+            attempts = getattr(self.found.attack, "attempts", getattr(self.found.attack, "keep", None))
+            self.protocol.check(found.classes, population.classes, judge.architecture, judge.size, attempts)
+        evaluation = evaluate(
+            found,
+            judge,
+            population,
+            factors=prior.factors_of if isinstance(prior, RenderedPrior) else None,
+            appraiser=self.appraiser.load(store) if self.appraiser else None,
+            face_embedding=facenet(self.face) if self.face else None,
+            inception=inception(self.inception, self.published) if self.inception else None,
+            student=self._teach(self.found).load(store) if self.student else None,
+            nulls={name: null.load(store) for name, null in self.nulls.items()},
+            null_students={name: self._teach(null).load(store) for name, null in self.nulls.items() if self.student},
+            known=self.private.load(store),
+            published=self.published,
+            fed_8_bit=self.protocol is not None and self.protocol.fed == "8-bit",
+            rng=torch.Generator().manual_seed(self.found.seed),
+            watch=watch,
+        )
+        best = found.best(1)
+        first = [int((population.train.labels == label).nonzero()[0]) for label in best.classes]
+        save_file(
+            {
+                "classes": best.classes,
+                "private": population.train.pixels[first],
+                "reconstructed": as_bytes(best.images),
+            },
+            folder / "gallery.safetensors",
+        )
+        return {
+            "target": {
+                "title": target.title,
+                "key": target.key,
+                "seed": target.seed,
+                "architecture": target.architecture,
+                "recipe": plain(target.recipe),
+                "moment": plain(target.moment) if isinstance(target, Checkpoint) else None,
+                "run": run_of(target).title,
+                "defences": {type(defence).__name__: plain(defence) for defence in target.defences},
+                **store.result(target),
+            },
+            "population": {
+                "key": target.population.key,
+                **store.result(target.population),
+                "settings": plain(target.population.settings),
+            },
+            "attack": {
+                "name": type(self.found.attack).__name__,
+                "title": getattr(self.found.attack, "title", ""),
+                **plain(self.found.attack),
+            },
+            "prior": type(self.found.prior).__name__,
+            "judge": {
+                "architecture": self.judge.architecture,
+                "sha256": hashlib.sha256((store.folder(self.judge) / "target.safetensors").read_bytes()).hexdigest(),
+                **store.result(self.judge),
+            },
+            "protocol": plain(self.protocol),
+            "confidence": found.confidence.tolist(),
+            "evaluation": evaluation.to_json(),
+        }

@@ -1,0 +1,96 @@
+"""What an attacker knows of images beforehand: fitted, rendered, or ready in a folder."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightleak import priors
+from lightleak.attacks import Oracle
+from lightleak.errors import UserError
+from lightleak.priors import Prior, RenderedPrior
+from lightleak.priors.fit import QUICK, Settings, check_target, fit
+from lightleak.study.task import Store, Task, Watch
+from lightleak.study.tasks.populations import Draw
+from lightleak.study.tasks.targets import Target, run_of
+
+
+@dataclass(frozen=True)
+class FitPrior(Task):
+    """A generator learnt from public images and, where its settings say so, from the answers of one target to them."""
+
+    gpus = 1.0
+    population: Draw
+    settings: Settings = QUICK
+    seed: int = 0
+    target: Target | None = None
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and the run that its target lies in."""
+        return (*super().needs(), run_of(self.target)) if self.target else super().needs()
+
+    def __post_init__(self) -> None:
+        check_target(self.settings, self.target is not None)
+
+    @property
+    def label(self) -> str:
+        return "fit the prior" + (f" for {self.target.title}" if self.target else "")
+
+    @property
+    def cost(self) -> float:
+        return 40.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        statistics = getattr(self.settings, "batch_statistics", False)
+        oracle = Oracle(self.target.load(store), batch_statistics=statistics) if self.target else None
+        asked = oracle.logits if oracle else None
+        prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
+        priors.save(prior, folder)
+        priors.show(prior, folder / "samples.png")
+        queries = oracle.queries if oracle else 0
+        return {"images": len(population.public), "queries": queries, "settings": asdict(self.settings)}
+
+    def load(self, store: Store) -> Prior:
+        """The fitted prior."""
+        return priors.load(store.folder(self))
+
+
+@dataclass(frozen=True)
+class Rendered(Task):
+    """The renderer as a prior over its own factors."""
+
+    population: Draw
+    strength: float = 1.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        prior = RenderedPrior(size=self.population.load(store).size, strength=self.strength)
+        priors.save(prior, folder)
+        return {"latents": prior.latents}
+
+    def load(self, store: Store) -> Prior:
+        """The prior."""
+        return priors.load(store.folder(self))
+
+
+@dataclass(frozen=True)
+class Ready(Task):
+    """A prior in a folder, as `lightleak fit` or `lightleak convert` wrote it; it is read where it lies."""
+
+    path: str = field(compare=False)  # of the folder; what decides the result is what lies in it
+    weights: str = ""  # their sha256
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        prior = priors.load(self.path)
+        found = priors.seal(self.path)
+        if found != self.weights:
+            raise UserError(f"{self.path} holds another prior than the study was planned with ({found[:12]})")
+        return {"size": prior.size, "latents": prior.latents, "weights": self.weights}
+
+    def load(self, store: Store) -> Prior:  # noqa: ARG002
+        """The prior."""
+        return priors.load(self.path)
+
+
+def ready(path: str | Path) -> Ready:
+    """The prior in a folder, known by its weights; UserError if there is none."""
+    return Ready(str(Path(path).expanduser().absolute()), priors.seal(path))

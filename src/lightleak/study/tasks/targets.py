@@ -1,0 +1,317 @@
+"""The networks of a study: who is attacked, and who judges."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightleak import defences
+from lightleak.data.population import Images, Population
+from lightleak.defences import Defence, pretrain
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.zoo import build, only_size
+from lightleak.study.task import Store, Task, Watch
+from lightleak.study.tasks.populations import Draw
+from lightleak.surgery import fuse
+from lightleak.training import RECIPES, Moment, Recipe, accuracy_and_loss, predict, train
+
+
+@dataclass(frozen=True)
+class Pretrain(Task):
+    """A network that has learnt to tell public people apart, with a fresh head for the private ones."""
+
+    gpus = 1.0
+    population: Draw
+    architecture: str
+    recipe: Recipe
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"train on public images, seed {self.seed}"
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.recipe.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        torch.manual_seed(self.seed)
+        classifier = build(self.architecture, population.classes, population.size)
+        start = pretrain(classifier, population.public, self.recipe, self.seed, store.scratch(self), watch)
+        save(start, folder / "target.safetensors")
+        record = start.record["pretraining"]
+        return {name: record[name] for name in ("images", "people", "validation_accuracy", "best_epoch")}
+
+    def load(self, store: Store) -> Classifier:
+        """The network to start from."""
+        return load(store.folder(self) / "target.safetensors")
+
+
+@dataclass(frozen=True)
+class TrainTarget(Task):
+    """A classifier of the private people, with or without defences."""
+
+    gpus = 1.0
+    population: Draw
+    architecture: str = "timm:resnet18"
+    recipe: Recipe = RECIPES["small"]
+    defences: tuple[Defence, ...] = ()
+    seed: int = 0
+    people: str = "private"  # "public": the same network for people who are none of them, as a null
+    checkpoints: tuple[Moment, ...] = ()  # copies that are kept on the way, see `Checkpoint`
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its population, and the public training that a defence begins with."""
+        return (*super().needs(), self.start) if self.start else super().needs()
+
+    @property
+    def start(self) -> Pretrain | None:
+        """The public training that comes first, if a defence wants it."""
+        recipe = defences.pretraining(self.defences, self.recipe)
+        return Pretrain(self.population, self.architecture, recipe, self.seed) if recipe else None
+
+    @property
+    def label(self) -> str:
+        return f"train {self.title}" + (f", seed {self.seed}" if self.seed else "")
+
+    @property
+    def title(self) -> str:
+        """The defences as a table names them."""
+        if self.people == "public":
+            return "other people"
+        return " + ".join(defences.title(defence) for defence in self.defences) or "no defence"
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.recipe.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        images, validation, test = people(population, self.people)
+        torch.manual_seed(self.seed)
+        if self.start:
+            classifier = self.start.load(store)
+        else:
+            classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
+        classifier.class_names = population.class_names if self.people == "private" else ()
+        scratch = store.scratch(self)
+
+        def keep(place: int, copy: Classifier) -> None:
+            save(copy, scratch / _kept(place))
+
+        trained = train(
+            classifier,
+            images,
+            validation,
+            self.recipe,
+            defences.plan(self.defences, self.recipe),
+            seed=self.seed,
+            folder=scratch,
+            watch=watch,
+            moments=self.checkpoints,
+            keep=keep,
+        )
+        save(trained, folder / "target.safetensors")
+        for place in range(len(self.checkpoints)):
+            shutil.copyfile(scratch / _kept(place), folder / _kept(place))
+        return described(trained, images, test)
+
+    def load(self, store: Store) -> Classifier:
+        """The trained classifier."""
+        return load(store.folder(self) / "target.safetensors")
+
+
+@dataclass(frozen=True)
+class Derived(Task):
+    """A target that comes of the training of another."""
+
+    run_of: TrainTarget
+
+    @property
+    def label(self) -> str:
+        return f"look at {self.title}" + (f", seed {self.seed}" if self.seed else "")
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        raise NotImplementedError(f"{type(self).__name__} has no title")
+
+    @property
+    def cost(self) -> float:
+        return 1.0
+
+    @property
+    def population(self) -> Draw:
+        """As the training's."""
+        return self.run_of.population
+
+    @property
+    def architecture(self) -> str:
+        """As the training's."""
+        return self.run_of.architecture
+
+    @property
+    def recipe(self) -> Recipe:
+        """As the training's."""
+        return self.run_of.recipe
+
+    @property
+    def defences(self) -> tuple[Defence, ...]:
+        """As the training's."""
+        return self.run_of.defences
+
+    @property
+    def seed(self) -> int:
+        """As the training's."""
+        return self.run_of.seed
+
+    @property
+    def people(self) -> str:
+        """As the training's."""
+        return self.run_of.people
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        images, _, test = people(self.population.load(store), self.people)
+        return described(self.load(store), images, test)
+
+    def load(self, store: Store) -> Classifier:
+        """The classifier."""
+        raise NotImplementedError(f"{type(self).__name__} has no load(store)")
+
+
+@dataclass(frozen=True)
+class Checkpoint(Derived):
+    """A copy that a target left behind on its way, as a target of its own."""
+
+    place: int = 0  # among its `checkpoints`
+
+    def __post_init__(self) -> None:
+        kept = self.run_of.checkpoints
+        if not 0 <= self.place < len(kept):
+            raise UserError(f"{self.run_of.title} keeps {len(kept)} checkpoints; there is no number {self.place}")
+
+    @property
+    def title(self) -> str:
+        """The defences, and when the copy was made."""
+        return f"{self.run_of.title} at {self.moment}"
+
+    @property
+    def moment(self) -> Moment:
+        """When the copy was made."""
+        return self.run_of.checkpoints[self.place]
+
+    def load(self, store: Store) -> Classifier:
+        """The classifier as it was then."""
+        return load(store.folder(self.run_of) / _kept(self.place))
+
+
+@dataclass(frozen=True)
+class Fused(Derived):
+    """A trained network with its skips re-parameterised away, as it would be deployed (Koh et al., Sec. 4)."""
+
+    @property
+    def title(self) -> str:
+        """The defences, and that it is fused."""
+        return f"{self.run_of.title}, fused"
+
+    def load(self, store: Store) -> Classifier:
+        """The trained classifier with every re-parameterisable block as one convolution."""
+        trained = self.run_of.load(store)
+        return trained.with_net(fuse(trained.net))
+
+
+Target = TrainTarget | Derived
+
+
+def run_of(target: Target) -> TrainTarget:
+    """The training that a target comes from: itself, or that which it is derived of."""
+    return target.run_of if isinstance(target, Derived) else target
+
+
+def _kept(place: int) -> str:
+    return f"checkpoint-{place}.safetensors"
+
+
+def described(target: Classifier, images: Images, test: Images) -> dict[str, Any]:
+    """What is said of a target before anyone attacks it."""
+    right = predict(target, test).argmax(1) == test.labels
+    seen, _ = accuracy_and_loss(target, images)
+    return {
+        "accuracy": float(right.double().mean()),
+        "accuracy_of": [float(right[test.labels == label].double().mean()) for label in test.labels.unique()],
+        "train_accuracy": seen,
+        "test_images": len(test),
+        "parameters": sum(p.numel() for p in target.net.parameters()),
+        "surgery": target.recipe["surgery"],
+        "best_epoch": target.record["best_epoch"],
+        "epoch": target.record.get("epoch", target.record["best_epoch"]),
+        "validation_accuracy": target.record["validation_accuracy"],
+        "privacy": target.record.get("privacy"),
+        "measured": {
+            name: [entry[name] for entry in target.record["history"]]
+            for name in target.record["history"][-1]
+            if name not in ("loss", "validation", "validation_loss")
+        },
+    }
+
+
+def people(population: Population, kind: str) -> tuple[Images, Images, Images]:
+    """Training, validation and test images of the private people, or of as many public ones."""
+    if kind == "private":
+        return population.train, population.validation, population.test
+    if kind != "public":
+        raise UserError(f"people are private or public, not {kind!r}")
+    images = population.public.at(population.public.labels < population.classes)
+    place = torch.zeros(len(images), dtype=torch.long)
+    for label in images.labels.unique():
+        own = (images.labels == label).nonzero().flatten()
+        place[own] = torch.arange(len(own)) * 10 // len(own)  # the tenth of its person's images
+    return images.at(place < 7), images.at((place >= 7) & (place < 8)), images.at(place >= 8)
+
+
+@dataclass(frozen=True)
+class TrainJudge(Task):
+    """Another architecture, trained on other images of the same people; it never meets an attack."""
+
+    gpus = 1.0
+    population: Draw
+    architecture: str = "timm:resnet14t"
+    recipe: Recipe = RECIPES["judge"]
+    seed: int = 1000
+    size: int | None = None  # pixels a side that it sees; None: those of the images, or the only ones that it takes
+
+    @property
+    def label(self) -> str:
+        return "train the judge"
+
+    @property
+    def cost(self) -> float:
+        return 6.0 * self.recipe.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        torch.manual_seed(self.seed)
+        size = self.size or only_size(self.architecture) or population.size
+        classifier = build(self.architecture, population.classes, size)
+        scratch = store.scratch(self)
+        trained = train(
+            classifier,
+            population.judge,
+            population.validation,
+            self.recipe,
+            seed=self.seed,
+            folder=scratch,
+            watch=watch,
+        )
+        trained.class_names = population.class_names
+        save(trained, folder / "target.safetensors")
+        right, loss = accuracy_and_loss(trained, population.test)
+        return {"accuracy": right, "loss": loss, "test_images": len(population.test)}
+
+    def load(self, store: Store) -> Classifier:
+        """The trained judge."""
+        return load(store.folder(self) / "target.safetensors")
