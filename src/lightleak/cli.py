@@ -7,11 +7,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from json import dumps as as_json
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +18,6 @@ import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightleak import data, defences, doctor, priors, surgery
@@ -52,27 +50,21 @@ from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.report import index as overview
 from lightleak.report import main_table, narrowed, terminal, write
-from lightleak.report.collect import collect, record
-from lightleak.study import OnRay, OnSlurm, Plan, Status, Store, live, study_files
+from lightleak.report.study import NOTE, noted, pages, studied
+from lightleak.study import OnRay, OnSlurm, Store, live, study_files
 from lightleak.study import load as load_study
 from lightleak.study import plan as plan_study
 from lightleak.study import run as run_study
 from lightleak.study import status as study_status
 from lightleak.study.comparison import Demo
-from lightleak.study.costs import Costs
 from lightleak.study.parcel import Cluster
-from lightleak.study.progress import duration
 from lightleak.study.run import published as published_numbers
-from lightleak.study.shares import Shares
 from lightleak.study.task import Task
-from lightleak.study.tasks import Evaluate
+from lightleak.terminal import bar, checked, console, ends, tell_plan, tell_status
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
 app = tyro.extras.SubcommandApp()
-console = Console()
 NOBODY = ("faces", "digits")  # painted faces and digits are nobody's: their pages show them as they are
-TOLD = 40  # tasks that a dry run names
-STUDY = "study.json"  # which evaluations a folder's page shows
 if TYPE_CHECKING:
     from lightleak.priors.fit import Settings as Training
 else:
@@ -103,7 +95,7 @@ def demo(
     """
     began = time.monotonic()
     tasks = Demo(data, people, seed).tasks()
-    with _noted(tasks, out, f"Lightleak demo: {data}"):
+    with noted(tasks, out, f"Lightleak demo: {data}", _command()):
         _run(tasks, out, workers)
     _show(out, show_private)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")
@@ -138,7 +130,7 @@ def skips(model: tyro.conf.Positional[str], size: int | None = None, json: bool 
         table.add_column("projection")
     for join in found:
         row = [join.name, join.kind, str(join.stage or "–"), str(join.channels), " x ".join(map(str, join.resolution))]
-        around, projection = _ends(join.owner, join.around), _ends(join.owner, join.projection)
+        around, projection = ends(join.owner, join.around), ends(join.owner, join.projection)
         row += [around, projection] if join.is_skip else [f"no skip: {join.reason}", ""]
         table.add_row(*map(escape, row[: len(table.columns)]), style=None if join.is_skip else "dim")
     console.print(table)
@@ -186,9 +178,9 @@ def train_(
     images = population.judge if judge else population.train
     scratch = out.with_name(f".{out.name}.training")
     if public:
-        with _bar(f"train {architecture} on public images") as watch:
+        with bar(f"train {architecture} on public images") as watch:
             classifier = defences.pretrain(classifier, population.public, public, seed, scratch / "public", watch)
-    with _bar(f"train {architecture}") as watch:
+    with bar(f"train {architecture}") as watch:
         trained = train(classifier, images, population.validation, recipe, plan, seed=seed, folder=scratch, watch=watch)
     trained.class_names = population.class_names
     save(trained, out)
@@ -225,7 +217,7 @@ def fit_(
     if not len(population.public):
         raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
     out.mkdir(parents=True, exist_ok=True)
-    with _bar("fit the prior") as watch:
+    with bar("fit the prior") as watch:
         asked = oracle.logits if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
     priors.save(prior, out)
@@ -339,7 +331,7 @@ def attack_(
         raise UserError(
             f"{type(attack).__name__} uses no knowledge from public images; leave --knowledge, --public out"
         )
-    with _bar(f"{type(attack).__name__} on {target.name}") as watch:
+    with bar(f"{type(attack).__name__} on {target.name}") as watch:
         found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch, **learnt)
     found.save(out)
     console.print(
@@ -397,7 +389,7 @@ def evaluate_(
     def taught(images: Reconstruction, by: str) -> Classifier | None:
         if student is None:
             return None
-        with _bar(f"teach {student} by {by}") as watch:
+        with bar(f"teach {student} by {by}") as watch:
             return teach(images, population.classes, student, watch=watch)
 
     result = evaluate(
@@ -471,12 +463,12 @@ def study(
     tasks = load_study(file, **_values(settings))
     out = out or Path("runs") / file.stem
     if status:
-        return _tell_status(study_status(tasks, Store(out)), here)
+        return tell_status(study_status(tasks, Store(out)), here)
     if dry_run:
-        return _tell_plan(plan_study(tasks, Store(out), here), here)
+        return tell_plan(plan_study(tasks, Store(out), here), here)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
-    with _noted(tasks, out, f"Lightleak study: {file.stem}", published_numbers(file)):
+    with noted(tasks, out, f"Lightleak study: {file.stem}", _command(), published_numbers(file)):
         _run(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     _show(out, show_private, mixed_protocols)
     return None
@@ -493,7 +485,7 @@ def report(folder: tyro.conf.Positional[Path], show_private: bool = False, mixed
         show_private: do not blur private images on the page.
         mixed_protocols: let evaluations of several protocols share a table.
     """
-    if not (folder / STUDY).exists() and next(folder.rglob("record.json"), None):
+    if not (folder / NOTE).exists() and next(folder.rglob("record.json"), None):
         console.print(f"[bold]{overview(folder, folder.resolve().name.capitalize())}[/] shows them all")
         return
     _show(folder, show_private, mixed_protocols)
@@ -526,31 +518,17 @@ def doctor_(
         sections[data] = [*doctor.whole(population), *doctor.shared(population)]
         sections[data] += doctor.expected(population, architecture)
         if judge is not None:
-            with _bar(f"try {judge.name}") as watch:
+            with bar(f"try {judge.name}") as watch:
                 sections[judge.name] = doctor.good_judge(load(judge), population, watch)
     bad = sum(line.state == "bad" for lines in sections.values() for line in lines)
     if json:
         print(as_json({name: [asdict(line) for line in lines] for name, lines in sections.items()}, indent=1))
     else:
         for name, lines in sections.items():
-            console.print(_checked(name, lines))
+            console.print(checked(name, lines))
         console.print("[green]all is well[/]" if not bad else f"[red]{bad} to mend[/]; --json names every file")
     if bad:
         sys.exit(1)
-
-
-def _checked(title: str, lines: list[doctor.Line]) -> Table:
-    """What was looked at, as a table that wraps in a narrow terminal."""
-    signs = {"good": "[green]✓[/]", "note": "[yellow]![/]", "bad": "[red]✗[/]"}
-    table = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for line in lines:
-        shown = "".join(f"\n  {escape(file)}" for file in line.files[:3])
-        more = f"\n  and {len(line.files) - 3:,} more" if len(line.files) > 3 else ""
-        table.add_row(signs[line.state], escape(line.what), escape(line.said) + shown + more)
-    return table
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -612,122 +590,18 @@ def _cluster(
     return None
 
 
-def _tell_plan(todo: Plan, workers: int) -> None:
-    """What a run would do, by kind of task, with time and disk."""
-    kinds: dict[str, list[Task]] = {}
-    for task in todo.todo:
-        kinds.setdefault(task.name, []).append(task)
-    table = Table(title=f"{len(todo.todo)} tasks to run, {len(todo.done)} found done")
-    for name in ("kind", "tasks", "computing", "disk"):
-        table.add_column(name, justify="left" if name == "kind" else "right")
-    for name, tasks in kinds.items():
-        seconds = [todo.seconds[task.key] for task in tasks]
-        sizes = [todo.sizes.get(task.key) for task in tasks]
-        table.add_row(name, str(len(tasks)), _sum(seconds, duration), _sum(sizes, _size))
-    console.print(table)
-    for task in todo.todo[:TOLD]:
-        console.print(f"  {escape(task.label)}", highlight=False)
-    if len(todo.todo) > TOLD:
-        console.print(f"  and {len(todo.todo) - TOLD} more", highlight=False)
-    seconds, size = todo.total(workers), todo.bytes()
-    told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
-    disk = "unknown" if size is None else f"about {_size(size)} more"
-    console.print(f"time: {told}; disk: {disk} (from earlier results; before the first, only guesses)", highlight=False)
-
-
-def _tell_status(found: Status, workers: int) -> None:
-    """What is done, at work, failed and to do."""
-    table = Table(title=f"{len(found.done)} tasks done, {len(found.plan.todo)} not")
-    for name in ("kind", "done", "failed", "to do"):
-        table.add_column(name, justify="left" if name == "kind" else "right")
-    for name, counts in found.kinds().items():
-        table.add_row(name, *(str(counts[column]) for column in ("done", "failed", "to do")))
-    console.print(table)
-    for work in found.at_work:
-        share = "" if work.share is None else f", {work.share:.0%}"
-        silent = f", silent for {duration(work.silent)}" if work.silent > 60 else ""
-        console.print(
-            f"[cyan]▸[/] {escape(work.label)}{share}, for {duration(work.seconds)} on {escape(work.machine)}{silent}",
-            highlight=False,
-        )
-    for failed in found.failed:
-        console.print(
-            f"[red]✗[/] {escape(failed.task.label)}: {escape(failed.error)}\n  {escape(str(failed.file))}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    seconds = found.plan.total(workers)
-    if found.plan.todo:
-        told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
-        console.print(f"time left: {told}", highlight=False)
-
-
-def _sum(numbers: list[float | None], write: Callable[[float], str]) -> str:
-    """The sum as text; a plus if some are unknown, a question mark if all are."""
-    known = [number for number in numbers if number is not None]
-    return write(sum(known)) + ("" if len(known) == len(numbers) else " +") if known else "?"
-
-
-def _size(count: float) -> str:
-    """Bytes as people say them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-@contextmanager
-def _noted(tasks: list[Task] | list[Evaluate], out: Path, title: str, published: dict[str, Any] | None = None):
-    """Note which evaluations make up the study, before it runs; the note goes again if none of them is ever made."""
-    about = {
-        "title": title,
-        "command": "lightleak " + " ".join(shlex.quote(a) for a in sys.argv[1:]),
-        "evaluations": [task.key for task in tasks if isinstance(task, Evaluate)],
-        "costs": [task.key for task in tasks if isinstance(task, Costs)],
-        "shares": [task.key for task in tasks if isinstance(task, Shares)],
-        "published": published or {},
-    }
-    publish(out / STUDY, lambda part: part.write_text(as_json(about, indent=1)), "the study's record")
-    try:
-        yield
-    finally:
-        keys = about["evaluations"]
-        if keys and not any((out / "Evaluate" / key).is_dir() for key in keys):
-            (out / STUDY).unlink(missing_ok=True)
+def _command() -> str:
+    """What was typed, so that it can be typed again."""
+    return "lightleak " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
 
 
 def _show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
-    """Print the tables and write the pages of what is finished, one for each population and attack."""
-    try:
-        about = loads((out / STUDY).read_text())
-        keys, title, command, costs = about["evaluations"], about["title"], about["command"], about.get("costs", [])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{out} holds no finished study; run 'lightleak demo' or 'lightleak study' with --out {out}"
-        ) from None
-    folders = [folder for key in keys if (folder := out / "Evaluate" / key).is_dir()]
-    if len(folders) < len(keys):
-        console.print(f"[yellow]![/] {len(keys) - len(folders)} of {len(keys)} evaluations are not finished yet")
-    if keys and not folders:
-        raise UserError(f"of the study in {out} no evaluation is finished; run it again to continue")
-    priced = [folder for key in costs if (folder := out / "Costs" / key).is_dir()]
-    shares = [folder for key in about.get("shares", []) if (folder := out / "Shares" / key).is_dir()]
-    groups: dict[tuple[str, str, str], list[Path]] = {}
-    compared: dict[str, set[str]] = {}  # a network with several rows has a table of its own
-    for folder in folders:
-        target = record(folder)["target"]
-        compared.setdefault(target["architecture"], set()).add(target["title"])
-    for folder in folders:
-        one = record(folder)
-        network = one["target"]["architecture"] if len(compared[one["target"]["architecture"]]) > 1 else ""
-        network = network or next((name for name, titles in compared.items() if len(titles) > 1), "")
-        groups.setdefault((one["population"]["key"], as_json(one["attack"]), network), []).append(folder)
-    for index, ((population, _, _), group) in enumerate(groups.items()):
-        own, told = (
-            [folder for folder in more if record(folder)["population"] == population] for more in (priced, shares)
-        )
-        results = collect(group, title, command, own, mixed_protocols, told, about.get("published"))
+    """Print the tables and write the pages of what is finished."""
+    study = studied(out)
+    if study.missing:
+        total = study.missing + len(study.evaluations)
+        console.print(f"[yellow]![/] {study.missing} of {total} evaluations are not finished yet")
+    for index, results in enumerate(pages(study, mixed_protocols)):
         console.print(terminal(narrowed(main_table(results), console.width)))
         for different in results.unequal:
             console.print(f"[dim]not compared: {escape(different)}[/]", highlight=False)
@@ -752,7 +626,7 @@ def _values(settings: dict[str, str]) -> dict[str, Any]:
 
 def _population(source: str, settings: dict[str, str], aloud: bool = True) -> data.Population:
     values = _values(settings)
-    with _bar(f"read {source}") as watch:
+    with bar(f"read {source}") as watch:
         population = data.load(source, **values, watch=watch)
     for note in population.notes if aloud else ():
         console.print(f"[yellow]![/] {escape(note)}", highlight=False)
@@ -774,7 +648,7 @@ def _knowledge(
         raise UserError("LOMMA learns from public images first; name them with --public, or a folder with --knowledge")
     images = _population(public, settings).public
     scratch = folder / ".training" if folder else None
-    with _bar("learn from public images") as watch:
+    with bar("learn from public images") as watch:
         rng = torch.Generator().manual_seed(seed)
         knowledge = learn(Oracle(target), images, distillation, rng, scratch, watch)
     told = ", ".join(f"{share:.0%}" for share in knowledge.agreement)
@@ -792,30 +666,3 @@ def _classifier(model: str, size: int | None) -> Classifier:
     if size is not None:
         classifier.size = size
     return classifier
-
-
-def _ends(owner: str, modules: tuple[str, ...]) -> str:
-    """The first and the last of some modules, as their owner calls them."""
-    own = [name.removeprefix(f"{owner}.") for name in modules]
-    return own[0] if len(own) == 1 else f"{own[0]} … {own[-1]}" if own else ""
-
-
-@contextmanager
-def _bar(label: str):
-    """A progress bar with the time left; a `watch` function to move it."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bars:
-        task = bars.add_task(label, total=1, note="")
-
-        def watch(step: int, total: int | None = None, **numbers: float) -> None:
-            note = "  ".join(f"{name} {value:.3g}" for name, value in list(numbers.items())[:3])
-            bars.update(task, completed=step, total=total or step, note=note)
-
-        yield watch

@@ -1,0 +1,96 @@
+"""Which evaluations make up a study, and the pages that show them: one for each population, attack and network."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightleak.errors import UserError
+from lightleak.files import publish
+from lightleak.report.collect import collect, record
+from lightleak.report.results import Results
+
+NOTE = "study.json"  # in the study's folder
+KINDS = ("Evaluate", "Costs", "Shares")  # tasks whose results stand on pages
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a study's folder holds of it so far."""
+
+    title: str
+    command: str
+    published: Mapping[str, Any]  # the paper's numbers, by network, row and column
+    evaluations: tuple[Path, ...]
+    costs: tuple[Path, ...]
+    shares: tuple[Path, ...]
+    missing: int  # evaluations that are not finished
+
+
+@contextmanager
+def noted(
+    tasks: Iterable[Any], folder: Path, title: str, command: str, published: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Note which results make up the study, before it runs; the note goes again if no evaluation is ever made."""
+    keys = {kind: [task.key for task in tasks if type(task).__name__ == kind] for kind in KINDS}
+    about = {
+        "title": title,
+        "command": command,
+        "evaluations": keys["Evaluate"],
+        "costs": keys["Costs"],
+        "shares": keys["Shares"],
+        "published": published or {},
+    }
+    publish(folder / NOTE, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
+    try:
+        yield
+    finally:
+        if keys["Evaluate"] and not any((folder / "Evaluate" / key).is_dir() for key in keys["Evaluate"]):
+            (folder / NOTE).unlink(missing_ok=True)
+
+
+def studied(folder: Path) -> Studied:
+    """The study that ran in this folder last; UserError if there is none, or none of its evaluations is finished."""
+    try:
+        about = json.loads((folder / NOTE).read_text())
+        keys, title, command = about["evaluations"], about["title"], about["command"]
+        more = {kind: about.get(kind, []) for kind in ("costs", "shares")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{folder} holds no finished study; run 'lightleak demo' or 'lightleak study' with --out {folder}"
+        ) from None
+
+    def finished(kind: str, keys: Iterable[str]) -> tuple[Path, ...]:
+        return tuple(place for key in keys if (place := folder / kind / key).is_dir())
+
+    evaluations = finished("Evaluate", keys)
+    if keys and not evaluations:
+        raise UserError(f"of the study in {folder} no evaluation is finished; run it again to continue")
+    costs, shares = finished("Costs", more["costs"]), finished("Shares", more["shares"])
+    missing = len(keys) - len(evaluations)
+    return Studied(title, command, about.get("published") or {}, evaluations, costs, shares, missing)
+
+
+def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
+    """A page's results for each population, attack and network; a network with one target stands beside the first."""
+    records = {place: record(place) for place in (*study.evaluations, *study.costs, *study.shares)}
+    titles: dict[str, set[str]] = {}
+    for place in study.evaluations:
+        target = records[place]["target"]
+        titles.setdefault(target["architecture"], set()).add(target["title"])
+    compared = [network for network, found in titles.items() if len(found) > 1]
+    groups: dict[tuple[str, str, str], list[Path]] = {}
+    for place in study.evaluations:
+        one = records[place]
+        network = one["target"]["architecture"]
+        if network not in compared:
+            network = compared[0] if compared else ""
+        groups.setdefault((one["population"]["key"], json.dumps(one["attack"]), network), []).append(place)
+    for (population, _, _), group in groups.items():
+        costs, shares = (
+            [place for place in beside if records[place]["population"] == population]
+            for beside in (study.costs, study.shares)
+        )
+        yield collect(group, study.title, study.command, costs, mixed_protocols, shares, study.published)
