@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "lightleak"
 LAYERS = [
     "errors", "compat", "files", "surgery", "data", "models", "training", "defences", "priors", "attacks", "metrics",
-    "study", "convert", "report", "doctor", "cli",
+    "study", "convert", "report", "doctor", "terminal", "cli",
 ]  # fmt: skip
 
 
