@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +12,28 @@ from safetensors.torch import load_file
 
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference
-from lightleak.metrics.evidence import Measure, interval, seeds_interval, trade_off, wilson
-from lightleak.metrics.frontier import Curve, matched
+from lightleak.metrics.evidence import Measure, seeds_interval, trade_off, wilson
+from lightleak.report.fairness import counting, grouped, held_equal, run_of
 from lightleak.report.glossary import OF_TARGETS, columns
-from lightleak.report.results import Difference, Frame, Level, Point, Portrait, Results, Row
-from lightleak.study.task import versions
+from lightleak.report.origin import listed, made_of, record, versions_of
+from lightleak.report.results import Difference, Frame, Portrait, Results, Row
+from lightleak.report.ways import as_share, levels_of, points, ways_of
 
 SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "stranger@1", "error", "confidence")
+
+
 ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "coverage")  # shown where measured
+
+
 FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
+
+
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
+
+
 COMPARED = ("hits@1", "verified", "true@1", "error")  # differences to the baseline are given in these
+
+
 GALLERY = 12  # people shown
 
 
@@ -52,13 +62,13 @@ def collect(
         raise UserError("there is no finished evaluation to report; run the study first")
     if len({one["population"]["key"] for one, _ in everything}) > 1:
         raise UserError("one table compares targets of one population; these evaluations are of several")
-    ways = _counted([one for one, _ in everything])
+    ways = counting([one for one, _ in everything])
     if len(ways) > 1 and not mixed_protocols:
         told = "; ".join(f"{name}: {', '.join(dict.fromkeys(titles))}" for name, titles in ways.items())
         raise UserError(f"numbers counted differently do not compare ({told}); ask for it with --mixed-protocols")
-    made = _made([*folders, *costs])
+    made = made_of([*folders, *costs])
     records, folders = [one for one, _ in whole], [folder for _, folder in whole]
-    groups, unequal = _groups(records)
+    groups, unequal = grouped(records)
     evaluations = [Evaluation.from_json(record["evaluation"]) for record in records]
     first = records[0]
     priced = {one["title"]: one for one in map(record, costs)}
@@ -72,7 +82,7 @@ def collect(
     shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *ASKED, *OF_TARGETS, *counted)) if name in measured]
     references = [name for name in groups if name in unequal]
     equal = {name: own for name, own in groups.items() if name not in unequal}
-    curves = _curves(everything, equal, records, [name for name in FRONTIER if name in shown])
+    curves = ways_of(everything, equal, records, [name for name in FRONTIER if name in shown])
     for name, null in evaluations[0].nulls.items():
         rows.append(Row(f"null: {name}", _only(null.measures, shown), "null", NULLS.get(name, "")))
     chance = {name: Measure(value) for name, value in evaluations[0].chance.items()}
@@ -94,7 +104,7 @@ def collect(
             gap = difference(*pair, metric, torch.Generator().manual_seed(0)) if metric in shown else None
             if gap is not None:
                 differences.append(Difference(name, metric, gap.value, gap.low, gap.high, gap.p))
-    levels = tuple(_levels(curves, baseline))
+    levels = tuple(levels_of(curves, baseline))
     met = {one.row for one in levels} | {baseline}
     apart = [
         f"{name}: no natural accuracy is reached by it and by {baseline} alike" for name in curves if name not in met
@@ -106,7 +116,7 @@ def collect(
         summary=_summary(first, len(groups), max(len(own) for own in groups.values())),
         baseline=baseline,
         differences=tuple(differences),
-        curves={name: tuple(_points(way)) for name, way in curves.items()},
+        curves={name: tuple(points(way)) for name, way in curves.items()},
         levels=levels,
         unequal=tuple(f"{name}: {unequal[name]}" for name in references),
         runs=_runs({name: own for name, own in equal.items() if len(own) > 2}, records, evaluations, shown),
@@ -138,12 +148,12 @@ def collect(
             "seeds": sorted({r["target"]["seed"] for r in records}),
             "surgery": {r["target"]["title"]: [_cut(step) for step in r["target"]["surgery"]] for r in records},
         },
-        versions=_versions(made),
+        versions=versions_of(made),
         command=command,
         date=max((one["finished"][:10] for one in made if "finished" in one), default=""),
-        machine=_all(made, "machine"),
-        device=_all(made, "device"),
-        commit=_all(made, "commit"),
+        machine=listed(made, "machine"),
+        device=listed(made, "device"),
+        commit=listed(made, "commit"),
         protocol="; ".join(ways),
         seconds=sum(one["seconds"] for one in made),
     )
@@ -155,65 +165,6 @@ NULLS = {
 }
 
 
-def record(folder: Path) -> dict[str, Any]:
-    """What an evaluation's folder says; UserError if it is not whole."""
-    try:
-        return json.loads((folder / "result.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{folder} holds no finished evaluation ({error}); run the study again") from None
-
-
-def _counted(records: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """By how it was counted (protocol and judge), the titles of the targets."""
-    judges = list(dict.fromkeys(one["judge"].get("sha256", one["judge"]["architecture"]) for one in records))
-    found: dict[str, list[str]] = {}
-    for one in records:
-        protocol = one.get("protocol")
-        name = f"{protocol['name']} v{protocol['version']}" if protocol else "no named protocol"
-        if len(judges) > 1:
-            judge = one["judge"].get("sha256", one["judge"]["architecture"])
-            name += f", judge {one['judge']['architecture']} {judge[:8] if judge in judges else ''}".rstrip()
-        found.setdefault(name, []).append(one["target"]["title"])
-    return found
-
-
-def _made(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """How these evaluations and everything they rest on came about, each task once, by their specifications."""
-    found: dict[str, dict[str, Any]] = {}
-    look = [(folder.parent.parent, f"{folder.parent.name}/{folder.name}") for folder in folders]
-    while look:
-        root, name = look.pop()
-        if name not in found:
-            try:
-                made = found[name] = json.loads((root / name / "made.json").read_text())
-                if "needs" not in made:  # of an older version
-                    made["needs"] = _needs(json.loads((root / name / "spec.json").read_text()))
-                look += [(root, need) for need in made["needs"]]
-            except (OSError, ValueError):  # an evaluation that was moved here alone
-                continue
-    return list(found.values())
-
-
-def _needs(value: Any) -> list[str]:
-    """The tasks that a specification names."""
-    if isinstance(value, dict):
-        own = value.get("task")
-        found = [own] if isinstance(own, str) and set(value) == {"task"} else []
-        return found + [need for item in value.values() for need in _needs(item)]
-    return [need for item in value for need in _needs(item)] if isinstance(value, list) else []
-
-
-def _all(made: list[dict[str, Any]], name: str) -> str:
-    """What the tasks say, each once, the most frequent first."""
-    return "; ".join(value for value, _ in Counter(one[name] for one in made if one.get(name)).most_common())
-
-
-def _versions(made: list[dict[str, Any]]) -> dict[str, str]:
-    """The versions that the tasks were run with, not those that make the report."""
-    names = dict.fromkeys(name for one in made for name in one.get("versions", {}))
-    return {name: _all([one["versions"] for one in made if "versions" in one], name) for name in names} or versions()
-
-
 def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]) -> Row:
     measures: dict[str, Measure | None] = {"accuracy": _accuracy([record["target"] for record in records])}
     for metric in METRICS:
@@ -222,7 +173,7 @@ def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]
         elif all(metric in evaluation.per_class for evaluation in evaluations):
             table = torch.tensor([evaluation.per_class[metric] for evaluation in evaluations], dtype=torch.float64)
             found = seeds_interval(table)
-            measures[metric] = _share(found) if METRICS[metric].rate else found
+            measures[metric] = as_share(found) if METRICS[metric].rate else found
     seeds = len(evaluations)
     detail = f"{seeds} training seeds" if seeds > 1 else ""
     private = records[0]["target"].get("privacy")
@@ -300,40 +251,10 @@ def _ends(everything: list[tuple[dict[str, Any], Path]]) -> list[tuple[dict[str,
 
     for one, folder in everything:
         target = one["target"]
-        run = json.dumps([_run(target), target["seed"], _held_equal(one)], sort_keys=True)
+        run = json.dumps([run_of(target), target["seed"], held_equal(one)], sort_keys=True)
         if run not in ends or rank(target) > rank(ends[run][0]["target"]):
             ends[run] = (one, folder)
     return list(ends.values())
-
-
-def _run(target: dict[str, Any]) -> str:
-    """The name of the training that a target is, or is a checkpoint of."""
-    return target["title"] if target.get("moment") is None else target["run"]
-
-
-def _groups(records: list[dict[str, Any]]) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """The seeds of each target by the name of its row, and in what some differ from the first beside their defence."""
-    base = _held_equal(records[0])
-    kinds: dict[str, dict[str, list[int]]] = {}  # title -> what differs -> its seeds
-    for index, one in enumerate(records):
-        kinds.setdefault(_run(one["target"]), {}).setdefault(_differing(base, _held_equal(one)), []).append(index)
-    groups: dict[str, list[int]] = {}
-    unequal: dict[str, str] = {}
-    seeds = next({records[i]["target"]["seed"] for i in own} for own in next(iter(kinds.values())).values())
-    for title, variants in kinds.items():
-        for different, own in variants.items():
-            one = records[own[0]]["target"]
-            name = title if not different else f"{title} ({one['architecture']})"
-            while name in groups:
-                name += "'"
-            groups[name] = own
-            others = {records[i]["target"]["seed"] for i in own}
-            if others != seeds:
-                listed = ["seeds " + ", ".join(map(str, sorted(some))) for some in (others, seeds)]
-                different = "; ".join(filter(None, (different, " instead of ".join(listed))))
-            if different:
-                unequal[name] = different
-    return groups, unequal
 
 
 def _networks(evaluations: list[Evaluation]) -> list[str]:
@@ -347,117 +268,12 @@ def _networks(evaluations: list[Evaluation]) -> list[str]:
     return notes
 
 
-def _held_equal(record: dict[str, Any]) -> dict[str, Any]:
-    """Everything that must be equal for a difference to be the defence's, by name."""
-    target = record["target"]
-    held = {
-        "architecture": target["architecture"],
-        "recipe": target["recipe"],
-        "attack": record["attack"],
-        "prior": record["prior"],
-        "judge": record["judge"]["architecture"],
-        "protocol": record.get("protocol"),
-    }
-    flat: dict[str, Any] = {}
-
-    def spread(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for inner, item in value.items():
-                spread(f"{name} {inner}", item)
-        else:
-            flat[name] = value
-
-    for name, value in held.items():
-        spread(name, value)
-    return flat
-
-
-def _differing(base: dict[str, Any], other: dict[str, Any]) -> str:
-    """In words, what is not as in `base`."""
-    names = [name for name in dict.fromkeys((*base, *other)) if base.get(name) != other.get(name)]
-    return "; ".join(f"{name} {_said(other.get(name))} instead of {_said(base.get(name))}" for name in names)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_said, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-
-
-Way = dict[str, Curve]  # by metric
-
-
-def _curves(
-    everything: list[tuple[dict[str, Any], Path]],
-    groups: dict[str, list[int]],
-    records: list[dict[str, Any]],
-    metrics: list[str],
-) -> dict[str, Way]:
-    """For each target with checkpoints of all its seeds, natural accuracy and leaks, checkpoint by checkpoint."""
-    found: dict[str, Way] = {}
-    for name, own in groups.items():
-        base = _held_equal(records[own[0]])
-        # By moment (the end is None), by seed.
-        taken: dict[str, dict[int, dict[str, Any]]] = {}
-        for one, _ in everything:
-            target = one["target"]
-            if _run(target) == name and _held_equal(one) == base:
-                taken.setdefault(json.dumps(target.get("moment")), {})[target["seed"]] = one
-        seeds = sorted(records[i]["target"]["seed"] for i in own)
-        whole = [by_seed for by_seed in taken.values() if sorted(by_seed) == seeds]
-        if len(whole) < 2:
-            continue
-        table = [[by_seed[seed] for by_seed in whole] for seed in seeds]
-        accuracy = torch.tensor([[one["target"]["accuracy_of"] for one in row] for row in table])
-        classes = table[0][0]["evaluation"]["classes"]
-        way = {}
-        for metric in metrics:
-            if all(metric in one["evaluation"]["per_class"] for row in table for one in row):
-                leak = torch.tensor([[one["evaluation"]["per_class"][metric] for one in row] for row in table])
-                way[metric] = Curve(accuracy[:, :, classes], leak)
-        found[name] = way
-    return found
-
-
-def _points(way: Way) -> list[Point]:
-    """The checkpoints of a way in order of natural accuracy, each with intervals."""
-    points = []
-    for place in range(next(iter(way.values())).accuracy.shape[1]):
-
-        def measured(table: torch.Tensor, place: int = place) -> Measure:
-            values = table[:, place].double()
-            return seeds_interval(values) if len(values) > 1 else interval(values[0], torch.Generator().manual_seed(0))
-
-        accuracy = _share(measured(next(iter(way.values())).accuracy))
-        leaks = {m: _share(measured(c.leak)) if METRICS[m].rate else measured(c.leak) for m, c in way.items()}
-        points.append(Point(accuracy, leaks))
-    return sorted(points, key=lambda point: point.accuracy.value)
-
-
-def _levels(curves: dict[str, Way], baseline: str) -> list[Level]:
-    """Every target beside the baseline at equal natural accuracy."""
-    levels = []
-    for name, way in curves.items():
-        for metric in [m for m in way if m in curves.get(baseline, {})] if name != baseline else ():
-            told = matched(way[metric], curves[baseline][metric], torch.Generator().manual_seed(0))
-            if told is not None:
-                levels.append(Level(name, metric, told.accuracy, told.first, told.second, told.difference))
-    return levels
-
-
 def _accuracy(targets: list[dict[str, Any]]) -> Measure:
     """Natural accuracy: of one network a binomial share; of several seeds as for the other metrics."""
     if len(targets) == 1:
         tested = targets[0]["test_images"]
         return wilson(round(targets[0]["accuracy"] * tested), tested)
-    return _share(seeds_interval(torch.tensor([target["accuracy_of"] for target in targets], dtype=torch.float64)))
-
-
-def _share(found: Measure) -> Measure:
-    """An interval of a share, kept within [0, 1]."""
-    if found.low is None or found.high is None:
-        return found
-    return Measure(found.value, max(found.low, 0.0), min(found.high, 1.0))
+    return as_share(seeds_interval(torch.tensor([target["accuracy_of"] for target in targets], dtype=torch.float64)))
 
 
 def _only(mapping: Any, names: list[str]) -> dict[str, Any]:
