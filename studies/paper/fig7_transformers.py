@@ -23,7 +23,7 @@ from lightleak.study.scales import at
 VIT = {"rendered": "timm:vit_tiny_patch16_224", "paper": "torchvision:vit_b_16"}
 FIRST_MLP = {"rendered": "blocks.0.add_2", "paper": "encoder.layers.encoder_layer_0.add_2"}
 # Painted: from scratch, with what a ViT of nine patches needs to learn 32 people.
-PATIENT = {"epochs": 45, "optimiser": "adamw", "rate": 3e-4, "weight_decay": 0.05, "milestones": (), "cosine_to": 0.0}
+PATIENT = {"epochs": 40, "optimiser": "adamw", "rate": 3e-4, "weight_decay": 0.05, "milestones": (), "cosine_to": 0.0}
 PUBLISHED = {
     "torchvision:maxvit_t": {
         "no defence": {"accuracy": 0.9694, "hits@1": 0.8078},
