@@ -59,6 +59,7 @@ from lightleak.study import status as study_status
 from lightleak.study.comparison import Demo
 from lightleak.study.parcel import Cluster
 from lightleak.study.run import published as published_numbers
+from lightleak.study.run import titled
 from lightleak.study.task import Task
 from lightleak.terminal import bar, checked, console, ends, tell_plan, tell_status
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
@@ -468,7 +469,7 @@ def study(
         return tell_plan(plan_study(tasks, Store(out), here), here)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
-    with noted(tasks, out, f"Lightleak study: {file.stem}", _command(), published_numbers(file)):
+    with noted(tasks, out, titled(file), _command(), published_numbers(file)):
         _run(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     _show(out, show_private, mixed_protocols)
     return None

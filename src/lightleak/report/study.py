@@ -81,16 +81,37 @@ def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
         target = records[place]["target"]
         titles.setdefault(target["architecture"], set()).add(target["title"])
     compared = [network for network, found in titles.items() if len(found) > 1]
-    groups: dict[tuple[str, str, str], list[Path]] = {}
+    groups: dict[tuple[str, str, str], list[Path]] = {}  # by population, attack and network
     for place in study.evaluations:
         one = records[place]
         network = one["target"]["architecture"]
         if network not in compared:
             network = compared[0] if compared else ""
         groups.setdefault((one["population"]["key"], json.dumps(one["attack"]), network), []).append(place)
-    for (population, _, _), group in groups.items():
+    told = _told_apart(groups, records)
+    for (key, group), what in zip(groups.items(), told):
         costs, shares = (
-            [place for place in beside if records[place]["population"] == population]
+            [place for place in beside if records[place]["population"] == key[0]]
             for beside in (study.costs, study.shares)
         )
-        yield collect(group, study.title, study.command, costs, mixed_protocols, shares, study.published)
+        title = f"{study.title} ({what})" if what else study.title
+        yield collect(group, title, study.command, costs, mixed_protocols, shares, study.published)
+
+
+def _told_apart(groups: Mapping[tuple[str, str, str], list[Path]], records: Mapping[Path, Any]) -> list[str]:
+    """For each page of a study, what the others do not share with it: network, people, settings of the attack."""
+    attacks = [json.loads(attack) for _, attack, _ in groups]
+    people = [records[group[0]]["population"] for group in groups.values()]
+    worlds = [{"": f"{one['classes']} people, {one['name']}", **one.get("settings", {})} for one in people]
+    names = [{"": one["name"], "title": one.get("title")} for one in attacks]
+    other = _differing(names)  # other attacks have other settings, too
+    networks = [{"": network} for _, _, network in groups]
+    columns = [_differing(networks), _differing(worlds), other if any(other) else _differing(attacks)]
+    return [", ".join(filter(None, told)) for told in zip(*columns)]
+
+
+def _differing(settings: list[dict[str, Any]]) -> list[str]:
+    """In words, the settings of each in which they are not all alike."""
+    names = dict.fromkeys(name for one in settings for name in one)
+    names = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
+    return [", ".join(f"{name} {one[name]}".strip() for name in names if one.get(name)) for one in settings]

@@ -285,11 +285,23 @@ def published(path: Path | str) -> dict[str, Any]:
 
     PUBLISHED has them by network, title and metric; STANDS_FOR says which of those networks a smaller one stands for.
     """
-    file = Path(path).absolute()
-    module = next((sys.modules[name] for name, known in study_files().items() if known == file), None)
+    module = _module(path)
     numbers, stands_for = getattr(module, "PUBLISHED", {}), getattr(module, "STANDS_FOR", {})
     found = {network: {"of": f"{network} on photographs", "rows": rows} for network, rows in numbers.items()}
     return found | {small: found[network] for small, network in stands_for.items()}
+
+
+def titled(path: Path | str) -> str:
+    """What a loaded study calls itself: the first line of its docstring, or its file's name."""
+    module = _module(path)
+    lines = ((module and module.__doc__) or "").strip().splitlines()
+    return lines[0].removesuffix(".") if lines else Path(path).stem
+
+
+def _module(path: Path | str) -> Any:
+    """The module of a loaded study; None if it was not loaded."""
+    file = Path(path).absolute()
+    return next((sys.modules[name] for name, known in study_files().items() if known == file), None)
 
 
 def study_files() -> dict[str, Path]:

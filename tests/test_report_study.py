@@ -1,0 +1,118 @@
+"""What makes up a study's pages, and how pages of one study are told apart."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lightleak.errors import UserError
+from lightleak.report.study import NOTE, noted, pages, studied
+from lightleak.study import Task, load
+from lightleak.study.run import titled
+
+
+def evaluated(folder: Path, task: str, **changes) -> None:
+    """An evaluation's folder with just what decides on which page it stands."""
+    record = {
+        "target": {"architecture": changes.pop("architecture", "timm:resnet18"), "title": changes.pop("title", "none")},
+        "population": {
+            "key": (key := changes.pop("population", "p")),
+            "name": "faces",
+            "classes": 8,
+            "settings": {"jitter": 0.1 if key == "p" else 0.4, "seed": 0},
+        },
+        "attack": {"name": "PPA", "title": "", "loss": "poincare", **changes},
+    }
+    place = folder / "Evaluate" / task
+    place.mkdir(parents=True)
+    (place / "result.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Pages as (title, evaluations), without their numbers."""
+    monkeypatch.setattr(
+        "lightleak.report.study.collect", lambda group, title, *_: (title, [place.name for place in group])
+    )
+
+    def found(folder: Path, keys: list[str]) -> list:
+        about = {"title": "T", "command": "c", "evaluations": keys}
+        (folder / NOTE).write_text(json.dumps(about))
+        return list(pages(studied(folder)))
+
+    return found
+
+
+def test_one_page_needs_no_more_than_the_studys_title(tmp_path, drawn):
+    evaluated(tmp_path, "a")
+    evaluated(tmp_path, "b", title="RoLSS")
+    assert drawn(tmp_path, ["a", "b"]) == [("T", ["a", "b"])]
+
+
+def test_pages_are_told_apart_by_what_differs(tmp_path, drawn):
+    evaluated(tmp_path, "a")
+    evaluated(tmp_path, "b", loss="max-margin")
+    assert drawn(tmp_path, ["a", "b"]) == [("T (loss poincare)", ["a"]), ("T (loss max-margin)", ["b"])]
+
+
+def test_another_attack_is_named_without_its_settings(tmp_path, drawn):
+    evaluated(tmp_path, "a")
+    evaluated(tmp_path, "b", name="GMI", loss="ce")
+    assert [title for title, _ in drawn(tmp_path, ["a", "b"])] == ["T (PPA)", "T (GMI)"]
+
+
+def test_networks_and_people_have_pages_of_their_own(tmp_path, drawn):
+    for network in ("timm:resnet18", "timm:vgg16"):
+        evaluated(tmp_path, f"{network[-5:]}1", architecture=network)
+        evaluated(tmp_path, f"{network[-5:]}2", architecture=network, title="RoLSS")
+    assert [title for title, _ in drawn(tmp_path, ["net181", "net182", "vgg161", "vgg162"])] == [
+        "T (timm:resnet18)",
+        "T (timm:vgg16)",
+    ]
+    evaluated(tmp_path, "q", population="q")
+    assert drawn(tmp_path, ["net181", "q"]) == [
+        ("T (jitter 0.1)", ["net181"]),
+        ("T (jitter 0.4)", ["q"]),
+    ]
+
+
+def test_a_network_with_one_target_stands_beside_the_first(tmp_path, drawn):
+    evaluated(tmp_path, "a")
+    evaluated(tmp_path, "b", title="RoLSS")
+    evaluated(tmp_path, "c", architecture="timm:vgg16")
+    assert drawn(tmp_path, ["a", "b", "c"]) == [("T", ["a", "b", "c"])]
+
+
+def test_what_is_missing_is_counted_and_nothing_is_refused(tmp_path, drawn):
+    evaluated(tmp_path, "a")
+    drawn(tmp_path, ["a", "later"])
+    assert studied(tmp_path).missing == 1
+    with pytest.raises(UserError, match="no evaluation is finished"):
+        drawn(tmp_path, ["later"])
+    with pytest.raises(UserError, match="holds no finished study"):
+        studied(tmp_path / "elsewhere")
+
+
+class Evaluate(Task):
+    """Stands for one that fails."""
+
+    @property
+    def key(self) -> str:
+        return "never"
+
+
+def test_the_note_goes_if_nothing_is_ever_made(tmp_path):
+    with noted([Evaluate()], tmp_path, "T", "c"):
+        assert json.loads((tmp_path / NOTE).read_text())["evaluations"] == ["never"]
+    assert not (tmp_path / NOTE).exists()
+
+
+def test_a_study_is_called_by_its_first_line(tmp_path):
+    file = tmp_path / "mine.py"
+    text = "from lightleak.study.tasks import source\ndef tasks():\n    return [source('faces', people=8)]\n"
+    file.write_text('"""What is asked.\n\nMore."""\n' + text)
+    load(file)
+    assert titled(file) == "What is asked"
+    (tmp_path / "other.py").write_text(text)
+    load(tmp_path / "other.py")
+    assert titled(tmp_path / "other.py") == "other"
