@@ -26,5 +26,5 @@ NETWORKS = {"rendered": "torchvision:resnet18", "paper": "torchvision:maxvit_t"}
 def tasks(scale="rendered", seeds=1, **options):
     """Two targets, and the pairs of their reconstructions."""
     setting = replace(at(scale, seeds=seeds, **options), architecture=NETWORKS[scale])
-    whole, cut = compare(setting, [(), (RoLSS(),)])
+    whole, cut = compare(setting, [(), (RoLSS(where=4),)])
     return [whole, cut, Pairs(whole.found, cut.found)]
