@@ -48,7 +48,7 @@ OUTLINES = Path(tempfile.gettempdir()) / "lightleak-surgery-zoo-outlines.jsonl"
 TOO_LARGE = 500_000_000  # parameters: model, copy, gradients and activations must fit into 24 GB beside other work
 LEFT_MEMORY = 20 * 2**30  # bytes beside what a fresh process has: who needs more is too large for 24 GB as well
 MOST_MEMORY = 2_500_000  # KiB: a process that ever held more is replaced after its model
-SIZES = (64, 128, None)  # pixels; None is the model's own
+SIZES = (64, 112, 128, None)  # pixels, 112 for patches of 14; None is the model's own
 
 
 def names() -> list[str]:

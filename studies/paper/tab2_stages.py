@@ -3,6 +3,9 @@
 What is compared: the whole network, and the same trained without the skips of stage 1, 2, 3 or 4, each inverted by PPA.
 Beside it, how much of the gradient runs through the skips of each stage (the paper's equation 2).
 
+Painted, DenseNets that lose a stage's skips learn slowly (a chain of 12 to 48 narrow convolutions, 196 steps), so the
+one that learns enough is also held against the whole network stopped at the same natural accuracy.
+
 The paper (FaceScrub, AttAcc@1 in %; Full / Skip-1 / Skip-2 / Skip-4 removed): ResNet-34 90.78 / 83.25 / 77.92 / 80.61,
 ResNet-50 82.76 / 73.23 / 78.77 / 68.44, ResNet-101 83.00 / 74.81 / 78.75 / 58.68, ResNet-152 86.51 / 80.35 / 69.04 /
 68.44, DenseNet-121 88.11 / 61.72 / 55.21 / 24.48, DenseNet-161 74.86 / 55.38 / 59.25 / 20.71, DenseNet-169 77.15 /
@@ -20,6 +23,8 @@ from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
 from lightleak.study.scales import at
 from lightleak.study.shares import Shares
+from lightleak.study.tasks import Checkpoint
+from lightleak.training import Moment
 
 NETWORKS = {
     "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
@@ -46,10 +51,27 @@ PUBLISHED = {
 STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet34"}  # painted
 
 
+# Painted: natural accuracies at which copies of a network are attacked on its way, by what is removed.
+ON_THE_WAY = {"torchvision:densenet121": {(): (0.5, 0.7), (RoLSS(where=1),): (0.5,)}}
+
+
 def tasks(scale="rendered", **options):
     """Every network whole, and without the skips of each of its four stages."""
     setting = at(scale, **options)
     stages = [(), *((RoLSS(where=stage),) for stage in (1, 2, 3, 4))]
     found = [task for network in NETWORKS[scale] for task in compare(replace(setting, architecture=network), stages)]
     targets = [task.found.target for task in found if task.found.target.seed == setting.seeds[0]]
+    if scale == "rendered":
+        found += [task for network in NETWORKS[scale] for task in on_the_way(replace(setting, architecture=network))]
     return [*found, *map(Shares, targets)]
+
+
+def on_the_way(setting):
+    """Evaluations of copies at chosen natural accuracies."""
+    return [
+        setting.evaluated(Checkpoint(replace(setting.target(removed, seed), checkpoints=moments), place), {})
+        for removed, accuracies in ON_THE_WAY.get(setting.architecture, {}).items()
+        for moments in [tuple(Moment(accuracy=share) for share in accuracies)]
+        for seed in setting.seeds
+        for place in range(len(moments))
+    ]
