@@ -34,7 +34,7 @@ NETWORKS = {
 }
 
 
-SHARES = {"rendered": (0.4, 0.6, 1.0), "paper": (0.3, 0.45, 0.65, 1.0)}  # of the training: what is attacked
+SHARES = {"rendered": (0.5, 1.0), "paper": (0.3, 0.45, 0.65, 1.0)}  # of the training: what is attacked
 PATIENT = {"epochs": 30, "rate": 2e-3}  # painted: from scratch, EfficientNet-B0 needs them
 
 
