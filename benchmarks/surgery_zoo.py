@@ -400,7 +400,7 @@ def summary() -> str:
         "",
         "## What did not work",
         "",
-        *(f"- `{m}`: {v}" for m, v in verdicts.items() if not worked(v)),
+        *([f"- `{m}`: {v}" for m, v in verdicts.items() if not worked(v)] or ["Nothing."]),
         "",
         "## Too large",
         "",
