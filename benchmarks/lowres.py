@@ -18,12 +18,12 @@ benchmarks/plgmi.py.
 
     python benchmarks/lowres.py            # five rounds
     python benchmarks/lowres.py --quick    # networks of an eighth of the width, two rounds
+    python benchmarks/lowres.py --jobs inversion --identities 64    # in the published batch
 """
 
 import argparse
 import copy
 import os
-import statistics
 import time
 from dataclasses import replace
 from functools import partial
@@ -41,6 +41,7 @@ from lightleak.priors.fit import KedMi
 from lightleak.priors.fit.kedmi import _start, kedmi_step
 from lightleak.priors.fit.state import answers
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
+from lightleak.study.costs import in_turn
 
 WEIGHT, MOMENTUM, RATE = 100.0, 0.9, 0.02
 
@@ -147,14 +148,8 @@ def our_kedmi_steps(oracle, prior, noise, classes):
 
 
 def race(rounds, *jobs):
-    """Median seconds of the processor of jobs that take turns, after one round that does not count."""
-    taken = [[] for _ in jobs]
-    for _ in range(rounds + 1):
-        for job, times in zip(jobs, taken, strict=True):
-            began = time.process_time()
-            job()
-            times.append(time.process_time() - began)
-    return [statistics.median(times[1:]) for times in taken]
+    """Median seconds of the processor of jobs that take turns."""
+    return in_turn(jobs, rounds, clock=time.process_time)
 
 
 def report(name, times, note=""):

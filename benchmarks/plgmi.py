@@ -17,13 +17,12 @@ are shared, so single times mean nothing.
 
     python benchmarks/plgmi.py                                                  # a quarter as wide, seven rounds
     python benchmarks/plgmi.py --quick                                          # three rounds
-    python benchmarks/plgmi.py --jobs inversion --width 64 --target face:vgg16  # as published, 64 images
+    python benchmarks/plgmi.py --jobs inversion --width 64 --target face:vgg16 --identities 16  # as published
 """
 
 import argparse
 import copy
 import os
-import statistics
 import time
 from dataclasses import replace
 from functools import partial
@@ -43,6 +42,7 @@ from lightleak.models.zoo import build
 from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.fit import PlgMi
 from lightleak.priors.fit.plgmi import _start, plgmi_step
+from lightleak.study.costs import in_turn
 from lightleak.training.losses import max_margin
 
 WIDTH, CLASSES, BATCH, IDENTITIES = 16, 60, 16, 12
@@ -195,14 +195,9 @@ def our_evaluation(judge, images, classes, private, labels):
 
 
 def race(rounds, plain, ours):
-    """The ratio of median times of the processor, measured in turn."""
-    taken = {plain: [], ours: []}
-    for _ in range(rounds + 1):
-        for job, times in taken.items():
-            began = time.process_time()
-            job()
-            times.append(time.process_time() - began)
-    return statistics.median(taken[plain][1:]) / statistics.median(taken[ours][1:])
+    """The ratio of median times of the processor of two jobs that take turns."""
+    theirs, own = in_turn([plain, ours], rounds, clock=time.process_time)
+    return theirs / own
 
 
 def main():

@@ -46,6 +46,7 @@ from lightleak.metrics.knowledge import teach
 from lightleak.models import facenet, zoo
 from lightleak.models import inception as inceptions
 from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.precision import Precision
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.report import index as overview
@@ -286,7 +287,7 @@ def attack_(
     preset: str | None = None,
     classes: tuple[int, ...] = (),
     seed: int = 0,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     knowledge: Path | None = None,
     public: str | None = None,
     distillation: Distillation = SMALL,

@@ -40,9 +40,7 @@ PATIENT = {"epochs": 30, "rate": 2e-3}  # painted: from scratch, EfficientNet-B0
 
 def tasks(scale="rendered", **options):
     """Two targets of each network, each at several moments of its training."""
-    setting = at(scale, **options)
-    if scale == "rendered":
-        setting = replace(setting, recipe=replace(setting.recipe, **PATIENT))
+    setting = at(scale, patience=PATIENT, **options)
     moments = tuple(Moment(epoch=round(share * setting.recipe.epochs)) for share in SHARES[scale])
 
     def checkpoints(trained):

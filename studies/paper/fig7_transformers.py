@@ -34,9 +34,7 @@ PUBLISHED = {
 
 def tasks(scale="rendered", **options):
     """A ViT whole, without its first MLP residual and without its last quarter's; MaxViT at the paper's scale."""
-    setting = at(scale, **options)
-    if scale == "rendered":
-        setting = replace(setting, recipe=replace(setting.recipe, **PATIENT))
+    setting = at(scale, patience=PATIENT, **options)
     found = compare(replace(setting, architecture=VIT[scale]), [(), (RoLSS(where=FIRST_MLP[scale]),), (RoLSS(),)])
     if scale == "paper":
         found += compare(replace(setting, architecture="torchvision:maxvit_t"), [(), (RoLSS(),)])

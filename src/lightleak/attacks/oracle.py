@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.models.precision import Precision, lowered
 
 Access = Literal["gradients", "scores", "labels"]
-Precision = Literal["float32", "bfloat16"]
 
 
 class AccessError(PermissionError):
@@ -67,7 +67,7 @@ class Oracle:
         """Penultimate features and logits, both differentiable; AccessError unless access is "gradients"."""
         self._grant("gradients")
         self.queries += len(images)
-        with self._autocast(images):
+        with lowered(self.precision, images.device):
             features, logits = self._target.features_and_logits(images.contiguous(memory_format=torch.channels_last))
         return features.float(), logits.float()
 
@@ -85,11 +85,8 @@ class Oracle:
         return self._answer(images).argmax(1)
 
     def _answer(self, images: Tensor) -> Tensor:
-        with self._autocast(images):
+        with lowered(self.precision, images.device):
             return self._target(images.contiguous(memory_format=torch.channels_last)).float()
-
-    def _autocast(self, images: Tensor) -> torch.autocast:
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _grant(self, wanted: Access) -> None:
         order = get_args(Access)

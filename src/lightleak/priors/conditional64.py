@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.priors.gan64 import Precision, doublings, lowered
+from lightleak.models.precision import Precision, lowered
+from lightleak.priors.gan64 import doublings
 
 Range = Literal["signed", "unit"]
 
@@ -243,13 +244,13 @@ class ConditionalPrior:
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
         """Images N x 3 x size x size in [0, 1] of the classes N; UserError without them."""
-        with lowered(self.precision, latents):
+        with lowered(self.precision, latents.device):
             drawn = self.generator(latents, self._checked(classes)).float()
         return to_images(drawn, self.span)
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
         """The discriminator's score of each image as one of its class, unbounded; UserError without classes."""
-        with lowered(self.precision, images):
+        with lowered(self.precision, images.device):
             return self.discriminator(from_images(images, self.span), self._checked(classes)).float()
 
     def _checked(self, classes: Tensor | None) -> Tensor:

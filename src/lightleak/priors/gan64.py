@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import log2
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from lightleak.errors import UserError
+from lightleak.models.precision import Precision, lowered
 
 SIZES = (8, 16, 32, 64, 128, 256)
 
@@ -165,14 +166,6 @@ class MinibatchDiscriminator(nn.Module):
         return features, self.logits(features, group)
 
 
-Precision = Literal["float32", "bfloat16"]
-
-
-def lowered(precision: Precision, like: Tensor) -> torch.autocast:
-    """A context in which the convolutions of a network run in the given precision, on the device of a tensor."""
-    return torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
 @dataclass(frozen=True, eq=False)
 class GanPrior:
     """A generator learnt from public images: latents are N(0, 1), realism is the critic's score.
@@ -206,12 +199,12 @@ class GanPrior:
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images N x 3 x size x size in [0, 1]; classes are ignored, the generator has none."""
-        with lowered(self.precision, latents):
+        with lowered(self.precision, latents.device):
             return self.generator(latents).float()
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The critic's score, one per image, unbounded: only differences mean something (GMI's D(x))."""
-        with lowered(self.precision, images):
+        with lowered(self.precision, images.device):
             return self.critic(images).float()
 
     def settings(self) -> dict[str, int]:
@@ -282,13 +275,13 @@ class InversionPrior:
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images N x 3 x size x size in [0, 1]; classes are ignored, the generator has none."""
-        with lowered(self.precision, latents):
+        with lowered(self.precision, latents.device):
             return self.generator(latents).float()
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The log-odds of being real, one per image: the log-sum-exp of the discriminator's logits."""
         net = self.discriminator
-        with lowered(self.precision, images):
+        with lowered(self.precision, images.device):
             features = net.features(images).float()
         if self.coupled:
             parts = [net.logits(part) for part in features.split(self.coupled)]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
+from lightleak.models.precision import Precision
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 LIMITS = {"depth": 32, "base": 65536, "widest": 1024, "group": 64}
@@ -422,7 +423,7 @@ class StyleGAN2Prior:
     cutoff: int | None = None  # w+: only the first so many slots are truncated (PPA scores with 8); None: all
     crop: int | None = None  # side of the centre that is kept; PPA keeps 800 of FFHQ's 1024
     noise: Noise = "const"
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the convolutions; not kept: a choice of each run
+    precision: Precision = "float32"  # of the convolutions; not kept: a choice of each run
     clip: bool = True  # False: images overshoot [0, 1], as what PPA's published code descends through
     _plans: dict[torch.device, Plan] = field(default_factory=dict, init=False, repr=False)
 

@@ -20,20 +20,10 @@ from lightleak.report.results import Difference, Frame, Portrait, Results, Row
 from lightleak.report.ways import as_share, levels_of, points, ways_of
 
 SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "stranger@1", "error", "confidence")
-
-
 ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "coverage")  # shown where measured
-
-
 FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
-
-
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
-
-
 COMPARED = ("hits@1", "verified", "true@1", "error")  # differences to the baseline are given in these
-
-
 GALLERY = 12  # people shown
 
 
@@ -82,7 +72,7 @@ def collect(
     shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *ASKED, *OF_TARGETS, *counted)) if name in measured]
     references = [name for name in groups if name in unequal]
     equal = {name: own for name, own in groups.items() if name not in unequal}
-    curves = ways_of(everything, equal, records, [name for name in FRONTIER if name in shown])
+    curves = ways_of([one for one, _ in everything], equal, records, [name for name in FRONTIER if name in shown])
     for name, null in evaluations[0].nulls.items():
         rows.append(Row(f"null: {name}", _only(null.measures, shown), "null", NULLS.get(name, "")))
     chance = {name: Measure(value) for name, value in evaluations[0].chance.items()}

@@ -1,7 +1,7 @@
 """Which evaluations make up a study, and the pages that show them: one for each population, attack and network."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from lightleak.report.collect import collect, record
 from lightleak.report.results import Results
 
 NOTE = "study.json"  # in the study's folder
-KINDS = ("Evaluate", "Costs", "Shares")  # tasks whose results stand on pages
+KINDS = {"evaluations": "Evaluate", "costs": "Costs", "shares": "Shares"}  # tasks whose results stand on pages
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,17 @@ class Studied:
 
 @contextmanager
 def noted(
-    tasks: Iterable[Any], folder: Path, title: str, command: str, published: Mapping[str, Any] | None = None
+    tasks: Sequence[Any], folder: Path, title: str, command: str, published: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
     """Note which results make up the study, before it runs; the note goes again if no evaluation is ever made."""
-    keys = {kind: [task.key for task in tasks if type(task).__name__ == kind] for kind in KINDS}
-    about = {
-        "title": title,
-        "command": command,
-        "evaluations": keys["Evaluate"],
-        "costs": keys["Costs"],
-        "shares": keys["Shares"],
-        "published": published or {},
-    }
+    keys = {name: [task.key for task in tasks if task.name == kind] for name, kind in KINDS.items()}
+    about = {"title": title, "command": command, **keys, "published": published or {}}
     publish(folder / NOTE, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
     try:
         yield
     finally:
-        if keys["Evaluate"] and not any((folder / "Evaluate" / key).is_dir() for key in keys["Evaluate"]):
+        keys = keys["evaluations"]
+        if keys and not any((folder / KINDS["evaluations"] / key).is_dir() for key in keys):
             (folder / NOTE).unlink(missing_ok=True)
 
 
@@ -56,21 +50,18 @@ def studied(folder: Path) -> Studied:
     try:
         about = json.loads((folder / NOTE).read_text())
         keys, title, command = about["evaluations"], about["title"], about["command"]
-        more = {kind: about.get(kind, []) for kind in ("costs", "shares")}
+        found = {
+            name: tuple(place for key in about.get(name, []) if (place := folder / kind / key).is_dir())
+            for name, kind in KINDS.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{folder} holds no finished study; run 'lightleak demo' or 'lightleak study' with --out {folder}"
         ) from None
-
-    def finished(kind: str, keys: Iterable[str]) -> tuple[Path, ...]:
-        return tuple(place for key in keys if (place := folder / kind / key).is_dir())
-
-    evaluations = finished("Evaluate", keys)
-    if keys and not evaluations:
+    missing = len(keys) - len(found["evaluations"])
+    if keys and not found["evaluations"]:
         raise UserError(f"of the study in {folder} no evaluation is finished; run it again to continue")
-    costs, shares = finished("Costs", more["costs"]), finished("Shares", more["shares"])
-    missing = len(keys) - len(evaluations)
-    return Studied(title, command, about.get("published") or {}, evaluations, costs, shares, missing)
+    return Studied(title, command, about.get("published") or {}, missing=missing, **found)
 
 
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:

@@ -1,7 +1,6 @@
 """Targets on their way: natural accuracy and leak at each checkpoint, and both held equal."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,20 +15,21 @@ Way = dict[str, Curve]  # by metric
 
 
 def ways_of(
-    everything: list[tuple[dict[str, Any], Path]],
+    everything: list[dict[str, Any]],
     groups: dict[str, list[int]],
     records: list[dict[str, Any]],
     metrics: list[str],
 ) -> dict[str, Way]:
     """For each target with checkpoints of all its seeds, natural accuracy and leaks, checkpoint by checkpoint."""
     found: dict[str, Way] = {}
+    held = [(one, held_equal(one)) for one in everything]
     for name, own in groups.items():
         base = held_equal(records[own[0]])
         # By moment (the end is None), by seed.
         taken: dict[str, dict[int, dict[str, Any]]] = {}
-        for one, _ in everything:
+        for one, equal in held:
             target = one["target"]
-            if run_of(target) == name and held_equal(one) == base:
+            if run_of(target) == name and equal == base:
                 taken.setdefault(json.dumps(target.get("moment")), {})[target["seed"]] = one
         seeds = sorted(records[i]["target"]["seed"] for i in own)
         whole = [by_seed for by_seed in taken.values() if sorted(by_seed) == seeds]

@@ -84,13 +84,18 @@ class Costs(Task):
         return lambda: one_epoch(network, optimiser, images, self.recipe, plan, mechanism, self.recipe.epochs - 1)
 
 
-def in_turn(works: Sequence[Callable[[], object]], rounds: int, watch: Watch) -> list[float]:
+def in_turn(
+    works: Sequence[Callable[[], object]],
+    rounds: int,
+    watch: Watch = lambda *_, **__: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Median seconds of each of some works that take turns, after one round that does not count."""
     taken: list[list[float]] = [[] for _ in works]
     for turn in range(rounds + 1):
         for work, times in zip(works, taken):
-            began = time.perf_counter()
+            began = clock()
             work()
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
         watch(turn + 1, rounds + 1)
     return [median(times[1:]) for times in taken]

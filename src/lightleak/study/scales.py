@@ -32,13 +32,21 @@ SMALL_ATTACK = PPA(candidates=300, attempts=3, keep=2, steps=30, rate=0.05, mile
 SCALES = ("rendered", "paper")
 
 
-def at(scale: str = "rendered", data: str = "", prior: str = "", seeds: int = 0, **world: Any) -> Setting:
+def at(
+    scale: str = "rendered",
+    data: str = "",
+    prior: str = "",
+    seeds: int = 0,
+    patience: Mapping[str, Any] | None = None,
+    **world: Any,
+) -> Setting:
     """The setting that a scale stands for, with the first of its networks' architectures.
 
     "rendered": painted people; `world` changes settings of their population (people=80). "paper": `data` is a data set
     of photographs as `--data` takes it ("facescrub:PATH"), `prior` the folder of a converted StyleGAN2; the recipe,
     the attack and the judge are those of Koh et al. (ECCV 2024, Tab. 12 and the published settings). `seeds` is the
-    number of training runs of each target; 0: three painted, one of photographs. UserError if something is missing.
+    number of training runs of each target; 0: three painted, one of photographs. `patience` changes the painted
+    networks' recipe, for those that learn slowly from scratch. UserError if something is missing.
     """
     if scale not in SCALES:
         raise UserError(f"a study of the paper runs at the scale {' or '.join(SCALES)}, not {scale!r}")
@@ -46,7 +54,8 @@ def at(scale: str = "rendered", data: str = "", prior: str = "", seeds: int = 0,
         if data or prior:
             raise UserError("data and prior belong to scale=paper; at scale=rendered both are painted")
         population = source("faces", **{**WORLD, **world})
-        return Setting(population, attack=SMALL_ATTACK, seeds=tuple(range(seeds or 3)))
+        setting = Setting(population, attack=SMALL_ATTACK, seeds=tuple(range(seeds or 3)))
+        return replace(setting, recipe=replace(setting.recipe, **patience or {}))
     missing = [name for name, value in (("data", data), ("prior", prior)) if not value]
     if missing:
         raise UserError(
