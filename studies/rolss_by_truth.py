@@ -1,7 +1,7 @@
 """Does RoLSS defend, by the truth? Sixteen painted worlds, one training each, declared before anything was run.
 
-What is compared: ResNet-18 at 48 x 48 without a defence, with RoLSS, RoLSS+, SSF (k = 0.2) and TTS, trained once in each
-of sixteen worlds. A world is 32 people in eight clusters of four look-alikes, 14 training images each, all painted
+What is compared: ResNet-18 at 48 x 48 without a defence, with RoLSS, RoLSS+, SSF (k = 0.2) and TTS, trained once in
+each of sixteen worlds. A world is 32 people in eight clusters of four look-alikes, 14 training images each, all painted
 anew. PPA inverts each network with the renderer itself as the prior (the strongest imaginable attacker), once by the
 Poincaré distance and once by the max-margin loss. Two judges of different families, trained on other images of the
 same people, and the truth.
@@ -42,7 +42,7 @@ def setting(world, loss=LOSSES[0], judge=JUDGES[0]):
 
 
 def tasks(worlds=WORLDS):
-    """Each world's targets, attacked by both losses and judged by both judges, beside the null that is not optimised."""
+    """Each world's targets, attacked by both losses and judged by both judges."""
     return [
         evaluated(setting(world, loss, judge), defence)
         for world in range(worlds)
