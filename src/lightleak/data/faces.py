@@ -119,6 +119,7 @@ def population(
         labels = torch.arange(len(factors)).repeat_interleave(count)
         sets[split] = Images(torch.cat(parts), labels)
     names = tuple(f"person {i:03d}" for i in range(people))
+    members, centres = families(people, lookalikes, seed) or (None, None)
     return Population(
         name="faces",
         class_names=names,
@@ -129,7 +130,25 @@ def population(
         public=sets["public"],
         factors=private,
         public_factors=public,
+        families=members,
+        family_factors=centres,
     )
+
+
+def families(people: int = 40, lookalikes: int = 1, seed: int = 0, **_: Any) -> tuple[Tensor, Tensor] | None:
+    """The family of each person (C) and the centre of each family (families x F); None where nobody looks alike.
+
+    Takes the settings of `population`, so that a population that was stored without its families can be told them.
+    """
+    if lookalikes == 1:
+        return None
+    first = range(0, people, lookalikes)
+    return torch.arange(people) // lookalikes, torch.stack([_centre(seed, "private", i, lookalikes) for i in first])
+
+
+def _centre(seed: int, kind: str, person: int, lookalikes: int) -> Tensor:
+    """The factors around which the family of this person lies."""
+    return sample_factors(1, _stream(seed, kind, "cluster", person // lookalikes))[0]
 
 
 def _stream(*key: object) -> torch.Generator:
@@ -142,8 +161,9 @@ def _identity(seed: int, kind: str, person: int, lookalikes: int, jitter: float)
     """The factors of one person: the centre of the cluster, and the distance from it."""
     if lookalikes == 1:
         return sample_factors(1, _stream(seed, kind, person))[0]
-    centre = sample_factors(1, _stream(seed, kind, "cluster", person // lookalikes))[0]
-    away = centre + jitter * torch.randn(len(FACTORS), generator=_stream(seed, kind, person))
+    away = _centre(seed, kind, person, lookalikes) + jitter * torch.randn(
+        len(FACTORS), generator=_stream(seed, kind, person)
+    )
     return 1 - ((away + 1) % 4 - 2).abs()  # reflected at -1 and 1 as often as needed
 
 

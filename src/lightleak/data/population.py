@@ -73,6 +73,8 @@ class Population:
     public: Images  # other people; labels are public identities
     factors: Tensor | None = None  # C x F identity factors in [-1, 1]: the truth, in a rendered world
     public_factors: Tensor | None = None  # one row per public identity
+    families: Tensor | None = None  # int64, C: which of the look-alikes belong together; None where all are strangers
+    family_factors: Tensor | None = None  # one row per family: its centre, which knows nothing of any member
     notes: tuple[str, ...] = ()  # what was left out while reading, one line each
     findings: tuple[Finding, ...] = ()  # the same with every file's name, as far as files are concerned
 

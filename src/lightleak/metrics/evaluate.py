@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightleak.attacks.reconstruction import Reconstruction
+from lightleak.data import faces
 from lightleak.data.images import eight_bit
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
@@ -26,6 +27,7 @@ __all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "refe
 
 GOOD_JUDGE = 0.95  # a judge below this natural accuracy is flagged
 FEW_PEOPLE = 20  # fewer than this are flagged
+FAMILY = "the family only"  # the null that knows the look-alikes of each person, and nothing of the person
 MANIFOLD = ("precision", "recall", "density", "coverage")
 REALISM = ("fid", *MANIFOLD)
 
@@ -111,109 +113,193 @@ def evaluate(
     `factors_of`) or an `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
     `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
     same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls must come from the same
-    prior. `published` repeats PPA's precision, recall, density and coverage (person by person, other definitions); for
+    prior; where private people look alike, the centre of each family is a null of its own (`FAMILY`). `published`
+    repeats PPA's precision, recall, density and coverage (person by person, other definitions); for
     its FID the `inception` must be built so too. `fed_8_bit` hands reconstructions to the judge as the 64-pixel
     attacks do, as files would hold them. `watch` counts reconstructions. Raises UserError if images, classes, judge
     and population do not fit together.
     """
-    _check(reconstruction, judge, population)
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
     rng = rng or torch.Generator().manual_seed(0)
-    nulls, null_students = nulls or {}, null_students or {}
-    classes, which = reconstruction.classes, reconstruction.classes.unique()
-    labels = known.labels
-    shown = eight_bit(reconstruction.images, judge.size) if fed_8_bit else reconstruction.images
-
-    # 1. what the judge and a face embedding recognise
-    per_image: dict[str, Tensor] = {"confidence": reconstruction.confidence}
-    features, logits = _judged(judge, shown)
-    per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in (1, 5) if k < population.classes}
-    per_image["delta_eval"] = recognition.nearest(features, classes, known.features, labels)
-    if face_embedding is not None and known.faces is not None:
-        seen = _read(face_embedding, reconstruction.images)
-        per_image["delta_face"] = recognition.nearest(seen, classes, known.faces, labels)
-
-    # 2. what is true
-    found, source, scale = None, None, None
-    if population.factors is not None and factors is not None:
-        found, source = factors(reconstruction.latents), "latents"
-    elif population.factors is not None and appraiser is not None:
-        found, source = appraise(appraiser, reconstruction.images), "images"
-    if found is not None and population.factors is not None:
-        scale = truth.yardstick()
-        told = truth.compare(found, classes, population.factors, scale)
-        per_image |= {"verified": told.verified, "error": told.error}
-        per_image["judge_only"] = per_image["hits@1"] & ~told.verified
-        per_image |= {f"true@{k}": told.rank < k for k in (1, 5) if k < population.classes}
-        per_image |= {f"stranger@{k}": told.rank_among_strangers < k for k in (1, 5)}
-
-    # 3. per person, with intervals over people; what a student learnt from them is per person already
-    per_class = {name: recognition.per_class(values, classes, which) for name, values in per_image.items()}
-    if student is not None:
-        per_class["knowledge"] = knowledge.extracted(student, population, which)
-    tried = set(per_class)
-    per_class = {name: values for name, values in per_class.items() if values.isfinite().all()}
-    measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
-    for name, values in per_class.items():
-        measures[name] = evidence.interval(values, rng, rate=METRICS[name].rate)
-
-    # 4. how real the whole set looks, to the judge and to the network that FID is defined on
-    unrealistic: dict[str, str] = {}
-    pairs = {"judge_": (known.features, features)}
-    if inception is not None and known.inception is not None:
-        pairs[""] = (known.inception, _read(inception, reconstruction.images))
-    for prefix, (real, drawn) in pairs.items():
-        found_here, why = _realism(real, labels, drawn, classes, published)
-        measures |= {prefix + name: Measure(value) for name, value in found_here.items()}
-        unrealistic |= {prefix + name: reason for name, reason in why.items()}
-
-    # 5. the same for what leaks nothing
-    absent = [name for name, measure in measures.items() if measure is None]
-    evaluation = Evaluation(
-        classes=tuple(which.tolist()),
-        images=len(reconstruction),
-        measures=measures,
-        per_class={name: tuple(values.tolist()) for name, values in per_class.items()},
-        chance={name: value for name, value in _chance(population, scale).items() if measures[name]},
-        missing={name: unrealistic.get(name) or _reason(name, population, name in tried, source) for name in absent},
-        networks=known.networks,
-        judge_accuracy=known.judge_accuracy,
-        truth_from=source,
-        appraiser=appraiser.quality if appraiser is not None and source == "images" else None,
-        threshold=scale.threshold if scale else None,
-        queries=reconstruction.queries,
-        seconds=reconstruction.seconds,
+    scoring = _Scoring(
+        judge, population, factors, appraiser, face_embedding, inception, known, published, fed_8_bit, rng
     )
+    nulls, null_students = dict(nulls or {}), null_students or {}
+    evaluation = scoring.of(reconstruction, student)
+    if evaluation.families is not None:
+        nulls[FAMILY] = family_only(population, reconstruction.classes.unique())
     if watch is not None:
         watch(1, 1 + len(nulls))
     for step, (name, null) in enumerate(nulls.items()):
-        evaluation.nulls[name] = evaluate(
-            null,
-            judge,
-            population,
-            factors=factors,
-            appraiser=appraiser,
-            face_embedding=face_embedding,
-            inception=inception,
-            student=null_students.get(name),
-            known=known,
-            published=published,
-            fed_8_bit=fed_8_bit,
-            rng=rng,
-        )
+        evaluation.nulls[name] = scoring.of(null, null_students.get(name), one_picture=name == FAMILY)
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
     return replace(evaluation, warnings=tuple(_warnings(evaluation, rng)))
 
 
-def _chance(population: Population, scale: truth.Yardstick | None) -> dict[str, float]:
+def family_only(population: Population, classes: Tensor) -> Reconstruction:
+    """The portrait of each person's family, its centre: what knowing the family and nothing of the person gives.
+
+    A latent is the centre's factors in neutral circumstances, as the rendered prior reads them; the target's belief in
+    it was not asked for and is NaN.
+    """
+    if population.families is None or population.family_factors is None:
+        raise UserError(f"nobody in '{population.name}' is known to look like anybody else")
+    centres = population.family_factors[population.families[classes]]
+    neutral = torch.zeros(len(centres), len(faces.CIRCUMSTANCES))
+    with torch.no_grad():
+        images = torch.cat([faces.canonical(piece, population.size) for piece in centres.split(truth.PIECE)])
+    unasked = torch.full((len(centres),), torch.nan)
+    return Reconstruction(images, classes, torch.cat([centres, neutral], 1), unasked)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """By whom and how reconstructions are measured: the same for an attack and for its nulls."""
+
+    judge: Classifier
+    population: Population
+    factors: Callable[[Tensor], Tensor] | None
+    appraiser: Appraiser | None
+    face_embedding: nn.Module | None
+    inception: nn.Module | None
+    known: Reference
+    published: bool
+    fed_8_bit: bool
+    rng: torch.Generator
+
+    def of(
+        self, reconstruction: Reconstruction, student: Classifier | None = None, one_picture: bool = False
+    ) -> Evaluation:
+        """Everything measured on one reconstruction, without nulls and warnings; `one_picture`: it is no set."""
+        population, known = self.population, self.known
+        _check(reconstruction, self.judge, population)
+        which = reconstruction.classes.unique()
+        features, per_image = self._recognised(reconstruction)
+        truths, source, scale = self._true(reconstruction, per_image.get("hits@1"))
+        per_image |= truths
+
+        # Per person, with intervals over people; what a student learnt from them is per person already.
+        per_class = {
+            name: recognition.per_class(values, reconstruction.classes, which) for name, values in per_image.items()
+        }
+        if student is not None:
+            per_class["knowledge"] = knowledge.extracted(student, population, which)
+        tried = set(per_class)
+        per_class = {name: values for name, values in per_class.items() if values.isfinite().all()}
+        families = population.families[which] if population.families is not None and scale is not None else None
+        measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
+        for name, values in per_class.items():
+            measures[name] = evidence.interval(values, self.rng, rate=METRICS[name].rate)
+
+        unrealistic: dict[str, str] = dict.fromkeys(
+            (prefix + name for prefix in ("", "judge_") for name in REALISM), "one portrait is no set of pictures"
+        )
+        if not one_picture:
+            found, unrealistic = self._real(reconstruction, features)
+            measures |= found
+
+        absent = [name for name, measure in measures.items() if measure is None]
+        alike = None
+        if families is not None and population.families is not None and population.factors is not None:
+            alike = truth.families(population.factors, population.families, scale)
+        return Evaluation(
+            classes=tuple(which.tolist()),
+            images=len(reconstruction),
+            measures=measures,
+            per_class={name: tuple(values.tolist()) for name, values in per_class.items()},
+            chance={name: value for name, value in _chance(population, scale, which).items() if measures[name]},
+            missing={
+                name: unrealistic.get(name) or _reason(name, population, name in tried, source) for name in absent
+            },
+            networks=known.networks,
+            judge_accuracy=known.judge_accuracy,
+            truth_from=source,
+            appraiser=self.appraiser.quality if self.appraiser is not None and source == "images" else None,
+            threshold=scale.threshold if scale else None,
+            families=tuple(families.tolist()) if families is not None and alike is not None else None,
+            family_match_rate=alike.match_rate if alike else None,
+            family_chance=_family_chance(alike) if alike else {},
+            queries=reconstruction.queries,
+            seconds=reconstruction.seconds,
+        )
+
+    def _recognised(self, reconstruction: Reconstruction) -> tuple[Tensor, dict[str, Tensor]]:
+        """The judge's features, and what the judge and a face embedding say of each image."""
+        classes, known = reconstruction.classes, self.known
+        shown = eight_bit(reconstruction.images, self.judge.size) if self.fed_8_bit else reconstruction.images
+        per_image: dict[str, Tensor] = {"confidence": reconstruction.confidence}
+        features, logits = _judged(self.judge, shown)
+        told = (k for k in (1, 5) if k < self.population.classes)
+        per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in told}
+        per_image["delta_eval"] = recognition.nearest(features, classes, known.features, known.labels)
+        if self.face_embedding is not None and known.faces is not None:
+            seen = _read(self.face_embedding, reconstruction.images)
+            per_image["delta_face"] = recognition.nearest(seen, classes, known.faces, known.labels)
+        return features, per_image
+
+    def _true(
+        self, reconstruction: Reconstruction, judged: Tensor | None
+    ) -> tuple[dict[str, Tensor], str | None, truth.Yardstick | None]:
+        """What is true of each image, how the truth was read off it ("latents" or "images"), and the yardstick."""
+        population, source = self.population, None
+        if population.factors is None:
+            return {}, None, None
+        if self.factors is not None:
+            found, source = self.factors(reconstruction.latents), "latents"
+        elif self.appraiser is not None:
+            found, source = appraise(self.appraiser, reconstruction.images), "images"
+        else:
+            return {}, None, None
+        scale = truth.yardstick()
+        told = truth.compare(found, reconstruction.classes, population.factors, scale, population.families)
+        per_image: dict[str, Tensor] = {"verified": told.verified, "error": told.error}
+        if judged is not None:
+            per_image["judge_only"] = judged & ~told.verified
+        per_image |= {f"true@{k}": told.rank < k for k in (1, 5) if k < population.classes}
+        if told.family is not None and told.member is not None:
+            per_image |= {"family": told.family, "member": told.member}
+        per_image |= {f"stranger@{k}": told.rank_among_strangers < k for k in (1, 5)}
+        return per_image, source, scale
+
+    def _real(self, reconstruction: Reconstruction, features: Tensor) -> tuple[dict[str, Measure], dict[str, str]]:
+        """How real the whole set looks, to the judge and to the network that FID is defined on; why some is missing."""
+        measures: dict[str, Measure] = {}
+        missing: dict[str, str] = {}
+        pairs = {"judge_": (self.known.features, features)}
+        if self.inception is not None and self.known.inception is not None:
+            pairs[""] = (self.known.inception, _read(self.inception, reconstruction.images))
+        for prefix, (real, drawn) in pairs.items():
+            found, why = _realism(real, self.known.labels, drawn, reconstruction.classes, self.published)
+            measures |= {prefix + name: Measure(value) for name, value in found.items()}
+            missing |= {prefix + name: reason for name, reason in why.items()}
+        return measures, missing
+
+
+def _chance(population: Population, scale: truth.Yardstick | None, which: Tensor) -> dict[str, float]:
     """What a guess, or a random person, scores."""
     chance = {f"{name}@{k}": k / population.classes for name in ("hits", "true") for k in (1, 5)}
     chance["knowledge"] = 1 / population.classes
     if scale is not None:
         chance |= {f"stranger@{k}": k / (len(scale.strangers) + 1) for k in (1, 5)}
         chance |= {"verified": scale.false_match_rate, "error": 1.0}
+        if population.families is not None:
+            sizes = (population.families[which][:, None] == population.families).sum(1).double()
+            chance |= {"family": float(sizes.mean()) / population.classes, "member": float((1 / sizes).mean())}
     return chance
+
+
+def _family_chance(alike: truth.Families) -> dict[str, float]:
+    """What one of the right family, drawn at random, scores: in one of `size` cases it is the person."""
+    person = 1 / alike.size
+    verified = person + (1 - person) * alike.match_rate
+    return {
+        "true@1": person,
+        "verified": verified,
+        "error": (1 - person) * alike.error,
+        "family": 1.0,
+        "member": person,
+    }
 
 
 def _realism(
@@ -277,6 +363,8 @@ def _reason(name: str, population: Population, measured: bool, source: str | Non
         return "no student was given (student=)"
     if name == "delta_face":
         return "no face embedding was given (face_embedding=)"
+    if name in ("family", "member") and source:
+        return f"nobody in '{population.name}' is known to look like anybody else"
     if name == "hits@5" or source:
         return f"5 guesses among {population.classes} people say nothing"
     if population.factors is None:

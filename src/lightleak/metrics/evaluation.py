@@ -34,6 +34,8 @@ METRICS: dict[str, Metric] = {
     "judge_only": Metric("judge only", "the judge sees the person, verification does not", 0, True),
     "true@1": Metric("true match @1", "nearest to the right one of the private people", 1, True),
     "true@5": Metric("true match @5", "the right one is among the five nearest private people", 1, True),
+    "family": Metric("right family", "nearest to the person or to one of the person's look-alikes", 1, True),
+    "member": Metric("right member", "told the family, nearest to the right one of its members", 1, True),
     "stranger@1": Metric("match among 1,000 @1", "nearer to the person than to 1,000 strangers", 1, True),
     "stranger@5": Metric("match among 1,000 @5", "at most four of 1,000 strangers are nearer", 1, True),
     "error": Metric("error", "distance from the person, 1 = a random person's", -1),
@@ -71,6 +73,9 @@ class Evaluation:
     appraiser: Quality | None = None  # how good the factors from images are
     networks: dict[str, str] = field(default_factory=dict)  # judge, delta_face, fid: whose features
     threshold: float | None = None  # verification: RMS of canonical portraits
+    families: tuple[int, ...] | None = None  # where people look alike: the family of each of `classes`
+    family_match_rate: float | None = None  # verification takes so many look-alikes for the person
+    family_chance: dict[str, float] = field(default_factory=dict)  # a random member of the right family
     queries: int = 0
     seconds: float = 0.0
     nulls: dict[str, "Evaluation"] = field(default_factory=dict)  # the same scoring on what leaks nothing
@@ -92,6 +97,7 @@ class Evaluation:
             fields["appraiser"] = Quality(**fields["appraiser"]) if fields["appraiser"] else None
             fields["nulls"] = {k: cls.from_json(v) for k, v in fields["nulls"].items()}
             fields["warnings"] = tuple(fields["warnings"])
+            fields["families"] = tuple(fields["families"]) if fields.get("families") else None
             return cls(**fields)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"this is no evaluation of this version ({error!r}); evaluate again") from error

@@ -6,6 +6,9 @@ random, never from the population at hand, so a number means the same for 5 clas
 
 - *verification*, as in biometrics: accepted below a distance that one in 1,000 pairs of random people undercuts;
 - *true match @k*: the true person is among the k nearest of the private people, or of himself and 1,000 strangers;
+- *right family*, *right member*: where private people look alike, a face can be known without the person. Is the
+  nearest of the private people one of the right family? And told the family, is the nearest of its members the person
+  (chance: 1 / members)?
 - *normalised error*: the distance over the mean distance of random people. 0 is the person, 1 is what a random
   person scores, and the average face scores about 0.7: only less than that says something about the person.
 """
@@ -81,10 +84,43 @@ class Truth:
     verified: Tensor  # bool
     rank: Tensor  # private people at least as near as the true one, 0 is a match
     rank_among_strangers: Tensor  # the same among 1,000 people drawn at random
+    family: Tensor | None = None  # bool: nearest to one of the right family; None where nobody looks alike
+    member: Tensor | None = None  # bool: nearest to the right one of the family's members
 
 
-def compare(factors: Tensor, classes: Tensor, private: Tensor, scale: Yardstick | None = None) -> Truth:
-    """Hold reconstructed people (`factors`, N x F, meant to be `classes`) against all private ones (C x F)."""
+@dataclass(frozen=True)
+class Families:
+    """What the look-alikes of a population give away of each other, told by nothing but their family."""
+
+    match_rate: float  # of verification: the share of pairs within a family that it takes for one person
+    error: float  # mean distance of two members over that of random people
+    size: float  # mean over people of the members of their family
+
+
+def families(private: Tensor, groups: Tensor, scale: Yardstick | None = None) -> Families | None:
+    """How alike the private people (C x F) of one family (`groups`, C) are; None where every family is one person."""
+    scale = scale or yardstick()
+    known = portraits(private)
+    same = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool)
+    if not same.any():
+        return None
+    distances = distance_table(known, known)[same]
+    rate = (distances <= scale.threshold).double().mean()
+    size = (groups[:, None] == groups).sum(1).double().mean()
+    return Families(float(rate), float(distances.mean()) / scale.typical, float(size))
+
+
+def compare(
+    factors: Tensor,
+    classes: Tensor,
+    private: Tensor,
+    scale: Yardstick | None = None,
+    groups: Tensor | None = None,
+) -> Truth:
+    """Hold reconstructed people (`factors`, N x F, meant to be `classes`) against all private ones (C x F).
+
+    `groups` (C) says who belongs to which family of look-alikes.
+    """
     scale = scale or yardstick()
     if len(factors) != len(classes) or not len(classes):
         raise UserError(f"expected one class per row of factors, got {len(classes)} for {len(factors)}")
@@ -92,16 +128,24 @@ def compare(factors: Tensor, classes: Tensor, private: Tensor, scale: Yardstick 
         raise UserError(f"expected classes from 0 to {len(private) - 1}, got up to {int(classes.max())}")
     known = portraits(private)
     pieces = zip(factors.split(PIECE), classes.split(PIECE))
-    columns = zip(*(_held_against(portraits(piece), labels, known, scale) for piece, labels in pieces))
-    distance, rank, among_strangers = (torch.cat(column) for column in columns)
-    return Truth(distance, distance / scale.typical, distance <= scale.threshold, rank, among_strangers)
+    kin = groups if groups is not None else torch.arange(len(private))
+    columns = zip(*(_held_against(portraits(piece), labels, known, scale, kin) for piece, labels in pieces))
+    distance, rank, among_strangers, family, member = (torch.cat(column) for column in columns)
+    alike = (family, member) if groups is not None else (None, None)
+    return Truth(distance, distance / scale.typical, distance <= scale.threshold, rank, among_strangers, *alike)
 
 
-def _held_against(found: Tensor, classes: Tensor, known: Tensor, scale: Yardstick) -> tuple[Tensor, Tensor, Tensor]:
-    """Distance to the true person, and how many private people and strangers are at least as near."""
+def _held_against(
+    found: Tensor, classes: Tensor, known: Tensor, scale: Yardstick, groups: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Distance to the true person; how many private people and strangers are at least as near; family and member."""
     # Plain differences here: an exact hit must be exactly 0.
     own = (found - known[classes]).double().square().mean(1).sqrt()
     others = distance_table(found, known).scatter(1, classes[:, None], torch.inf)
     strangers = distance_table(found, scale.strangers)
     reach = own[:, None] + 1e-6  # twins tie, and a tie is no match
-    return own, (others <= reach).sum(1), (strangers <= reach).sum(1)
+    same = groups[classes][:, None] == groups
+    nearest = torch.minimum(own, others.masked_fill(~same, torch.inf).amin(1))
+    family = (others.masked_fill(same, torch.inf) > nearest[:, None] + 1e-6).all(1)
+    member = ((others <= reach) & same).sum(1) == 0
+    return own, (others <= reach).sum(1), (strangers <= reach).sum(1), family, member

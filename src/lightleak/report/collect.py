@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightleak.errors import UserError
+from lightleak.metrics.evaluate import FAMILY
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference
 from lightleak.metrics.evidence import Measure, seeds_interval, trade_off, wilson
 from lightleak.report.fairness import counting, grouped, held_equal, run_of
@@ -19,11 +20,11 @@ from lightleak.report.origin import listed, made_of, record, versions_of
 from lightleak.report.results import Difference, Frame, Portrait, Results, Row
 from lightleak.report.ways import as_share, levels_of, points, ways_of
 
-SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "stranger@1", "error", "confidence")
+SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "family", "member", "stranger@1", "error", "confidence")
 ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "coverage")  # shown where measured
 FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
-COMPARED = ("hits@1", "verified", "true@1", "error")  # differences to the baseline are given in these
+COMPARED = ("hits@1", "verified", "true@1", "member", "error")  # differences to the baseline are given in these
 GALLERY = 12  # people shown
 
 
@@ -151,6 +152,7 @@ def collect(
 
 NULLS = {
     "never optimised": "images of the prior, given out at random",
+    FAMILY: "the centre of each person's family of look-alikes, which knows nothing of the person",
     "other people": "the same attack on the same network, trained on none of these people",
 }
 

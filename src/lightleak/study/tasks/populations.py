@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightleak import data
+from lightleak.data import faces
 from lightleak.data.folders import scan
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
@@ -50,6 +51,8 @@ class Draw(Task):
         folder = store.folder(self)
         tensors = load_file(folder / "population.safetensors")
         about = json.loads((folder / "population.json").read_text())
+        # Not stored: who looks alike follows from the settings, also in stores that are older than families.
+        families, centres = (faces.families(**self.settings) if self.source == "faces" else None) or (None, None)
         return Population(
             name=about["name"],
             class_names=tuple(about["class_names"]),
@@ -57,6 +60,8 @@ class Draw(Task):
             findings=(),
             factors=tensors.get("factors"),
             public_factors=tensors.get("public_factors"),
+            families=families,
+            family_factors=centres,
             **{split: Images(tensors[f"{split}.pixels"], tensors[f"{split}.labels"]) for split in SPLITS},
         )
 
