@@ -1,6 +1,7 @@
 """A person is not her family: what look-alikes give away of each other, and how it is kept apart."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -98,8 +99,8 @@ def test_families_follow_from_the_settings_alone() -> None:
         assert torch.equal(grouped[1][i // ALIKE], faces._identity(5, "private", i, ALIKE, 0.0))
 
 
-SMALL = {"people": 8, "lookalikes": 4, "images": 2, "size": 32, "public_people": 2, "public_images": 1}
-SPLITS = {"validation_images": 1, "test_images": 2, "judge_images": 1, "seed": 3}
+SMALL: dict[str, Any] = {"people": 8, "lookalikes": 4, "images": 2, "size": 32, "public_people": 2, "public_images": 1}
+SPLITS: dict[str, Any] = {"validation_images": 1, "test_images": 2, "judge_images": 1, "seed": 3}
 
 
 def test_a_population_knows_its_families_also_when_it_was_stored_without(tmp_path) -> None:
@@ -109,6 +110,9 @@ def test_a_population_knows_its_families_also_when_it_was_stored_without(tmp_pat
     store, task = Store(tmp_path), source("faces", **SMALL, **SPLITS)
     run([task], store)
     loaded = task.load(store)
+    assert loaded.families is not None
+    assert loaded.family_factors is not None
+    assert drawn.family_factors is not None
     assert torch.equal(loaded.families, drawn.families)
     assert torch.equal(loaded.family_factors, drawn.family_factors)
 
@@ -117,7 +121,8 @@ def test_a_population_knows_its_families_also_when_it_was_stored_without(tmp_pat
 def evaluated() -> Evaluation:
     population = faces.population(**SMALL, **SPLITS)
     classes = torch.arange(8)
-    latents = torch.cat([population.factors, torch.zeros(8, len(faces.CIRCUMSTANCES))], 1)  # pyright: ignore
+    assert population.factors is not None
+    latents = torch.cat([population.factors, torch.zeros(8, len(faces.CIRCUMSTANCES))], 1)
     stolen = Reconstruction(PRIOR.decode(latents), classes, latents, torch.full((8,), 0.9))
     return evaluate(stolen, tiny_classifier(8), population, factors=PRIOR.factors_of)
 
@@ -125,10 +130,10 @@ def evaluated() -> Evaluation:
 def test_the_family_is_a_null_of_every_evaluation(evaluated: Evaluation) -> None:
     assert list(evaluated.nulls) == [FAMILY]
     null = evaluated.nulls[FAMILY]
-    assert null.per_class["family"] == (1,) * 8
-    assert sum(null.per_class["member"]) == 2
-    assert evaluated.per_class["member"] == (1,) * 8
-    assert (evaluated.chance["member"], evaluated.chance["family"]) == (0.25, 0.5)
+    assert null.per_class["family@1"] == (1,) * 8
+    assert sum(null.per_class["member@1"]) == 2
+    assert evaluated.per_class["member@1"] == (1,) * 8
+    assert (evaluated.chance["member@1"], evaluated.chance["family@1"]) == (0.25, 0.5)
     assert evaluated.families == (0,) * 4 + (1,) * 4
     assert evaluated.family_match_rate is not None
     assert evaluated.family_chance["true@1"] == 0.25

@@ -267,7 +267,7 @@ def test_a_stolen_population_is_a_full_leak(result: Evaluation) -> None:
 def test_every_metric_is_there_or_explained(result: Evaluation) -> None:
     assert set(result.measures) == set(METRICS)
     assert {name for name, measure in result.measures.items() if measure is None} == set(result.missing)
-    realism, alike = {"fid", "precision", "recall", "density", "coverage"}, {"family", "member"}
+    realism, alike = {"fid", "precision", "recall", "density", "coverage"}, {"family@1", "member@1"}
     assert set(result.missing) == {"knowledge", "delta_face", *realism, *alike}
     assert result.networks == {"judge": "TinyNet"}
     assert all(len(values) == 6 for values in result.per_class.values())

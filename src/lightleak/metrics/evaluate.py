@@ -258,7 +258,7 @@ class _Scoring:
             per_image["judge_only"] = judged & ~told.verified
         per_image |= {f"true@{k}": told.rank < k for k in (1, 5) if k < population.classes}
         if told.family is not None and told.member is not None:
-            per_image |= {"family": told.family, "member": told.member}
+            per_image |= {"family@1": told.family, "member@1": told.member}
         per_image |= {f"stranger@{k}": told.rank_among_strangers < k for k in (1, 5)}
         return per_image, source, scale
 
@@ -285,7 +285,7 @@ def _chance(population: Population, scale: truth.Yardstick | None, which: Tensor
         chance |= {"verified": scale.false_match_rate, "error": 1.0}
         if population.families is not None:
             sizes = (population.families[which][:, None] == population.families).sum(1).double()
-            chance |= {"family": float(sizes.mean()) / population.classes, "member": float((1 / sizes).mean())}
+            chance |= {"family@1": float(sizes.mean()) / population.classes, "member@1": float((1 / sizes).mean())}
     return chance
 
 
@@ -297,8 +297,8 @@ def _family_chance(alike: truth.Families) -> dict[str, float]:
         "true@1": person,
         "verified": verified,
         "error": (1 - person) * alike.error,
-        "family": 1.0,
-        "member": person,
+        "family@1": 1.0,
+        "member@1": person,
     }
 
 
@@ -363,7 +363,7 @@ def _reason(name: str, population: Population, measured: bool, source: str | Non
         return "no student was given (student=)"
     if name == "delta_face":
         return "no face embedding was given (face_embedding=)"
-    if name in ("family", "member") and source:
+    if name in ("family@1", "member@1") and source:
         return f"nobody in '{population.name}' is known to look like anybody else"
     if name == "hits@5" or source:
         return f"5 guesses among {population.classes} people say nothing"

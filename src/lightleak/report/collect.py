@@ -20,11 +20,22 @@ from lightleak.report.origin import listed, made_of, record, versions_of
 from lightleak.report.results import Difference, Frame, Portrait, Results, Row
 from lightleak.report.ways import as_share, levels_of, points, ways_of
 
-SHOWN = ("hits@1", "hits@5", "verified", "true@1", "true@5", "family", "member", "stranger@1", "error", "confidence")
+SHOWN = (
+    "hits@1",
+    "hits@5",
+    "verified",
+    "true@1",
+    "true@5",
+    "family@1",
+    "member@1",
+    "stranger@1",
+    "error",
+    "confidence",
+)
 ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "coverage")  # shown where measured
 FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
-COMPARED = ("hits@1", "verified", "true@1", "member", "error")  # differences to the baseline are given in these
+COMPARED = ("hits@1", "verified", "true@1", "member@1", "error")  # differences to the baseline are given in these
 GALLERY = 12  # people shown
 
 

@@ -58,11 +58,11 @@ EXPLANATIONS = {
     "true@1": "Among the private people, the reconstruction's identity factors are nearest to the right person's. Like "
     "AttAcc@1 it is a choice among few people, but made by the truth instead of a network.",
     "true@5": "As true match @1, with five guesses.",
-    "family": "Where private people look alike, in families: the nearest of the private people is the person or one of "
-    "her look-alikes. Whoever knows the family and nothing else scores here what she can.",
-    "member": "Told which family of look-alikes the person belongs to, the reconstruction is nearest to the right one of "
-    "its members. Chance is one over their number, also for whoever knows the family: only more than that says something "
-    "of the person herself.",
+    "family@1": "Where private people look alike, in families: the nearest of the private people is the person or a "
+    "look-alike. To score here, the family is enough.",
+    "member@1": "Told the family of look-alikes that the person belongs to, the reconstruction is nearest to the right "
+    "one of its members. Chance is one over their number, also for whoever knows the family: only more than that says "
+    "something of the person.",
     "stranger@1": "The right person is hidden among 1,000 people who were in no data set; the reconstruction must be "
     "nearest to the right one. An attacker who searches a city rather than a list of suspects is in this situation.",
     "stranger@5": "As above, with five guesses.",
