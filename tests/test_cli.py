@@ -18,6 +18,7 @@ from rich.console import Console
 
 from conftest import tiny_classifier
 from lightleak import cli
+from lightleak.cli import skips as cli_skips
 from lightleak.attacks import PPA
 from lightleak.data.views import View
 from lightleak.errors import UserError
@@ -387,7 +388,7 @@ def test_a_pattern_lists_names(capsys):
 
 
 def test_a_narrow_terminal_shows_whole_names(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "console", Console(width=80))
+    monkeypatch.setattr(cli_skips, "console", Console(width=80))
     assert call("skips", "torchvision:densenet121", "--size", 64) == 0
     printed = capsys.readouterr().out
     assert "features.denseblock4.denselayer16.cat" in printed

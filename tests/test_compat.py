@@ -41,3 +41,22 @@ def test_unknown_public_names_say_what_there_is():
         _ = lightleak.find_skip
     assert set(lightleak.__all__) <= set(dir(lightleak))
     assert all(getattr(lightleak, name) is not None for name in lightleak.__all__)
+
+
+def test_lightleak_imports_neither_torch_nor_the_zoos():
+    done = run("import sys, lightleak; print({'torch', 'torchvision', 'timm', 'numpy', 'tyro'} & set(sys.modules))")
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize("first", ["torch", "torchvision"])
+def test_the_zoos_import_whatever_comes_first(first):
+    """The operators are declared when torchvision is looked for, by timm or anybody else, before or after torch."""
+    code = f"import lightleak, {first}, timm, torchvision, torch; print(torchvision.ops.nms is not None)"
+    done = run(code)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_looking_for_torchvision_is_not_disturbed():
+    code = "import lightleak, importlib.util as u; print(u.find_spec('torchvision').name, u.find_spec('no_such'))"
+    done = run(code)
+    assert done.stdout.strip() == "torchvision None", done.stderr

@@ -7,36 +7,88 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "lightleak"
 LAYERS = [
-    "errors", "compat", "files", "surgery", "data", "models", "training", "defences", "priors", "attacks", "metrics",
-    "study", "convert", "report", "doctor", "terminal", "cli",
+    "version", "errors", "compat", "files", "surgery", "data", "models", "training", "defences", "priors", "attacks",
+    "metrics", "study", "convert", "report", "doctor", "terminal", "cli", "lightleak",
 ]  # fmt: skip
+ROOT = "lightleak"  # the package itself, with all its public names: below everything
 
 
-def imports(path: Path) -> set[str]:
-    """The layers of lightleak that a file imports, wherever in the file it does so."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "lightleak":
-            rest = (node.module or "").split(".")[1:]
-            found |= {rest[0]} if rest else {alias.name for alias in node.names}
+def layer(module: str) -> str | None:
+    """The layer of a module by its whole name: "lightleak.data.views" is of "data"; None of other packages."""
+    parts = module.split(".")
+    return None if parts[0] != ROOT else parts[1] if len(parts) > 1 else ROOT
+
+
+def imports(text: str, package: str = ROOT) -> set[str]:
+    """The layers of lightleak that a source imports, wherever and however in the file it does so."""
+    found: set[str | None] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            if module == ROOT:  # a layer, or one of the public names, for which the package must know its home
+                found |= {alias.name if alias.name in LAYERS else ROOT for alias in node.names}
+            else:
+                found.add(layer(module))
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("lightleak.")}
-    return found
+            found |= {layer(alias.name) for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            said = node.args[0] if node.args else None
+            said = said.values[0] if isinstance(said, ast.JoinedStr) else said
+            if isinstance(said, ast.Constant):
+                found.add(layer(str(said.value)))
+    return {name for name in found if name is not None}
+
+
+def from_below(text: str, own: str, package: str = ROOT) -> set[str]:
+    return {name for name in imports(text, package) & set(LAYERS) if LAYERS.index(name) > LAYERS.index(own)}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_only_go_up(path):
-    layer = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if layer in ("__init__", "__main__"):
+    parts = path.relative_to(SOURCE).parts
+    own = parts[0].removesuffix(".py")
+    if own in ("__init__", "__main__"):
         return
-    assert layer in LAYERS, f"{layer} is not in the design; add it where its data comes from"
-    below = {name for name in imports(path) & set(LAYERS) if LAYERS.index(name) > LAYERS.index(layer)}
-    assert not below, f"{path.name} in {layer} imports {', '.join(sorted(below))} from below"
+    assert own in LAYERS, f"{own} is not in the design; add it where its data comes from"
+    below = from_below(path.read_text(), own, ".".join([ROOT, *parts[:-1]]))
+    assert not below, f"{path.name} in {own} imports {', '.join(sorted(below))} from below"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import lightleak",
+        "import lightleak as whole",
+        "from lightleak import Classifier",
+        "from lightleak import __version__",
+        "from lightleak import report",
+        "from lightleak.report import page",
+        "import lightleak.report.page",
+        "def later():\n    from lightleak.report import page",
+        "from ..report import page",
+        "from .. import report",
+        "from .. import evaluate",
+        "import_module('lightleak.report')",
+        "importlib.import_module(f'lightleak.report.{name}')",
+        "__import__('lightleak')",
+    ],
+)
+def test_every_way_to_import_from_below_is_seen(text):
+    assert from_below(text, "data", "lightleak.data")
+
+
+@pytest.mark.parametrize(
+    "text", ["from lightleak.errors import UserError", "from lightleak import errors", "from . import views",
+             "from .views import View", "from ..files import publish", "import torch", "from lightleaks import data"]
+)  # fmt: skip
+def test_imports_from_above_are_none_of_these(text):
+    assert not from_below(text, "data", "lightleak.data")
 
 
 def test_every_layer_exists():
     present = {p.name.removesuffix(".py") for p in SOURCE.iterdir() if p.name[0] != "_"}
-    assert set(LAYERS) == present
+    assert set(LAYERS) - {ROOT} == present
 
 
 def test_no_pickle_is_written_or_run():

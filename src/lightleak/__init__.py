@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lightleak import compat
+from lightleak.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lightleak import attacks, data, defences, metrics, models, priors, surgery, training
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from lightleak.models.classifier import Classifier, load, save
     from lightleak.priors import PRIORS
     from lightleak.surgery import Skip, find_skips, fuse, remove_skips, scale_skips
-
-__version__ = "0.1.0"
 
 # Where each public name lives. They are imported on first use: a worker that needs the study engine alone should not
 # wait for the model zoos.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightleak.errors import UserError
+from lightleak.version import __version__
 
 KEY_LENGTH = 20  # hexadecimal digits of a sha256: 80 bits, enough for any number of tasks that fits on a disk
 VERSIONS_OF = (
@@ -309,9 +310,7 @@ class Store:
 @cache
 def versions() -> dict[str, str]:
     """The versions of the packages that results depend on, as installed."""
-    import lightleak
-
-    found = {"lightleak": lightleak.__version__}
+    found = {"lightleak": __version__}
     for package in VERSIONS_OF:
         try:
             found[package] = version(package)

@@ -4,10 +4,10 @@ from typing import Any
 
 from torch import nn
 
-import lightleak
 from lightleak.surgery.observe import SurgeryError
 from lightleak.surgery.skips import Skip
 from lightleak.surgery.where import Where
+from lightleak.version import __version__
 
 ATTRIBUTE = "surgery_recipe"
 
@@ -19,7 +19,7 @@ def recipe(model: nn.Module) -> list[dict[str, Any]]:
 
 def note(model: nn.Module, step: dict[str, Any]) -> None:
     """Add a step to the model's own record; copies of the model carry it along."""
-    object.__setattr__(model, ATTRIBUTE, [*recipe(model), {**step, "lightleak": lightleak.__version__}])
+    object.__setattr__(model, ATTRIBUTE, [*recipe(model), {**step, "lightleak": __version__}])
 
 
 def saying(factor: float, chosen: list[Skip], where: Where, keep_keys: bool, masked: bool) -> dict[str, Any]:

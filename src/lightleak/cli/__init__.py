@@ -1,0 +1,70 @@
+"""The command line: a module for each verb, imported when it is called; its flags are the arguments of its `main`.
+
+`lightleak --help` and the like read what the verbs say of themselves from their source, so that nothing heavy is
+imported for an answer that needs none of it.
+"""
+
+import ast
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from lightleak.errors import UserError
+from lightleak.version import __version__
+
+VERBS = ("demo", "skips", "train", "fit", "convert", "attack", "evaluate", "study", "report", "doctor")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb; bad input is one line and exit code 2, Ctrl-C is 130."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _call(arguments)
+    except UserError as error:
+        _say(f"[red]lightleak:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("stopped; the same command again continues where it was")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _call(arguments: list[str]) -> None:
+    if arguments[:1] == ["--version"]:
+        print(f"lightleak {__version__}")
+        return
+    import tyro
+
+    called = next(iter(arguments), "")
+    if arguments[:2] == ["study", "status"] and not Path("status").exists():
+        arguments = ["study", "--status", *arguments[2:]]
+    app = tyro.extras.SubcommandApp()
+    for verb in VERBS:
+        app.command(import_module(f"lightleak.cli.{verb}").main if verb == called else _described(verb), name=verb)
+    app.cli(prog="lightleak", description="How much does a vision model leak?", args=arguments)
+
+
+def _described(verb: str):
+    """A function with the docstring of a verb, which stands for it in the help."""
+    source = ast.parse((Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8"))
+    main = next(node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == "main")
+
+    def described() -> None: ...
+
+    described.__doc__ = ast.get_docstring(main)
+    return described
+
+
+def _say(text: str, soft_wrap: bool = False) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, highlight=False, soft_wrap=soft_wrap)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,118 @@
+"""`lightleak attack`: the people of a checkpoint, reconstructed."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lightleak import priors
+from lightleak.attacks import (
+    GMI,
+    KEDMI,
+    LOMMA,
+    PLGMI,
+    PPA,
+    Distillation,
+    Guess,
+    Knowledge,
+    Oracle,
+    learn,
+)
+from lightleak.attacks.knowledge import FEATURES, SMALL
+from lightleak.attacks.ppa import PRESETS
+from lightleak.cli.arguments import Settings, population_of
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier, load
+from lightleak.models.precision import Precision
+from lightleak.priors import RenderedPrior
+from lightleak.terminal import bar, console
+
+
+def main(
+    target: Path,
+    out: Path,
+    prior: str = "rendered",
+    attack: PPA | GMI | KEDMI | LOMMA | PLGMI | Guess = PRESETS["rendered"],
+    preset: str | None = None,
+    classes: tuple[int, ...] = (),
+    seed: int = 0,
+    precision: Precision = "float32",
+    knowledge: Path | None = None,
+    public: str | None = None,
+    distillation: Distillation = SMALL,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Reconstruct the people of a checkpoint.
+
+    Example: lightleak attack --target rolss.safetensors --out found.safetensors attack:ppa --attack.steps 70
+
+    Args:
+        target: the checkpoint to invert.
+        out: the reconstructions to write.
+        prior: "rendered", or the folder of a fitted prior.
+        attack: which attack, and its settings.
+        preset: PPA with a paper's settings instead, such as ppa, ppa-celeba, ppa-dogs, rolss, taa or published.
+        classes: whom to reconstruct (default: all).
+        seed: decides everything random.
+        precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
+        knowledge: LOMMA: the folder of what it learns from public images; learnt there if it does not exist yet.
+        public: LOMMA: the data set whose public images it learns from (faces, digits or folder:PATH).
+        distillation: LOMMA: how its students learn.
+        settings: of that data set's function.
+    """
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UserError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
+        if attack != PRESETS["rendered"]:
+            raise UserError("give a preset or an attack with its own settings, not both")
+        attack = PRESETS[preset]
+    classifier = load(target)
+    bad = [label for label in classes if not 0 <= label < classifier.classes]
+    if bad:
+        raise UserError(f"{target} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
+    generator = RenderedPrior(size=classifier.size) if prior == "rendered" else priors.load(prior)
+    wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
+    if hasattr(generator, "precision"):
+        generator = replace(generator, precision=precision)  # pyright: ignore
+    oracle = Oracle(classifier, attack.access, precision=precision)
+    learnt = {}
+    if getattr(attack, "needs_knowledge", False):
+        learnt["knowledge"] = _knowledge(classifier, knowledge, public, settings, distillation, seed)
+    elif knowledge or public:
+        raise UserError(
+            f"{type(attack).__name__} uses no knowledge from public images; leave --knowledge, --public out"
+        )
+    with bar(f"{type(attack).__name__} on {target.name}") as watch:
+        found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch, **learnt)
+    found.save(out)
+    console.print(
+        f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
+        f"{found.queries} queries, {found.seconds:.0f} s"
+    )
+
+
+def _knowledge(
+    target: Classifier,
+    folder: Path | None,
+    public: str | None,
+    settings: dict[str, str],
+    distillation: Distillation,
+    seed: int,
+) -> Knowledge:
+    """What is in the folder, or what the public images teach, kept there."""
+    if folder and (folder / FEATURES).exists():
+        return Knowledge.load(folder)
+    if public is None:
+        raise UserError("LOMMA learns from public images first; name them with --public, or a folder with --knowledge")
+    images = population_of(public, settings).public
+    scratch = folder / ".training" if folder else None
+    with bar("learn from public images") as watch:
+        rng = torch.Generator().manual_seed(seed)
+        knowledge = learn(Oracle(target), images, distillation, rng, scratch, watch)
+    told = ", ".join(f"{share:.0%}" for share in knowledge.agreement)
+    console.print(f"students name the target's class on {told} of {len(images)} public images", highlight=False)
+    if folder:
+        knowledge.save(folder)
+        shutil.rmtree(folder / ".training", ignore_errors=True)
+    return knowledge

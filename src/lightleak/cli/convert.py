@@ -1,0 +1,79 @@
+"""`lightleak convert`: a published file as a checkpoint, a prior or settings."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.markup import escape
+
+from lightleak import priors
+from lightleak.attacks import (
+    Knowledge,
+)
+from lightleak.convert import PLAIN, Hints, as_python, convert, described
+from lightleak.convert import settings as read_settings
+from lightleak.errors import UserError
+from lightleak.files import publish
+from lightleak.models.classifier import Classifier, save
+from lightleak.terminal import console
+
+
+def main(
+    file: tyro.conf.Positional[Path],
+    out: Path,
+    hints: Annotated[Hints, tyro.conf.OmitArgPrefixes] = PLAIN,
+    critic: Path | None = None,
+    students: tuple[Path, ...] = (),
+    crop: int | None = None,
+    psi: float = 0.5,
+    space: Literal["w", "w+"] = "w",
+    cutoff: int | None = None,
+    noise: Literal["const", "none"] = "const",
+) -> None:
+    """Turn a published file into a checkpoint or a prior, without executing anything in it.
+
+    Example: lightleak convert VGG16_88.26.tar --out vgg16.safetensors
+
+    Example: lightleak convert ffhq.pkl --out ffhq --crop 800
+
+    Example: lightleak convert configs/training/targets/resnet101_skip.yaml --out study.py
+
+    Args:
+        file: what torch.save wrote (.pth, .pt, .tar), a StyleGAN2-ADA .pkl, or PPA's or RoLSS's .yaml.
+        out: the checkpoint to write; of a generator, the folder; of settings, a .py that runs or a .json.
+        hints: what a classifier's file does not say.
+        critic: of GMI, KED-MI and PLG-MI: the file of the critic or discriminator; FILE is the generator's.
+        students: of LOMMA: the files of the augmented models; FILE is the p_reg file.
+        crop: of StyleGAN2: side of the centre that attacks look at (default: the whole image).
+        psi: of StyleGAN2: truncation of the sampled styles; 1 is none, 0 the mean image.
+        space: of StyleGAN2: w is one style for all layers, w+ one for each.
+        cutoff: of StyleGAN2: in w+, only the first so many styles are truncated.
+        noise: of StyleGAN2: the stored noise maps, or none.
+    """
+    if file.suffix.lower() in (".yaml", ".yml"):
+        _settings(file, out)
+        return
+    found = convert(file, hints, critic, students, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
+    if isinstance(found, Knowledge):
+        found.save(out)
+        console.print(f"{out}: knowledge for LOMMA, {len(found.mean)} features, {len(found.students)} students")
+        return
+    if isinstance(found, Classifier):
+        save(found, out)
+        console.print(f"{out}: {described(found)}", highlight=False)
+        return
+    priors.save(found, out)
+    judged = "without" if getattr(found, "critic", found) is None else "with"
+    console.print(f"{out}: a prior of {found.size} x {found.size} images, {judged} a discriminator", highlight=False)
+
+
+def _settings(file: Path, out: Path) -> None:
+    """PPA's or RoLSS's settings as a Python file or as JSON, and which keys were left out."""
+    if out.suffix not in (".py", ".json"):
+        raise UserError(f"settings become a .py that runs or a .json, so --out should end so, not {out.name}")
+    asked = read_settings(file)
+    text = as_python(asked, file.name) if out.suffix == ".py" else asked.to_json()
+    publish(out, lambda part: part.write_text(text), "the settings")
+    console.print(f"{out}: {asked.kind} of {asked.architecture}", highlight=False)
+    for key, why in asked.ignored:
+        console.print(f"[yellow]![/] {escape(key)}: {escape(why)}", highlight=False)

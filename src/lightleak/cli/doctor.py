@@ -1,0 +1,68 @@
+"""`lightleak doctor`: what is installed, whole and good enough."""
+
+import sys
+from dataclasses import asdict
+from json import dumps as as_json
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from lightleak import doctor
+from lightleak.cli.arguments import Settings, population_of
+from lightleak.errors import UserError
+from lightleak.models.classifier import load
+from lightleak.terminal import bar, console
+
+
+def main(
+    data: str | None = None,
+    judge: Path | None = None,
+    architecture: str = "timm:resnet18",
+    json: bool = False,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """What is installed, and whether data and judge are whole and good enough. Exit code 0: yes, 1: no.
+
+    Example: lightleak doctor --data celeba:/data/celeba --judge judge.safetensors
+
+    Args:
+        data: a data set to read through: what is missing, damaged or there twice, by name.
+        judge: a checkpoint to try on its test images.
+        architecture: whose training time to estimate.
+        json: print JSON, with the name of every file.
+        settings: of the data set's function.
+    """
+    if judge is not None and data is None:
+        raise UserError("a judge is tried on the test images of its data: add --data")
+    sections = {"installed": doctor.installed()}
+    if data is not None:
+        population = population_of(data, settings, aloud=False)
+        sections[data] = [*doctor.whole(population), *doctor.shared(population)]
+        sections[data] += doctor.expected(population, architecture)
+        if judge is not None:
+            with bar(f"try {judge.name}") as watch:
+                sections[judge.name] = doctor.good_judge(load(judge), population, watch)
+    bad = sum(line.state == "bad" for lines in sections.values() for line in lines)
+    if json:
+        print(as_json({name: [asdict(line) for line in lines] for name, lines in sections.items()}, indent=1))
+    else:
+        for name, lines in sections.items():
+            console.print(checked(name, lines))
+        console.print("[green]all is well[/]" if not bad else f"[red]{bad} to mend[/]; --json names every file")
+    if bad:
+        sys.exit(1)
+
+
+def checked(title: str, lines: list[doctor.Line]) -> Table:
+    """What was looked at, as a table that wraps in a narrow terminal."""
+    signs = {"good": "[green]✓[/]", "note": "[yellow]![/]", "bad": "[red]✗[/]"}
+    table = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        shown = "".join(f"\n  {escape(file)}" for file in line.files[:3])
+        more = f"\n  and {len(line.files) - 3:,} more" if len(line.files) > 3 else ""
+        table.add_row(signs[line.state], escape(line.what), escape(line.said) + shown + more)
+    return table

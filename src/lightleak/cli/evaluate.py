@@ -1,0 +1,105 @@
+"""`lightleak evaluate`: what reconstructions give away."""
+
+from json import dumps as as_json
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from lightleak.attacks import (
+    Reconstruction,
+)
+from lightleak.cli.arguments import Settings, population_of
+from lightleak.files import publish
+from lightleak.metrics import appraiser as appraisers
+from lightleak.metrics.evaluate import METRICS, evaluate
+from lightleak.metrics.knowledge import teach
+from lightleak.models import facenet
+from lightleak.models import inception as inceptions
+from lightleak.models.classifier import Classifier, load
+from lightleak.priors import RenderedPrior
+from lightleak.terminal import bar, console
+
+
+def main(
+    found: Path,
+    judge: Path,
+    out: Path,
+    data: str = "faces",
+    null: Path | None = None,
+    prior: str = "rendered",
+    appraiser: Path | None = None,
+    inception: Path | None = None,
+    face: Path | None = None,
+    student: str | None = None,
+    published: bool = False,
+    fed_8_bit: bool = False,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Measure reconstructions by a judge and, in the rendered world, by the truth.
+
+    Example: lightleak evaluate --found found.safetensors --judge judge.safetensors --out evaluation.json
+
+    Args:
+        found: the reconstructions.
+        judge: the checkpoint of a classifier that the attacker never saw ('lightleak train --judge').
+        out: the evaluation to write, as JSON.
+        data: the data set of the target: faces, digits or folder:PATH.
+        null: reconstructions that cannot have leaked anything, scored in the same way.
+        prior: what the reconstructions were made with; only "rendered" tells their factors.
+        appraiser: reads factors off images, where no rendered prior tells them.
+        inception: weights of pytorch-fid or torchvision, for FID, precision, recall, density and coverage.
+        face: weights of facenet-pytorch, for delta_face.
+        student: an architecture to teach by the reconstructions alone, for the knowledge extraction score.
+        published: PPA's conventions for FID, precision, recall, density and coverage.
+        fed_8_bit: hand reconstructions to the judge as 8-bit images, as the 64-pixel attacks do.
+        settings: of the data set's function, as in training.
+    """
+    population = population_of(data, settings)
+    factors = None
+    if population.factors is not None and prior == "rendered":
+        factors = RenderedPrior(size=population.size).factors_of
+    classifier = load(judge)
+    reconstruction = Reconstruction.load(found)
+    nulls = {null.name: Reconstruction.load(null)} if null else {}
+    reader = appraisers.load(appraiser) if appraiser else None
+    embedding = facenet.facenet(face) if face else None
+    realism = inceptions.inception(inception, published) if inception else None
+
+    def taught(images: Reconstruction, by: str) -> Classifier | None:
+        if student is None:
+            return None
+        with bar(f"teach {student} by {by}") as watch:
+            return teach(images, population.classes, student, watch=watch)
+
+    result = evaluate(
+        reconstruction,
+        classifier,
+        population,
+        factors=factors,
+        appraiser=reader,
+        face_embedding=embedding,
+        inception=realism,
+        student=taught(reconstruction, found.name),
+        nulls=nulls,
+        null_students={name: pupil for name, images in nulls.items() if (pupil := taught(images, name))},
+        published=published,
+        fed_8_bit=fed_8_bit,
+    )
+    publish(out, lambda part: part.write_text(as_json(result.to_json(), indent=1, allow_nan=False)), "the evaluation")
+    table = Table(title=f"{found.name}: {len(result.classes)} people, {result.images} images")
+    for name in ("metric", "value", "95 % interval", "chance"):
+        table.add_column(name)
+    for name, measure in result.measures.items():
+        if measure is not None:
+            span = "" if measure.low is None else f"{measure.low:.3f} to {measure.high:.3f}"
+            chance = result.chance.get(name)
+            table.add_row(METRICS[name].label, f"{measure.value:.3f}", span, "" if chance is None else f"{chance:.3f}")
+    console.print(table)
+    for name in METRICS:
+        if name not in result.measures or result.measures[name] is None:
+            console.print(f"[dim]{METRICS[name].label} is missing: {escape(result.missing[name])}[/]", highlight=False)
+    for metric, network in result.networks.items():
+        console.print(f"[dim]{metric}: {escape(network)}[/]", highlight=False)
+    for warning in result.warnings:
+        console.print(f"[yellow]{escape(warning)}[/]")

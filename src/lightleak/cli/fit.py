@@ -1,0 +1,58 @@
+"""`lightleak fit`: a generator from public images."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from lightleak import priors
+from lightleak.attacks import (
+    Oracle,
+)
+from lightleak.cli.arguments import Settings, population_of
+from lightleak.errors import UserError
+from lightleak.models.classifier import load
+from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
+from lightleak.terminal import bar, console
+
+if TYPE_CHECKING:
+    from lightleak.priors.fit import Settings as Training
+else:
+    Training = tyro.extras.subcommand_type_from_defaults(TRAININGS)
+
+
+def main(
+    out: Path,
+    data: str = "faces",
+    training: Training = QUICK,
+    target: Path | None = None,
+    seed: int = 0,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Fit a generator to the public images of a data set.
+
+    Example: lightleak fit --target rolss.safetensors --out rolss-prior training:kedmi --training.steps 500
+
+    Args:
+        out: the folder to write.
+        data: faces, digits, folder:PATH, or a published set such as celeba:PATH.
+        training: which generator, and how to train it.
+        target: the checkpoint that it is made for, where the training needs one.
+        seed: decides everything random.
+        settings: of the data set's function.
+    """
+    check_target(training, target is not None)
+    statistics = getattr(training, "batch_statistics", False)
+    oracle = Oracle(load(target), batch_statistics=statistics) if target else None
+    population = population_of(data, settings)
+    if not len(population.public):
+        raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
+    out.mkdir(parents=True, exist_ok=True)
+    with bar("fit the prior") as watch:
+        asked = oracle.logits if oracle else None
+        prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
+    priors.save(prior, out)
+    priors.show(prior, out / "samples.png")
+    shutil.rmtree(out / ".training", ignore_errors=True)
+    console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")

@@ -1,0 +1,52 @@
+"""Running tasks under a live display, and showing what came of them."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.markup import escape
+
+from lightleak.errors import UserError
+from lightleak.report import main_table, narrowed, terminal, write
+from lightleak.report.study import pages, studied
+from lightleak.study import Store, live
+from lightleak.study import run as run_study
+from lightleak.study.parcel import Cluster
+from lightleak.study.task import Task
+from lightleak.terminal import console
+
+NOBODY = ("faces", "digits")  # painted faces and digits are nobody's: their pages show them as they are
+
+
+def run_tasks(
+    tasks: Iterable[Task], out: Path, workers: int, cluster: Callable[[], Cluster | None] = lambda: None
+) -> None:
+    """Run tasks under a live display; UserError that says what failed."""
+    if workers < 1:
+        raise UserError(f"at least one process is needed, not {workers}")
+    store = Store(out).open()
+    with cluster() or nullcontext() as executor, live() as listen:
+        retries = 1 if executor is None else 3  # nodes come and go, which is no task's fault
+        failures = run_study(list(tasks), store, workers=workers, executor=executor, listen=listen, retries=retries)
+    if failures:
+        failure = next(iter(failures.values()))
+        more = f" ({len(failures)} failed in all)" if len(failures) > 1 else ""
+        raise UserError(f"{failure.task.label} failed: {failure.error}{more}; the traceback is in {failure.file}")
+
+
+def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
+    """Print the tables and write the pages of what is finished."""
+    study = studied(out)
+    if study.missing:
+        total = study.missing + len(study.evaluations)
+        console.print(f"[yellow]![/] {study.missing} of {total} evaluations are not finished yet")
+    for index, results in enumerate(pages(study, mixed_protocols)):
+        console.print(terminal(narrowed(main_table(results), console.width)))
+        for different in results.unequal:
+            console.print(f"[dim]not compared: {escape(different)}[/]", highlight=False)
+        for remark in (*results.notes, *results.warnings):
+            console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
+        open_to_all = results.recipe["population"]["name"] in NOBODY
+        place = out if index == 0 else out / f"page-{index + 1}"
+        page = write(results, place, show_private or open_to_all)
+        console.print(f"[bold]{page}[/] shows it all")

@@ -1,0 +1,67 @@
+"""`lightleak skips`: the skip connections of a network, as a table or JSON."""
+
+from dataclasses import asdict
+from json import dumps as as_json
+from pathlib import Path
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from lightleak import surgery
+from lightleak.models import zoo
+from lightleak.models.classifier import Classifier, load
+from lightleak.terminal import console
+
+
+def main(model: tyro.conf.Positional[str], size: int | None = None, json: bool = False, joins: bool = False) -> None:
+    """Table of the skip connections of timm:NAME, torchvision:NAME, face:NAME or a checkpoint.
+
+    Example: lightleak skips timm:resnet101
+
+    Args:
+        model: a name, or the path of a checkpoint; a pattern such as "timm:res*" lists the names that fit.
+        size: side length of the images (default: the model's own).
+        json: print JSON with everything that is known.
+        joins: also list the joins that are no skips, and why.
+    """
+    if "*" in model:
+        print("\n".join(zoo.matching(model)))
+        return
+    classifier = _classifier(model, size)
+    found = (surgery.find_joins if joins else surgery.find_skips)(classifier.net, classifier.example)
+    if json:
+        print(as_json([asdict(join) for join in found], indent=1))
+        return
+    skips = [join for join in found if join.is_skip]
+    table = Table(title=f"{model}: {len(skips)} skip connections at {classifier.size} x {classifier.size}")
+    for name in ("name", "kind", "stage", "channels", "resolution"):
+        table.add_column(name, justify="right" if name in ("stage", "channels") else "left", no_wrap=True)
+    if console.width >= 100 or joins:  # a narrow terminal has room for the essentials only; --json tells all
+        table.add_column("goes around")
+        table.add_column("projection")
+    for join in found:
+        row = [join.name, join.kind, str(join.stage or "–"), str(join.channels), " x ".join(map(str, join.resolution))]
+        around, projection = ends(join.owner, join.around), ends(join.owner, join.projection)
+        row += [around, projection] if join.is_skip else [f"no skip: {join.reason}", ""]
+        table.add_row(*map(escape, row[: len(table.columns)]), style=None if join.is_skip else "dim")
+    console.print(table)
+    if skips:
+        stages = {stage: sum(join.stage == stage for join in skips) for stage in sorted({j.stage for j in skips})}
+        told = ", ".join(f"stage {stage}: {count}" for stage, count in stages.items())
+        console.print(f"{told}. 'last' means stage {max(stages)}.", highlight=False)
+
+
+def _classifier(model: str, size: int | None) -> Classifier:
+    if ":" in model and not Path(model).exists():
+        return zoo.build(model, 1000, size).eval()
+    classifier = load(model)
+    if size is not None:
+        classifier.size = size
+    return classifier
+
+
+def ends(owner: str, modules: tuple[str, ...]) -> str:
+    """The first and the last of some modules, as their owner calls them."""
+    own = [name.removeprefix(f"{owner}.") for name in modules]
+    return own[0] if len(own) == 1 else f"{own[0]} … {own[-1]}" if own else ""

@@ -1,0 +1,151 @@
+"""`lightleak study`: a file of tasks, run here or on a cluster; what it would do, and how it stands."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from lightleak.cli.arguments import Settings, command, values
+from lightleak.cli.running import run_tasks, show
+from lightleak.errors import UserError
+from lightleak.report.study import noted
+from lightleak.study import OnRay, OnSlurm, Plan, Status, Store, study_files
+from lightleak.study import load as load_study
+from lightleak.study import plan as plan_study
+from lightleak.study import status as study_status
+from lightleak.study.parcel import Cluster
+from lightleak.study.progress import duration
+from lightleak.study.run import published as published_numbers
+from lightleak.study.run import titled
+from lightleak.study.task import Task
+from lightleak.terminal import console
+
+TOLD = 40  # tasks that a dry run names
+
+
+def main(
+    file: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    here: int = 2,
+    ray: str | None = None,
+    slurm: str | None = None,
+    minutes: int = 24 * 60,
+    jobs: int = 200,
+    slurm_options: Settings = {},  # noqa: B006
+    dry_run: bool = False,
+    status: bool = False,
+    mixed_protocols: bool = False,
+    show_private: bool = False,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Run a study: a Python file with a function tasks(). What is done stays done.
+
+    Example: lightleak study studies/demo_faces.py --here 2; how it stands: lightleak study status studies/demo_faces.py
+
+    Args:
+        file: the study.
+        out: where results are kept (default: runs/NAME); on a cluster, a folder that all its machines see.
+        here: processes at a time on this machine.
+        ray: run on the Ray cluster at HOST:PORT; "auto" finds this machine's, "local" starts one here.
+        slurm: run as Slurm jobs in this partition.
+        minutes: time limit of a Slurm job.
+        jobs: Slurm jobs at a time.
+        slurm_options: further options of sbatch by their long names, such as account.
+        dry_run: only say what would run, how long it should take, and how much disk.
+        status: only say what is done, at work, failed and to do ("study status FILE" does the same).
+        mixed_protocols: let evaluations of several protocols share a table.
+        show_private: do not blur private images on the page.
+        settings: arguments of the study's tasks(), such as: scale paper data facescrub:PATH prior FOLDER.
+    """
+    tasks = load_study(file, **values(settings))
+    out = out or Path("runs") / file.stem
+    if status:
+        return tell_status(study_status(tasks, Store(out)), here)
+    if dry_run:
+        return tell_plan(plan_study(tasks, Store(out), here), here)
+    if ray is not None and slurm is not None:
+        raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
+    with noted(tasks, out, titled(file), command(), published_numbers(file)):
+        run_tasks(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
+    show(out, show_private, mixed_protocols)
+    return None
+
+
+def _cluster(
+    ray: str | None, slurm: str | None, store: Store, minutes: int, jobs: int, options: dict[str, str]
+) -> Cluster | None:
+    """The cluster that the flags ask for; None for processes of this machine."""
+    if ray is not None:
+        return OnRay(ray, study_files())
+    if slurm is not None:
+        folder = store.root / "slurm"
+        return OnSlurm(folder, slurm, study_files(), minutes=minutes, jobs=jobs, options=options)
+    return None
+
+
+def tell_plan(todo: Plan, workers: int) -> None:
+    """What a run would do, by kind of task, with time and disk."""
+    kinds: dict[str, list[Task]] = {}
+    for task in todo.todo:
+        kinds.setdefault(task.name, []).append(task)
+    table = Table(title=f"{len(todo.todo)} tasks to run, {len(todo.done)} found done")
+    for name in ("kind", "tasks", "computing", "disk"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for name, tasks in kinds.items():
+        seconds = [todo.seconds[task.key] for task in tasks]
+        sizes = [todo.sizes.get(task.key) for task in tasks]
+        table.add_row(name, str(len(tasks)), _sum(seconds, duration), _sum(sizes, _size))
+    console.print(table)
+    for task in todo.todo[:TOLD]:
+        console.print(f"  {escape(task.label)}", highlight=False)
+    if len(todo.todo) > TOLD:
+        console.print(f"  and {len(todo.todo) - TOLD} more", highlight=False)
+    seconds, size = todo.total(workers), todo.bytes()
+    told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
+    disk = "unknown" if size is None else f"about {_size(size)} more"
+    console.print(f"time: {told}; disk: {disk} (from earlier results; before the first, only guesses)", highlight=False)
+
+
+def tell_status(found: Status, workers: int) -> None:
+    """What is done, at work, failed and to do."""
+    table = Table(title=f"{len(found.done)} tasks done, {len(found.plan.todo)} not")
+    for name in ("kind", "done", "failed", "to do"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for name, counts in found.kinds().items():
+        table.add_row(name, *(str(counts[column]) for column in ("done", "failed", "to do")))
+    console.print(table)
+    for work in found.at_work:
+        share = "" if work.share is None else f", {work.share:.0%}"
+        silent = f", silent for {duration(work.silent)}" if work.silent > 60 else ""
+        console.print(
+            f"[cyan]▸[/] {escape(work.label)}{share}, for {duration(work.seconds)} on {escape(work.machine)}{silent}",
+            highlight=False,
+        )
+    for failed in found.failed:
+        console.print(
+            f"[red]✗[/] {escape(failed.task.label)}: {escape(failed.error)}\n  {escape(str(failed.file))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    seconds = found.plan.total(workers)
+    if found.plan.todo:
+        told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
+        console.print(f"time left: {told}", highlight=False)
+
+
+def _sum(numbers: list[float | None], write: Callable[[float], str]) -> str:
+    """The sum as text; a plus if some are unknown, a question mark if all are."""
+    known = [number for number in numbers if number is not None]
+    return write(sum(known)) + ("" if len(known) == len(numbers) else " +") if known else "?"
+
+
+def _size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

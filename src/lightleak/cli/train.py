@@ -1,0 +1,62 @@
+"""`lightleak train`: a classifier, with or without defences, as a checkpoint."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from lightleak import defences
+from lightleak.cli.arguments import Settings, population_of
+from lightleak.errors import UserError
+from lightleak.models import zoo
+from lightleak.models.classifier import save
+from lightleak.terminal import bar, console
+from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
+
+
+def main(
+    out: Path,
+    data: str = "faces",
+    architecture: str = "timm:resnet18",
+    defence: str = "none",
+    recipe: Recipe = RECIPES["small"],
+    seed: int = 0,
+    judge: bool = False,
+    size: int | None = None,
+    settings: Settings = {},  # noqa: B006
+) -> None:
+    """Train a classifier, with or without defences, to a checkpoint.
+
+    Example: lightleak train --data faces --settings people 40 --defence rolss --out rolss.safetensors
+
+    Args:
+        out: the checkpoint to write.
+        data: faces, digits, folder:PATH, or a published set such as celeba:PATH.
+        architecture: timm:NAME, torchvision:NAME or face:NAME.
+        defence: none, or names separated by commas.
+        recipe: how to train.
+        seed: decides initial weights and the order of images.
+        judge: train a judge instead, on the images that are set aside for it.
+        size: pixels a side that the network sees (default: those of the images, or the only ones that it takes).
+        settings: of the data set's function.
+    """
+    population = population_of(data, settings)
+    chosen = defences.parse(defence)
+    plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
+    torch.manual_seed(seed)
+    if not population.classes:
+        raise UserError(f"{data} has public images only; they train priors ('lightleak fit')")
+    classifier = zoo.build(architecture, population.classes, size or zoo.only_size(architecture) or population.size)
+    classifier.class_names = population.class_names
+    images = population.judge if judge else population.train
+    scratch = out.with_name(f".{out.name}.training")
+    if public:
+        with bar(f"train {architecture} on public images") as watch:
+            classifier = defences.pretrain(classifier, population.public, public, seed, scratch / "public", watch)
+    with bar(f"train {architecture}") as watch:
+        trained = train(classifier, images, population.validation, recipe, plan, seed=seed, folder=scratch, watch=watch)
+    trained.class_names = population.class_names
+    save(trained, out)
+    shutil.rmtree(scratch, ignore_errors=True)
+    right, _ = accuracy_and_loss(trained, population.test)
+    console.print(f"natural accuracy {right:.1%} on {len(population.test)} test images: {out}")
