@@ -18,8 +18,8 @@ from rich.console import Console
 
 from conftest import tiny_classifier
 from lightleak import cli
-from lightleak.cli import skips as cli_skips
 from lightleak.attacks import PPA
+from lightleak.cli import skips as cli_skips
 from lightleak.data.views import View
 from lightleak.errors import UserError
 from lightleak.models.classifier import save

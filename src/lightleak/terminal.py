@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console()
-TOLD = 40  # tasks that a dry run names
 
 
 @contextmanager
