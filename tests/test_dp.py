@@ -1,5 +1,6 @@
 """DP-SGD: each image's gradient is clipped, noise has its size, batches are Poisson, epsilon is what was spent."""
 
+import copy
 import dataclasses
 import math
 
@@ -9,15 +10,17 @@ from torch import nn
 
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
+from lightleak.data.population import Images
+from lightleak.data.views import View, uniform
 from lightleak.defences import DPSGD, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
 from lightleak.defences.dp import Private, calibrated, spent
 from lightleak.errors import UserError
-from lightleak.models.classifier import load, save
+from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.group_norm import batch_norms, groups_of, regroup
 from lightleak.models.zoo import build
 from lightleak.surgery import find_skips
-from lightleak.training import cross_entropy, predict, train
-from lightleak.training.loop import Batch
+from lightleak.training import Plan, Recipe, cross_entropy, predict, train
+from lightleak.training.loop import Batch, _mix, bfloat16, mechanism_of, one_epoch
 
 pytest.importorskip("opacus")
 SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
@@ -193,6 +196,226 @@ def test_it_trains_networks_of_every_family(name, extra, skips, tiny_population,
     torch.testing.assert_close(
         predict(load(tmp_path / "private.safetensors"), few), predict(result, few), rtol=1e-3, atol=1e-3
     )
+
+
+# The layout of memory, and what else could make an image's gradient another one than one backward pass makes
+
+AS_THEY_ARE = View(scale=(1.0, 1.0), flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+ONE_STEP = Recipe(epochs=1, batch=4, optimiser="sgd", rate=0.1, momentum=0.0, milestones=(), view=AS_THEY_ARE,
+                  precision="float32")  # fmt: skip
+FAMILIES = [
+    "timm:test_resnet", "timm:test_byobnet", "timm:test_convnext", "timm:test_convnext2", "timm:test_efficientnet",
+    "timm:test_efficientnet_gn", "timm:test_efficientnet_evos", "timm:test_mambaout", "timm:test_nfnet",
+    "timm:test_vit", "timm:test_vit3", "timm:edgenext_xx_small@64", "timm:regnetx_002", "timm:mobilenetv3_small_050",
+    "torchvision:squeezenet1_1@64", pytest.param("timm:densenet121", marks=pytest.mark.slow),
+    pytest.param("timm:convnext_atto", marks=pytest.mark.slow), pytest.param("timm:resnet18", marks=pytest.mark.slow),
+    pytest.param("timm:xception41@64", marks=pytest.mark.slow),
+]  # fmt: skip
+
+
+def four_images(size=32, count=4):
+    rng = torch.Generator().manual_seed(3)
+    pixels = torch.randint(256, (count, 3, size, size), generator=rng, dtype=torch.uint8)
+    return Images(pixels, torch.arange(count) % 3)
+
+
+def moved_by_one_epoch(start, images, plan, recipe=ONE_STEP):
+    """How one epoch of the library's own loop moves the parameters, over the rate."""
+    classifier = start.with_net(copy.deepcopy(start.net))
+    optimiser = torch.optim.SGD(classifier.net.parameters(), lr=recipe.rate)
+    one_epoch(classifier, optimiser, images, recipe, plan, mechanism_of(plan, recipe, len(images)), 0)
+    pairs = zip(start.net.parameters(), classifier.net.parameters(), strict=True)
+    return torch.cat([((old - new).detach() / recipe.rate).flatten() for old, new in pairs])
+
+
+def by_one_backward_pass_each(start, images):
+    """The gradients of the images, N x parameters: plain autograd, an image at a time."""
+    net = start.with_net(copy.deepcopy(start.net)).train()
+    rows = []
+    for image in range(len(images)):
+        loss = nn.functional.cross_entropy(net(images.floats(slice(image, image + 1))), images.labels[image, None])
+        parts = torch.autograd.grad(loss, list(net.net.parameters()), allow_unused=True)
+        rows.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten()
+                               for p, g in zip(net.net.parameters(), parts)]))  # fmt: skip
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_private_step_is_the_plain_step_but_for_clipping_and_noise(name):
+    """Opacus 1.6 reads channels-last maps as if they were contiguous; this fails where one of them reaches it."""
+    architecture, _, size = name.partition("@")
+    torch.manual_seed(0)
+    start = DPSGD().apply(build(architecture, 3, int(size or 32)))
+    for module in start.net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # which images meet which mask depends on how batches are drawn
+    images = four_images()
+    plain = moved_by_one_epoch(start, images, Plan())
+    quiet = moved_by_one_epoch(start, images, Plan(mechanism=DPSGD(epsilon=None, noise=0.0, clip=1e9).mechanism))
+    assert float((quiet - plain).norm()) < 1e-3 * float(plain.norm())
+    alone = by_one_backward_pass_each(start, images)
+    lengths = alone.norm(dim=1)
+    clip = float(lengths.median())
+    clipped = moved_by_one_epoch(start, images, Plan(mechanism=DPSGD(epsilon=None, noise=0.0, clip=clip).mechanism))
+    expected = (alone * (clip / lengths).clamp_max(1.0)[:, None]).mean(0)
+    assert (lengths > clip).any()
+    assert float((clipped - expected).norm()) < 1e-3 * float(expected.norm())
+
+
+@pytest.mark.parametrize(("count", "batch"), [(95, 64), (49, 2), (5, 4)])
+def test_the_divisor_is_the_expected_batch_whatever_images_over_batch_leaves(count, batch):
+    """Opacus's own engine divides by int(images / batches), 47 for 95 images in batches of 64."""
+    images = four_images(count=count)
+    recipe = dataclasses.replace(ONE_STEP, batch=batch, rate=1e-6)  # so slow that the gradients stand still
+    plan = Plan(mechanism=DPSGD(epsilon=None, noise=0.0, clip=1e9).mechanism)
+    start = DPSGD().apply(tiny_classifier(3))
+    mechanism = mechanism_of(plan, recipe, count)
+    drawn = torch.zeros(count)
+    rng = torch.Generator().manual_seed(_mix(0, 0))
+    for index in mechanism.draws(rng):
+        drawn[index] += 1
+        uniform(max(1, len(index)), rng)  # as the views of that batch draw
+    expected = (drawn[:, None] * by_one_backward_pass_each(start, images)).sum(0) / batch
+    moved = moved_by_one_epoch(start, images, plan, recipe)
+    assert torch.nn.functional.cosine_similarity(moved, expected, 0) > 0.99
+    assert float(moved.norm()) == pytest.approx(float(expected.norm()), rel=0.02)
+    assert mechanism.spent()["sample_rate"] == batch / count
+
+
+class Pooled(nn.Module):
+    """A network of one convolution, whose features subclasses treat badly."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.c = nn.Conv2d(3, 8, 3, padding=1, **options)
+        self.fc = nn.Linear(8, 6)
+
+    def treat(self, features):
+        return features
+
+    def forward(self, x):
+        return self.fc(self.treat(self.c(x).relu().mean((2, 3))))
+
+
+class Centred(Pooled):
+    def treat(self, features):
+        return features - features.mean(0, keepdim=True)
+
+
+class CentredByConstant(Pooled):
+    """Mixes without a gradient that would show it."""
+
+    def treat(self, features):
+        return features - features.mean(0, keepdim=True).detach()
+
+
+class Neighbours(Pooled):
+    def treat(self, features):
+        return features + 0.1 * features.roll(1, 0)
+
+
+class Remembers(Pooled):
+    """A layer without parameters that keeps statistics of all it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(3, track_running_stats=True)
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
+
+
+class Folds(Pooled):
+    """A linear layer that is shown each map as many rows: the first dimension is not the image's."""
+
+    def forward(self, x):
+        rows = self.c(x).relu().flatten(2).transpose(1, 2).reshape(-1, 8)
+        return self.fc(rows).reshape(len(x), -1, 6).mean(1)
+
+
+class Borrows(Pooled):
+    """Uses a layer's weights without calling the layer."""
+
+    def forward(self, x):
+        return nn.functional.linear(self.c(x).relu().mean((2, 3)), self.fc.weight, self.fc.bias)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Centred(), r"Centred: an image's loss moves with the other images of its batch.* no epsilon would hold"),
+        (CentredByConstant(), "an image's loss moves with the other images"),
+        (Neighbours(), "an image's loss moves with the other images"),
+        (Remembers(), r"keeps statistics of the images .*norm.running_mean"),
+        (Folds(), r"Opacus cannot clip .* in Folds: .* fc.weight \(\(4096, 6, 8\), not 4 times \(6, 8\)\)"),
+        (Borrows(), r"Opacus cannot clip .* in Borrows"),
+        (Pooled(padding_mode="reflect"), r"Opacus cannot clip .* c.weight \(other values\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_networks_without_a_gradient_for_each_image_are_refused(net, message, tiny_population):
+    classifier = Classifier(net, size=32, classes=6)
+    plan = defences.plan((DPSGD(epsilon=None, noise=1.0),), SHORT)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(UserError, match=message) as error:
+        train(classifier, tiny_population.train, tiny_population.validation, SHORT, plan)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())  # nothing was trained
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilevit_xxs",
+        "test_vit_relpos",
+        "test_coatnet",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("davit_tiny", "sequencer2d_s@224", "nest_tiny@224")),
+    ],
+)
+def test_what_opacus_cannot_do_is_one_clear_line(name):
+    name, _, size = name.partition("@")
+    plan = defences.plan((DPSGD(epsilon=None, noise=1.0),), SHORT)
+    with pytest.raises(UserError, match="Opacus cannot clip the gradient of each image") as error:
+        train(build(f"timm:{name}", 3, int(size or 64)), four_images(), four_images(), ONE_STEP, plan)
+    assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_compares_images_is_refused():
+    def spread(batch):
+        logits = batch.classifier(batch.images)
+        return cross_entropy(batch) + logits.var(0).sum()
+
+    plan = dataclasses.replace(DPSGD(epsilon=None, noise=1.0).plan(ONE_STEP), loss=spread)
+    with pytest.raises(UserError, match="moves with the other images"):
+        train(tiny_classifier(3), four_images(), four_images(), ONE_STEP, plan)
+
+
+def test_frozen_networks_are_one_clear_line():
+    frozen = tiny_classifier(3)
+    frozen.net.requires_grad_(False)
+    for plan in (Plan(), DPSGD(epsilon=None, noise=1.0).plan(ONE_STEP)):
+        with pytest.raises(UserError, match="every parameter of TinyNet is frozen"):
+            train(frozen, four_images(), four_images(), ONE_STEP, plan)
+
+
+def test_a_part_that_a_pass_leaves_out_stands_still_but_for_the_noise():
+    net = Pooled()
+    net.unused = nn.Linear(3, 2)
+    plan = DPSGD(epsilon=None, noise=0.0).plan(ONE_STEP)
+    weight = net.unused.weight.detach().clone()
+    result = train(Classifier(net, size=32, classes=6), four_images(), four_images(), ONE_STEP, plan)
+    assert torch.equal(result.net.get_submodule("unused").weight, weight)
+
+
+def test_it_is_computed_in_float32():
+    """In bfloat16 each image's gradient would be rounded before it is clipped."""
+    plan = DPSGD(epsilon=None, noise=1.0).plan(ONE_STEP)
+    cpu = torch.device("cpu")
+    assert not bfloat16(plan, dataclasses.replace(ONE_STEP, precision="auto"), cpu)
+    assert bfloat16(Plan(), dataclasses.replace(ONE_STEP, precision="bfloat16"), cpu)
+    with pytest.raises(UserError, match="float32"):
+        bfloat16(plan, dataclasses.replace(ONE_STEP, precision="bfloat16"), cpu)
+    assert defences.plan((RoLSS(), DPSGD()), SHORT).exact
 
 
 def test_frozen_batch_norm_may_stay(tiny_population):

@@ -23,11 +23,12 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lightleak.defences.by_image import WORKING, check, gradients_by_image
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.group_norm import batch_norms, groups_of, regroup
 from lightleak.surgery import without_inplace
-from lightleak.training.loop import Objective, Plan, Step
+from lightleak.training.loop import Batch, Loss, Objective, Plan, Step
 from lightleak.training.recipes import Recipe
 
 Accountant = Literal["rdp", "prv"]
@@ -65,7 +66,7 @@ class DPSGD:
             raise UserError(f"DP-SGD: {'; '.join(problems)}")
 
     def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
-        return Plan(changes=((0, self.apply),), mechanism=self.mechanism)
+        return Plan(changes=((0, self.apply),), mechanism=self.mechanism, exact=True)
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier as Opacus can train it; UserError that names what it cannot."""
@@ -83,8 +84,7 @@ class DPSGD:
         if refused:
             more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
             raise UserError(
-                f"Opacus cannot clip the gradient of each image in {', '.join(refused[:3])}{more}; "
-                "timm's ResNets, DenseNets and ViTs work"
+                f"Opacus cannot clip the gradient of each image in {', '.join(refused[:3])}{more}; {WORKING}"
             )
         return classifier.with_net(net, change=change if change["groups"] else None)
 
@@ -114,10 +114,15 @@ class Private:
         for _ in range(self.steps):
             yield (torch.rand(self.images, generator=rng) < self.size / self.images).nonzero().flatten()
 
+    def check(self, classifier: Classifier, loss: Loss, batch: Batch) -> None:
+        """UserError unless each image has a gradient of its own in this network, which step 3 rests on."""
+        check(classifier, loss, batch, _opacus()[0])
+
     @contextmanager
     def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> Iterator[Step]:
         """Steps 3 and 4."""
         hooks_of, private_optimiser = _opacus()
+        # The sum is over whoever was drawn, and its divisor what was expected: batch, whatever images / batch leaves.
         private = private_optimiser(
             optimiser,
             noise_multiplier=self.noise,
@@ -129,20 +134,16 @@ class Private:
             loss = objective(index if len(index) else torch.zeros(1, dtype=torch.long))
             private.zero_grad(set_to_none=True)
             loss.backward()
-            if not len(index):  # nobody was drawn: a step of noise alone, whose stand-in does not count
-                for parameter in private.params:
+            for parameter in private.params:
+                if parameter.grad_sample is None:  # pyright: ignore[reportAttributeAccessIssue]  # unused in this pass
+                    parameter.grad_sample = parameter.new_zeros(max(1, len(index)), *parameter.shape)  # pyright: ignore[reportAttributeAccessIssue]
+                if not len(index):  # nobody was drawn: a step of noise alone, whose stand-in does not count
                     parameter.grad_sample.zero_()  # pyright: ignore[reportAttributeAccessIssue]
             private.step()
             return float(loss.detach())
 
-        hooks = hooks_of(classifier.net, loss_reduction="mean")
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Full backward hook is firing")  # the images need no gradient
-                warnings.filterwarnings("ignore", message="There is a performance drop")  # attention, image by image
-                yield step
-        finally:
-            hooks.cleanup()
+        with gradients_by_image(classifier.net, hooks_of):
+            yield step
 
     def spent(self) -> dict[str, Any]:
         """Step 5: the guarantee of the whole run. It depends on settings alone, so a resumed run has the same."""

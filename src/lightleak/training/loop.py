@@ -70,6 +70,10 @@ class Mechanism(Protocol):
         """The indices of the images of each step of one epoch."""
         ...
 
+    def check(self, classifier: Classifier, loss: Loss, batch: Batch) -> None:
+        """UserError if this network, in the modes it is trained in, cannot be trained so; tried on a few images."""
+        ...
+
     def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:
         """Makes steps of the optimiser while it is open."""
         ...
@@ -94,6 +98,9 @@ class Plain:
         order = torch.cat([torch.randperm(self.images, generator=rng) for _ in range(passes)])
         for step in range(self.steps):
             yield order[step * self.size : (step + 1) * self.size]
+
+    def check(self, classifier: Classifier, loss: Loss, batch: Batch) -> None:
+        """Whatever has a gradient will do."""
 
     def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:  # noqa: ARG002
         """Ordinary steps."""
@@ -120,6 +127,7 @@ class Plan:
     loss: Loss | None = None  # in place of cross-entropy, a mean over images as well; at most one defence may set it
     terms: tuple[Term, ...] = ()  # beside it
     mechanism: Callable[[int, int, int, int], Mechanism] | None = None  # of (images, batch, steps an epoch, epochs)
+    exact: bool = False  # whether it must be computed in float32: bfloat16 would round away what it promises
 
 
 def combine(plans: dict[str, Plan]) -> Plan:
@@ -144,6 +152,7 @@ def combine(plans: dict[str, Plan]) -> Plan:
         next((plan.loss for plan in plans.values() if plan.loss is not None), None),
         tuple(term for plan in plans.values() for term in plan.terms),
         next((plan.mechanism for plan in plans.values() if plan.mechanism is not None), None),
+        any(plan.exact for plan in plans.values()),
     )
 
 
@@ -224,17 +233,20 @@ def train(
             "history": list(state.history),
             "images": len(images),
             "seconds": round(state.seconds + time.monotonic() - began, 2),
-            "precision": "bfloat16" if precision(recipe, device) else "float32",
+            "precision": "bfloat16" if bfloat16(plan, recipe, device) else "float32",
             **learnt_before,
             **({"privacy": spent} if spent else {}),
         }
 
+    if state.epoch < recipe.epochs:
+        check(classifier, images, plan, mechanism, state.epoch / recipe.epochs)
     for epoch in range(state.epoch, recipe.epochs):
         if todo and todo[0][0] <= epoch:
             before, old = optimiser, dict(classifier.net.named_parameters())
             classifier = _rebuilt(classifier, todo, epoch, seed)
             optimiser = optimiser_of(classifier, recipe)
             _carry(before, old, optimiser, classifier.net)
+            check(classifier, images, plan, mechanism, epoch / recipe.epochs)
             state.best = {}  # an earlier network is another network; the best is chosen among the final ones
             state.best_score = (-1.0, 0.0)
         means = one_epoch(classifier, optimiser, images, recipe, plan, mechanism, epoch, seed)
@@ -294,8 +306,7 @@ def one_epoch(
 ) -> dict[str, float]:
     """Train through one epoch (0-based); the means over its steps of the loss and of what the terms measure."""
     device = classifier.device
-    autocast = precision(recipe, device)
-    layers = [tuple(term.layers(classifier)) for term in plan.terms]
+    lowered = bfloat16(plan, recipe, device)
     torch.manual_seed(_mix(seed, epoch))  # dropout and the like know no other source
     rng = torch.Generator().manual_seed(_mix(seed, epoch))
     for group in optimiser.param_groups:
@@ -308,13 +319,9 @@ def one_epoch(
         pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         batch = Batch(classifier, pixels, images.labels[index].to(device), epoch / recipe.epochs)
-        with hidden(classifier, sum(layers, ())) as outputs:
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                loss = (plan.loss or cross_entropy)(batch)
-            for term, names in zip(plan.terms, layers):
-                for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
-                    loss = loss + term.weights[name] * value
-                    measured[name] = measured.get(name, 0.0) + float(value.detach())
+        loss, quantities = measured_loss(plan, batch, lowered)
+        for name, value in quantities.items():
+            measured[name] = measured.get(name, 0.0) + value
         return loss
 
     with mechanism.stepping(classifier, optimiser) as step:
@@ -322,6 +329,43 @@ def one_epoch(
             total += step(objective, index)
             steps += 1
     return {"loss": total / steps} | {name: value / steps for name, value in measured.items()}
+
+
+def measured_loss(plan: Plan, batch: Batch, lowered: bool = False) -> tuple[Tensor, dict[str, float]]:
+    """The whole loss of a batch, in bfloat16 if `lowered`, and what each term of the plan measured in its pass."""
+    layers = [tuple(term.layers(batch.classifier)) for term in plan.terms]
+    quantities: dict[str, float] = {}
+    with hidden(batch.classifier, sum(layers, ())) as outputs:
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=lowered):
+            loss = (plan.loss or cross_entropy)(batch)
+        for term, names in zip(plan.terms, layers):
+            for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
+                loss = loss + term.weights[name] * value
+                quantities[name] = float(value.detach())
+    return loss, quantities
+
+
+def check(classifier: Classifier, images: Images, plan: Plan, mechanism: Mechanism, progress: float = 0.0) -> None:
+    """UserError if the mechanism cannot train this network: tried on four images before anything is trained."""
+    index = torch.linspace(0, len(images) - 1, min(4, len(images))).long()
+    _train_mode(classifier)
+    mechanism.check(
+        classifier,
+        lambda batch: measured_loss(plan, batch)[0],
+        Batch(
+            classifier,
+            images.floats(index).to(classifier.device),
+            images.labels[index].to(classifier.device),
+            progress,
+        ),
+    )
+
+
+def bfloat16(plan: Plan, recipe: Recipe, device: torch.device) -> bool:
+    """Whether training runs in bfloat16; UserError if the recipe asks for it and the plan forbids it."""
+    if plan.exact and recipe.precision == "bfloat16":
+        raise UserError("this defence is computed in float32: bfloat16 rounds away what it promises; precision float32")
+    return not plan.exact and precision(recipe, device)
 
 
 def precision(recipe: Recipe, device: torch.device) -> bool:
@@ -390,6 +434,11 @@ def _rebuilt(classifier: Classifier, todo: list[tuple[int, Change]], epoch: int,
 def optimiser_of(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over what is not frozen."""
     parameters = [p for p in classifier.net.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError(
+            f"every parameter of {classifier.architecture or type(classifier.net).__name__} is frozen, so there is "
+            "nothing to train; call net.requires_grad_(True), or freeze a smaller share"
+        )
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(parameters, recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam

@@ -1,0 +1,154 @@
+"""Whether each image has a gradient of its own: what a bound on every image's gradient rests on, tried on data.
+
+    1. no image's logits, nor the slope of its loss, move with another image of the batch
+    2. nothing in the network remembers the images that it was shown, but for its weights
+    3. Opacus finds as many gradients as there are images, and they are those of one backward pass per image
+
+A network that fails would be trained with an epsilon that does not hold, or along gradients that are none.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+from lightleak.training.loop import Batch, Loss
+
+Hooks = Callable[..., Any]  # Opacus's GradSampleHooks
+WORKING = "timm's ResNets, DenseNets, ConvNeXts and ViTs work"
+# How far two ways of computing the same in float32 may lie apart, relative to its size.
+TOLERANCE = 1e-3
+
+
+@contextmanager
+def gradients_by_image(net: nn.Module, hooks_of: Hooks) -> Iterator[None]:
+    """While this is open, a backward pass of a mean loss leaves each image's gradient in `parameter.grad_sample`.
+
+    Opacus 1.6 unfolds the input of a convolution by strides, as if it lay in memory as N, C, H, W: of any other layout
+    it makes wrong gradients without a word. So every layer that it listens to gets its input in that order, also
+    where a network permutes inside.
+    """
+    net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # spares most layers the copy
+    hooks = hooks_of(net, loss_reduction="mean")
+    in_order = [m.register_forward_pre_hook(_contiguous) for m in hooks.iterate_submodules(net)]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")  # the images need no gradient
+            warnings.filterwarnings("ignore", message="There is a performance drop")  # attention, image by image
+            yield
+    finally:
+        hooks.cleanup()
+        for handle in in_order:
+            handle.remove()
+
+
+def _contiguous(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(each.contiguous() if isinstance(each, Tensor) else each for each in inputs)
+
+
+def check(classifier: Classifier, loss: Loss, batch: Batch, hooks_of: Hooks) -> None:
+    """UserError unless 1 to 3 hold of this network, in the modes it is in; nothing of it or of `batch` is changed.
+
+    `loss` is a mean over the images of a batch; `batch` holds two images or more, better four.
+    """
+    classifier = classifier.with_net(copy.deepcopy(classifier.net))
+    kept = {name: buffer.clone() for name, buffer in classifier.net.named_buffers()}
+    with torch.random.fork_rng(devices=[classifier.device] if classifier.device.type == "cuda" else []):
+        _each_alone(classifier, loss, batch)
+        moved = [n for n, b in classifier.net.named_buffers() if not torch.equal(b, kept[n])]
+        if moved:
+            raise UserError(
+                f"DP-SGD cannot train {_name(classifier)}: it keeps statistics of the images it is shown "
+                f"({_some(moved)}), which no noise covers; freeze or exchange those layers"
+            )
+        _each_found(classifier, batch, hooks_of)
+
+
+def _each_alone(classifier: Classifier, loss: Loss, batch: Batch) -> None:
+    """1: exchange all images but the first, with the same draws, and see whether anything of the first moves."""
+
+    def of_first(rows: list[int]) -> tuple[Tensor, Tensor]:
+        pixels, labels = batch.images[rows].clone().requires_grad_(), batch.labels[rows]
+        torch.manual_seed(0)
+        logits = classifier(pixels).detach()[0]
+        torch.manual_seed(0)
+        (slope,) = torch.autograd.grad(loss(Batch(classifier, pixels, labels, batch.progress)), pixels)
+        return logits, slope[0]
+
+    count = len(batch.images)
+    pixels = batch.images.clone().requires_grad_()
+    torch.manual_seed(0)
+    logits = classifier(pixels)
+    if logits.shape[0] != count or not logits.isfinite().all():
+        raise UserError(
+            f"DP-SGD cannot train {_name(classifier)}: of {count} images it makes logits of shape "
+            f"{tuple(logits.shape)}, with {int((~logits.isfinite()).sum())} values that are no numbers"
+        )
+    directions = torch.linspace(1, 2, logits.shape[1]).to(logits)
+    mixed = False
+    for image in range(count):
+        (slope,) = torch.autograd.grad((logits[image] * directions).sum(), pixels, retain_graph=True)
+        others = torch.arange(count) != image
+        mixed = mixed or bool(slope[others.to(slope.device)].abs().sum() != 0)  # NaN counts as mixed
+    here, exchanged = of_first(list(range(count))), of_first([0] * count)
+    apart = [float((a - b).norm() / a.norm().clamp_min(1e-12)) for a, b in zip(here, exchanged)]
+    if mixed or not max(apart) <= TOLERANCE:
+        raise UserError(
+            f"DP-SGD cannot train {_name(classifier)}: an image's loss moves with the other images of its batch, so "
+            "no bound on one image's gradient bounds what that image does, and no epsilon would hold; "
+            f"take a network that treats each image alone ({WORKING})"
+        )
+
+
+def _each_found(classifier: Classifier, batch: Batch, hooks_of: Hooks) -> None:
+    """3: gradients by Opacus against one backward pass per image, of the same forward pass."""
+    named = {name: p for name, p in classifier.net.named_parameters() if p.requires_grad}
+    count = len(batch.images)
+
+    def heights() -> Tensor:
+        torch.manual_seed(0)
+        logits = classifier(batch.images)
+        return (logits * torch.linspace(1, 2, logits.shape[1]).to(logits)).sum(1)
+
+    alone = [
+        torch.autograd.grad(height, list(named.values()), retain_graph=True, allow_unused=True) for height in heights()
+    ]
+    try:
+        with gradients_by_image(classifier.net, hooks_of):
+            heights().mean().backward()
+            found = {name: getattr(p, "grad_sample", None) for name, p in named.items()}
+    except Exception as error:  # Opacus and torch.func raise what they like
+        raise UserError(f"{_refusal(classifier, [])}: {' '.join(str(error).split())[:160]}; {WORKING}") from error
+    size = sum(float(g.square().sum()) for row in alone for g in row if g is not None) ** 0.5
+    wrong = []
+    for place, (name, parameter) in enumerate(named.items()):
+        expected = torch.stack([torch.zeros_like(parameter) if r[place] is None else r[place] for r in alone])  # pyright: ignore[reportArgumentType, reportCallIssue]
+        got = found[name]
+        got = torch.zeros_like(expected) if got is None else got
+        if not isinstance(got, Tensor) or got.shape != expected.shape:
+            shape = tuple(got.shape) if isinstance(got, Tensor) else f"{len(got)} tensors"
+            wrong.append(f"{name} ({shape}, not {count} times {tuple(parameter.shape)})")
+        elif not float((got - expected).norm()) <= TOLERANCE * (float(expected.norm()) + 1e-2 * size):
+            wrong.append(f"{name} (other values)")
+    if wrong:
+        raise UserError(f"{_refusal(classifier, wrong)}; {WORKING}")
+
+
+def _refusal(classifier: Classifier, wrong: list[str]) -> str:
+    return f"Opacus cannot clip the gradient of each image in {_name(classifier)}" + (
+        f": it finds others than one backward pass per image does for {_some(wrong)}" if wrong else ""
+    )
+
+
+def _name(classifier: Classifier) -> str:
+    return classifier.architecture or type(classifier.net).__name__
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
