@@ -123,7 +123,8 @@ def test_hostile_faces_are_left_out_by_name(faces):
     assert "actors/faces/Nobody holds no image" in said(population, "few")
     assert "fewer than 2 training images" in said(population, "few")
     assert disjoint(population)
-    assert len(population.train.of(2)) + len(population.test.of(2)) == 1  # the one picture of Once is not lost
+    everything = (population.train, population.validation, population.test, population.judge)
+    assert sum(len(part.of(2)) for part in everything) == 1  # the one picture of Once is not lost
 
 
 def test_a_copy_among_the_test_images_leaves_training(faces):
@@ -166,7 +167,8 @@ def test_ffhq_is_public_and_what_is_private_leaves_it(tmp_path, faces):
     assert "69,986 of 70,000 images are not there" in said(population, "missing")
     assert disjoint(population)
     drawn = load(f"facescrub:{faces}", size=16, public=f"ffhq:{tmp_path / 'ffhq'}", public_count=5)
-    assert len(drawn.public) == 5
+    taken = [finding for finding in drawn.findings if "they are private ones" in finding.text]
+    assert len(drawn.public) + sum(len(finding.files) for finding in taken) == 5
     with pytest.raises(UserError, match="public images are one of ffhq:PATH, metfaces:PATH, afhq:PATH"):
         load(f"facescrub:{faces}", public="imagenet:/data")
 
@@ -475,6 +477,6 @@ def test_collections_of_one_root_do_not_evict_each_other(aligned, tmp_path, monk
     load(f"celeba:{aligned}")
     kept = sorted(path.name for path in (tmp_path / "cache").iterdir())
     assert len(kept) == 2
-    monkeypatch.setattr("lightleak.data.folders.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("lightleak.data.decoded.look", lambda *_: pytest.fail("decoded again"))
     load(f"celeba:{aligned}")
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == kept

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from lightleak.data.folders import cache_folder
+from lightleak.data.decoded import cache_folder
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.metrics import evidence

@@ -3,11 +3,13 @@ them.
 """
 
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lightleak.data import celeba, digits, dogs, faces, facescrub, folders, pictures
+from lightleak.data.people import People
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 
@@ -23,7 +25,7 @@ DATASETS: dict[str, Callable[..., Population]] = {
     "afhq": pictures.afhq,
 }
 
-__all__ = ["DATASETS", "Images", "Population", "load"]
+__all__ = ["DATASETS", "Images", "People", "Population", "load"]
 
 
 def load(data: str, **settings: Any) -> Population:
@@ -41,9 +43,44 @@ def load(data: str, **settings: Any) -> Population:
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UserError(f"data set {name!r} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+    hints = get_type_hints(function)
+    for setting, value in settings.items():
+        if not _fits(value, hints[setting]):
+            raise UserError(f"data set {name!r}: {setting} is {_told(hints[setting])}, not {value!r:.60}")
+    if abs(settings.get("seed") or 0) >= 2**43:
+        raise UserError(f"a seed is a number below 2^43, not {settings['seed']!r:.60}")
     takes_path = "path" in known
     if takes_path and not path:
         raise UserError(f"data set {name!r} needs a path: write {name}:PATH")
     if colon and not takes_path:
         raise UserError(f"data set {name!r} takes no path; write {name}, not {data}")
     return function(path, **settings) if takes_path else function(**settings)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a setting's value is of the annotated type: numbers, texts, lists of texts, choices, None."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(one, inner[0]) for one in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is types.NoneType:
+        return value is None
+    return isinstance(value, hint) if isinstance(hint, type) else callable(value)
+
+
+def _told(hint: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", Path: "a path"}
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_told(one) for one in inner if one is not types.NoneType))
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    return "a list of names" if origin is Sequence else words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from lightleak.data.images import Frame
+from lightleak.data.naming import Private
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Population
 from lightleak.data.published import FULL, Collection, Picture, Reading, Split, present, tenth
@@ -40,7 +41,7 @@ def population(
     public_list: str = "ganset.txt",
     seed: int = 0,
     split: Split = "disjoint",
-    private: int | Sequence[str] | None = None,
+    private: Private = None,
     public: str | None = None,
     public_count: int | None = None,
     cache: str | Path | None = None,

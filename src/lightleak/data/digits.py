@@ -33,4 +33,5 @@ def population(size: int = 32, seed: int = 0, watch: Callable[..., None] | None 
     names = tuple(str(digit) for digit in range(PRIVATE))
     if watch is not None:
         watch(1, 1)
-    return Population("digits", names, train, validation, test, judge, public)
+    division = f"drawn, seed {seed}"
+    return Population("digits", names, train, validation, test, judge, public, division=division)

@@ -1,6 +1,6 @@
 """Stanford Dogs: 120 breeds in 20,580 pictures (Khosla et al., 2011), data of PPA and RoLSS without people."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,6 +8,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from lightleak.data.images import Frame
+from lightleak.data.naming import Private
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Population
 from lightleak.data.published import Collection, Picture, Reading, Split, folder, present, tenth
@@ -24,7 +25,7 @@ def population(
     cropped: bool = False,
     seed: int = 0,
     split: Split = "disjoint",
-    private: int | Sequence[str] | None = None,
+    private: Private = None,
     public: str | None = None,
     public_count: int | None = None,
     cache: str | Path | None = None,

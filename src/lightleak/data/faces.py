@@ -30,6 +30,7 @@ DIFFICULTIES: dict[str, dict[str, Any]] = {
     "hard": {"images": 12, "lookalikes": 4, "jitter": 0.35, "strength": 1.0, "noise": 0.05},
     "harder": {"images": 16, "lookalikes": 8, "jitter": 0.30, "strength": 1.0, "noise": 0.05},
 }
+MOST_PEOPLE, MOST_IMAGES = 1_000_000, 10_000_000  # more would take weeks
 BATCH = 64  # portraits painted at once
 
 
@@ -94,6 +95,9 @@ def population(
         problems.append(f"strength must be from 0 to 3, not {strength}")
     if not 0 <= noise <= 0.5:
         problems.append(f"noise must be from 0 to 0.5 (of a pixel range of 1), not {noise}")
+    drawn = people * (images + validation_images + test_images + judge_images) + public_people * public_images
+    if max(people, public_people) > MOST_PEOPLE or drawn > MOST_IMAGES:
+        problems.append(f"at most {MOST_PEOPLE:,} people and {MOST_IMAGES:,} images are painted, not {drawn:,} images")
     if problems:
         raise UserError("the rendered faces cannot be drawn: " + "; ".join(problems))
 

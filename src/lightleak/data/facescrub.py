@@ -1,8 +1,10 @@
 """FaceScrub: 530 actors and actresses, the target data of PPA and RoLSS (Ng & Winkler, ICIP 2014)."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from lightleak.data.naming import Private
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Population
 from lightleak.data.published import SUFFIXES, Collection, Picture, Reading, Split, folder, tenth
@@ -17,7 +19,7 @@ def population(
     size: int = 224,
     seed: int = 0,
     split: Split = "disjoint",
-    private: int | Sequence[str] | None = None,
+    private: Private = None,
     public: str | None = None,
     public_count: int | None = None,
     cache: str | Path | None = None,
@@ -47,7 +49,7 @@ def collection(path: str | Path) -> Collection:
                 findings.append(Finding("few", f"{sex}/faces/{name} holds no image"))
             pictures += [Picture(file.relative_to(root).as_posix(), len(names)) for file in files]
             names.append(name)
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, count in Counter(names).items() if count > 1):
         findings.append(Finding("overlap", f"{name} is among the actors and among the actresses"))
     drawn = tenth(len(pictures))
     tested = tuple(Picture(p.file, p.label, test, p.frame) for p, test in zip(pictures, drawn))

@@ -1,285 +1,224 @@
-"""Any folder of folders: one folder per class, half of the classes private, the others public.
+"""Any folder of folders: one folder per class, about half of the classes private, the others public.
 
 Images are found at any depth below a class folder, decoded once and kept as bytes in a cache file that is
 keyed by the folder's path, the names, sizes and times of its files, and the image size. Nothing is left out
-silently: what cannot be used is said in `Population.notes`.
+silently: what cannot be used is said in `Population.notes`. A folder may grow: see `data.division`.
 """
 
-import json
-import os
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Literal
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-from torch import Tensor
 
-from lightleak.data.images import SUFFIXES, Frame, UnreadableImageError, decode, split
+from lightleak.data import division
+from lightleak.data.decoded import Decoded, cache_folder, decode_cached, said
+from lightleak.data.images import FRACTIONS, PARTS, check_size
+from lightleak.data.images import split as draw
+from lightleak.data.listing import Listing, printable, scan
+from lightleak.data.naming import Order, Private, Split, ordered, private_names, read_names, unlisted
+from lightleak.data.people import fingerprint
+from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Images, Population
+from lightleak.data.published import Reading, strangers
 from lightleak.errors import UserError
 
 FEWEST_IMAGES = 8  # per class: enough for every part of the split
 FEWEST_CLASSES = 4  # two private ones to tell apart, two public ones to learn from
-BATCH = 256  # files decoded between two chances to stop
-VERSION = 1  # of the cache's content
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What lies in a folder per class, before any file is opened."""
+class Usable:
+    """Images of classes that are large enough, without duplicates; `marks` are hashes of what they show in full."""
 
-    root: Path
-    files: tuple[str, ...]  # relative to root, sorted; the first part is the class
-    classes: tuple[str, ...]  # sorted, also those without images
-    strangers: tuple[str, ...] = ()  # files that are no images by name, or lie outside of any class
-    frames: tuple[Frame, ...] = ()  # what counts of each file; empty: the centre square of all
-    part: str = ""  # which of a root's listings it is: each has a cache of its own
+    images: Images  # labels are places in `names`
+    names: tuple[str, ...]
+    marks: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
-
-@dataclass(frozen=True)
-class Decoded:
-    """The readable images of a listing, and why the others are not."""
-
-    pixels: Tensor  # uint8, N x 3 x S x S
-    files: tuple[str, ...]  # N names
-    problems: dict[str, str]  # name -> reason
+    def of(self, names: Sequence[str]) -> "Usable":
+        """The images of some of the classes, labelled by their places in `names`."""
+        place = {name: index for index, name in enumerate(names)}
+        label = torch.tensor([place.get(name, -1) for name in self.names], dtype=torch.int64)[self.images.labels]
+        kept = (label >= 0).nonzero().flatten()
+        marks = tuple(self.marks[index] for index in kept.tolist())
+        return Usable(Images(self.images.pixels[kept], label[kept]), tuple(names), marks)
 
 
 def population(
     path: str | Path,
     size: int = 64,
     seed: int = 0,
-    private: int | Sequence[str] | None = None,
+    private: Private = None,
     cache: str | Path | None = None,
     watch: Callable[..., None] | None = None,
+    public: str | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    order: Order | None = None,
+    fewest: int = FEWEST_IMAGES,
+    split: Split = "stable",
 ) -> Population:
     """The images below `path`, one folder per class, as size x size pixels.
 
-    `private` classes (a number, names, or None for half, rounded down) are drawn from the sorted names by the
-    seed; the others are public. The private images are divided per class: 45 % train, 10 % validation, 15 %
-    test, 30 % judge. `cache` is the folder for decoded images (default: the environment's LIGHTLEAK_CACHE,
-    else ~/.cache/lightleak). `watch(done, total=...)` hears of progress. Raises UserError if fewer than 4
-    classes have 8 usable images.
+    Private are about half of the classes (None), a number of them, "all", or those named; the others are public, beside
+    the images that `public` names (folder:OTHER, ffhq:PATH ...; then all classes are private unless told otherwise).
+    `classes`, names or a file of one name a line, says who is private and in which order a model numbers them; else
+    the order is plain (1, 10, 2; None: with a note where it matters) or natural (1, 2, 10, as timm numbers folders).
+    Of each private class about 45 % are for training, 10 % for validation, 15 % for tests, 30 % for the judge;
+    `split="drawn"` divides as versions before this rule did, exactly but anew whenever the folder changes. `fewest`:
+    usable images that a class needs. `cache` is the folder for decoded images (default: the environment's
+    LIGHTLEAK_CACHE, else ~/.cache/lightleak). `watch(done, total=...)` hears of progress. Raises UserError if too few
+    classes have enough usable images.
     """
-    if size < 8:
-        raise UserError(f"images need at least 8 pixels a side, got size {size}")
+    check_size(size)
+    if split not in ("stable", "drawn"):
+        raise UserError(f"a folder's split is stable or drawn, not {split!r}")
+    if order not in (None, "plain", "natural"):
+        raise UserError(f"the order of classes is plain or natural, not {order!r}")
+    if fewest < division.FEWEST:
+        raise UserError(f"a class needs at least {division.FEWEST} images, one to train on and one for the judge")
+    listed = read_names(classes) if classes is not None else None
     listing = scan(Path(path).expanduser())  # the shell leaves the ~ of folder:~/pictures alone
-    decoded, notes = decode_cached(listing, size, cache_folder(cache), watch)
-    images, names, left_out = _usable(listing, decoded)
-    notes = (*map(str, left_out), *notes)
-    if len(names) < FEWEST_CLASSES:
+    decoded, remarks = decode_cached(listing, size, cache_folder(cache), watch)
+    usable = _usable(listing, decoded, fewest)
+    findings = [*usable.findings, *said(decoded, size)]
+    bare = private is None and not listed and public is None
+    if len(usable.names) < (needed := FEWEST_CLASSES if bare or isinstance(private, int) else division.FEWEST):
+        hint = "; with public=folder:OTHER, or private=all, two are enough" if needed > division.FEWEST else ""
         raise UserError(
-            f"{path} needs at least {FEWEST_CLASSES} classes of {FEWEST_IMAGES} images, one folder each; "
-            f"it has {len(names)}" + (f" ({'; '.join(notes)})" if notes else "")
+            f"{path} needs at least {needed} classes of {fewest} images, one folder each; it has {len(usable.names)}"
+            + (f" ({'; '.join([*map(str, findings), *remarks])})" if findings or remarks else "")
+            + hint
         )
-    private_names = choose_private(names, private, seed)
-    public_names = tuple(name for name in names if name not in private_names)
-    chosen = _relabel(images, names, private_names)
-    train, validation, test, judge = (chosen.at(part) for part in split(chosen.labels, seed))
-    public = _relabel(images, names, public_names)
+
+    # 1. who is private, in which order
+    names = private_names(usable.names, private, listed, seed, public is not None, split)
+    if listed is None:
+        names, numbered = ordered(names, order)
+    else:
+        numbered = unlisted(usable.names, names, private)
+    mine = usable.of(names)
+
+    # 2. which picture is for what
+    parts = _divide(mine.marks, mine.images.labels.tolist(), seed, split)
+    mine, parts, left_out = _without_empty(mine, parts, fixed=listed is not None)
+    if len(mine.names) < division.FEWEST:
+        raise UserError(f"{path}: {len(mine.names)} classes have pictures to train on and to judge by; 2 are needed")
+    which = torch.tensor([-1 if part is None else part for part in parts])
+    train, validation, test, judge = (mine.images.at(which == part) for part in range(len(PARTS)))
+
+    # 3. who else there is
+    taken = set(names)
+    rest = usable.of(() if private == "all" else [name for name in usable.names if name not in taken]).images
+    strange: list[Finding] = []
+    if public is not None:
+        how = Reading(size, seed, cache=cache, watch=watch)
+        files = [file for file in decoded.files if printable(file.split("/", 1)[0]) in taken]
+        source = public_pictures(public, size)
+        more, strange = strangers(source, how, listing.root, files, mine.images.pixels, mine.names)
+        more_labels = more.labels + (int(rest.labels.max()) + 1 if len(rest) else 0)
+        rest = Images(torch.cat([rest.pixels, more.pixels]), torch.cat([rest.labels, more_labels]))
+    findings += [*numbered, *left_out, *strange]
+    pictures = sorted(f"{mine.names[label]}\0{mark}" for label, mark in zip(mine.images.labels.tolist(), mine.marks))
     return Population(
-        f"folder:{path}", private_names, train, validation, test, judge, public, None, None, notes, left_out
+        name=f"folder:{path}",
+        class_names=mine.names,
+        train=train,
+        validation=validation,
+        test=test,
+        judge=judge,
+        public=rest,
+        notes=(*map(str, findings), *remarks),
+        findings=tuple(findings),
+        division=f"{division.SCHEME if split == 'stable' else 'drawn'}, seed {seed}",
+        pictures=fingerprint(pictures),
     )
 
 
-def choose_private(names: tuple[str, ...], private: int | Sequence[str] | None, seed: int) -> tuple[str, ...]:
-    """The private ones among sorted class names: those named, or as many as asked for, drawn by the seed."""
-    if private is None or isinstance(private, int):
-        count = len(names) // 2 if private is None else private
-        if not 2 <= count <= len(names) - 1:
-            raise UserError(f"of {len(names)} classes, 2 to {len(names) - 1} can be private, not {count}")
-        order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
-        return tuple(sorted(names[index] for index in order[:count]))
-    wanted = sorted({private} if isinstance(private, str) else set(private))
-    unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise UserError(f"no usable class is called {', '.join(unknown)}; there are {', '.join(names)}")
-    if not 2 <= len(wanted) <= len(names) - 1:
-        raise UserError(f"of {len(names)} classes, 2 to {len(names) - 1} can be private, not {len(wanted)}")
-    return tuple(wanted)
+def _divide(marks: Sequence[str], labels: Sequence[int], seed: int, split: Split) -> list[int | None]:
+    if split == "stable":
+        return division.divide(marks, labels, seed, FRACTIONS)
+    parts: list[int | None] = [None] * len(marks)
+    for part, indices in enumerate(draw(torch.tensor(labels, dtype=torch.int64), seed)):
+        for index in indices.tolist():
+            parts[index] = part
+    return parts
 
 
-def scan(root: Path) -> Listing:
-    """What lies below `root`; hidden files and folders are passed over, links to folders not followed."""
-    if not root.exists():
-        raise UserError(f"there is no folder {root}; give a folder that holds one folder of images per class")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file; give a folder that holds one folder of images per class")
-    try:
-        entries = sorted(entry for entry in root.iterdir() if not _hidden(entry.name))
-    except OSError as error:
-        raise UserError(f"{root} cannot be read ({error.strerror}); check its permissions") from None
-    classes = tuple(entry.name for entry in entries if entry.is_dir())
-    files, strangers = [], [entry.name for entry in entries if not entry.is_dir()]
-    for name in classes:
-        for folder, inner, found in os.walk(root / name):
-            inner[:] = sorted(sub for sub in inner if not _hidden(sub))
-            for file in sorted(found):
-                if not _hidden(file):
-                    target = files if Path(file).suffix.lower() in SUFFIXES else strangers
-                    target.append((Path(folder) / file).relative_to(root).as_posix())
-    if not classes:
-        raise UserError(f"{root} holds {len(strangers)} files but no folders; give each class a folder of its own")
-    if not files:
-        raise UserError(f"{root} holds no images in its {len(classes)} folders; expected files like CLASS/NAME.jpg")
-    return Listing(root, tuple(sorted(files)), classes, tuple(strangers))
+def _without_empty(
+    mine: Usable, parts: list[int | None], fixed: bool
+) -> tuple[Usable, list[int | None], list[Finding]]:
+    """People of whom the division could use nothing are left out; in a `fixed` list of classes they stay."""
+    labels = mine.images.labels.tolist()
+    used = {label for label, part in zip(labels, parts) if part is not None}
+    empty = sorted(set(labels) - used)
+    told = "none of its pictures falls to training, or none to the judge; more pictures mend that"
+    findings = [Finding("few", f"class {mine.names[label]!r} left out: {told}") for label in empty]
+    untested = used - {label for label, part in zip(labels, parts) if part == division.TEST}
+    if untested:
+        text = f"{len(untested)} of {len(mine.names)} people have no test image, such as {mine.names[min(untested)]}"
+        findings.append(Finding("departure", text))
+    if fixed or not empty:
+        return mine, parts, findings
+    gone = set(empty)
+    kept = mine.of([name for label, name in enumerate(mine.names) if label not in gone])
+    return kept, [part for label, part in zip(labels, parts) if label not in gone], findings
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX"))
-
-
-def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None = None) -> Decoded:
-    """Every image of a listing, on a thread per core (Pillow's decoders release the lock)."""
-
-    frames = dict(zip(listing.files, listing.frames))
-
-    def attempt(name: str) -> np.ndarray | str:
-        try:
-            return decode(listing.root / name, size, frames.get(name, Frame()))
-        except UnreadableImageError as reason:
-            return str(reason)
-
-    pixels = np.empty((len(listing.files), 3, size, size), np.uint8)
-    good, problems = [], {}
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `problems`
-        for start in range(0, len(listing.files), BATCH):
-            names = listing.files[start : start + BATCH]
-            for name, result in zip(names, pool.map(attempt, names)):
-                if isinstance(result, str):
-                    problems[name] = result
-                else:
-                    pixels[len(good)] = result.transpose(2, 0, 1)
-                    good.append(name)
-            if watch:
-                watch(start + len(names), total=len(listing.files))
-    return Decoded(torch.from_numpy(pixels[: len(good)]), tuple(good), problems)
-
-
-def cache_folder(cache: str | Path | None) -> Path:
-    if cache is not None:
-        return Path(cache).expanduser()
-    return Path(os.environ.get("LIGHTLEAK_CACHE") or Path.home() / ".cache" / "lightleak")
-
-
-def cache_path(listing: Listing, size: int, cache: Path) -> Path:
-    """Where the decoded images of exactly these files at this size are kept."""
-    frames = sorted({repr(frame) for frame in listing.frames})
-    place = _digest(
-        [str(listing.root.resolve()), str(size), str(VERSION), listing.part, *(frames if len(frames) < 9 else [])]
-    )
-    stamps = [] if len(frames) < 9 else [repr(frame) for frame in listing.frames]
-    for name in listing.files:
-        try:
-            status = (listing.root / name).stat()
-            stamps.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
-        except OSError:  # a dangling link; decoding will say so
-            stamps.append(f"{name}\0missing")
-    return cache / f"folder-{place}-{_digest(stamps)}.safetensors"
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def decode_cached(
-    listing: Listing, size: int, cache: Path, watch: Callable[..., None] | None
-) -> tuple[Decoded, tuple[str, ...]]:
-    """Every image of a listing, from the cache if it is there; and remarks on a cache that cannot be written."""
-    path = cache_path(listing, size, cache)
-    kept = _read_cache(path)
-    if kept is not None:
-        return kept, ()
-    decoded = decode_files(listing, size, watch)
-    try:
-        _write_cache(path, decoded)
-    except OSError as error:
-        return decoded, (f"decoded images could not be kept in {cache} ({error.strerror or error})",)
-    return decoded, ()
-
-
-def _read_cache(path: Path) -> Decoded | None:
-    try:
-        with safe_open(path, framework="pt") as file:
-            index = json.loads(file.metadata()["index"])
-            return Decoded(file.get_tensor("pixels"), tuple(index["files"]), index["problems"])
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-        return None  # absent or damaged: decode again
-
-
-def _write_cache(path: Path, decoded: Decoded) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    index = json.dumps({"files": decoded.files, "problems": decoded.problems})
-    with NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
-        unfinished = Path(file.name)
-    try:
-        save_file({"pixels": decoded.pixels.numpy()}, unfinished, metadata={"index": index})
-        os.replace(unfinished, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-    place = path.name.rsplit("-", 1)[0]
-    for stale in path.parent.glob(f"{place}-*.safetensors"):
-        if stale != path:
-            stale.unlink(missing_ok=True)
-
-
-def _usable(listing: Listing, decoded: Decoded) -> tuple[Images, tuple[str, ...], tuple[Finding, ...]]:
-    """Images without duplicates, of classes that are large enough; their names; and what was left out."""
-    notes = []
-    if listing.strangers:
-        notes.append(_say("unreadable", "file", "no image by its name or in no class folder", listing.strangers))
-    reasons = defaultdict(list)
-    for name, reason in decoded.problems.items():
-        reasons[reason].append(name)
-    notes += [_say("unreadable", "image", reason, files) for reason, files in sorted(reasons.items())]
-
-    owner = [name.split("/", 1)[0] for name in decoded.files]
+def _usable(listing: Listing, decoded: Decoded, fewest: int) -> Usable:
+    """Images without duplicates, of classes that are large enough; and what was left out."""
+    notes = _left_aside(listing, decoded)
+    raw = [name.split("/", 1)[0] for name in decoded.files]
+    title = {name: printable(name) for name in listing.classes}
+    if len(set(title.values())) < len(title):
+        twice = next(name for name, count in Counter(title.values()).items() if count > 1)
+        raise UserError(f"{listing.root} has two folders that both read {twice!r}; rename one")
     copies = defaultdict(list)  # by what they show: also the same picture saved twice in different bytes
     for index, picture in enumerate(decoded.pixels):
         copies[sha256(picture.numpy().tobytes()).digest()].append(index)
-    repeated = [same[1:] for same in copies.values() if len({owner[i] for i in same}) == 1]
-    contested = [same for same in copies.values() if len({owner[i] for i in same}) > 1]
-    for groups, reason in (
-        (repeated, "duplicate within its class"),
-        (contested, "the same picture in several classes"),
-    ):
-        files = [decoded.files[index] for group in groups for index in group]
+    # Of copies that differ in full size the one with the smallest hash stays, whatever their names.
+    groups = [sorted(same, key=lambda i: (decoded.marks[i], i)) for same in copies.values()]
+    repeated = [same[1:] for same in groups if len({raw[i] for i in same}) == 1]
+    contested = [same for same in groups if len({raw[i] for i in same}) > 1]
+    for found, reason in ((repeated, "duplicate within its class"), (contested, "the same picture in several classes")):
+        files = sorted(decoded.files[index] for group in found for index in group)
         if files:
             notes.append(_say("duplicate", "image", reason, files))
     drop = {index for group in (*repeated, *contested) for index in group}
 
     kept = [index for index in range(len(decoded.files)) if index not in drop]
-    counts = Counter(owner[index] for index in kept)
-    names = tuple(name for name in listing.classes if counts[name] >= FEWEST_IMAGES)
+    counts = Counter(raw[index] for index in kept)
+    large = {name for name, count in counts.items() if count >= fewest}
     for name in listing.classes:
-        if name not in names:
-            what = f"{counts[name]} usable images, fewer than {FEWEST_IMAGES}" if counts[name] else "no usable image"
-            notes.append(Finding("few", f"class {name!r} left out: {what}"))
-    kept = [index for index in kept if owner[index] in names]
-    labels = torch.tensor([names.index(owner[index]) for index in kept], dtype=torch.int64)
-    return Images(decoded.pixels[kept], labels), names, tuple(notes)
+        if name not in large:
+            what = f"{counts[name]} usable images, fewer than {fewest}" if counts[name] else "no usable image"
+            notes.append(Finding("few", f"class {title[name]!r} left out: {what}"))
+    names = tuple(sorted(title[name] for name in large))
+    place = {name: index for index, name in enumerate(names)}
+    kept = [index for index in kept if raw[index] in large]
+    labels = torch.tensor([place[title[raw[index]]] for index in kept], dtype=torch.int64)
+    marks = tuple(decoded.marks[index] for index in kept)
+    return Usable(Images(decoded.pixels[kept], labels), names, marks, tuple(notes))
+
+
+def _left_aside(listing: Listing, decoded: Decoded) -> list[Finding]:
+    """What was never opened, or could not be read."""
+    notes = []
+    if listing.strangers:
+        notes.append(_say("unreadable", "file", "no image by its name or in no class folder", listing.strangers))
+    if listing.links:
+        notes.append(_say("unreadable", "link", "to a folder, which is not followed", listing.links))
+    if listing.closed:
+        notes.append(_say("unreadable", "folder", "cannot be read: check permissions", listing.closed))
+    reasons = defaultdict(list)
+    for name, reason in decoded.problems.items():
+        reasons[reason].append(name)
+    return notes + [_say("unreadable", "image", reason, files) for reason, files in sorted(reasons.items())]
 
 
 def _say(kind: Literal["unreadable", "duplicate"], what: str, reason: str, files: Sequence[str]) -> Finding:
-    return Finding(kind, f"{len(files)} {what}{'s' if len(files) > 1 else ''} left out ({reason})", tuple(files))
-
-
-def _relabel(images: Images, names: tuple[str, ...], chosen: tuple[str, ...]) -> Images:
-    """The images of the chosen classes, labelled by their place among the chosen."""
-    new = torch.full((len(names),), -1)
-    for place, name in enumerate(chosen):
-        new[names.index(name)] = place
-    labels = new[images.labels]
-    return Images(images.pixels[labels >= 0], labels[labels >= 0])
+    named = tuple(printable(file) for file in files)
+    return Finding(kind, f"{len(files)} {what}{'s' if len(files) > 1 else ''} left out ({reason})", named)

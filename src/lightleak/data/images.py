@@ -1,6 +1,8 @@
 """Decode image files to square RGB bytes, and split labelled images into disjoint parts."""
 
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,12 @@ from lightleak.errors import UserError
 
 SUFFIXES = {f".{name}" for name in ("jpg", "jpeg", "jfif", "png", "apng", "bmp", "gif", "webp", "tif", "tiff")}
 SUFFIXES |= {f".{name}" for name in ("ppm", "pgm", "pbm", "jp2", "avif")}
+# What Pillow may open, whatever a file's name says: an EPS called .jpg must not start Ghostscript.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners put into 16-bit files
+BITS_PER_SAMPLE, LARGEST_VALUE = 258, 281  # TIFF's tags
 SMALLEST = 8  # pixels along the shorter side; what is smaller shows nobody
+LARGEST = 4096  # pixels a side that images are read at
 PARTS = ("train", "validation", "test", "judge")
 FRACTIONS = (0.45, 0.1, 0.15, 0.3)
 
@@ -46,26 +53,57 @@ class UnreadableImageError(UserError):
     """A file that holds no usable picture; the message is the reason, in a few words."""
 
 
-def decode(path: Path, size: int, frame: Frame = Frame()) -> np.ndarray:
+@dataclass(frozen=True)
+class Shown:
+    """A decoded picture, and what a reader should know of its file."""
+
+    pixels: np.ndarray  # uint8, size x size x 3
+    mark: str = ""  # hash of the whole picture before any crop; "" unless it was asked for
+    enlarged: bool = False  # what counts of it is smaller than `size`
+    bits: int = 0  # of grey in a 16-bit file: as many as hold its largest value; 0 for every other picture
+    stated: bool = False  # the file says its depth itself
+
+
+def decode(path: Path, size: int, frame: Frame = Frame(), bits: int | None = None) -> np.ndarray:
     """What `frame` shows of the image at `path`, upright and resized once, as uint8 of shape size x size x 3.
 
-    EXIF rotation is applied, transparency is laid over white, 16-bit grey is scaled and not clipped, an
-    animation gives its first frame. Raises UnreadableImageError with the reason: not an image, truncated,
+    EXIF rotation is applied, transparency is laid over white, an animation gives its first frame. Grey in a 16-bit file
+    is scaled by the depth that its TIFF tags state; else by `bits` (8 to 16), or by the fewest of 8, 10, 12, 14 and 16
+    that hold its largest value. Raises UnreadableImageError with the reason: no image of the known formats, truncated,
     smaller than 8 pixels, or more pixels than Pillow's bound against decompression bombs.
     """
+    return look(path, size, frame, bits).pixels
+
+
+def look(path: Path, size: int, frame: Frame = Frame(), bits: int | None = None, marked: bool = False) -> Shown:
+    """As `decode`, with what a reader should know; `marked` also hashes the whole picture, which takes longer."""
     limit = Image.MAX_IMAGE_PIXELS or 0
     try:
-        with Image.open(path) as image:
-            width, height = image.size
+        with Image.open(path, formats=formats()) as image:
+            width, height = image.size  # before a JPEG is opened at a fraction of it
             if min(width, height) < SMALLEST:
                 raise UnreadableImageError(f"only {width} x {height} pixels")
             if width * height > limit:
                 raise Image.DecompressionBombError
-            if frame.box is None:  # JPEG then skips detail that the resize would average away
+            if frame.box is None and not marked:  # JPEG then skips detail that the resize would average away
                 most = round(2 * size / frame.share)
                 image.draft(None, (most, most))
+            stated, raw = _stated_depth(image), " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
             upright = ImageOps.exif_transpose(image)
-            return np.asarray(frame(_as_rgb(upright), size))
+            deep = upright.mode.startswith("I;16") or (image.format == "PPM" and upright.mode == "I")
+            own = (stated or _depth(int(np.asarray(upright).max()))) if deep else 0
+            whole = _grey(upright, own if stated or not bits else bits) if deep else _as_rgb(upright)
+            if ";16" in raw and not deep and 0 < int(np.asarray(whole).max()) < 16:
+                # Pillow gives the upper 8 of 16 bits of colour; of 12 bits nothing would be left.
+                raise UnreadableImageError("colour of 12 bits or fewer in a 16-bit file; save it with 8 bits a channel")
+            mark = sha256(repr(upright.size).encode() + (upright if deep else whole).tobytes()) if marked else None
+            return Shown(
+                np.asarray(frame(whole, size)),
+                mark.hexdigest()[:20] if mark else "",
+                enlarged=frame.box is None and min(width, height) * frame.share < size - 1e-9,
+                bits=own,
+                stated=bool(stated),
+            )
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -76,6 +114,42 @@ def decode(path: Path, size: int, frame: Frame = Frame()) -> np.ndarray:
         raise UnreadableImageError(_reason(error)) from None
 
 
+def check_size(size: int) -> None:
+    """UserError unless images can have so many pixels a side."""
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(f"images have {SMALLEST} to {LARGEST:,} pixels a side, not {size}")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _stated_depth(image: Image.Image) -> int:
+    """Bits of grey that a TIFF's tags state, if fewer than 16; 0 where nothing says."""
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    if not tags or not image.mode.startswith("I;16"):
+        return 0
+    (bits, *_) = np.atleast_1d(tags.get(BITS_PER_SAMPLE, 16))
+    (largest, *_) = np.atleast_1d(tags.get(LARGEST_VALUE, 0))
+    if 8 <= int(bits) < 16:
+        return int(bits)
+    return int(largest).bit_length() if 255 <= int(largest) < 65535 else 0
+
+
+def _depth(largest: int) -> int:
+    """The fewest bits among DEPTHS that hold a value; 16 for a black picture."""
+    return next(bits for bits in DEPTHS if largest < 2**bits) if largest else DEPTHS[-1]
+
+
+def _grey(image: Image.Image, bits: int) -> Image.Image:
+    """A grey picture whose white is 2^bits - 1."""
+    values = np.asarray(image).astype(np.int64) * 255 // (2**bits - 1)
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror  # without the path, so that files with the same trouble are counted together
@@ -83,8 +157,6 @@ def _reason(error: Exception) -> str:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):  # no agreed white: stretch to the image's own range
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         span = max(values.max() - values.min(), 1e-12)
@@ -112,8 +184,9 @@ def split(labels: Tensor, seed: int, fractions: tuple[float, ...] = FRACTIONS) -
     its own images alone. Raises UserError if a class has fewer images than there are parts.
     """
     parts: list[list[Tensor]] = [[] for _ in fractions]
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten()
+    order = labels.sort(stable=True).indices
+    present, counted = labels.unique(return_counts=True)
+    for label, members in zip(present.tolist(), order.split(counted.tolist())):
         rng = torch.Generator().manual_seed(seed * 1_000_003 + label)
         shuffled = members[torch.randperm(len(members), generator=rng)]
         counts = shares(len(members), fractions)

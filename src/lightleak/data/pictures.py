@@ -1,11 +1,12 @@
 """Pictures of nobody in particular: FFHQ, MetFaces and AFHQ as published, for priors and as public images."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from lightleak.data.images import SUFFIXES as IMAGES
 from lightleak.data.images import Frame
+from lightleak.data.listing import printable, scan, walk
 from lightleak.data.population import Finding, Population
 from lightleak.data.published import SUFFIXES, Collection, Picture, Reading, folder, public_only
 from lightleak.errors import UserError
@@ -26,22 +27,22 @@ def ffhq_collection(path: str | Path, size: int) -> Collection:
     order = ("thumbnails128x128", "images1024x1024") if size <= SMALL else ("images1024x1024",)
     what = "FFHQ is published as images1024x1024/00000/00000.png and thumbnails128x128/00000/00000.png"
     root = folder(path, *order, "", what=what)
-    files = _found(root, what)
+    files, passed = _found(root, what)
     numbers = {int(Path(file).stem) for file in files if Path(file).stem.isdigit()}
     absent = [f"{n // 1000 * 1000:05d}/{n:05d}.png" for n in range(FFHQ) if n not in numbers]
-    return _collection("ffhq", root, files, share_of(size), absent)
+    return _collection("ffhq", root, files, share_of(size), absent, passed)
 
 
 def metfaces_collection(path: str | Path, size: int) -> Collection:
     """MetFaces' folder images, 1,336 pictures of faces in paintings and sculptures."""
     what = "MetFaces is published as images/NAME.png"
     root = folder(path, "images", "", what=what)
-    files = _found(root, what)
-    collection = _collection("metfaces", root, files, share_of(size), [])
+    files, passed = _found(root, what)
+    collection = _collection("metfaces", root, files, share_of(size), [], passed)
     if len(files) == METFACES:
         return collection
     finding = Finding("missing", f"MetFaces has {METFACES:,} images, here are {len(files):,}")
-    return Collection("metfaces", root, collection.pictures, findings=(finding,))
+    return Collection("metfaces", root, collection.pictures, findings=(finding, *passed))
 
 
 def afhq_collection(path: str | Path, animal: str = "dog") -> Collection:
@@ -50,7 +51,8 @@ def afhq_collection(path: str | Path, animal: str = "dog") -> Collection:
     if animal not in ("dog", "cat", "wild"):
         raise UserError(f"AFHQ has dog, cat and wild, not {animal!r}")
     root = folder(path, f"train/{animal}", f"afhq/train/{animal}", f"afhqv2/train/{animal}", what=what)
-    return _collection(f"afhq {animal}", root, _found(root, what), 1.0, [])
+    files, passed = _found(root, what)
+    return _collection(f"afhq {animal}", root, files, 1.0, [], passed)
 
 
 def ffhq(
@@ -93,16 +95,33 @@ def afhq(
     return public_only(afhq_collection(path, animal), how)
 
 
+def folder_collection(path: str | Path) -> Collection:
+    """The pictures of a folder of folders, one folder per person, or of one folder with nobody in particular."""
+    root = Path(path).expanduser()
+    frame = Frame()
+    if root.is_dir() and not any(entry.is_dir() for entry in root.iterdir() if not entry.name.startswith(".")):
+        files = sorted(entry.name for entry in root.iterdir() if entry.suffix.lower() in IMAGES)
+        if not files:
+            raise UserError(f"{root} holds no images; give a folder of pictures, or of one folder per person")
+        return Collection("folder", root, tuple(Picture(file, index, frame=frame) for index, file in enumerate(files)))
+    listing = scan(root)
+    place = {name: index for index, name in enumerate(listing.classes)}
+    pictures = tuple(Picture(file, place[file.split("/", 1)[0]], frame=frame) for file in listing.files)
+    findings = _passed_over(listing.strangers, listing.links, listing.closed)
+    return Collection("folder", root, pictures, tuple(map(printable, listing.classes)), findings)
+
+
 # What `public="NAME:PATH"` may name: (path, size) -> pictures.
 PUBLIC: dict[str, Callable[[str, int], Collection]] = {
     "ffhq": ffhq_collection,
     "metfaces": metfaces_collection,
     "afhq": lambda path, size: afhq_collection(path),  # noqa: ARG005
+    "folder": lambda path, size: folder_collection(path),  # noqa: ARG005
 }
 
 
 def public(source: str | None, size: int) -> Collection | None:
-    """The pictures that "ffhq:PATH", "metfaces:PATH" or "afhq:PATH" names; None for none."""
+    """The pictures that "ffhq:PATH", "metfaces:PATH", "afhq:PATH" or "folder:PATH" names; None for none."""
     if not source:
         return None
     name, _, path = source.partition(":")
@@ -111,20 +130,33 @@ def public(source: str | None, size: int) -> Collection | None:
     return PUBLIC[name](path, size)
 
 
-def _found(root: Path, what: str) -> list[str]:
-    files = []
-    for place, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                files.append((Path(place) / name).relative_to(root).as_posix())
+def _found(root: Path, what: str) -> tuple[list[str], tuple[Finding, ...]]:
+    links: list[str] = []
+    closed: list[str] = []
+    files = [name for name in walk(root, links, closed) if name.lower().endswith(SUFFIXES)]
     if not files:
         raise UserError(f"{root} holds no images; {what}")
-    return files
+    return files, _passed_over((), tuple(links), tuple(closed))
 
 
-def _collection(name: str, root: Path, files: list[str], share: float, absent: list[str]) -> Collection:
+def _passed_over(files: tuple[str, ...], links: tuple[str, ...], closed: tuple[str, ...]) -> tuple[Finding, ...]:
+    found = (
+        (files, "no images by their names"),
+        (links, "links to folders, which are not followed"),
+        (closed, "folders that cannot be read"),
+    )
+    return tuple(
+        Finding("unreadable", f"public images: {len(names)} left out ({why})", tuple(map(printable, names)))
+        for names, why in found
+        if names
+    )
+
+
+def _collection(
+    name: str, root: Path, files: list[str], share: float, absent: list[str], passed: tuple[Finding, ...]
+) -> Collection:
     frame = Frame(share=share, bilinear=True)
     pictures = tuple(Picture(file, index, frame=frame) for index, file in enumerate(files))
     text = f"{len(absent):,} of {len(absent) + len(files):,} images are not there"
-    return Collection(name, root, pictures, findings=(Finding("missing", text, tuple(absent)),) if absent else ())
+    missing = (Finding("missing", text, tuple(absent)),) if absent else ()
+    return Collection(name, root, pictures, findings=(*missing, *passed))

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightleak.data.people import People, fingerprint
 from lightleak.errors import UserError
 
 
@@ -77,6 +78,15 @@ class Population:
     family_factors: Tensor | None = None  # one row per family: its centre, which knows nothing of any member
     notes: tuple[str, ...] = ()  # what was left out while reading, one line each
     findings: tuple[Finding, ...] = ()  # the same with every file's name, as far as files are concerned
+    division: str = ""  # how private images are divided: rule and seed; "" where nothing is divided
+    pictures: str = ""  # hash of the private pictures, whatever their size; "" where they are drawn
+
+    @property
+    def people(self) -> People:
+        """Who the labels mean, as whatever is made of this population keeps it."""
+        known = self.factors
+        who = "" if known is None else fingerprint([known.double().mul(1e4).round().long().numpy().tobytes()])
+        return People(self.class_names, who, self.division, self.pictures)
 
     @property
     def classes(self) -> int:

@@ -23,13 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightleak.data.folders import Listing, cache_folder, choose_private, decode_cached
-from lightleak.data.images import Frame, shares
+from lightleak.data import division
+from lightleak.data.decoded import cache_folder, decode_cached, said
+from lightleak.data.images import Frame, check_size
+from lightleak.data.listing import Listing
+from lightleak.data.naming import Private, choose_private
+from lightleak.data.people import fingerprint
 from lightleak.data.population import Finding, Images, Population
 from lightleak.errors import UserError
 
 Split = Literal["disjoint", "published"]
-RELATIVE = (0.45, 0.3, 0.1)  # train, judge, validation: what a person's training images are divided by
+RELATIVE = (0.45, 0.1, 0.0, 0.3)  # train, validation, no test, judge: what training images are divided by
 FULL = Frame(bilinear=True)  # torchvision's Resize: Pillow's bilinear filter
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # what ImageFolder reads
 
@@ -62,7 +66,7 @@ class Reading:
     size: int
     seed: int = 0
     split: Split = "disjoint"
-    private: int | Sequence[str] | None = None
+    private: Private = None
     public_count: int | None = None
     cache: str | Path | None = None
     watch: Callable[..., None] | None = None
@@ -75,10 +79,13 @@ def population(people: Collection, public: Collection | None, how: Reading) -> P
     """
     if how.split not in ("disjoint", "published"):
         raise UserError(f"split is disjoint or published, not {how.split!r}")
-    if how.size < 8:
-        raise UserError(f"images need at least 8 pixels a side, got size {how.size}")
-    names = people.names if how.private is None else choose_private(people.names, how.private, how.seed)
-    place = {people.names.index(name): index for index, name in enumerate(names)}
+    check_size(how.size)
+    everybody = how.private is None or how.private == "all"
+    names = people.names if everybody else choose_private(people.names, how.private, how.seed)
+    first: dict[str, int] = {}
+    for label, name in enumerate(people.names):
+        first.setdefault(name, label)
+    place = {label: label for label in range(len(names))} if everybody else {first[n]: i for i, n in enumerate(names)}
     mine = tuple(replace(p, label=place[p.label]) for p in people.pictures if p.label in place)
     rest = Counter(p.label for p in people.pictures if p.label not in place)
     other = {label: index for index, label in enumerate(sorted(rest))}
@@ -102,23 +109,20 @@ def population(people: Collection, public: Collection | None, how: Reading) -> P
     keep, doubled = _singles(marks[0], pictures, people, how.split)
     findings += doubled
     known = set(marks[0])
-    same = _same_files(people.root, pictures, public.root, read[2][1]) if public and read[2] else set()
+    same = (
+        _same_files(people.root, [p.file for p in pictures], public.root, read[2][1]) if public and read[2] else set()
+    )
     parts = []
     for one, seen in zip(read[1:], marks[1:]):
         if one is None:
             continue
-        again = [mark in known or (one is read[2] and index in same) for index, mark in enumerate(seen)]
-        stolen = [index for index, found in enumerate(again) if found]
-        if stolen:
-            files = tuple(one[1][index].file for index in stolen)
-            findings.append(Finding("overlap", f"{len(stolen)} public images left out (they are private ones)", files))
-        fresh = torch.ones(len(seen), dtype=torch.bool)
-        fresh[stolen] = False
-        parts.append(one[0].at(fresh))
+        fresh, stolen = _fresh(one[0], one[1], seen, known, same if one is read[2] else set())
+        findings += stolen
+        parts.append(fresh)
 
     # 3. divide
     tested = torch.tensor([picture.test for picture in pictures])
-    train, judge, validation = _divide(images.labels, keep & ~tested, how)
+    train, judge, validation = _divide(images.labels, keep & ~tested, pictures, how)
     test = keep & tested
     if how.split == "published":
         validation = test
@@ -143,11 +147,51 @@ def population(people: Collection, public: Collection | None, how: Reading) -> P
         public=_together(shifted, how.size),
         notes=tuple(map(str, findings)),
         findings=tuple(findings),
+        division=f"{how.split}, {division.SCHEME}, seed {how.seed}" if how.split == "disjoint" else how.split,
+        pictures=fingerprint(sorted(f"{names[picture.label]}\0{picture.file}" for picture in pictures)),
     )
+
+
+def strangers(
+    public: Collection | None,
+    how: Reading,
+    root: Path,
+    files: Sequence[str],
+    pixels: Tensor,
+    names: Sequence[str],
+) -> tuple[Images, list[Finding]]:
+    """Public images beside private ones: those that are a private file (below `root`) or look like one are left out."""
+    if public is None:
+        return Images(pixels[:0], torch.empty(0, dtype=torch.int64)), []
+    drawn = _drawn(public, how)
+    images, pictures, problems = _read(drawn, "public", how)
+    same = _same_files(root, files, drawn.root, pictures)
+    fresh, stolen = _fresh(images, pictures, _mark(images.pixels), set(_mark(pixels)), same)
+    findings = [*drawn.findings, *problems, *stolen]
+    alike = sorted(set(public.names) & set(names))
+    if alike:
+        text = f"{len(alike)} private and public classes are called alike, such as {alike[0]!r}: are they other people?"
+        findings.append(Finding("overlap", text))
+    return fresh, findings
+
+
+def _fresh(
+    images: Images, pictures: list[Picture], marks: list[bytes], known: set[bytes], same: set[int]
+) -> tuple[Images, list[Finding]]:
+    """The images that are no private ones, and a finding about the others."""
+    stolen = [index for index, mark in enumerate(marks) if mark in known or index in same]
+    if not stolen:
+        return images, []
+    fresh = torch.ones(len(marks), dtype=torch.bool)
+    fresh[stolen] = False
+    files = tuple(pictures[index].file for index in stolen)
+    finding = Finding("overlap", f"{len(stolen)} public images left out (they are private ones)", files)
+    return images.at(fresh), [finding]
 
 
 def public_only(pictures: Collection, how: Reading) -> Population:
     """A population of public images alone, for priors; nobody in it is private."""
+    check_size(how.size)
     drawn = _drawn(pictures, how)
     images, _, problems = _read(drawn, "public", how)
     nobody = Images(torch.empty(0, 3, how.size, how.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
@@ -191,8 +235,8 @@ def _drawn(public: Collection, how: Reading) -> Collection:
         return public
     if count < 1:
         raise UserError(f"public_count is at least 1, not {count}")
-    order = torch.randperm(len(public.pictures), generator=torch.Generator().manual_seed(how.seed))[:count]
-    return replace(public, pictures=tuple(public.pictures[index] for index in sorted(order.tolist())))
+    places = division.sample([picture.file for picture in public.pictures], count, how.seed)
+    return replace(public, pictures=tuple(public.pictures[index] for index in places))
 
 
 def _read(collection: Collection, part: str, how: Reading) -> tuple[Images, list[Picture], list[Finding]]:
@@ -208,6 +252,7 @@ def _read(collection: Collection, part: str, how: Reading) -> tuple[Images, list
         Finding("unreadable", f"{len(files)} images left out ({reason})", tuple(files))
         for reason, files in sorted(reasons.items())
     ]
+    findings += said(decoded, how.size)
     findings += [Finding("departure", remark) for remark in remarks]
     pictures = [unique[file] for file in decoded.files]
     labels = torch.tensor([picture.label for picture in pictures], dtype=torch.int64)
@@ -219,11 +264,11 @@ def _mark(pixels: Tensor) -> list[bytes]:
     return [sha256(picture.numpy().tobytes()).digest() for picture in pixels]
 
 
-def _same_files(root: Path, private: list[Picture], other: Path, public: list[Picture]) -> set[int]:
+def _same_files(root: Path, private: Sequence[str], other: Path, public: list[Picture]) -> set[int]:
     """Places of public files that are private ones byte by byte: another crop of them would look different."""
     sizes = defaultdict(list)
-    for picture in private:
-        sizes[(root / picture.file).stat().st_size].append(root / picture.file)
+    for name in private:
+        sizes[(root / name).stat().st_size].append(root / name)
     found = set()
     for index, picture in enumerate(public):
         file = other / picture.file
@@ -273,22 +318,15 @@ def _singles(
     return keep, findings
 
 
-def _divide(labels: Tensor, free: Tensor, how: Reading) -> tuple[Tensor, Tensor, Tensor]:
-    """Train, judge and validation as sorted indices; what a person gets depends on the seed and that person alone."""
+def _divide(labels: Tensor, free: Tensor, pictures: list[Picture], how: Reading) -> tuple[Tensor, Tensor, Tensor]:
+    """Train, judge and validation as sorted indices; what a picture is for depends on the seed and its name alone."""
     everything = free.nonzero().flatten()
     if how.split == "published":
         return everything, everything, everything[:0]
-    parts: list[list[Tensor]] = [[], [], []]
-    for label in labels[free].unique().tolist():
-        members = ((labels == label) & free).nonzero().flatten()
-        rng = torch.Generator().manual_seed(how.seed * 1_000_003 + label)
-        shuffled = members[torch.randperm(len(members), generator=rng)]
-        # Of one image the target learns, of two the judge as well; from three on every part gets some.
-        counts = shares(len(members), RELATIVE) if len(members) >= 3 else [1] * len(members)
-        for part, chosen in zip(parts, shuffled.split(counts)):
-            part.append(chosen)
-    empty = torch.empty(0, dtype=torch.int64)
-    train, judge, validation = (torch.cat([empty, *part]).sort().values for part in parts)
+    names = [str(Path(pictures[index].file).with_suffix("")) for index in everything.tolist()]
+    found = division.divide(names, labels[everything].tolist(), how.seed, RELATIVE, keep=True)
+    which = torch.tensor([part for part in found if part is not None], dtype=torch.int64)
+    train, judge, validation = (everything[which == p] for p in (division.TRAIN, division.JUDGE, division.VALIDATION))
     return train, judge, validation
 
 
