@@ -16,6 +16,14 @@ from lightleak.training import Recipe, train
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that need a card are skipped, with the reason, where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="torch sees no CUDA card here"))
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """No test reads or writes the cache of the person who runs it."""

@@ -9,6 +9,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from lightleak.errors import UserError
 from lightleak.version import __version__
@@ -43,7 +44,8 @@ def _call(arguments: list[str]) -> None:
         arguments = ["study", "--status", *arguments[2:]]
     app = tyro.extras.SubcommandApp()
     for verb in VERBS:
-        app.command(import_module(f"lightleak.cli.{verb}").main if verb == called else _described(verb), name=verb)
+        function: Any = import_module(f"lightleak.cli.{verb}").main if verb == called else _described(verb)
+        app.command(function, name=verb)
     app.cli(prog="lightleak", description="How much does a vision model leak?", args=arguments)
 
 

@@ -1,12 +1,5 @@
-"""In which precision convolutions and products run where speed may cost exactness."""
+"""Where `lightleak.place` had its precision before; kept for those who import it from here."""
 
-from typing import Literal
+from lightleak.place import Precision, lowered
 
-import torch
-
-Precision = Literal["float32", "bfloat16"]
-
-
-def lowered(precision: Precision, device: torch.device) -> torch.autocast:
-    """A context in which convolutions and products run in the given precision on a device."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+__all__ = ["Precision", "lowered"]
