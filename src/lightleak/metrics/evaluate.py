@@ -21,6 +21,7 @@ from lightleak.metrics.appraiser import Appraiser, appraise
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference
 from lightleak.metrics.evidence import Measure
 from lightleak.models.classifier import Classifier
+from lightleak.ranking import answers
 from lightleak.training.loop import Watch
 
 __all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "reference"]
@@ -74,7 +75,7 @@ def reference(
     if not len(population.test) or not len(population.train):
         raise UserError(f"'{population.name}' has no private training and test images to measure against")
     _, logits = _judged(judge, population.test)
-    right = int((logits.argmax(1) == population.test.labels).sum())
+    right = int((answers(logits) == population.test.labels).sum())
     networks = {"judge": judge.architecture or type(judge.net).__name__}
     networks |= {
         name: _title(net) for name, net in (("delta_face", face_embedding), ("fid", inception)) if net is not None

@@ -169,7 +169,7 @@ def _check_finite(classifier: Classifier, numbers: dict[str, float], epoch: int)
     wrong += [f"weights {name}" for name, p in classifier.net.named_parameters() if not p.isfinite().all()][:1]
     if wrong:
         raise UserError(
-            f"training diverged in epoch {epoch + 1}: {', '.join(wrong)} no finite number any more; lower the rate"
+            f"training diverged in epoch {epoch + 1}: no finite number any more in {', '.join(wrong)}; lower the rate"
         )
 
 
