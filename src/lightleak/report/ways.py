@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lightleak.metrics.evaluation import METRICS
-from lightleak.metrics.evidence import Measure, interval, seeds_interval
+from lightleak.metrics.evidence import Measure, seeds_interval
 from lightleak.metrics.frontier import Curve, matched
 from lightleak.report.fairness import held_equal, run_of
 from lightleak.report.results import Level, Point
@@ -54,7 +54,7 @@ def points(way: Way) -> list[Point]:
 
         def measured(table: torch.Tensor, place: int = place) -> Measure:
             values = table[:, place].double()
-            return seeds_interval(values) if len(values) > 1 else interval(values[0], torch.Generator().manual_seed(0))
+            return seeds_interval(values)
 
         accuracy = as_share(measured(next(iter(way.values())).accuracy))
         leaks = {m: as_share(measured(c.leak)) if METRICS[m].rate else measured(c.leak) for m, c in way.items()}
