@@ -79,9 +79,7 @@ def matched(
     measures = [seeds_interval(table, level, rate, clusters) for table in added]
     if len(added[0]) != len(added[1]):
         added = [table.mean(0) for table in added]
-    return Matched(
-        at, measures[0], measures[1], compare(added[0], added[1], level=level, rate=rate, clusters=clusters)
-    )
+    return Matched(at, measures[0], measures[1], compare(added[0], added[1], level=level, rate=rate, clusters=clusters))
 
 
 def _added(curve: Curve, wanted: float) -> Tensor:
