@@ -119,11 +119,15 @@ def worlds(design: Design, count: int, effect: float, rng: np.random.Generator) 
     return sides
 
 
+def over(sides: tuple[list, list]) -> evidence.Comparison:
+    return evidence.over_worlds(sides[0], sides[1], rate=True)
+
+
 @pytest.mark.parametrize(("count", "level"), [(4, 0.0), (16, 0.0), (16, -5.0)])
 def test_over_worlds_nothing_is_named_in_one_of_twenty(count: int, level: float) -> None:
     rng, named = np.random.default_rng(0), 0
     for _ in range(200):
-        got = evidence.over_worlds(*worlds(Design(1, 20, 1, level, 0.3, 4, 1.0), count, 0.0, rng), rate=True)
+        got = over(worlds(Design(1, 20, 1, level, 0.3, 4, 1.0), count, 0.0, rng))
         named += got.p < 0.05
     assert named / 200 <= 0.09
 
@@ -132,7 +136,7 @@ def test_sixteen_worlds_find_what_one_world_of_three_trainings_misses() -> None:
     """An effect of about ten points: the reason why worlds are the unit."""
     rng, many, one = np.random.default_rng(0), 0, 0
     for _ in range(60):
-        many += evidence.over_worlds(*worlds(Design(1, 32, 2, 1.0, 0.2, 4, 0.7), 16, -0.6, rng), rate=True).p < 0.05
+        many += over(worlds(Design(1, 32, 2, 1.0, 0.2, 4, 0.7), 16, -0.6, rng)).p < 0.05
         (defended,), (plain,) = worlds(Design(3, 32, 2, 1.0, 0.2, 4, 0.7), 1, -0.6, rng)
         families = torch.arange(32) // 4
         one += evidence.compare(defended, plain, rate=True, clusters=families).p < 0.05

@@ -69,7 +69,8 @@ def levels_of(curves: dict[str, Way], baseline: str) -> list[Level]:
         for metric in [m for m in way if m in curves.get(baseline, {})] if name != baseline else ():
             told = matched(way[metric], curves[baseline][metric], torch.Generator().manual_seed(0))
             if told is not None:
-                levels.append(Level(name, metric, told.accuracy, told.first, told.second, told.difference))
+                gap = Measure(told.difference.value, told.difference.low, told.difference.high)
+                levels.append(Level(name, metric, told.accuracy, told.first, told.second, gap, told.difference.p))
     return levels
 
 
