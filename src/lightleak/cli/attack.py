@@ -21,17 +21,17 @@ from lightleak.attacks import (
 )
 from lightleak.attacks.knowledge import FEATURES, SMALL
 from lightleak.attacks.ppa import PRESETS
-from lightleak.cli.arguments import Settings, population_of
+from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, population_of
 from lightleak.errors import UserError
-from lightleak.models.classifier import Classifier, load
+from lightleak.models.classifier import Classifier
 from lightleak.models.precision import Precision
 from lightleak.priors import RenderedPrior
 from lightleak.terminal import bar, console
 
 
 def main(
-    target: Path,
     out: Path,
+    target: Path | None = None,
     prior: str = "rendered",
     attack: PPA | GMI | KEDMI | LOMMA | PLGMI | Guess = PRESETS["rendered"],
     preset: str | None = None,
@@ -42,14 +42,18 @@ def main(
     public: str | None = None,
     distillation: Distillation = SMALL,
     settings: Settings = {},  # noqa: B006
+    size: int | None = None,
+    own: OwnNet = NOTHING,
 ) -> None:
-    """Reconstruct the people of a checkpoint.
+    """Reconstruct the people of a checkpoint, or of a network of your own.
 
     Example: lightleak attack --target rolss.safetensors --out found.safetensors attack:ppa --attack.steps 70
 
+    Example: lightleak attack --net mymodel.py:make_model --weights w.pt --out found.safetensors
+
     Args:
-        target: the checkpoint to invert.
         out: the reconstructions to write.
+        target: the checkpoint to invert.
         prior: "rendered", or the folder of a fitted prior.
         attack: which attack, and its settings.
         preset: PPA with a paper's settings instead, such as ppa, ppa-celeba, ppa-dogs, rolss, taa or published.
@@ -60,6 +64,8 @@ def main(
         public: LOMMA: the data set whose public images it learns from (faces, digits or folder:PATH).
         distillation: LOMMA: how its students learn.
         settings: of that data set's function.
+        size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
+        own: a network of your own in place of a checkpoint of Lightleak's.
     """
     if preset is not None:
         if preset not in PRESETS:
@@ -67,10 +73,11 @@ def main(
         if attack != PRESETS["rendered"]:
             raise UserError("give a preset or an attack with its own settings, not both")
         attack = PRESETS[preset]
-    classifier = load(target)
+    classifier = classifier_of(target, own, "--target", size)
+    name = str(target or own.weights or own.net)
     bad = [label for label in classes if not 0 <= label < classifier.classes]
     if bad:
-        raise UserError(f"{target} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
+        raise UserError(f"{name} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
     generator = RenderedPrior(size=classifier.size) if prior == "rendered" else priors.load(prior)
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
     if hasattr(generator, "precision"):
@@ -83,7 +90,7 @@ def main(
         raise UserError(
             f"{type(attack).__name__} uses no knowledge from public images; leave --knowledge, --public out"
         )
-    with bar(f"{type(attack).__name__} on {target.name}") as watch:
+    with bar(f"{type(attack).__name__} on {Path(name).name}") as watch:
         found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch, **learnt)
     found.save(out)
     console.print(

@@ -10,7 +10,7 @@ from lightleak import priors
 from lightleak.attacks import (
     Knowledge,
 )
-from lightleak.convert import PLAIN, Hints, as_python, convert, described
+from lightleak.convert import PLAIN, Hints, as_python, convert, described, own_network, remarks
 from lightleak.convert import settings as read_settings
 from lightleak.errors import UserError
 from lightleak.files import publish
@@ -29,6 +29,7 @@ def main(
     space: Literal["w", "w+"] = "w",
     cutoff: int | None = None,
     noise: Literal["const", "none"] = "const",
+    net: str | None = None,
 ) -> None:
     """Turn a published file into a checkpoint or a prior, without executing anything in it.
 
@@ -36,10 +37,13 @@ def main(
 
     Example: lightleak convert ffhq.pkl --out ffhq --crop 800
 
+    Example: lightleak convert w.pt --net mymodel.py:make_model --normalise imagenet --out mine.safetensors
+
     Example: lightleak convert configs/training/targets/resnet101_skip.yaml --out study.py
 
     Args:
-        file: what torch.save wrote (.pth, .pt, .tar), a StyleGAN2-ADA .pkl, or PPA's or RoLSS's .yaml.
+        file: what torch.save wrote (.pth, .pt, .tar), safetensors, their index or folder, a StyleGAN2-ADA .pkl, or
+            PPA's or RoLSS's .yaml.
         out: the checkpoint to write; of a generator, the folder; of settings, a .py that runs or a .json.
         hints: what a classifier's file does not say.
         critic: of GMI, KED-MI and PLG-MI: the file of the critic or discriminator; FILE is the generator's.
@@ -49,9 +53,16 @@ def main(
         space: of StyleGAN2: w is one style for all layers, w+ one for each.
         cutoff: of StyleGAN2: in w+, only the first so many styles are truncated.
         noise: of StyleGAN2: the stored noise maps, or none.
+        net: FILE.py:NAME that makes the network of these weights; that file is executed.
     """
     if file.suffix.lower() in (".yaml", ".yml"):
         _settings(file, out)
+        return
+    if net is not None:
+        mine = own_network(net, file, hints)
+        save(mine, out)
+        about = f"{net}, {mine.classes} classes, images of {mine.size} pixels"
+        console.print(f"{out}: {about}; other verbs need --net {net} with it", highlight=False)
         return
     found = convert(file, hints, critic, students, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
     if isinstance(found, Knowledge):
@@ -61,6 +72,8 @@ def main(
     if isinstance(found, Classifier):
         save(found, out)
         console.print(f"{out}: {described(found)}", highlight=False)
+        for remark in remarks(found):
+            console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
         return
     priors.save(found, out)
     judged = "without" if getattr(found, "critic", found) is None else "with"

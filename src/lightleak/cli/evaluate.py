@@ -9,22 +9,22 @@ from rich.table import Table
 from lightleak.attacks import (
     Reconstruction,
 )
-from lightleak.cli.arguments import Settings, population_of
+from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, population_of
 from lightleak.files import publish
 from lightleak.metrics import appraiser as appraisers
 from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.metrics.knowledge import teach
 from lightleak.models import facenet
 from lightleak.models import inception as inceptions
-from lightleak.models.classifier import Classifier, load
+from lightleak.models.classifier import Classifier
 from lightleak.priors import RenderedPrior
 from lightleak.terminal import bar, console
 
 
 def main(
     found: Path,
-    judge: Path,
     out: Path,
+    judge: Path | None = None,
     data: str = "faces",
     null: Path | None = None,
     prior: str = "rendered",
@@ -35,6 +35,8 @@ def main(
     published: bool = False,
     fed_8_bit: bool = False,
     settings: Settings = {},  # noqa: B006
+    size: int | None = None,
+    own: OwnNet = NOTHING,
 ) -> None:
     """Measure reconstructions by a judge and, in the rendered world, by the truth.
 
@@ -42,8 +44,8 @@ def main(
 
     Args:
         found: the reconstructions.
-        judge: the checkpoint of a classifier that the attacker never saw ('lightleak train --judge').
         out: the evaluation to write, as JSON.
+        judge: the checkpoint of a classifier that the attacker never saw ('lightleak train --judge').
         data: the data set of the target: faces, digits or folder:PATH.
         null: reconstructions that cannot have leaked anything, scored in the same way.
         prior: what the reconstructions were made with; only "rendered" tells their factors.
@@ -54,12 +56,14 @@ def main(
         published: PPA's conventions for FID, precision, recall, density and coverage.
         fed_8_bit: hand reconstructions to the judge as 8-bit images, as the 64-pixel attacks do.
         settings: of the data set's function, as in training.
+        size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
+        own: a network of your own as the judge, in place of a checkpoint of Lightleak's.
     """
+    classifier = classifier_of(judge, own, "--judge", size)
     population = population_of(data, settings)
     factors = None
     if population.factors is not None and prior == "rendered":
         factors = RenderedPrior(size=population.size).factors_of
-    classifier = load(judge)
     reconstruction = Reconstruction.load(found)
     nulls = {null.name: Reconstruction.load(null)} if null else {}
     reader = appraisers.load(appraiser) if appraiser else None

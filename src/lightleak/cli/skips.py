@@ -1,6 +1,6 @@
 """`lightleak skips`: the skip connections of a network, as a table or JSON."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from json import dumps as as_json
 from pathlib import Path
 
@@ -9,26 +9,37 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightleak import surgery
+from lightleak.cli.arguments import NOTHING, Own, OwnNet, classifier_of
 from lightleak.models import zoo
-from lightleak.models.classifier import Classifier, load
+from lightleak.models.classifier import Classifier
+from lightleak.models.own import is_spec
 from lightleak.terminal import console
 
 
-def main(model: tyro.conf.Positional[str], size: int | None = None, json: bool = False, joins: bool = False) -> None:
-    """Table of the skip connections of timm:NAME, torchvision:NAME, face:NAME or a checkpoint.
+def main(
+    model: tyro.conf.Positional[str],
+    size: int | None = None,
+    json: bool = False,
+    joins: bool = False,
+    own: OwnNet = NOTHING,
+) -> None:
+    """Table of the skip connections of timm:NAME, torchvision:NAME, face:NAME, a checkpoint or a network of your own.
 
     Example: lightleak skips timm:resnet101
 
+    Example: lightleak skips mymodel.py:make_model --size 112
+
     Args:
-        model: a name, or the path of a checkpoint; a pattern such as "timm:res*" lists the names that fit.
+        model: a name, FILE.py:NAME, or the path of a checkpoint; a pattern such as "timm:res*" lists names that fit.
         size: side length of the images (default: the model's own).
         json: print JSON with everything that is known.
         joins: also list the joins that are no skips, and why.
+        own: the network that a checkpoint of an own network was saved from, or weights of one.
     """
     if "*" in model:
         print("\n".join(zoo.matching(model)))
         return
-    classifier = _classifier(model, size)
+    classifier = _classifier(model, size, own)
     found = (surgery.find_joins if joins else surgery.find_skips)(classifier.net, classifier.example)
     if json:
         print(as_json([asdict(join) for join in found], indent=1))
@@ -52,10 +63,12 @@ def main(model: tyro.conf.Positional[str], size: int | None = None, json: bool =
         console.print(f"{told}. 'last' means stage {max(stages)}.", highlight=False)
 
 
-def _classifier(model: str, size: int | None) -> Classifier:
+def _classifier(model: str, size: int | None, own: Own) -> Classifier:
+    if is_spec(model):
+        return classifier_of(None, replace(own, net=model), "a checkpoint", size)
     if ":" in model and not Path(model).exists():
         return zoo.build(model, 1000, size).eval()
-    classifier = load(model)
+    classifier = classifier_of(Path(model), own, "a checkpoint", size)
     if size is not None:
         classifier.size = size
     return classifier

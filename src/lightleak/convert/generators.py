@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightleak.convert.layouts import Shape, State, completed, finite, fits, recognise
+from lightleak.convert.layouts import Shape, State, finite, fits, nearness, recognise
+from lightleak.convert.published import FORMATS
 from lightleak.errors import UserError
-from lightleak.models.classifier import check_keys
-from lightleak.models.torchfile import checkpoint, stripped
+from lightleak.models import weights
+from lightleak.models.weights import check_keys, completed
 from lightleak.priors import Prior
 from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
@@ -82,8 +83,8 @@ PAIRS: dict[tuple[type, type], Callable[[Any, Any], Prior]] = {
 
 
 def is_of_gan(state: State) -> bool:
-    """Whether the tensors look like those of a published GAN."""
-    return any(len(half.has.keys() & state.keys()) > 1 for half in (*GENERATORS, *CRITICS))
+    """Whether the tensors are those of a published GAN, or come closer to one than to any published classifier."""
+    return nearness(state, (*GENERATORS, *CRITICS)) > nearness(state, FORMATS)
 
 
 def prior(state: State, path: str | Path, critic: str | Path | None) -> Prior:
@@ -97,7 +98,9 @@ def prior(state: State, path: str | Path, critic: str | Path | None) -> Prior:
             f"{path} is a {generator[0]}; a prior also needs the critic or discriminator that was trained with it: "
             "--critic FILE"
         )
-    other = _network(stripped(checkpoint(critic).tensors), CRITICS, str(critic))
+    names = {name for half in CRITICS for name in half.has}
+    found = weights.choose(weights.read(critic), names, lambda part: nearness(part, CRITICS) == 1, str(critic))
+    other = _network(found.tensors, CRITICS, str(critic))
     make = PAIRS.get((type(generator[1]), type(other[1])))
     if make is None:
         raise UserError(f"{path} is a {generator[0]}, {critic} a {other[0]}; the two were not trained together")
@@ -108,9 +111,13 @@ def _network(state: dict[str, Tensor], halves: tuple[Half, ...], source: str) ->
     """What a network is, and the network with exactly these weights."""
     finite(state, source)
     half = recognise(state, halves, source)
-    with torch.device("meta"):  # nothing is allocated before the shapes are checked
-        wanted = half.build(state).state_dict()
-    state = completed(wanted, state)
+    try:
+        with torch.device("meta"):  # nothing is allocated before the shapes are checked
+            wanted = half.build(state).state_dict()
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        raise UserError(f"{source} is no whole {half.name}: {what}") from None
+    state = completed(wanted, weights.relevant(state, wanted)[0])
     check_keys(wanted, state, source)
     net = half.build(state)
     net.load_state_dict(state)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from lightleak.errors import UserError
@@ -46,15 +45,9 @@ KNOWN_STRANGERS: tuple[tuple[dict[str, Shape], str], ...] = (
 )
 
 
-def completed(wanted: State, state: State) -> State:
-    """The tensors, with zeros for counts of batches that early files lack: they decide nothing."""
-    absent = [name for name in wanted if name.endswith(".num_batches_tracked") and name not in state]
-    return {**dict.fromkeys(absent, torch.zeros((), dtype=torch.long)), **state}
-
-
 def finite(state: State, source: str) -> None:
     """UserError that names tensors with values that are no numbers, if there are any."""
-    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
     if broken:
         raise UserError(f"{source} has values that are not finite, in {', '.join(broken[:3])}")
 
@@ -69,6 +62,12 @@ def fits(state: State, has: dict[str, Shape], lacks: tuple[str, ...]) -> list[st
         elif len(shape) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, shape)):
             problems.append(f"{name} is {shape}")
     return problems
+
+
+def nearness(state: State, layouts: Sequence[Layout]) -> float:
+    """How much of the layout that comes closest is there, from 0 to 1; 1 only if one fits."""
+    shares = [1 - len(fits(state, one.has, one.lacks)) / (len(one.has) + len(one.lacks)) for one in layouts]
+    return max(shares)
 
 
 def recognise(state: State, formats: Sequence[L], source: str, advice: str = "") -> L:

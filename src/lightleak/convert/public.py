@@ -7,7 +7,7 @@ from lightleak.attacks.knowledge import Knowledge
 from lightleak.convert.layouts import State, finite
 from lightleak.convert.published import PLAIN, classifier
 from lightleak.errors import UserError
-from lightleak.models.torchfile import checkpoint
+from lightleak.models import weights
 
 MEAN, SPREAD = "fea_mean", "fea_logvar"  # the second is a standard deviation, whatever its name says
 
@@ -29,7 +29,7 @@ def knowledge(state: State, path: str | Path, students: Sequence[str | Path] = (
             f"{path} is no p_reg file of LOMMA: {MEAN} is {tuple(mean.shape)}, {SPREAD} {tuple(spread.shape)}; "
             "expected one mean and one standard deviation for each feature"
         )
-    taught = tuple(classifier(checkpoint(file), file, PLAIN) for file in students)
+    taught = tuple(classifier(weights.read(file), file, PLAIN) for file in students)
     if len({student.classes for student in taught}) > 1:
         told = ", ".join(str(student.classes) for student in taught)
         raise UserError(f"the students know {told} classes; they are not of one target")

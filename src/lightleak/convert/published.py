@@ -14,20 +14,23 @@ from typing import Literal
 
 import torch
 
-from lightleak.convert.layouts import Shape, State, completed, finite, recognise
+from lightleak.convert import names
+from lightleak.convert.layouts import Shape, State, finite, nearness, recognise
 from lightleak.convert.skips import WHOLE, Cuts, cut
 from lightleak.errors import UserError
-from lightleak.models import bottleneck, zoo
-from lightleak.models.classifier import Classifier, check_keys
-from lightleak.models.torchfile import Checkpoint, stripped
+from lightleak.models import bottleneck, weights, zoo
+from lightleak.models.classifier import Classifier
+from lightleak.models.normalisation import HALF, IMAGENET, NONE
+from lightleak.models.torchfile import Checkpoint, Content, Entry
+from lightleak.models.weights import Found, check_keys, completed, relevant
 
 Normalisation = Literal["half", "imagenet", "none"]
+Order = names.Order
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "half": ((0.5,) * 3, (0.5,) * 3),  # to [-1, 1], as PPA and RoLSS do
+    "half": HALF,  # to [-1, 1], as PPA and RoLSS do
     "imagenet": IMAGENET,
-    "none": ((0.0,) * 3, (1.0,) * 3),  # as all 64-pixel attacks do
+    "none": NONE,  # as all 64-pixel attacks do
 }
 
 
@@ -40,6 +43,9 @@ class Hints:
     normalise: Normalisation | None = None  # half: to [-1, 1]; none: [0, 1] as it is; None: as in the published code
     transform_input: bool = True  # of Inception: normalise once more, as in its training
     cuts: Cuts = WHOLE  # which skips its training left out
+    entry: str | None = None  # which of several networks in the file, such as state_dict_ema; None: the one that fits
+    class_names: Path | None = None  # a text file, one name a line in order of the outputs, or the folder of classes
+    class_order: Order = "text"  # of such a folder: text is 1, 10, 2 (torchvision, Lightleak); natural 1, 2, 10 (timm)
 
 
 PLAIN = Hints()
@@ -55,19 +61,37 @@ class Format:
     make: Callable[[State, Hints, str], Classifier]
 
 
-def classifier(found: Checkpoint, path: str | Path, hints: Hints = PLAIN) -> Classifier:
+def classifier(found: Checkpoint | Content, path: str | Path, hints: Hints = PLAIN) -> Classifier:
     """The classifier in a file's tensors; UserError if no format fits, or if a name or a shape differs."""
-    state, source = stripped(found.tensors), str(path)
-    finite(state, source)
+    if isinstance(found, Checkpoint):
+        found = Content((Entry(found.place, found.tensors),), found.beside)
+    source, config = str(path), weights.beside(path)
+    chosen = chosen_from(found, hints, source)
+    finite(chosen.tensors, source)
     if hints.architecture:
-        kind, result = hints.architecture, from_zoo((hints.architecture,), "half")(state, hints, source)
+        kind, result = hints.architecture, from_zoo((hints.architecture,), "half")(chosen.tensors, hints, source)
     else:
         format_ = recognise(
-            state, FORMATS, source, "; if it is a network of timm or torchvision, name it with --architecture"
+            chosen.tensors, FORMATS, source, "; if it is a network of timm or torchvision, name it with --architecture"
         )
-        kind, result = format_.name, format_.make(state, hints, source)
-    result.record = {"converted": {"file": Path(path).name, "format": kind, "beside": found.beside}}
+        kind, result = format_.name, format_.make(chosen.tensors, hints, source)
+    result.class_names, order = names.of(
+        hints.class_names, hints.class_order, chosen.class_names or weights.names_beside(config), result.classes
+    )
+    about = {"file": Path(path).name, "format": kind, "beside": chosen.beside, "entry": chosen.place}
+    told = [note for note in (*chosen.notes, order) if note]
+    result.record = {"converted": {**about, "others": list(chosen.others), "notes": told}}
     return result.eval()
+
+
+def chosen_from(found: Content, hints: Hints, source: str) -> Found:
+    """The network of a file that an architecture or a published format fits."""
+    if hints.architecture:
+        head, shapes = _shapes(hints.architecture)
+        body = {name for name in shapes if not name.startswith(f"{head}.") and not name.endswith("batches_tracked")}
+        return weights.choose(found, shapes, lambda state: body <= state.keys(), source, hints.entry)
+    anchors = {name for format_ in FORMATS for name in format_.has}
+    return weights.choose(found, anchors, lambda state: nearness(state, FORMATS) == 1, source, hints.entry)
 
 
 # --- how a row becomes a Classifier
@@ -76,7 +100,7 @@ def classifier(found: Checkpoint, path: str | Path, hints: Hints = PLAIN) -> Cla
 def filled(result: Classifier, state: State, source: str) -> Classifier:
     """The classifier with exactly these weights."""
     wanted = result.net.state_dict()
-    state = completed(wanted, state)
+    state = completed(wanted, relevant(state, wanted)[0])
     check_keys(wanted, state, source)
     result.net.load_state_dict(state)
     return result

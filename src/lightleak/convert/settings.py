@@ -5,6 +5,7 @@ as plain data, without aliases.
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from lightleak.defences import SSF, Defence, NegLS, RoLSS
 from lightleak.errors import UserError
 from lightleak.training import Recipe
 
-MOST_BYTES, MOST_LEVELS = 2**20, 12
+MOST_BYTES, MOST_LEVELS, MOST_SIDE = 2**20, 12, 8192
 Table = dict[str, Any]
 
 ARCHITECTURES = {
@@ -187,7 +188,7 @@ class _Keys:
             return default
         if not isinstance(here, kind) or (isinstance(here, bool) and kind not in (bool, (bool,))):
             names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-            raise UserError(f"{self.source}: {key} is {repr(here)[:60]}, expected {names}")
+            raise UserError(f"{self.source}: {key} is {_shown(here)}, expected {names}")
         return here
 
     def only(self, key: str, default: Any = ...) -> tuple[str, Table]:
@@ -228,7 +229,7 @@ def _table(value: Any, place: str) -> Table:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UserError(f"{place} is {repr(value)[:60]}, expected a table of arguments")
+        raise UserError(f"{place} is {_shown(value)}, expected a table of arguments")
     return value
 
 
@@ -242,8 +243,27 @@ def _arguments(found: Table, known: Table, place: str) -> Table:
             raise UserError(f"{place} has an unknown argument {str(name)[:40]!r}; known are {', '.join(known)}")
         only = known[name]
         if isinstance(only, tuple) and len(only) == 1 and value != only[0] and _listed(value) != _listed(only[0]):
-            raise UserError(f"{place}: {name} is {repr(value)[:40]}; Lightleak has only {only[0]!r}")
+            raise UserError(f"{place}: {name} is {_shown(value)[:40]}; Lightleak has only {only[0]!r}")
     return {name: found.get(name, known[name]) for name in known}
+
+
+def _number(value: Any, place: str) -> float:
+    """A finite number; YAML reads 1e-3 as text, so text that says one is one."""
+    try:
+        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{place} is {_shown(value)}, expected a number")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A value in few letters; Python refuses to write whole numbers of thousands of digits."""
+    try:
+        return repr(value)[:60]
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _listed(value: Any) -> Any:
@@ -260,12 +280,16 @@ def _architecture(given: _Keys, key: str) -> tuple[str, bool]:
     return found, name.endswith("skip")
 
 
-def _side(given: _Keys, key: str, default: Any = ...) -> int:
+def _side(given: _Keys, key: str, default: Any = ..., most: int = 1024) -> int:
     value = given.take(key, (int, list), default)
     sides = value if isinstance(value, list) else [value]
-    if not all(type(side) is int for side in sides) or len(set(sides)) != 1 or not 8 <= sides[0] <= 1024:
-        raise UserError(f"{given.source}: {key} is {repr(value)[:60]}, expected one side of 8 to 1024 pixels")
+    if not all(type(side) is int for side in sides) or len(set(sides)) != 1 or not 8 <= sides[0] <= most:
+        raise UserError(f"{given.source}: {key} is {_shown(value)}, expected one side of 8 to {most} pixels")
     return sides[0]
+
+
+def _given_number(given: _Keys, key: str, default: float) -> float:
+    return _number(given.take(key, (int, float), default), f"{given.source}: {key}")
 
 
 # --- training
@@ -287,7 +311,7 @@ def _training(given: _Keys) -> Settings:
     size = _side(given, "dataset.image_size")
     view, seen = _views(given, "transformations")
     defences = _defences(given, architecture, skips)
-    smoothing = given.take("training.label_smoothing", (int, float), 0)
+    smoothing = _given_number(given, "training.label_smoothing", 0.0)
     if smoothing > 0:
         raise UserError(f"{given.source}: label_smoothing {smoothing} makes a model leak more; NegLS wants it below 0")
     if smoothing < 0:
@@ -323,12 +347,10 @@ def _optimiser(given: _Keys) -> Table:
     else:
         raise UserError(f"{place} is unknown; Lightleak trains with Adam, AdamW or SGD")
     values = _arguments(found, known, place)
-    momentum = {"momentum": float(values["momentum"])} if name == "SGD" else {}
-    try:
-        rates = {"rate": float(values["lr"]), "weight_decay": float(values["weight_decay"])}  # YAML reads 1e-3 as text
-    except (TypeError, ValueError):
-        raise UserError(f"{place}: lr and weight_decay are numbers") from None
-    return {"optimiser": name.lower(), **rates, **momentum}
+    ours = {"lr": "rate", "weight_decay": "weight_decay", "momentum": "momentum"}
+    said = f"{place}: lr and weight_decay are numbers"
+    numbers = {ours[key]: _number(values[key], f"{said}; {key}") for key in ours if key in values}
+    return {"optimiser": name.lower(), **numbers}
 
 
 def _milestones(given: _Keys, key: str) -> tuple[tuple[int, ...], float]:
@@ -340,8 +362,8 @@ def _milestones(given: _Keys, key: str) -> tuple[tuple[int, ...], float]:
     values = _arguments(found, {"milestones": [], "gamma": 0.1}, f"{given.source}: {key}.{name}")
     steps, gamma = values["milestones"], values["gamma"]
     if not isinstance(steps, list) or not all(type(step) is int and step > 0 for step in steps):
-        raise UserError(f"{given.source}: {key}.{name}: milestones is {repr(steps)[:60]}, expected whole numbers")
-    return tuple(steps), float(gamma)
+        raise UserError(f"{given.source}: {key}.{name}: milestones is {_shown(steps)}, expected whole numbers")
+    return tuple(steps), _number(gamma, f"{given.source}: {key}.{name}: gamma")
 
 
 def _views(given: _Keys, key: str) -> tuple[View, int | None]:
@@ -353,26 +375,27 @@ def _views(given: _Keys, key: str) -> tuple[View, int | None]:
         if name == "RandomResizedCrop":
             known = {"size": None, "scale": [0.08, 1.0], "ratio": [3 / 4, 4 / 3], "antialias": (True,)}
             values = _arguments(found, known, place)
-            side = values["size"][0] if isinstance(values["size"], list) else values["size"]
+            side = values["size"][0] if isinstance(values["size"], list) and values["size"] else values["size"]
             view = replace(view, scale=_span(values["scale"], place), ratio=_span(values["ratio"], place))
         elif name == "ColorJitter":
             known: Table = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
-            view = replace(view, **{k: float(v) for k, v in _arguments(found, known, place).items()})
+            values = _arguments(found, known, place).items()
+            view = replace(view, **{name: _number(value, f"{place}: {name}") for name, value in values})
         elif name == "RandomHorizontalFlip":
-            view = replace(view, flip=float(_arguments(found, {"p": 0.5}, place)["p"]))
+            view = replace(view, flip=_number(_arguments(found, {"p": 0.5}, place)["p"], f"{place}: p"))
         elif name in ("Resize", "CenterCrop") and key != "transformations":
             continue  # of attacks; read there
         else:
             raise UserError(f"{place} is unknown; known are RandomResizedCrop, ColorJitter and RandomHorizontalFlip")
     if side is not None and (type(side) is not int or not 8 <= side <= 1024):
-        raise UserError(f"{given.source}: {key}.RandomResizedCrop: size is {repr(side)[:40]}, expected a side")
+        raise UserError(f"{given.source}: {key}.RandomResizedCrop: size is {_shown(side)[:40]}, expected a side")
     return view, side
 
 
 def _span(value: Any, place: str) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
-        raise UserError(f"{place}: expected two numbers, got {repr(value)[:40]}")
-    return float(value[0]), float(value[1])
+        raise UserError(f"{place}: expected two numbers, got {_shown(value)[:40]}")
+    return _number(value[0], place), _number(value[1], place)
 
 
 def _cuts(given: _Keys, model: str) -> Cuts:
@@ -381,13 +404,14 @@ def _cuts(given: _Keys, model: str) -> Cuts:
     cfg, itr = given.take(f"{model}.cfg", list, []), given.take(f"{model}.itr", list, [])
     if mode not in ("all", "attention", "mlp"):
         raise UserError(f"{given.source}: {model}.mode is all, attention or mlp, not {mode[:40]!r}")
-    try:
-        triples: Any = tuple(tuple(map(int, each)) for each in cfg)
-        return Cuts(tuple(map(float, skip)), mode, cfg=triples, itr=tuple(map(int, itr)))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{given.source}: {model}.skip, cfg and itr are lists of numbers") from None
+    whole = [*itr, *(part for each in cfg if isinstance(each, list) for part in each)]
+    triples = all(isinstance(each, list) and len(each) == 3 for each in cfg)
+    if not triples or not all(type(each) is int and 0 <= each < 1000 for each in whole):
+        raise UserError(f"{given.source}: {model}.skip, cfg and itr are lists of numbers")
+    factors = tuple(
+        _number(each, f"{given.source}: {model}.skip, cfg and itr are lists of numbers; one") for each in skip
+    )
+    return Cuts(factors, mode, cfg=tuple(map(tuple, cfg)), itr=tuple(itr))
 
 
 def _defences(given: _Keys, architecture: str, skips: bool) -> tuple[Defence, ...]:
@@ -432,7 +456,7 @@ def _attack(given: _Keys) -> Settings:
     view, side = _views(given, "attack.transformations")
     transforms = given.take("attack.transformations", dict, {})
     crop = given.take(f"{search}.center_crop", (int, list), 0) or None
-    crop = crop[0] if isinstance(crop, list) else crop
+    crop = _side(given, f"{search}.center_crop", most=MOST_SIDE) if crop else None
     cropped = _table(transforms.get("CenterCrop"), "CenterCrop").get("size")
     if "CenterCrop" in transforms and _listed(cropped) not in (crop, [crop], [crop, crop]):
         raise UserError(f"{given.source}: candidates are cropped to {crop}, but attacked at {cropped}; expected one")
@@ -455,9 +479,9 @@ def _attack(given: _Keys) -> Settings:
         attempts=attempts,
         keep=given.take("final_selection.samples_per_target", int, attempts),
         steps=given.take("attack.num_epochs", int),
-        rate=float(adam["lr"]),
+        rate=_number(adam["lr"], f"{given.source}: attack.optimizer.Adam: lr"),
         milestones=steps,
-        critic=float(given.take("attack.discriminator_loss_weight", (int, float), 0.0)),
+        critic=_given_number(given, "attack.discriminator_loss_weight", 0.0),
         view=view,
         views=given.take("final_selection.iterations", int, 100),
         cutoff=cutoff if single else None,
@@ -465,7 +489,7 @@ def _attack(given: _Keys) -> Settings:
     )
     prior = {
         "crop": crop,
-        "psi": float(given.take(f"{search}.truncation_psi", (int, float), 1.0)),
+        "psi": _given_number(given, f"{search}.truncation_psi", 1.0),
         "space": "w" if single else "w+",
         "cutoff": None if single else cutoff,
         "clip": given.take("attack.clip", bool, False),
@@ -473,7 +497,7 @@ def _attack(given: _Keys) -> Settings:
     targets = given.take("attack.targets", (str, int, list), "all")
     targets = [targets] if isinstance(targets, int) else targets
     if targets != "all" and not (isinstance(targets, list) and all(type(t) is int and t >= 0 for t in targets)):
-        raise UserError(f"{given.source}: attack.targets is {repr(targets)[:60]}, expected all, a class or a list")
+        raise UserError(f"{given.source}: attack.targets is {_shown(targets)}, expected all, a class or a list")
     files = (given.take("stylegan_model", str), _weights(given, "target"), _weights(given, "evaluation"))
     return Settings(
         "attack",

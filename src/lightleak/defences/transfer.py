@@ -20,7 +20,6 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lightleak import randomness
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import exchanged
@@ -95,10 +94,9 @@ def pretrain(
     if not isinstance(head, nn.Linear):
         raise UserError(f"pre-training exchanges a linear head; {name!r} is a {type(head).__name__}")
     people = int(public.labels.max()) + 1
-    with randomness.own(seed):
-        fresh = nn.Linear(head.in_features, people).to(head.weight)
+    torch.manual_seed(seed)
     other = Classifier(
-        exchanged(classifier.net, name, fresh),
+        exchanged(classifier.net, name, nn.Linear(head.in_features, people).to(head.weight)),
         size=classifier.size,
         classes=people,
         mean=classifier.mean,

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.models.classifier import check_keys
 from lightleak.models.published import Weights, read_tensors
+from lightleak.models.weights import check_keys
 
 SIZE = 160
+ANCHORS = ("last_linear.weight", "conv2d_1a.conv.weight")  # names that tell it
 
 
 class Convolution(nn.Module):
@@ -137,7 +138,7 @@ class FaceEmbedding(nn.Module):
 def facenet(weights: str | Path | Weights) -> FaceEmbedding:
     """FaceNet with the weights of a file in facenet-pytorch's layout, every tensor accounted for, in eval mode."""
     weights = weights if isinstance(weights, Weights) else Weights.of(weights)
-    network = from_state(read_tensors(weights.path), weights.path)
+    network = from_state(read_tensors(weights.path, ANCHORS), weights.path)
     network.title = f"FaceNet of {weights.title}"
     return network
 

@@ -15,10 +15,11 @@ from torchvision.models import Inception3
 from torchvision.models import inception as blocks
 
 from lightleak.errors import UserError
-from lightleak.models.classifier import check_keys
 from lightleak.models.published import Weights, read_tensors
+from lightleak.models.weights import check_keys
 
 SIZE = 299
+ANCHORS = ("fc.weight", "Mixed_7c.branch_pool.conv.weight")  # names that tell it
 FID_OUTPUTS = 1008  # of the network of the FID paper
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 
@@ -107,7 +108,7 @@ def after_transform(
 def inception(weights: str | Path | Weights, published: bool = False) -> InceptionFeatures:
     """The feature network of FID with the weights of a file, every tensor accounted for, in eval mode."""
     weights = weights if isinstance(weights, Weights) else Weights.of(weights)
-    tensors = read_tensors(weights.path)
+    tensors = read_tensors(weights.path, ANCHORS)
     if "fc.weight" not in tensors or "Mixed_7c.branch_pool.conv.weight" not in tensors:
         raise UserError(
             f"{weights.path} is no Inception-v3 with torchvision's names; FID takes "

@@ -1,15 +1,14 @@
 """Weights that others published as files: read as plain tensors, known by what is in them."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lightleak.errors import UserError
-from lightleak.models.torchfile import checkpoint, stripped
+from lightleak.models.weights import choose, read, stripped
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,14 @@ class Weights:
         return f"{Path(self.path).name} (sha256 {self.sha256[:8]})"
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, anchors: Collection[str] = ()) -> dict[str, Tensor]:
     """The state dict in a .safetensors, .pt or .pth file, on the CPU; nothing in the file is executed.
 
-    A dict of tensors may lie within another one, see `torchfile.checkpoint`; prefixes of DataParallel, torch.compile
-    and training wrappers are taken off. Raises UserError for anything else.
+    A dict of tensors may lie within another one, and under prefixes; `anchors` are names that the wanted network has,
+    by which it is found whatever lies beside it. Raises UserError for anything else.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"there is no file of weights {path}")
-    if path.suffix != ".safetensors":
-        return stripped(checkpoint(path).tensors)
-    try:
-        return stripped(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise UserError(f"{path} is no file of plain weights ({reason}); expected .safetensors, .pt or .pth") from None
+    found = choose(read(path), anchors, lambda state: state.keys() >= set(anchors), str(path))
+    return stripped(found.tensors)

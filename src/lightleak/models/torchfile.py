@@ -2,7 +2,8 @@
 
 Such a file is a pickle with its tensors' values beside it: in a zip file since torch 1.6, behind the pickle before. The
 machine of `opcodes` reads the pickle; class names in it (of a pickled DataParallel, say) stay names, source code in it
-stays text. Only the tensors of the one network that is asked for are built.
+stays text. A file may hold several networks (raw weights beside their running average); each is an `Entry`. What is
+wrong with one of them, or with what lies beside them, is no reason to refuse the others.
 """
 
 import mmap
@@ -22,6 +23,7 @@ from lightleak.errors import UserError
 from lightleak.models.foreign import DTYPE, LEGACY_MAGIC, PARAMETER, SCALARS, STORAGES, TENSOR
 from lightleak.models.opcodes import (
     DICTIONARIES,
+    FILLED,
     MOST_BYTES,
     MOST_LEVELS,
     MOST_MODULES,
@@ -42,21 +44,36 @@ DTYPES = tuple(str(dtype) for dtype in dict.fromkeys(STORAGES.values()))
 # Classes of whole modules: those of libraries, and of the published projects' own files.
 MODULES = (
     *("torch.nn.modules.", "torch.nn.parallel.", "torchvision.models.", "torchvision.ops.misc.", "timm.models."),
-    *("timm.layers.", "models.", "classify.", "classifier.", "generator.", "discri.", "evolve.", "facenet."),
+    *(
+        "__main__.",
+        "timm.layers.",
+        "models.",
+        "classify.",
+        "classifier.",
+        "generator.",
+        "discri.",
+        "evolve.",
+        "facenet.",
+    ),
 )
+# What training loops put beside a network: paths, settings, the state of schedules. Nobody reads it; it stays names.
+OPAQUE = (
+    *("pathlib.", "datetime.", "enum.", "omegaconf.", "ml_collections.", "yacs.config.", "easydict.", "addict."),
+    *("pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.optim.", "typing.", "torchmetrics."),
+)
+TYPES = tuple(f"{home}.{kind}" for home in ("builtins", "__builtin__") for kind in ("int", "float", "bool", "str",
+              "list", "dict", "tuple", "complex", "object"))  # fmt: skip
 IN_FILE = Vocabulary(
     "a checkpoint",
     frozenset({TENSOR, OLD_TENSOR, PARAMETER, ENCODE, DTYPE, "numpy.ndarray", "torch.Size", "torch.device"})
-    | frozenset({*SCALARS, *ARRAYS, *DTYPES, *STORAGES, *DICTIONARIES, *SETS, "argparse.Namespace"}),
-    families=MODULES,
-    stateful=(DTYPE, *ARRAYS, "argparse.Namespace", *MODULES),
+    | frozenset({*SCALARS, *ARRAYS, *DTYPES, *STORAGES, *DICTIONARIES, *FILLED, *SETS, *TYPES, "argparse.Namespace"}),
+    families=(*MODULES, *OPAQUE),
+    stateful=(DTYPE, *ARRAYS, "argparse.Namespace", *MODULES, *OPAQUE),
     outside=True,
 )
 HEADER = Vocabulary("a checkpoint", frozenset())
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where the network's tensors are
 MAGIC = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."  # the first pickle of an old file
-# What torch wraps around a network, and what PPA's and RoLSS's own class calls it.
-PREFIXES = ("module.", "model.", "_orig_mod.")
 MOST_ENTRIES = 20_000  # in a zip file
 # What other files begin with.
 STRANGERS = {
@@ -79,12 +96,40 @@ class Checkpoint:
     beside: dict[str, int | float | str]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One of the networks in a file: where it is, and its tensors by name, or why they are not read."""
+
+    place: str
+    tensors: dict[str, Tensor]
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Content:
+    """All networks of a file, those first that files of one network would have, and what lay beside them."""
+
+    entries: tuple[Entry, ...]
+    beside: dict[str, int | float | str]
+    class_names: tuple[str, ...] = ()  # in the order of the outputs, where the file says them
+
+
 def checkpoint(path: str | Path) -> Checkpoint:
-    """The tensors of the network in a file that torch.save wrote; UserError, in one line, for any other.
+    """The tensors of the first network in a file that torch.save wrote; UserError, in one line, for any other.
 
     Takes a bare state dict, one inside of a dictionary of a training state, or a whole pickled module. Refused are
     names that such files do not need, files that are cut off or damaged, and claims beyond what is there.
+    `lightleak.models.weights` reads the others in the file, and other files.
     """
+    found = contents(path)
+    first = found.entries[0]
+    if first.refused:
+        raise UserError(f"{path} is refused: {first.refused}")
+    return Checkpoint(first.tensors, first.place, found.beside)
+
+
+def contents(path: str | Path) -> Content:
+    """All networks in a file that torch.save wrote; UserError, in one line, for any other file, as `checkpoint`."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -100,26 +145,19 @@ def checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path} is refused: {reason}") from None
 
 
-def stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefixes that all of them share."""
-    while any(all(name.startswith(prefix) for name in state) for prefix in PREFIXES):
-        state = {name.partition(".")[2]: value for name, value in state.items()}
-    return state
-
-
-def _checkpoint(path: Path, data: mmap.mmap, file: IO[bytes]) -> Checkpoint:
+def _checkpoint(path: Path, data: mmap.mmap, file: IO[bytes]) -> Content:
     start = bytes(data[:64])
     if start[:4] == b"PK\x03\x04":
         with _archive(file) as archive:
             content, storage = _zipped(archive, len(data))
-            return _network(content, storage, len(data))
+            return _content(content, storage, len(data))
     if start[:1] == b"\x80":
         content, storage = _legacy(data)
-        return _network(content, storage, len(data))
+        return _content(content, storage, len(data))
     if bytes(data[257:262]) == b"ustar":
         raise UserError(f"{path} is a tar archive, not what torch.save writes; unpack it first")
     if start[8:9] == b"{":
-        raise UserError(f"{path} is a safetensors file; only what torch.save wrote needs converting")
+        raise UserError(f"{path} is a safetensors file, not what torch.save wrote")
     found = next((what for prefix, what in STRANGERS.items() if start.startswith(prefix)), "something else")
     raise UserError(f"{path} is not what torch.save writes, but {found}")
 
@@ -222,11 +260,29 @@ def _parts(node: Any) -> tuple[str, torch.dtype, int, Any]:
     raise Refused("it refers to something beside it that is no storage")
 
 
-# --- from the content to the network
+# --- from the content to the networks
 
 
-def _network(content: Any, storage: Storage, most: int) -> Checkpoint:
-    place, node = _place(content)
+def _content(content: Any, storage: Storage, most: int) -> Content:
+    places = _places(content)
+    if not places:
+        if isinstance(content, dict) and content:
+            names = ", ".join(str(key)[:40] for key in list(content)[:5])
+            raise Refused(f"it holds no network: expected tensors or one of {', '.join(WRAPPERS)}, found {names!r}")
+        raise Refused("it holds no network: expected a state dict or a module")
+    entries = []
+    for place, node in places:
+        try:
+            entries.append(Entry(place, _network(place, node, storage, most)))
+        except Refused as reason:
+            entries.append(Entry(place, {}, str(reason)))
+    around = content if isinstance(content, dict) else {}
+    beside = {str(key)[:40]: number for key, value in around.items() if (number := _number(value)) is not None}
+    return Content(tuple(entries), beside, _class_names(around))
+
+
+def _network(place: str, node: Any, storage: Storage, most: int) -> dict[str, Tensor]:
+    """The tensors of a module, or of a dictionary of tensors."""
     used = 0
 
     def tensor(value: Any, name: str) -> Tensor:
@@ -240,36 +296,87 @@ def _network(content: Any, storage: Storage, most: int) -> Checkpoint:
     if isinstance(node, Call):
         tensors = flattened(_attributes(node, place or "it"), place or "it", 2 * most, _attributes, tensor)
     else:
-        wrong = [key for key in node if type(key) is not str or not re.fullmatch(r"[\w.\-]{1,200}", key)]
+        named = {name: value for name, value in node.items() if _is_tensor(value)}
+        wrong = [name for name in named if type(name) is not str or not re.fullmatch(r"[\w.\-]{1,200}", name)]
         if wrong or len(node) > MOST_MODULES:
             raise Refused("its tensors have no names, or more than a network's")
-        tensors = {name: tensor(value, name) for name, value in node.items() if _is_tensor(value)}
-        strange = [name for name, value in node.items() if not _is_tensor(value) and _number(value) is None]
-        if strange and (place or not tensors):
-            raise Refused(f"{strange[0][:80]} in it is no tensor")
+        if place and (lists := [name for name, value in node.items() if isinstance(value, list)]):
+            raise Refused(f"{str(lists[0])[:80]} in it is no tensor")
+        tensors = {name: tensor(value, name) for name, value in named.items()}
     if not tensors:
         raise Refused("it holds no tensors")
-    around = content if isinstance(content, dict) else {}
-    beside = {str(key)[:40]: number for key, value in around.items() if (number := _number(value)) is not None}
-    return Checkpoint(tensors, place, beside)
+    return tensors
 
 
-def _place(content: Any) -> tuple[str, Any]:
-    """Where in the content the network is, and its node: a module, or a dictionary with tensors."""
-    place = ""
-    for _ in range(MOST_LEVELS):
-        if isinstance(content, Call) and content.name.startswith(MODULES):
-            return place, content
-        if not isinstance(content, dict):
-            break
-        inner = next((name for name in WRAPPERS if isinstance(content.get(name), dict | Call)), None)
-        if inner is None or _is_tensor(content[inner]):
-            if any(map(_is_tensor, content.values())):
-                return place, content
-            names = ", ".join(str(key)[:40] for key in list(content)[:5])
-            raise Refused(f"it holds no network: expected tensors or one of {', '.join(WRAPPERS)}, found {names!r}")
-        place, content = f"{place}.{inner}".lstrip("."), content[inner]
-    raise Refused("it holds no network: expected a state dict or a module")
+def _places(content: Any) -> list[tuple[str, Any]]:
+    """Where the networks are: modules, and dictionaries with tensors; first those that WRAPPERS name, from outside in.
+
+    An optimiser's state is none, nor is a dictionary of single numbers, unless there is nothing else.
+    """
+    found: list[tuple[tuple[bool, int, int, int], str, Any]] = []
+    seen: set[int] = set()
+
+    def walk(node: Any, place: str, group: int, rank: int, level: int) -> None:
+        if id(node) in seen or len(seen) > MOST_MODULES:
+            return
+        seen.add(id(node))
+        if isinstance(node, Call):
+            if node.name.startswith(MODULES):
+                found.append(((False, group, level, rank), place, node))
+            return
+        if not isinstance(node, dict) or {"state", "param_groups"} <= node.keys():
+            return
+        if any(_is_tensor(value) for value in node.values()):
+            single = not any(map(_has_values, node.values()))
+            found.append(((single, group, level, rank), place, node))
+        for key, value in node.items() if level < MOST_LEVELS else ():
+            if type(key) is str and isinstance(value, dict | Call):
+                known = key in WRAPPERS and group < 2
+                inner = (0, WRAPPERS.index(key)) if known else (2, 0)
+                walk(value, f"{place}.{key[:40]}".lstrip("."), *inner, level + 1)
+
+    walk(content, "", 1, 0, 0)
+    ordered = sorted(found, key=lambda each: each[0])
+    return [(place, node) for (single, *_), place, node in ordered if not single or ordered[0][0][0]]
+
+
+def _has_values(node: Any) -> bool:
+    """Whether this is a tensor of more than one value, as far as its call says."""
+    match node:
+        case Call(name="torch._utils._rebuild_parameter", arguments=(inner, *_)):
+            node = inner
+    return _is_tensor(node) and not (len(node.arguments) > 2 and node.arguments[2] in ((), (1,)))
+
+
+# What training loops call the names of classes, in order, by name or by number.
+CLASS_NAMES = ("class_names", "classes", "class_to_idx", "idx_to_class", "id2label", "label_names", "labels")
+
+
+def _class_names(around: dict[Any, Any]) -> tuple[str, ...]:
+    """Names of classes in the order of the outputs, where a dictionary or the settings in it say them."""
+    inner = [around, *(around[key] for key in ("hyper_parameters", "args", "config") if key in around)]
+    for table in inner:
+        table = table.state if isinstance(table, Call) else table  # an argparse.Namespace
+        for key in CLASS_NAMES if isinstance(table, dict) else ():
+            if found := names_of(table.get(key)):
+                return found
+    return ()
+
+
+def names_of(node: Any) -> tuple[str, ...]:
+    """Names of classes from a list of them, from name -> number, or from number -> name; () if it is none of these."""
+    if isinstance(node, list | tuple) and node and all(type(each) is str for each in node):
+        return tuple(node)
+    if not isinstance(node, dict) or not node:
+        return ()
+    if all(type(name) is str and type(number) is int for name, number in node.items()):
+        node = {number: name for name, number in node.items()}
+    try:
+        ordered = {int(number): name for number, name in node.items()}
+    except (TypeError, ValueError):
+        return ()
+    whole = ordered.keys() == set(range(len(ordered))) and all(type(name) is str for name in ordered.values())
+    return tuple(ordered[number] for number in range(len(ordered))) if whole else ()
 
 
 def _attributes(node: Any, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from lightleak.errors import UserError
-from lightleak.models.classifier import Classifier
+from lightleak.models.wrap import Classifier
 
 # Constructor arguments that some torchvision models need to give plain logits and a deterministic, quick start.
 TORCHVISION_OPTIONS = {

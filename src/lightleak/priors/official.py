@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from lightleak.errors import UserError
-from lightleak.models.classifier import check_keys
 from lightleak.models.foreign import Network, networks
+from lightleak.models.weights import check_keys
 from lightleak.priors.stylegan2 import FIR, Discriminator, Generator, StyleGAN2Prior, fir
 
 # The arguments that an official network may have been built with, and the only value that is meant here; ANY: those

@@ -73,7 +73,6 @@ class Level:
     target: Measure
     baseline: Measure
     difference: Measure  # target minus baseline
-    p: float | None = None  # of the difference
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ def _point(data: Mapping[str, Any]) -> Point:
 
 def _level(data: Mapping[str, Any]) -> Level:
     measures = {name: Measure(**data[name]) for name in ("target", "baseline", "difference")}
-    return Level(data["row"], data["column"], data["accuracy"], **measures, p=data.get("p"))
+    return Level(data["row"], data["column"], data["accuracy"], **measures)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,325 @@
+"""Weights from any container, and the entry and the prefix that make names agree: one reader for all verbs.
+
+A file may hold several networks (raw weights beside their running average), and a network's tensors may stand under a
+prefix (`module.`, `_orig_mod.`, `net.`, `backbone.`, any other) beside tensors of something else (a loss, a metric, a
+second network). What fits the network that is wanted is taken; what does not is left, and named. If several fit, raw
+weights are preferred to their average, which is said; between others nobody can choose but the user.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lightleak.errors import UserError
+from lightleak.models.torchfile import Content, Entry, contents, names_of
+
+State = dict[str, Tensor]
+INDEX = ".index.json"  # what the list of shards ends with
+MOST_INDEX, MOST_SHARDS = 2**26, 1000
+# What libraries wrap around modules, anywhere within a network.
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_module"})
+# Tensors that serve training or counting alone, by the first or by the last part of their names.
+BESIDE = re.compile(
+    r"(\w+_)?(criterion|criteria|loss|losses|loss_fn|loss_func|loss_function|metrics?|acc|accuracy|auroc|f1|"
+    r"ema|ema_model|model_ema|teacher|n_averaged)(_\w+)?"
+)
+COUNTERS = frozenset({"total_ops", "total_params", "num_batches_tracked"})
+# Tables that a network makes itself from its shape; older versions of libraries stored them.
+DERIVED = frozenset({"relative_position_index", "relative_coords_table", "attn_mask", "position_ids"})
+AVERAGE = re.compile(r"(?<![a-zA-Z])(ema|averaged?|swa|shadow|polyak)(?![a-z])|EMA")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tensors that fit, where they were, and what else was there."""
+
+    tensors: State
+    place: str = ""  # the entry and the prefix, such as "state_dict_ema" or "state_dict.student"
+    others: tuple[str, ...] = ()  # further places in the file that would have fitted
+    unread: tuple[str, ...] = ()  # names of tensors beside them
+    fits: bool = True
+    beside: dict[str, int | float | str] = field(default_factory=dict)  # numbers and texts
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the choice, a sentence each."""
+        told = []
+        if self.others:
+            there = ", ".join(self.others[:4])
+            told.append(f"the file also holds {there}; {self.place or 'the outermost'} was taken (--entry chooses)")
+        if self.unread:
+            more = f" and {len(self.unread) - 3} more" if len(self.unread) > 3 else ""
+            told.append(f"not read: {', '.join(name[:80] for name in self.unread[:3])}{more}")
+        return tuple(told)
+
+
+def read(path: str | Path) -> Content:
+    """All networks in a file of weights, on the CPU; nothing in the file is executed.
+
+    Takes what torch.save wrote, safetensors, the index of sharded safetensors, and a folder with one of these as
+    Hugging Face and timm publish it. Raises UserError for anything else.
+    """
+    path = file_of(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if path.name.endswith(INDEX):
+        return Content((Entry("", _shards(path)),), {})
+    if start[8:9] == b"{" and start[:2] not in (b"PK", b"\x80\x02"):
+        return Content((Entry("", _safetensors(path)),), {})
+    return contents(path)
+
+
+def file_of(path: str | Path) -> Path:
+    """The file of weights that a path means: itself, or the one that a published folder holds."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return path
+    for name in ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", "open_clip_model.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"cannot read {path}: it is a directory without model.safetensors or pytorch_model.bin")
+
+
+def beside(path: str | Path) -> dict[str, Any]:
+    """The config.json beside a published file of weights, as data; {} if there is none that can be read."""
+    try:
+        text = (file_of(path).parent / "config.json").read_bytes()
+        found = json.loads(text) if len(text) < 2**22 else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def names_beside(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of classes in a published configuration, in the order of the outputs."""
+    return names_of(config.get("label_names")) or names_of(config.get("id2label"))
+
+
+def agree(content: Content, wanted: Mapping[str, Tensor], source: str, choice: str | None = None) -> Found:
+    """The tensors in a file that are exactly those of a network, by its names.
+
+    `choice`: which place in the file, if several fit. Raises UserError that lists the differing names and shapes of
+    what comes closest, or the places among which to choose.
+    """
+    needed = _without_counters(wanted)
+    found = choose(content, needed, partial(_all_in, needed), source, choice)
+    if not found.fits and (outer := _shared(needed)):  # the network is wrapped, the file's was not
+        inner = {name.removeprefix(outer): value for name, value in wanted.items()}
+        bare = choose(content, _without_counters(inner), partial(_all_in, _without_counters(inner)), source, choice)
+        if bare.fits:
+            renamed = {f"{outer}{name}": value for name, value in bare.tensors.items()}
+            found = Found(renamed, bare.place, bare.others, bare.unread, True, bare.beside, bare.class_names)
+    tensors, dropped = relevant(found.tensors, wanted)
+    tensors = completed(wanted, tensors)
+    check_keys(dict(wanted), tensors, source)
+    more = (*found.unread, *dropped)
+    return Found(tensors, found.place, found.others, more, True, found.beside, found.class_names)
+
+
+def choose(
+    content: Content,
+    anchors: Collection[str],
+    fits: Callable[[State], bool],
+    source: str,
+    choice: str | None = None,
+) -> Found:
+    """The place in a file whose tensors fit; if there is none, what has most of the names in `anchors` (fits=False).
+
+    Raises UserError if several places fit between which nobody can choose, or if `choice` is no place.
+    """
+    readable = [entry for entry in content.entries if not entry.refused]
+    refused = {entry.place: entry.refused for entry in content.entries if entry.refused}
+    if not readable or choice in refused:
+        reason = refused[choice] if choice in refused else content.entries[0].refused
+        raise UserError(f"{source} is refused: {reason}")
+    places = [place for entry in readable for place in _places(entry, anchors, fits)]
+    if choice is not None:
+        name = choice.strip(".")
+        chosen = [p for p in places if p[0] == name] or [p for p in places if p[0].startswith(f"{name}.")]
+        if not chosen:
+            known = ", ".join(repr(place[0] or ".") for place in places[:8])
+            raise UserError(f"{source} holds no entry {choice[:80]!r}; it holds {known}")
+        places = chosen
+    fitting = _different([place for place in places if place[3]])
+    if not fitting:
+        label, state, unread, _ = max(places, key=lambda place: sum(name in place[1] for name in anchors))
+        return Found(state, label, (), unread, False, content.beside, content.class_names)
+    raw = [place for place in fitting if not AVERAGE.search(place[0])]
+    if len(fitting) > 1 and len(raw) != 1:
+        there = ", ".join(repr(place[0] or ".") for place in fitting[:8])
+        raise UserError(f"{source} holds {len(fitting)} networks that fit: {there}; choose one with --entry")
+    label, state, unread, _ = taken = (raw or fitting)[0]
+    others = tuple(place[0] for place in fitting if place is not taken)
+    return Found(state, label, others, unread, True, content.beside, content.class_names)
+
+
+Place = tuple[str, State, tuple[str, ...], bool]  # its name, its tensors, names beside them, and whether they fit
+
+
+def _places(entry: Entry, anchors: Collection[str], fits: Callable[[State], bool]) -> Iterator[Place]:
+    """The prefixes of an entry under which tensors fit; if none does, the one with most of the wanted names."""
+    bare = _unwrapped(entry.tensors, WRAPPERS)
+    states = [bare]
+    if any(".module." in name or name.startswith("module.") for name in bare):
+        states.append(_unwrapped(bare, WRAPPERS | {"module"}))
+    nearest: Place | None = None
+    for state in states:
+        found = False
+        for prefix, _ in _prefixes(state, anchors).most_common(50):
+            inside = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+            unread = tuple(name for name in state if not name.startswith(prefix))
+            label = f"{entry.place}.{prefix}".strip(".") if _is_choice(prefix) else entry.place
+            place = (label, inside, unread, fits(inside))
+            nearest = nearest or place
+            if place[3]:
+                found = True
+                yield place
+        if found:
+            return
+    yield nearest or (entry.place, states[-1], (), False)
+
+
+def _is_choice(prefix: str) -> bool:
+    """Whether a prefix says more of a network than that something is wrapped around it."""
+    return any(part not in ("module", "model", "net", "network", "backbone") for part in prefix.split(".")[:-1])
+
+
+def _prefixes(state: State, anchors: Collection[str]) -> Counter[str]:
+    """How many of the wanted names stand under each prefix."""
+    counted: Counter[str] = Counter()
+    for name in state:
+        rest, prefix = name, ""
+        while rest:
+            if rest in anchors:
+                counted[prefix] += 1
+            head, dot, rest = rest.partition(".")
+            prefix += head + dot
+    return counted
+
+
+def _different(places: list[Place]) -> list[Place]:
+    """Places without those whose tensors are those of an earlier one."""
+    kept: list[Place] = []
+    for place in places:
+        if not any(_same(place[1], other[1]) for other in kept):
+            kept.append(place)
+    return kept
+
+
+def _same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def _all_in(needed: Mapping[str, Tensor], state: State) -> bool:
+    return all(name in state and state[name].shape == value.shape for name, value in needed.items())
+
+
+def _without_counters(wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in wanted.items() if name.rpartition(".")[2] not in COUNTERS}
+
+
+def _unwrapped(state: State, parts: Collection[str]) -> State:
+    """The tensors without such parts of their names, unless two would then share one."""
+    renamed = {".".join(part for part in name.split(".") if part not in parts): value for name, value in state.items()}
+    return renamed if len(renamed) == len(state) else state
+
+
+def _shared(names: Collection[str]) -> str:
+    """What all names begin with, up to a point: "net." of a network that is only wrapped."""
+    heads = {name.partition(".")[0] for name in names}
+    return f"{next(iter(heads))}." if len(heads) == 1 and all("." in name for name in names) else ""
+
+
+def stripped(state: State) -> State:
+    """The tensors without what torch wraps around a network, and what PPA's and RoLSS's own class calls it."""
+    while any(all(name.startswith(prefix) for name in state) for prefix in ("module.", "model.", "_orig_mod.")):
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state
+
+
+def relevant(state: State, wanted: Collection[str]) -> tuple[State, tuple[str, ...]]:
+    """The tensors without those that only training needs, and the names of those."""
+    roots = {name.partition(".")[0] for name in wanted}
+
+    def idle(name: str) -> bool:
+        first, last = name.partition(".")[0], name.rpartition(".")[2]
+        return name not in wanted and (
+            last in COUNTERS | DERIVED or (first not in roots and BESIDE.fullmatch(first) is not None)
+        )
+
+    dropped = tuple(name for name in state if idle(name))
+    return {name: value for name, value in state.items() if name not in dropped}, dropped
+
+
+def completed(wanted: Mapping[str, Tensor], state: State) -> State:
+    """The tensors, with zeros for counts of batches that early files lack: they decide nothing."""
+    absent = [name for name in wanted if name.endswith("num_batches_tracked") and name not in state]
+    return {**dict.fromkeys(absent, torch.zeros((), dtype=torch.long)), **state}
+
+
+def check_keys(wanted: dict[str, Tensor], stored: dict[str, Tensor], source: str) -> None:
+    """UserError that names up to five differing tensors and counts all, unless names and shapes agree."""
+    missing = [f"{name} is missing" for name in wanted if name not in stored]
+    unexpected = [f"{name[:80]} is not in the network" for name in stored if name not in wanted]
+    reshaped = [
+        f"{name} is {tuple(stored[name].shape)}, not {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in stored and stored[name].shape != value.shape
+    ]
+    differing = [*missing, *unexpected, *reshaped]
+    if differing:
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        counts = f" ({len(missing)} missing, {len(unexpected)} not in the network, {len(reshaped)} of another shape)"
+        raise UserError(
+            f"{source} does not fit its architecture: {'; '.join(differing[:5])}{more}{counts if more else ''}"
+        )
+
+
+# --- safetensors
+
+
+def _safetensors(path: Path) -> State:
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path} is no whole safetensors file ({line})") from None
+    if not found:
+        raise UserError(f"{path} is refused: it holds no tensors")
+    return found
+
+
+def _shards(path: Path) -> State:
+    """The tensors of all files that an index names, which lie beside it."""
+    try:
+        text = path.read_bytes()
+        table = json.loads(text)["weight_map"] if len(text) <= MOST_INDEX else None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        table = None
+    shards = set(table.values()) if isinstance(table, dict) and all(type(v) is str for v in table.values()) else set()
+    if not table or not 1 <= len(shards) <= MOST_SHARDS:
+        raise UserError(f"{path} is no index of safetensors files: expected a table weight_map of names and files")
+    if strange := [name for name in shards if Path(name).name != name or not name.endswith(".safetensors")]:
+        raise UserError(f"{path} names {strange[0][:80]!r}, which is no safetensors file beside it")
+    found: State = {}
+    for shard in sorted(shards):
+        found |= _safetensors(path.parent / shard)
+    if missing := [name for name in table if name not in found]:
+        raise UserError(f"{path} names {str(missing[0])[:80]}, which is in none of its {len(shards)} files")
+    return found

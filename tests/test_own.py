@@ -1,0 +1,222 @@
+"""A network of the user's own, FILE.py:NAME, with weights from any container, in every verb."""
+
+# ruff: noqa: ARG001
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from conftest import TinyNet
+from lightleak import cli
+from lightleak.attacks import Reconstruction
+from lightleak.errors import UserError
+from lightleak.models.classifier import load, read_recipe, save
+from lightleak.models.own import is_spec, made, opened, own, side_of
+
+SOURCE = '''
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import nn
+from beside import WIDTH
+
+CALLED = []
+
+
+class Net(nn.Module):
+    """Small, with one skip; gives features and logits."""
+
+    input_size = (3, 32, 32)
+
+    def __init__(self, classes=6):
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTH, 3, 2, 1)
+        self.block = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, 1, 1), nn.ReLU())
+        self.fc = nn.Linear(WIDTH, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.block(x)
+        features = x.mean((2, 3))
+        return features, self.fc(features)
+
+
+def make_model():
+    return Net()
+
+
+def from_timm():
+    return timm.create_model("test_resnet", num_classes=6)
+
+
+def compiled():
+    return nn.DataParallel(Net())
+
+
+def no_size():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 6))
+
+
+def for_classes(num_classes):
+    return Net(num_classes)
+
+
+def needs(depth, width):
+    return Net()
+
+
+def wrong():
+    return 3
+
+
+def fails():
+    raise KeyError("no such\\nthing")
+
+
+network = Net()
+number = 3
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mymodel.py").write_text(SOURCE)
+    (tmp_path / "beside.py").write_text("WIDTH = 8\n")
+    return tmp_path
+
+
+def test_from_a_function_to_a_classifier_and_back(folder, caplog):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        theirs = made("mymodel.py:make_model").eval()
+    content = {"state_dict": {f"model.{name}": value for name, value in theirs.state_dict().items()}, "epoch": 3}
+    content["state_dict"]["criterion.weight"] = torch.ones(6)
+    content["class_names"] = list("abcdef")
+    torch.save(content, folder / "w.pt")
+    with caplog.at_level(logging.WARNING, "lightleak"):
+        found = own("mymodel.py:make_model", "w.pt", mean=(0.5,) * 3, std=(0.2,) * 3)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(found(images), theirs((images - 0.5) / 0.2)[1])
+    assert (found.classes, found.size, found.class_names) == (6, 32, tuple("abcdef"))
+    assert any("not read: criterion.weight" in note for note in found.notes)
+    assert not found.training
+    save(found, "mine.safetensors")
+    assert read_recipe("mine.safetensors")["origin"] == "mymodel.py:make_model"
+    with pytest.raises(UserError, match=r"made by mymodel\.py:make_model: give that with --net"):
+        load("mine.safetensors")
+    again = opened("mymodel.py:make_model", "mine.safetensors")
+    assert torch.equal(again(images), found(images))
+    assert again.recipe == found.recipe
+
+
+@pytest.mark.parametrize("name", ["Net", "network", "compiled", "make_model"])
+def test_what_a_name_may_be(name, folder):
+    found = own(f"mymodel.py:{name}")
+    assert (found.classes, found.size) == (6, 32)
+    assert found(torch.rand(1, 3, 40, 40)).shape == (1, 6)
+
+
+def test_classes_are_handed_on_where_they_are_asked_for(folder):
+    assert own("mymodel.py:for_classes", classes=4).classes == 4
+    assert own(made("mymodel.py:Net")).classes == 6  # a module itself
+    with pytest.raises(UserError, match=r"wants arguments \(num_classes\)"):
+        own("mymodel.py:for_classes")
+
+
+def test_what_timm_says_of_itself(folder):
+    found = own("mymodel.py:from_timm")
+    assert (found.size, found.mean) == (160, (0.5,) * 3)
+    assert any("says of itself" in note for note in found.notes)
+    with torch.device("meta"):
+        net = made("mymodel.py:from_timm")
+    assert side_of(net) == 160
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("mymodel:Net", "FILE.py:NAME"),
+        ("mymodel.py", "FILE.py:NAME"),
+        ("mymodel.py:", "FILE.py:NAME"),
+        ("other.py:Net", "there is no Python file other.py"),
+        ("mymodel.py:Nett", "has no 'Nett'; it has"),
+        ("mymodel.py:number", "is of type int, expected a function"),
+        ("mymodel.py:needs", r"wants arguments \(depth, width\)"),
+        ("mymodel.py:wrong", "returns something of type int, expected a torch.nn.Module"),
+        ("mymodel.py:fails", r"failed: KeyError: .*, line \d+ of mymodel.py"),
+        ("mymodel.py:no_size", "does not say which images it takes"),
+        ("syntax.py:x", r"failed: SyntaxError: .*, line 1 of syntax.py"),
+        ("leaves.py:x", "failed: SystemExit"),
+        ("imports.py:x", "failed: ModuleNotFoundError: No module named 'nowhere_at_all', line 2"),
+    ],
+)
+def test_what_fails_is_one_line(spec, told, folder):
+    (folder / "syntax.py").write_text("def (:\n")
+    (folder / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    (folder / "imports.py").write_text("import os\nimport nowhere_at_all\n")
+    with pytest.raises(UserError, match=told) as caught:
+        own(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network(folder):
+    save_file(TinyNet(6).state_dict(), folder / "other.safetensors")
+    with pytest.raises(UserError, match=r"other.safetensors does not fit its architecture: .*missing") as caught:
+        own("mymodel.py:Net", "other.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_specs():
+    assert is_spec("a/b.py:Net")
+    assert is_spec("C:/b.py:make")
+    assert not any(map(is_spec, ("timm:resnet18", "model.safetensors", "a.py", "a.py:1", "face:ir152")))
+
+
+def told(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_every_verb_takes_it(folder, capsys):
+    """skips, convert, attack, evaluate: with weights alone, and with what convert has saved."""
+    net = made("mymodel.py:Net")
+    torch.save({"model": net.state_dict(), "model_ema": net.state_dict()}, "w.pt")
+    cli.main(["skips", "mymodel.py:Net"])
+    assert "1 skip connections at 32 x 32" in told(capsys)
+    cli.main(["convert", "w.pt", "--net", "mymodel.py:Net", "--normalise", "none", "--out", "mine.safetensors"])
+    assert "mymodel.py:Net, 6 classes, images of 32 pixels" in told(capsys)
+    assert read_recipe("mine.safetensors")["mean"] == [0.0, 0.0, 0.0]
+    cli.main(["skips", "mine.safetensors", "--net", "mymodel.py:Net", "--json"])
+    assert len(json.loads(capsys.readouterr().out)) == 1
+    guess = ["--classes", "0", "3", "attack:guess", "--attack.keep", "1"]
+    cli.main(["attack", "--net", "mymodel.py:Net", "--weights", "w.pt", "--mean", *["0"] * 3, "--std", *["1"] * 3,
+              "--out", "one.safetensors", *guess])  # fmt: skip
+    cli.main(["attack", "--net", "mymodel.py:Net", "--target", "mine.safetensors", "--out", "two.safetensors", *guess])
+    one, two = Reconstruction.load("one.safetensors"), Reconstruction.load("two.safetensors")
+    assert torch.equal(one.images, two.images)
+    world = ["--data", "faces", "--settings", "people", "6", "images", "4", "size", "32", "public_people", "2",
+             "public_images", "2", "judge_images", "2", "validation_images", "1", "test_images", "2"]  # fmt: skip
+    judge = ["--net", "mymodel.py:Net", "--weights", "w.pt"]
+    cli.main(["evaluate", "--found", "one.safetensors", *judge, "--out", "e.json", *world])
+    assert json.loads((folder / "e.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["attack", "--out", "x"], "expected --target, or a network of your own with --net"),
+        (["attack", "--out", "x", "--weights", "w.pt"], "expected --target, or a network"),
+        (["attack", "--out", "x", "--net", "mymodel.py:Net", "--target", "a", "--weights", "b"], "not both"),
+        (["evaluate", "--found", "x", "--out", "y", "--data", "digits"], "expected --judge"),
+        (["convert", "w.pt", "--net", "mymodel.py:Net", "--out", "x", "--architecture", "timm:resnet18"], "takes size"),
+    ],
+)
+def test_what_is_missing_is_said(arguments, said, folder, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
