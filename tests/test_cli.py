@@ -146,6 +146,9 @@ def test_numbers_counted_differently_refuse_to_share_a_table(study, tmp_path, ca
     told["protocol"] = {"name": "celeba-300x5", "version": 1}
     changed.write_text(json.dumps(told))
     folders = [folder / task.key for task in tasks]
+    with pytest.raises(UserError, match=r"result.json is damaged \(.*\); run the study again"):
+        collect(folders, "mixed")
+    (folder / tasks[1].key / "made.json").unlink()  # it says what was written
     with pytest.raises(
         UserError, match=r"do not compare \(no named protocol: no defence, SSF, TTS; celeba-300x5 v1: R"
     ):

@@ -1,6 +1,7 @@
 """From evaluations to results: only what differs in its defence alone is compared, checkpoints make curves."""
 
 import json
+from dataclasses import replace
 from zlib import crc32
 
 import pytest
@@ -12,12 +13,27 @@ from lightleak.metrics.evaluation import METRICS, Evaluation
 from lightleak.metrics.evidence import Measure
 from lightleak.report import figures, page, read, tables, to_csv, write
 from lightleak.report.collect import collect
+from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
 
 PEOPLE = 12
+POINCARE, RENDERED = AttackRecord("PPA", settings={"loss": "poincare"}), PriorRecord("Rendered")
+JUDGE = JudgeRecord("timm:resnet14t", 0.99, "a" * 64)
 PRIVACY = {"epsilon": 7.9, "delta": 1e-5}
 
 
-def evaluated(root, title, accuracy, leak, seed=0, moment=None, attack=None, **target):
+def evaluated(
+    root,
+    title,
+    accuracy,
+    leak,
+    seed=0,
+    moment=None,
+    attack=POINCARE,
+    prior=RENDERED,
+    judge=JUDGE,
+    protocol=None,
+    **target,
+):
     """The folder of an evaluation that scored these means, person by person."""
     rng = torch.Generator().manual_seed(crc32(f"{title} {seed} {moment}".encode()))
 
@@ -36,42 +52,35 @@ def evaluated(root, title, accuracy, leak, seed=0, moment=None, attack=None, **t
         missing={},
         judge_accuracy=Measure(0.99),
     )
-    told = {
-        "target": {
-            "title": f"{title} at {moment}" if moment else title,
-            "run": title,
-            "moment": {"epoch": None, "accuracy": moment} if moment else None,
-            "epoch": 1 if moment else 5,
-            "seed": seed,
-            "architecture": "timm:resnet18",
-            "recipe": {"epochs": 20, "view": {"flip": 0.5}},
-            "accuracy": accuracy,
-            "accuracy_of": spread(accuracy),
-            "test_images": 240,
-            "surgery": [],
-            "privacy": None,
+    recipe = target.pop("recipe", {"epochs": 20, "view": {"flip": 0.5}})
+    epoch = target.pop("epoch", 1 if moment else 5)
+    architecture = target.pop("architecture", "timm:resnet18")
+    told = Record(
+        target=TargetRecord(
+            title=f"{title} at {moment}" if moment else title,
+            key=f"{title} {seed}",
+            run=title,
+            moment={"epoch": None, "accuracy": moment} if moment else None,
+            epoch=epoch,
+            seed=seed,
+            architecture=architecture,
+            recipe=recipe,
+            accuracy=accuracy,
+            accuracy_of=tuple(spread(accuracy)),
+            test_images=240,
             **target,
-        },
-        "population": {
-            "key": "p",
-            "name": "faces",
-            "size": 48,
-            "classes": PEOPLE,
-            "images": {},
-            "settings": {},
-            "notes": [],
-            "class_names": [str(i) for i in range(PEOPLE)],
-        },
-        "attack": attack or {"name": "PPA", "loss": "poincare"},
-        "prior": "Rendered",
-        "judge": {"architecture": "timm:resnet14t", "accuracy": 0.99},
-        "protocol": None,
-        "confidence": [0.9] * PEOPLE,
-        "evaluation": evaluation.to_json(),
-    }
-    folder = root / "Evaluate" / f"{title}-{seed}-{moment}-{target.get('architecture', '')}"
+        ),
+        population=PopulationRecord("p", "faces", 48, PEOPLE, tuple(str(i) for i in range(PEOPLE))),
+        attack=attack,
+        prior=prior,
+        judge=judge,
+        protocol=protocol,
+        evaluation=evaluation,
+        confidence=(0.9,) * PEOPLE,
+    )
+    folder = root / "Evaluate" / f"{len(list(root.glob('Evaluate/*'))):04d}"
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(told))
+    (folder / "result.json").write_text(json.dumps(told.to_json()))
     picture = torch.zeros(PEOPLE, 3, 8, 8, dtype=torch.uint8)
     save_file(
         {"classes": torch.arange(PEOPLE), "private": picture, "reconstructed": picture + 1},
@@ -125,10 +134,10 @@ def test_what_differs_in_more_is_a_reference(study, tmp_path):
     study += [evaluated(tmp_path, "TTS", 0.9, 0.4, 0)]
     results = collect(study, "all")
     references = {row.name for row in results.rows if row.kind == "reference"}
-    assert references == {"no defence (torchvision:vgg16_bn)", "SSF (timm:resnet18)", "TTS"}
+    assert references == {"no defence (torchvision:vgg16_bn)", "SSF (recipe epochs 30, recipe view flip 0)", "TTS"}
     assert results.unequal == (
         "no defence (torchvision:vgg16_bn): architecture torchvision:vgg16_bn instead of timm:resnet18",
-        "SSF (timm:resnet18): recipe epochs 30 instead of 20; recipe view flip 0 instead of 0.5",
+        "SSF (recipe epochs 30, recipe view flip 0): recipe epochs 30 instead of 20; recipe view flip 0 instead of 0.5",
         "TTS: seeds 0 instead of seeds 0, 1, 2",
     )
     assert not references & {one.row for one in (*results.differences, *results.levels)}
@@ -141,10 +150,10 @@ def test_what_differs_in_more_is_a_reference(study, tmp_path):
 
 
 def test_another_attack_is_another_table(study, tmp_path):
-    other = evaluated(tmp_path, "SSF", 0.9, 0.4, 0, attack={"name": "PPA", "loss": "max-margin"})
+    other = evaluated(tmp_path, "SSF", 0.9, 0.4, 0, attack=AttackRecord("PPA", settings={"loss": "max-margin"}))
     results = collect([*study, other], "all")
     assert results.unequal == (
-        "SSF (timm:resnet18): attack loss max-margin instead of poincare; seeds 0 instead of seeds 0, 1, 2",
+        "SSF (attack loss max-margin): attack loss max-margin instead of poincare; seeds 0 instead of seeds 0, 1, 2",
     )
 
 
@@ -208,3 +217,81 @@ def test_several_populations_are_refused(study):
         collect(study, "all")
     with pytest.raises(UserError, match="no finished evaluation"):
         collect([], "all")
+
+
+def rows(results):
+    return {row.name: (row.kind, row.measures["hits@1"].value) for row in results.rows if row.kind != "chance"}
+
+
+def test_no_evaluation_is_dropped_whatever_it_differs_in(tmp_path):
+    strong, weak = (PriorRecord("Rendered", {"strength": value}) for value in (1.0, 0.2))
+    seeds = [replace(POINCARE, seed=seed) for seed in (0, 7)]
+    ways = [
+        (strong, seeds[0]),
+        (weak, seeds[0]),
+        (strong, seeds[1]),
+        (strong, replace(seeds[0], classes=(0, 1))),
+        (strong, replace(seeds[0], knowledge={"settings": {"epochs": 3}, "seed": 0})),
+    ]
+    folders = [
+        evaluated(tmp_path, "no defence", 0.9, 0.1 + place / 10, attack=attack, prior=prior)
+        for place, (prior, attack) in enumerate(ways)
+    ]
+    results = collect(folders, "all")
+    told = [Record.from_json(json.loads((f / "result.json").read_text())).evaluation for f in folders]
+    assert {value for _, value in rows(results).values()} == {one.measures["hits@1"].value for one in told}
+    assert list(rows(results)) == [
+        "no defence",
+        "no defence (attack seed 7)",
+        "no defence (prior settings strength 0.2)",
+        "no defence (classes 0, 1)",
+        "no defence (knowledge settings epochs 3)",
+    ]
+    assert len(results.unequal) == 4
+    again = collect([*folders, folders[0]], "a folder that is given twice counts once")
+    assert again.rows == results.rows
+
+
+def test_a_training_that_was_attacked_again_is_another_row_for_all_its_seeds(tmp_path):
+    folders = [
+        evaluated(tmp_path, "no defence", 0.9, 0.4, seed, attack=replace(POINCARE, seed=attack))
+        for seed, attack in ((0, 0), (0, 9), (1, 1), (1, 9))
+    ]
+    results = collect(folders, "all")
+    assert [(row.name, row.detail) for row in results.rows if row.kind != "chance"] == [
+        ("no defence", "2 training seeds"),
+        ("no defence (attack seed 9)", "2 training seeds"),
+    ]
+
+
+def test_defences_of_one_name_are_rows_of_their_own(tmp_path):
+    evaluated(tmp_path, "mine", 0.9, 0.4, defences={"Mine": {"weight": 1}})
+    evaluated(tmp_path, "mine", 0.9, 0.5, defences={"Mine": {"weight": 2}})
+    results = collect(sorted(tmp_path.glob("Evaluate/*")), "all")
+    assert list(rows(results)) == ["mine", "mine'"]
+
+
+def test_checkpoints_on_no_curve_are_said(study, tmp_path):
+    study.append(evaluated(tmp_path, "RoLSS", 0.5, 0.2, 0, 0.5))  # of one seed alone
+    warnings = collect(study, "all").warnings
+    assert any(w.startswith("RoLSS: 1 evaluation at checkpoints stands on no curve") for w in warnings)
+    assert not any("stands on no curve" in w or "stand on no curve" in w for w in collect(study[:-1], "all").warnings)
+
+
+def test_a_swept_judge_or_protocol_is_one_table_and_two_judges_of_different_targets_are_none(tmp_path):
+    other = JudgeRecord("timm:vgg11", 0.98, "b" * 64)
+    swept = [evaluated(tmp_path, "no defence", 0.9, 0.4, judge=judge) for judge in (JUDGE, other)]
+    results = collect(swept, "all")
+    assert list(rows(results)) == ["no defence", "no defence (judge timm:vgg11)"]
+    assert not any("counted differently" in warning for warning in results.warnings)
+    mixed = [swept[0], evaluated(tmp_path, "RoLSS", 0.9, 0.4, judge=other)]
+    with pytest.raises(UserError, match="counted differently"):
+        collect(mixed, "all")
+
+
+def test_a_number_that_was_swept_makes_a_figure(tmp_path):
+    for steps in (10, 20, 40):
+        evaluated(tmp_path, "no defence", 0.9, steps / 100, attack=AttackRecord("PPA", settings={"steps": steps}))
+    results = collect(sorted(tmp_path.glob("Evaluate/*")), "all")
+    assert (results.swept, list(results.sweep.values())) == ("attack steps", [10.0, 20.0, 40.0])
+    assert "setting" in {figure.name for figure in figures(results)}

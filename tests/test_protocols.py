@@ -10,7 +10,6 @@ from lightleak.errors import UserError
 from lightleak.metrics.evaluate import reference
 from lightleak.metrics.evaluation import METRICS
 from lightleak.models import zoo
-from lightleak.models.classifier import save
 from lightleak.study import Store, plain
 from lightleak.study.protocols import PROTOCOLS, Protocol, protocol
 from lightleak.study.tasks import Evaluate, Invert, MeasurePrivate, Rendered, TrainJudge, TrainTarget, source
@@ -88,8 +87,13 @@ def test_an_evaluation_that_departs_is_refused(tmp_path, tiny_population, tiny_j
     monkeypatch.setattr(type(population), "load", lambda *_: tiny_population)
     monkeypatch.setattr(Rendered, "load", lambda *_: None)
     monkeypatch.setattr(MeasurePrivate, "load", lambda *_: reference(tiny_judge, tiny_population))
-    monkeypatch.setattr(Store, "result", lambda *_: {})
-    save(tiny_judge, Store(tmp_path).folder(task.judge) / "target.safetensors")  # its hash is recorded
+    results = {
+        "Invert": {},
+        "Draw": {"name": "faces", "size": 48, "classes": 6, "class_names": []},
+        "TrainTarget": {"accuracy": 1.0, "accuracy_of": [1.0] * 6, "test_images": 6},
+        "TrainJudge": {"accuracy": 1.0},
+    }
+    monkeypatch.setattr(Store, "result", lambda _, task: results[task.name])
     told = task.run(Store(tmp_path), tmp_path, lambda *_, **__: None)
     assert told["protocol"]["name"] == "six"
     assert told["evaluation"]["measures"]["judge_fid"]["value"] > 0

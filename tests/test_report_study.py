@@ -6,26 +6,33 @@ from pathlib import Path
 import pytest
 
 from lightleak.errors import UserError
+from lightleak.metrics.evaluation import Evaluation
+from lightleak.metrics.evidence import Measure
 from lightleak.report.study import NOTE, noted, pages, studied
 from lightleak.study import Task, load
+from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
 from lightleak.study.run import titled
+
+NOTHING = Evaluation((), 0, {}, {}, {}, {}, Measure(1.0))
 
 
 def evaluated(folder: Path, task: str, **changes) -> None:
     """An evaluation's folder with just what decides on which page it stands."""
-    record = {
-        "target": {"architecture": changes.pop("architecture", "timm:resnet18"), "title": changes.pop("title", "none")},
-        "population": {
-            "key": (key := changes.pop("population", "p")),
-            "name": "faces",
-            "classes": 8,
-            "settings": {"jitter": 0.1 if key == "p" else 0.4, "seed": 0},
-        },
-        "attack": {"name": "PPA", "title": "", "loss": "poincare", **changes},
-    }
+    key = changes.pop("population", "p")
+    title, network = changes.pop("title", "none"), changes.pop("architecture", "timm:resnet18")
+    settings = {"jitter": 0.1 if key == "p" else 0.4, "seed": 0}
+    record = Record(
+        target=TargetRecord(title, "t", 0, network, {}, 1.0, (), 0),
+        population=PopulationRecord(key, "faces", 48, 8, (), settings=settings),
+        attack=AttackRecord(changes.pop("name", "PPA"), settings={"loss": "poincare", **changes}),
+        prior=PriorRecord("Rendered"),
+        judge=JudgeRecord("timm:resnet14t", 1.0),
+        evaluation=NOTHING,
+        confidence=(),
+    )
     place = folder / "Evaluate" / task
     place.mkdir(parents=True)
-    (place / "result.json").write_text(json.dumps(record))
+    (place / "result.json").write_text(json.dumps(record.to_json()))
 
 
 @pytest.fixture
@@ -50,9 +57,17 @@ def test_one_page_needs_no_more_than_the_studys_title(tmp_path, drawn):
 
 
 def test_pages_are_told_apart_by_what_differs(tmp_path, drawn):
-    evaluated(tmp_path, "a")
-    evaluated(tmp_path, "b", loss="max-margin")
-    assert drawn(tmp_path, ["a", "b"]) == [("T (loss poincare)", ["a"]), ("T (loss max-margin)", ["b"])]
+    for place, changes in (("a", {}), ("b", {"loss": "max-margin"})):
+        evaluated(tmp_path, f"{place}1", **changes)
+        evaluated(tmp_path, f"{place}2", title="RoLSS", **changes)
+    keys = ["a1", "a2", "b1", "b2"]
+    assert drawn(tmp_path, keys) == [("T (loss poincare)", keys[:2]), ("T (loss max-margin)", keys[2:])]
+
+
+def test_a_swept_setting_is_one_table(tmp_path, drawn):
+    for place, loss in (("a", "poincare"), ("b", "max-margin"), ("c", "ce")):
+        evaluated(tmp_path, place, loss=loss)
+    assert drawn(tmp_path, ["a", "b", "c"]) == [("T", ["a", "b", "c"])]
 
 
 def test_another_attack_is_named_without_its_settings(tmp_path, drawn):

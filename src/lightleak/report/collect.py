@@ -2,23 +2,25 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from lightleak.errors import UserError
 from lightleak.metrics.evaluate import FAMILY
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference
 from lightleak.metrics.evidence import Measure, seeds_interval, trade_off, wilson
-from lightleak.report.fairness import counting, grouped, held_equal, run_of
+from lightleak.report.fairness import Entry, Group, counting, entries, grouped, run_of, swept_counting
+from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
-from lightleak.report.origin import listed, made_of, record, versions_of
-from lightleak.report.results import Difference, Frame, Portrait, Results, Row
-from lightleak.report.ways import as_share, levels_of, points, ways_of
+from lightleak.report.origin import listed, made_of, versions_of
+from lightleak.report.results import Difference, Results, Row
+from lightleak.report.ways import Way, as_share, levels_of, points, taken_of, ways_of
+from lightleak.study.record import CostsRecord, Record, SharesRecord, TargetRecord, read, read_costs, read_shares
 
 SHOWN = (
     "hits@1",
@@ -36,7 +38,7 @@ ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "co
 FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
 COMPARED = ("hits@1", "verified", "true@1", "member@1", "error")  # differences to the baseline are given in these
-GALLERY = 12  # people shown
+PEOPLE = ("name", "size", "classes", "images", "settings")  # what a recipe says of them
 
 
 def collect(
@@ -58,107 +60,154 @@ def collect(
     if `mixed_protocols`. `shares` are the folders of Shares tasks. `published` are the paper's numbers by architecture:
     {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}.
     """
-    everything = [(record(folder), folder) for folder in folders]
+    everything = entries([(read(folder), folder) for folder in folders])
     whole = _ends(everything)
     if not whole:
         raise UserError("there is no finished evaluation to report; run the study first")
-    if len({one["population"]["key"] for one, _ in everything}) > 1:
+    if len({one.record.population.key for one in everything}) > 1:
         raise UserError("one table compares targets of one population; these evaluations are of several")
-    ways = counting([one for one, _ in everything])
-    if len(ways) > 1 and not mixed_protocols:
-        told = "; ".join(f"{name}: {', '.join(dict.fromkeys(titles))}" for name, titles in ways.items())
+    ways = counting([one.record for one in everything])
+    apart = len(ways) > 1 and not swept_counting(ways)
+    if apart and not mixed_protocols:
+        told = "; ".join(f"{name}: {', '.join(_titles(own))}" for name, own in ways.items())
         raise UserError(f"numbers counted differently do not compare ({told}); ask for it with --mixed-protocols")
     made = made_of([*folders, *costs])
-    records, folders = [one for one, _ in whole], [folder for _, folder in whole]
-    groups, unequal = grouped(records)
-    evaluations = [Evaluation.from_json(record["evaluation"]) for record in records]
-    first = records[0]
-    priced = {one["title"]: one for one in map(record, costs)}
+    rowed = grouped(whole)
+    first = whole[0].record
+    priced = {one.title: one for one in map(read_costs, costs)}
 
-    rows = [_row(name, [records[i] for i in own], [evaluations[i] for i in own]) for name, own in groups.items()]
-    rows = [replace(_priced(row, priced), kind="reference" if row.name in unequal else "target") for row in rows]
-    paper = (published or {}).get(first["target"]["architecture"], {})
+    rows = [_row(group.name, [one.record for one in group.entries]) for group in rowed]
+    rows = [
+        replace(_priced(row, priced), kind="reference" if group.different else "target")
+        for row, group in zip(rows, rowed)
+    ]
+    paper = (published or {}).get(first.target.architecture, {})
     rows = [_beside(row, paper.get("rows", {}).get(row.name, {})) for row in rows]
     measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
-    counted = (first.get("protocol") or {}).get("metrics", [])  # those that the protocol names beside the usual ones
+    counted = first.protocol.metrics if first.protocol else ()  # those that the protocol names beside the usual ones
     shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *ASKED, *OF_TARGETS, *counted)) if name in measured]
-    references = [name for name in groups if name in unequal]
-    equal = {name: own for name, own in groups.items() if name not in unequal}
-    curves = ways_of([one for one, _ in everything], equal, records, [name for name in FRONTIER if name in shown])
-    for name, null in evaluations[0].nulls.items():
+    targets = [group for group in rowed if not group.different]
+    curves = ways_of(everything, targets, [name for name in FRONTIER if name in shown])
+    nulls = {name: null for one in reversed(whole) for name, null in one.record.evaluation.nulls.items()}
+    for name, null in nulls.items():
         rows.append(Row(f"null: {name}", _only(null.measures, shown), "null", NULLS.get(name, "")))
-    chance = {name: Measure(value) for name, value in evaluations[0].chance.items()}
-    chance["accuracy"] = Measure(1 / first["population"]["classes"])
+    chance = {name: Measure(value) for name, value in first.evaluation.chance.items()}
+    chance["accuracy"] = Measure(1 / first.population.classes)
     rows.append(Row("chance", _only(chance, shown), "chance", "a guess, or a person drawn at random"))
     rows = [Row(r.name, _only(r.measures, shown), r.kind, r.detail, _only(r.missing, shown)) for r in rows]
 
-    baseline = next(iter(groups))
-    swept, sweep = _swept(
-        {name: records[own[0]]["target"].get("defences", {}) for name, own in equal.items()}, baseline
-    )
-    told = [one for one in map(record, shares) if one["architecture"] == first["target"]["architecture"]]
+    baseline = rowed[0].name
+    defences = {group.name: group.entries[0].record.target.defences for group in targets}
+    swept, sweep = _swept(defences, baseline)
+    if not swept:
+        swept, sweep = _swept_otherwise(rowed)
+    told = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
     differences = []
-    for name, own in equal.items():
-        if name == baseline or len(own) != len(groups[baseline]):
+    for group in targets[1:]:
+        if len(group.entries) != len(targets[0].entries):
             continue
-        pair = [evaluations[i] for i in own], [evaluations[i] for i in groups[baseline]]
+        own, base = ([one.record.evaluation for one in some.entries] for some in (group, targets[0]))
         for metric in COMPARED:
-            gap = difference(*pair, metric, torch.Generator().manual_seed(0)) if metric in shown else None
+            gap = difference(own, base, metric, torch.Generator().manual_seed(0)) if metric in shown else None
             if gap is not None:
-                differences.append(Difference(name, metric, gap.value, gap.low, gap.high, gap.p))
+                differences.append(Difference(group.name, metric, gap.value, gap.low, gap.high, gap.p))
     levels = tuple(levels_of(curves, baseline))
     met = {one.row for one in levels} | {baseline}
-    apart = [
-        f"{name}: no natural accuracy is reached by it and by {baseline} alike" for name in curves if name not in met
-    ]
     return Results(
         title=title,
         columns=columns(*shown),
         rows=tuple(rows),
-        summary=_summary(first, len(groups), max(len(own) for own in groups.values())),
+        summary=_summary(first, len(rowed), max(len(group.entries) for group in rowed)),
         baseline=baseline,
         differences=tuple(differences),
         curves={name: tuple(points(way)) for name, way in curves.items()},
         levels=levels,
-        unequal=tuple(f"{name}: {unequal[name]}" for name in references),
-        runs=_runs({name: own for name, own in equal.items() if len(own) > 2}, records, evaluations, shown),
+        unequal=tuple(f"{group.name}: {group.different}" for group in rowed if group.different),
+        runs=_runs([group for group in targets if len(group.entries) > 2], shown),
         swept=swept,
         sweep=sweep,
-        shares=_shares(told, equal),
+        shares=_shares(told, targets),
         leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
-        confidences={name: tuple(v for i in own for v in records[i]["confidence"]) for name, own in groups.items()},
-        gallery=_gallery(folders, groups, records),
-        gallery_note=_note(first["population"]["classes"]),
+        confidences={
+            group.name: tuple(value for one in group.entries for value in one.record.confidence) for group in rowed
+        },
+        gallery=gallery(rowed),
+        gallery_note=note(first.population.classes),
         warnings=(
-            *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if len(ways) > 1 else []),
-            *_warnings(records, evaluations, equal, baseline),
-            *apart,
+            *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if apart else []),
+            *_warnings(targets),
+            *(
+                f"{name}: no natural accuracy is reached by it and by {baseline} alike"
+                for name in curves
+                if name not in met
+            ),
+            *_left_out(everything, whole, targets, curves),
         ),
         notes=(
-            *first["population"]["notes"],
-            *_networks(evaluations),
+            *first.population.notes,
+            *_networks([one.record.evaluation for one in whole]),
+            *_absent(whole),
             *([f"The published numbers are of {paper['of']}."] if paper else []),
         ),
-        recipe={
-            "population": {k: first["population"][k] for k in ("name", "size", "classes", "images", "settings")},
-            "architecture": first["target"]["architecture"],
-            "training": first["target"]["recipe"],
-            "attack": first["attack"],
-            "prior": first["prior"],
-            "judge": {name: first["judge"][name] for name in ("architecture", "sha256") if name in first["judge"]},
-            "protocol": first.get("protocol") or "none",
-            "seeds": sorted({r["target"]["seed"] for r in records}),
-            "surgery": {r["target"]["title"]: [_cut(step) for step in r["target"]["surgery"]] for r in records},
-        },
+        recipe=_recipe(whole),
         versions=versions_of(made),
         command=command,
-        date=max((one["finished"][:10] for one in made if "finished" in one), default=""),
-        machine=listed(made, "machine"),
-        device=listed(made, "device"),
-        commit=listed(made, "commit"),
+        date=max((one.finished[:10] for one in made), default=""),
+        machine=listed([one.machine for one in made]),
+        device=listed([one.device for one in made]),
+        commit=listed([one.commit for one in made]),
         protocol="; ".join(ways),
-        seconds=sum(one["seconds"] for one in made),
+        seconds=sum(one.seconds for one in made),
     )
+
+
+def _recipe(whole: Sequence[Entry]) -> dict[str, Any]:
+    """What the numbers were made with, for the page's recipe."""
+    first = whole[0].record
+    attack, judge = first.attack, first.judge
+    return {
+        "population": {name: getattr(first.population, name) for name in PEOPLE},
+        "architecture": first.target.architecture,
+        "training": first.target.recipe,
+        "attack": {
+            "name": attack.name,
+            **({"title": attack.title} if attack.title else {}),
+            **attack.settings,
+            **({"classes": attack.classes} if attack.classes else {}),
+            **({"knowledge": attack.knowledge} if attack.knowledge else {}),
+        },
+        "prior": {"name": first.prior.name, **(first.prior.settings or {})},
+        "judge": {"architecture": judge.architecture, **({"sha256": judge.sha256} if judge.sha256 else {})},
+        "protocol": vars(first.protocol) if first.protocol else "none",
+        "seeds": sorted({one.record.target.seed for one in whole}),
+        "surgery": {one.record.target.title: [_cut(step) for step in one.record.target.surgery] for one in whole},
+    }
+
+
+def _titles(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(record.target.title for record in records))
+
+
+def _absent(whole: Sequence[Entry]) -> list[str]:
+    """Which nulls these data do not allow."""
+    found = {(name, why): None for one in whole for name, why in one.record.absent.items()}
+    return [f"there is no null '{name}' here: {why}" for name, why in found]
+
+
+def _left_out(
+    everything: Sequence[Entry], whole: Sequence[Entry], targets: Sequence[Group], curves: Mapping[str, Way]
+) -> list[str]:
+    """Evaluations at checkpoints that are on no curve: said, never dropped in silence."""
+    drawn = {one.folder for one in whole}
+    for group in targets:
+        if group.name in curves:
+            drawn |= {one.folder for moment in taken_of(everything, group) for one in moment}
+    left = Counter(run_of(one.record.target) for one in everything if one.folder not in drawn)
+    return [
+        f"{title}: {count} evaluation{'s' * (count > 1)} at checkpoints stand{'s' * (count == 1)} on no curve "
+        "(another setting, or a moment at which not all seeds were attacked)"
+        for title, count in left.items()
+    ]
 
 
 NULLS = {
@@ -168,8 +217,9 @@ NULLS = {
 }
 
 
-def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]) -> Row:
-    measures: dict[str, Measure | None] = {"accuracy": _accuracy([record["target"] for record in records])}
+def _row(name: str, records: list[Record]) -> Row:
+    evaluations = [record.evaluation for record in records]
+    measures: dict[str, Measure | None] = {"accuracy": _accuracy([record.target for record in records])}
     for metric in METRICS:
         if len(evaluations) == 1:
             measures[metric] = evaluations[0].measures.get(metric)  # older records lack new metrics
@@ -179,7 +229,7 @@ def _row(name: str, records: list[dict[str, Any]], evaluations: list[Evaluation]
             measures[metric] = as_share(found) if METRICS[metric].rate else found
     seeds = len(evaluations)
     detail = f"{seeds} training seeds" if seeds > 1 else ""
-    private = records[0]["target"].get("privacy")
+    private = records[0].target.privacy
     if private:
         epsilon = private["epsilon"]
         measures["epsilon"] = None if epsilon is None else Measure(epsilon)
@@ -194,21 +244,20 @@ def _beside(row: Row, published: Mapping[str, float]) -> Row:
     return replace(row, measures={**row.measures, **theirs})
 
 
-def _runs(
-    groups: dict[str, list[int]], records: list[dict[str, Any]], evaluations: list[Evaluation], shown: list[str]
-) -> dict[str, dict[str, tuple[float, ...]]]:
+def _runs(groups: Sequence[Group], shown: list[str]) -> dict[str, dict[str, tuple[float, ...]]]:
     """What every single training seed of a target scored."""
     found: dict[str, dict[str, tuple[float, ...]]] = {}
-    for name, own in groups.items():
-        found[name] = {"accuracy": tuple(records[i]["target"]["accuracy"] for i in own)}
+    for group in groups:
+        records = [one.record for one in group.entries]
+        found[group.name] = {"accuracy": tuple(record.target.accuracy for record in records)}
         for metric in ("hits@1", "verified", "true@1"):
-            measures = [evaluations[i].measures.get(metric) for i in own]
+            measures = [record.evaluation.measures.get(metric) for record in records]
             if metric in shown and all(measures):
-                found[name][metric] = tuple(measure.value for measure in measures if measure)
+                found[group.name][metric] = tuple(measure.value for measure in measures if measure)
     return found
 
 
-def _swept(defences: dict[str, dict[str, Any]], baseline: str) -> tuple[str, dict[str, float]]:
+def _swept(defences: Mapping[str, Mapping[str, Any]], baseline: str) -> tuple[str, dict[str, float]]:
     """The one number in which at least three targets with one and the same defence differ, and each one's value.
 
     Skips that are scaled by 1 are whole: beside SSF the undefended target is such a value.
@@ -221,7 +270,7 @@ def _swept(defences: dict[str, dict[str, Any]], baseline: str) -> tuple[str, dic
         if len(own) < 3 or len(differing) != 1:
             continue
         values = {name: settings.get(differing[0]) for name, settings in own.items()}
-        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()):
+        if not all(_number(value) for value in values.values()):
             continue
         if (kind, differing[0]) == ("SSF", "factor") and not defences[baseline]:
             values[baseline] = 1.0
@@ -229,35 +278,50 @@ def _swept(defences: dict[str, dict[str, Any]], baseline: str) -> tuple[str, dic
     return "", {}
 
 
-def _shares(told: list[dict[str, Any]], groups: dict[str, list[int]]) -> dict[str, dict[str, float]]:
+def _swept_otherwise(groups: Sequence[Group]) -> tuple[str, dict[str, float]]:
+    """The one number of attack, prior, recipe or judge in which at least three rows of one target differ."""
+    own = [group for group in groups if len(group.changed) == 1]
+    own = [one for one in own if run_of(one.entries[0].record.target) == run_of(groups[0].entries[0].record.target)]
+    if len(own) < 2 or len({group.changed[0][0] for group in own}) != 1:
+        return "", {}
+    values = {groups[0].name: own[0].changed[0][2], **{group.name: group.changed[0][1] for group in own}}
+    if not all(_number(value) for value in values.values()):
+        return "", {}
+    return own[0].changed[0][0], {name: float(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shares(told: Sequence[SharesRecord], groups: Sequence[Group]) -> dict[str, dict[str, float]]:
     """For each target, by stage, the mean over its seeds."""
     found: dict[str, dict[str, float]] = {}
-    for name in groups:
-        own = [one["stages"] for one in told if one["title"] == name]
+    for group in groups:
+        own = [one.stages for one in told if one.title == group.name]
         if own:
-            found[name] = {stage: sum(one[stage] for one in own) / len(own) for stage in own[0]}
+            found[group.name] = {stage: sum(one[stage] for one in own) / len(own) for stage in own[0]}
     return found
 
 
-def _priced(row: Row, priced: dict[str, dict[str, Any]]) -> Row:
+def _priced(row: Row, priced: Mapping[str, CostsRecord]) -> Row:
     """The row with what its defence costs, if that was measured."""
-    costs = priced.get(row.name, {})
-    return replace(row, measures={**row.measures, **{name: Measure(costs[name]) for name in COSTS if name in costs}})
+    if row.name not in priced:
+        return row
+    costs = {name: getattr(priced[row.name], name) for name in COSTS}
+    return replace(row, measures={**row.measures, **{name: Measure(v) for name, v in costs.items() if v is not None}})
 
 
-def _ends(everything: list[tuple[dict[str, Any], Path]]) -> list[tuple[dict[str, Any], Path]]:
+def _ends(everything: Sequence[Entry]) -> list[Entry]:
     """The evaluations of whole runs; of a run that was attacked at its checkpoints only, that of the last of them."""
-    ends: dict[str, tuple[dict[str, Any], Path]] = {}
-
-    def rank(target: dict[str, Any]) -> float:
-        return math.inf if target.get("moment") is None else target["epoch"]
-
-    for one, folder in everything:
-        target = one["target"]
-        run = json.dumps([run_of(target), target["seed"], held_equal(one)], sort_keys=True)
-        if run not in ends or rank(target) > rank(ends[run][0]["target"]):
-            ends[run] = (one, folder)
-    return list(ends.values())
+    ends: dict[str, list[Entry]] = {}
+    for one in everything:
+        ends.setdefault(f"{one.run} {one.record.target.seed}", []).append(one)
+    found = []
+    for those in ends.values():
+        finished = [one for one in those if one.record.target.moment is None]
+        found += finished or [max(those, key=lambda one: one.record.target.epoch or 0)]
+    return found
 
 
 def _networks(evaluations: list[Evaluation]) -> list[str]:
@@ -271,83 +335,58 @@ def _networks(evaluations: list[Evaluation]) -> list[str]:
     return notes
 
 
-def _accuracy(targets: list[dict[str, Any]]) -> Measure:
+def _accuracy(targets: list[TargetRecord]) -> Measure:
     """Natural accuracy: of one network a binomial share; of several seeds as for the other metrics."""
     if len(targets) == 1:
-        tested = targets[0]["test_images"]
-        return wilson(round(targets[0]["accuracy"] * tested), tested)
-    return as_share(seeds_interval(torch.tensor([target["accuracy_of"] for target in targets], dtype=torch.float64)))
+        tested = targets[0].test_images
+        return wilson(round(targets[0].accuracy * tested), tested)
+    return as_share(seeds_interval(torch.tensor([target.accuracy_of for target in targets], dtype=torch.float64)))
 
 
 def _only(mapping: Any, names: list[str]) -> dict[str, Any]:
     return {name: mapping[name] for name in names if name in mapping}
 
 
-def _cut(step: dict[str, Any]) -> dict[str, Any]:
+def _cut(step: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader wants to know of a step of surgery."""
     return {name: value for name, value in step.items() if isinstance(value, str | int | float | list)}
 
 
-def _summary(record: dict[str, Any], targets: int, seeds: int) -> str:
-    people, attack = record["population"]["classes"], record["attack"]["name"].upper()
+def _summary(record: Record, targets: int, seeds: int) -> str:
+    people, attack, judge = record.population.classes, record.attack.title or record.attack.name, record.judge
     runs = f", {seeds} training seeds each" if seeds > 1 else ""
     return (
-        f"{targets} targets ({record['target']['architecture']}{runs}) that know {people} people, inverted by {attack} "
-        f"and judged by {record['judge']['architecture']} (right on {record['judge']['accuracy']:.1%} of test images)."
+        f"{targets} targets ({record.target.architecture}{runs}) that know {people} people, inverted by {attack} "
+        f"and judged by {judge.architecture} (right on {judge.accuracy:.1%} of test images)."
     )
 
 
-def _warnings(records: list, evaluations: list[Evaluation], groups: dict[str, list[int]], baseline: str) -> tuple:
+def _warnings(targets: Sequence[Group]) -> tuple[str, ...]:
     said: dict[str, list[str]] = {}
-    for name, own in groups.items():
-        for warning in dict.fromkeys(warning for i in own for warning in evaluations[i].warnings):
-            said.setdefault(warning, []).append(name)
-    everyone = list(groups)
+    for group in targets:
+        for warning in dict.fromkeys(w for one in group.entries for w in one.record.evaluation.warnings):
+            said.setdefault(warning, []).append(group.name)
+    everyone = [group.name for group in targets]
     found = [w if names == everyone else f"{', '.join(names)}: {w}" for w, names in said.items()]
 
-    def mean(name: str, value: Any) -> float:
-        return sum(value(i) for i in groups[name]) / len(groups[name])
+    def mean(group: Group, value: Callable[[Record], float]) -> float:
+        return sum(value(one.record) for one in group.entries) / len(group.entries)
 
-    for name in groups:
-        if name == baseline:
-            continue
-        leak = [mean(n, lambda i: evaluations[i].measures["hits@1"].value) for n in (baseline, name)]  # pyright: ignore
-        accuracy = [mean(n, lambda i: records[i]["target"]["accuracy"]) for n in (baseline, name)]
-        images = sum(records[i]["target"]["test_images"] for i in groups[name])
+    def hits(record: Record) -> float:
+        measure = record.evaluation.measures["hits@1"]
+        return math.nan if measure is None else measure.value
+
+    base = targets[0]
+    for group in targets[1:]:
+        leak = [mean(one, hits) for one in (base, group)]
+        accuracy = [mean(one, lambda record: record.target.accuracy) for one in (base, group)]
+        images = sum(one.record.target.test_images for one in group.entries)
         told = trade_off((leak[0], leak[1]), (accuracy[0], accuracy[1]), images)
         if told.value is None:
-            found.append(f"{name}: {told.warning}")
+            found.append(f"{group.name}: {told.warning}")
         else:
             found.append(
-                f"{name}: Delta = {told.value:.2f} points of AttAcc@1 lost per point of natural accuracy "
+                f"{group.name}: Delta = {told.value:.2f} points of AttAcc@1 lost per point of natural accuracy "
                 f"({100 * told.leak_drop:.1f} over {100 * told.accuracy_loss:.1f}); never read it alone"
             )
     return tuple(dict.fromkeys(found))
-
-
-def _note(people: int) -> str:
-    who = f"The first {GALLERY} of {people} people" if people > GALLERY else "All people"
-    return f"{who}; of each target the reconstruction it believes most, of its first training seed."
-
-
-def _gallery(folders: Sequence[Path], groups: dict[str, list[int]], records: list) -> tuple[Portrait, ...]:
-    stored = {name: load_file(folders[own[0]] / "gallery.safetensors") for name, own in groups.items()}
-    names = records[0]["population"]["class_names"]
-    portraits = []
-    one = next(iter(stored.values()))
-    for place, label in enumerate(one["classes"].tolist()[:GALLERY]):
-        frames = {}
-        for name, tensors in stored.items():
-            where = (tensors["classes"] == label).nonzero().flatten()
-            if len(where):
-                belief = records[groups[name][0]]["confidence"]  # best first within each class, classes ascending
-                each = len(belief) // len(tensors["classes"])
-                frames[name] = Frame(_array(tensors["reconstructed"][where[0]]), belief[int(where[0]) * each])
-        portraits.append(Portrait(names[label], _array(one["private"][place]), frames))
-    return tuple(portraits)
-
-
-def _array(pixels: torch.Tensor) -> Any:
-    """3 x S x S bytes as S x S x 3, enlarged without smoothing if it is tiny."""
-    times = max(1, 96 // pixels.shape[-1])
-    return pixels.repeat_interleave(times, 1).repeat_interleave(times, 2).permute(1, 2, 0).numpy()

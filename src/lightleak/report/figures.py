@@ -186,7 +186,7 @@ def frontier(results: Results, leak: Column) -> Figure | None:
 def over_setting(results: Results) -> Figure | None:
     """Natural accuracy and leaks over the one setting in which targets differ (RoLSS paper, Fig. 9)."""
     utility = results.column(results.utility)
-    rows = sorted((row for row in results.targets() if row.name in results.sweep), key=lambda r: results.sweep[r.name])
+    rows = sorted((row for row in results.rows if row.name in results.sweep), key=lambda r: results.sweep[r.name])
     lines = [column for column in (utility, *results.drawn_leaks()) if column is not None and column.rate]
     lines = [c for c in lines if all((m := row.measures.get(c.name)) and known(m.value) for row in rows)]
     if len(rows) < 3 or not lines:

@@ -9,8 +9,10 @@ from typing import Any
 
 from lightleak.errors import UserError
 from lightleak.files import publish
-from lightleak.report.collect import collect, record
+from lightleak.report.collect import collect
+from lightleak.report.fairness import run_of
 from lightleak.report.results import Results
+from lightleak.study.record import Record, read, read_costs, read_shares
 
 NOTE = "study.json"  # in the study's folder
 KINDS = {"evaluations": "Evaluate", "costs": "Costs", "shares": "Shares"}  # tasks whose results stand on pages
@@ -66,39 +68,52 @@ def studied(folder: Path) -> Studied:
 
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
     """A page's results for each population, attack and network; a network with one target stands beside the first."""
-    records = {place: record(place) for place in (*study.evaluations, *study.costs, *study.shares)}
+    records = {place: read(place) for place in study.evaluations}
+    costs = {place: read_costs(place) for place in study.costs}
+    shares = {place: read_shares(place) for place in study.shares}
+    groups = _paged(study.evaluations, records)
+    told = _told_apart(list(groups.values()), records)
+    for (key, group), what in zip(groups.items(), told):
+        own = [[place for place, one in beside.items() if one.population == key[0]] for beside in (costs, shares)]
+        title = f"{study.title} ({what})" if what else study.title
+        yield collect(group, title, study.command, own[0], mixed_protocols, own[1], study.published)
+
+
+def _paged(places: Sequence[Path], records: Mapping[Path, Record]) -> dict[tuple[str, str, str], list[Path]]:
+    """Evaluations by population, attack and network: what stands on one page.
+
+    A network or a setting of an attack on which nothing is compared has no page of its own: networks of one target
+    stand beside the first, and settings of which none has two targets are a sweep, which is one table.
+    """
     titles: dict[str, set[str]] = {}
-    for place in study.evaluations:
-        target = records[place]["target"]
-        titles.setdefault(target["architecture"], set()).add(target["title"])
+    tried: dict[tuple[str, str, str, str], set[str]] = {}  # by population, attack, its settings and network
+    for one in records.values():
+        titles.setdefault(one.target.architecture, set()).add(one.target.title)
+        settings = json.dumps(one.attack.settings, sort_keys=True)
+        place = (one.population.key, one.attack.name, settings, one.target.architecture)
+        tried.setdefault(place, set()).add(run_of(one.target))
     compared = [network for network, found in titles.items() if len(found) > 1]
-    groups: dict[tuple[str, str, str], list[Path]] = {}  # by population, attack and network
-    for place in study.evaluations:
+    groups: dict[tuple[str, str, str], list[Path]] = {}
+    for place in places:
         one = records[place]
-        network = one["target"]["architecture"]
+        network = one.target.architecture
         if network not in compared:
             network = compared[0] if compared else ""
-        groups.setdefault((one["population"]["key"], json.dumps(one["attack"]), network), []).append(place)
-    told = _told_apart(groups, records)
-    for (key, group), what in zip(groups.items(), told):
-        costs, shares = (
-            [place for place in beside if records[place]["population"] == key[0]]
-            for beside in (study.costs, study.shares)
-        )
-        title = f"{study.title} ({what})" if what else study.title
-        yield collect(group, title, study.command, costs, mixed_protocols, shares, study.published)
+        people, attack = one.population.key, one.attack.name
+        if any(len(targets) > 1 for key, targets in tried.items() if key[:2] == (people, attack)):
+            attack = json.dumps([attack, one.attack.settings], sort_keys=True)
+        groups.setdefault((people, attack, network), []).append(place)
+    return groups
 
 
-def _told_apart(groups: Mapping[tuple[str, str, str], list[Path]], records: Mapping[Path, Any]) -> list[str]:
+def _told_apart(groups: Sequence[Sequence[Path]], records: Mapping[Path, Record]) -> list[str]:
     """For each page of a study, what the others do not share with it: network, people, settings of the attack."""
-    attacks = [json.loads(attack) for _, attack, _ in groups]
-    people = [records[group[0]]["population"] for group in groups.values()]
-    worlds = [{"": f"{one['classes']} people, {one['name']}", **one.get("settings", {})} for one in people]
-    names = [{"": one["name"], "title": one.get("title")} for one in attacks]
-    other = _differing(names)  # other attacks have other settings, too
-    networks = [{"": network} for _, _, network in groups]
-    columns = [_differing(networks), _differing(worlds), other if any(other) else _differing(attacks)]
-    return [", ".join(filter(None, told)) for told in zip(*columns)]
+    firsts = [records[group[0]] for group in groups]
+    worlds = [{"": f"{o.population.classes} people, {o.population.name}", **o.population.settings} for o in firsts]
+    other = _differing([{"": one.attack.name, "title": one.attack.title} for one in firsts])  # has other settings, too
+    networks = _differing([{"": one.target.architecture} for one in firsts])
+    attacks = other if any(other) else _differing([{**one.attack.settings} for one in firsts])
+    return [", ".join(filter(None, told)) for told in zip(networks, _differing(worlds), attacks)]
 
 
 def _differing(settings: list[dict[str, Any]]) -> list[str]:

@@ -1,50 +1,48 @@
 """Targets on their way: natural accuracy and leak at each checkpoint, and both held equal."""
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from lightleak.metrics.evaluation import METRICS
 from lightleak.metrics.evidence import Measure, interval, seeds_interval
 from lightleak.metrics.frontier import Curve, matched
-from lightleak.report.fairness import held_equal, run_of
+from lightleak.report.fairness import Entry, Group
 from lightleak.report.results import Level, Point
 
 Way = dict[str, Curve]  # by metric
 
 
-def ways_of(
-    everything: list[dict[str, Any]],
-    groups: dict[str, list[int]],
-    records: list[dict[str, Any]],
-    metrics: list[str],
-) -> dict[str, Way]:
+def ways_of(everything: Sequence[Entry], groups: Sequence[Group], metrics: Sequence[str]) -> dict[str, Way]:
     """For each target with checkpoints of all its seeds, natural accuracy and leaks, checkpoint by checkpoint."""
-    found: dict[str, Way] = {}
-    held = [(one, held_equal(one)) for one in everything]
-    for name, own in groups.items():
-        base = held_equal(records[own[0]])
-        # By moment (the end is None), by seed.
-        taken: dict[str, dict[int, dict[str, Any]]] = {}
-        for one, equal in held:
-            target = one["target"]
-            if run_of(target) == name and equal == base:
-                taken.setdefault(json.dumps(target.get("moment")), {})[target["seed"]] = one
-        seeds = sorted(records[i]["target"]["seed"] for i in own)
-        whole = [by_seed for by_seed in taken.values() if sorted(by_seed) == seeds]
-        if len(whole) < 2:
-            continue
-        table = [[by_seed[seed] for by_seed in whole] for seed in seeds]
-        accuracy = torch.tensor([[one["target"]["accuracy_of"] for one in row] for row in table])
-        classes = table[0][0]["evaluation"]["classes"]
-        way = {}
-        for metric in metrics:
-            if all(metric in one["evaluation"]["per_class"] for row in table for one in row):
-                leak = torch.tensor([[one["evaluation"]["per_class"][metric] for one in row] for row in table])
-                way[metric] = Curve(accuracy[:, :, classes], leak)
-        found[name] = way
-    return found
+    return {group.name: way for group in groups if (way := _way(taken_of(everything, group), group, metrics))}
+
+
+def taken_of(everything: Sequence[Entry], group: Group) -> list[list[Entry]]:
+    """A target's evaluations by moment, its seeds in order: only moments at which all of its seeds were attacked."""
+    seeds = sorted(one.record.target.seed for one in group.entries)
+    chosen = {one.folder for one in group.entries}
+    taken: dict[str, dict[int, Entry]] = {}  # by moment (the end is None), by seed
+    for one in everything:
+        target = one.record.target
+        if one.run == group.entries[0].run and (target.moment is not None or one.folder in chosen):
+            taken.setdefault(json.dumps(target.moment, default=str), {}).setdefault(target.seed, one)
+    return [[by_seed[seed] for seed in seeds] for by_seed in taken.values() if sorted(by_seed) == seeds]
+
+
+def _way(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) -> Way:
+    if len(moments) < 2:
+        return {}
+    table = [[moment[place].record for moment in moments] for place in range(len(group.entries))]  # by seed, by moment
+    accuracy = torch.tensor([[one.target.accuracy_of for one in row] for row in table])
+    classes = table[0][0].evaluation.classes
+    way = {}
+    for metric in metrics:
+        if all(metric in one.evaluation.per_class for row in table for one in row):
+            leak = torch.tensor([[one.evaluation.per_class[metric] for one in row] for row in table])
+            way[metric] = Curve(accuracy[:, :, list(classes)], leak)
+    return way
 
 
 def points(way: Way) -> list[Point]:

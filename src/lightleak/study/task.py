@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
@@ -11,7 +10,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightleak.errors import UserError
+from lightleak.study.keys import Keyed, canonical_fields, fields_of, identity, keyed_in, plain
+from lightleak.study.whole import MADE, RESULT, check_file, damage, seal
 from lightleak.version import __version__
 
 KEY_LENGTH = 20  # hexadecimal digits of a sha256: 80 bits, enough for any number of tasks that fits on a disk
@@ -32,10 +33,15 @@ VERSIONS_OF = (
 )  # what a record of a finished task names, besides ourselves
 
 Watch = Callable[..., None]  # watch(step, total=None, **numbers): progress of a running task
+ABSENT = "absent"  # the one name in the result of a task whose data do not allow it: why
+
+
+class Absent(Exception):
+    """Raised by a task that these data do not allow, with the reason: no failure, and what needs it is absent too."""
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Keyed):
     """One step of a study; its fields say everything that decides its result.
 
     A subclass is a frozen dataclass as well. Fields may be strings, numbers, booleans, None, tuples, dicts
@@ -53,7 +59,16 @@ class Task:
 
     def needs(self) -> tuple["Task", ...]:
         """The tasks that must be finished before this one: by default those found in its fields."""
-        return tuple({task.key: task for value in _values(self) for task in _tasks_in(value)}.values())
+        values = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        return tuple({task.key: task for task in keyed_in(values) if isinstance(task, Task)}.values())
+
+    def keyed(self) -> Mapping[str, Any]:
+        """What the key is made of, by name: by default the fields; fewer or others where a field says too much."""
+        return fields_of(self)
+
+    def spare(self) -> tuple["Task", ...]:
+        """Those needs whose results it can do without where the data do not allow them, see `Absent`."""
+        return ()
 
     def split(self, parts: int) -> "Task":  # noqa: ARG002
         """The same task under the same key, whose work is shared out to `parts` tasks that it then needs, if it can."""
@@ -84,83 +99,13 @@ class Task:
         cls = type(self)
         if "__dataclass_fields__" not in cls.__dict__:
             raise TypeError(f"{cls.__name__} is a task but no dataclass; put @dataclass(frozen=True) above it")
-        return {"task": self.name, "version": self.version, "fields": _fields(self)}
+        return {"task": self.name, **identity(cls), "fields": canonical_fields(cls.__name__, self.keyed())}
 
     @cached_property
     def key(self) -> str:
         """The first 20 hexadecimal digits of the sha256 of `spec`."""
         text = json.dumps(self.spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
-
-
-def _values(thing: Any) -> Iterator[Any]:
-    return (getattr(thing, field.name) for field in dataclasses.fields(thing))
-
-
-def _tasks_in(value: Any) -> Iterator[Task]:
-    if isinstance(value, Task):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tasks_in(item)
-    elif isinstance(value, Mapping):
-        yield from _tasks_in(tuple(value.values()))
-    elif dataclasses.is_dataclass(value):
-        yield from _tasks_in(tuple(_values(value)))
-
-
-def _fields(thing: Any) -> dict[str, Any]:
-    spec = {}
-    for field in dataclasses.fields(thing):
-        if field.compare:
-            try:
-                spec[field.name] = _canonical(getattr(thing, field.name))
-            except TypeError as error:
-                raise TypeError(f"{type(thing).__name__}.{field.name}: {error}") from None
-    return spec
-
-
-def _canonical(value: Any) -> Any:
-    """JSON data that two values share exactly when they mean the same setting."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return {"float": str(value)}
-        return int(value) if value.is_integer() else value  # 1 and 1.0 are one setting
-    if isinstance(value, tuple | list):
-        return [_canonical(item) for item in value]
-    if isinstance(value, Mapping):
-        if not all(isinstance(name, str) for name in value):
-            raise TypeError("the names in a dict must be strings")
-        return {"dict": {name: _canonical(item) for name, item in value.items()}}
-    if isinstance(value, Task):
-        return {"task": f"{value.name}/{value.key}"}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {type(value).__name__: _fields(value)}
-    raise TypeError(
-        f"a {type(value).__name__} cannot be part of a key; use strings, numbers, booleans, None, tuples, "
-        "dicts, dataclasses or tasks"
-    )
-
-
-def plain(value: Any) -> Any:
-    """Numbers, tensors, arrays, dataclasses and containers as JSON data; NaN and infinity become None."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if hasattr(value, "tolist"):  # a tensor or an array
-        return plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, tuple | list | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON; return numbers, strings and containers")
 
 
 @dataclass(frozen=True)
@@ -181,25 +126,35 @@ class Store:
         return self.root / task.name / task.key
 
     def done(self, task: Task) -> bool:
-        """Whether the task is finished and published."""
-        return (self.folder(task) / "result.json").is_file()
+        """Whether the task is finished, published and undamaged; the contents of a file are read once in a process."""
+        folder = self.folder(task)
+        return folder.is_dir() and damage(folder) is None
+
+    def damaged(self, task: Task) -> str | None:
+        """What is wrong with a task's files, in one line; None if they are whole or were never there."""
+        return damage(self.folder(task))
+
+    def absent(self, task: Task) -> str | None:
+        """Why the data do not allow a finished task, None if they do."""
+        return self.result(task).get(ABSENT)
 
     def result(self, task: Task) -> dict[str, Any]:
         """What the task's `run` returned; UserError if it is not finished."""
-        return self._read(task, "result.json")
+        return self._read(task, RESULT)
 
     def made(self, task: Task) -> dict[str, Any]:
         """How the result came about: seconds, date, versions, machine."""
-        return self._read(task, "made.json")
+        return self._read(task, MADE)
 
     def _read(self, task: Task, name: str) -> dict[str, Any]:
         file = self.folder(task) / name
         try:
+            check_file(file)
             return json.loads(file.read_text())
         except FileNotFoundError:
             raise UserError(f"{task.label} is not finished: {file} does not exist; run its study first") from None
         except json.JSONDecodeError as error:
-            raise UserError(f"{file} is damaged ({error}); delete its folder and run the study again") from None
+            raise UserError(f"{file} is damaged ({error}); run the study again, which makes it anew") from None
 
     def keys(self, name: str) -> set[str]:
         """The keys of all finished tasks of one class."""
@@ -287,8 +242,9 @@ class Store:
             "commit": commit(),
             "versions": versions(),
         }
-        for name, data in (("spec.json", task.spec), ("made.json", made), ("result.json", plain(result))):
-            (folder / name).write_text(json.dumps(plain(data), indent=1, allow_nan=False) + "\n")
+        for name, data in (("spec.json", task.spec), (RESULT, result)):
+            _write(folder / name, data)
+        _write(folder / MADE, made | {"files": seal(folder)})
         _flush(folder)
         final = self.folder(task)
         try:
@@ -351,6 +307,10 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _write(file: Path, data: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(plain(data), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _mark() -> str:

@@ -1,6 +1,5 @@
 """What is measured of an attack, and what is measured once for all attacks."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,10 +18,20 @@ from lightleak.models.facenet import facenet
 from lightleak.models.inception import inception
 from lightleak.models.published import Weights
 from lightleak.priors import RenderedPrior
+from lightleak.study.keys import plain
 from lightleak.study.protocols import Protocol
-from lightleak.study.task import Store, Task, Watch, plain
+from lightleak.study.record import (
+    AttackRecord,
+    JudgeRecord,
+    PopulationRecord,
+    PriorRecord,
+    Record,
+    TargetRecord,
+    specs_of,
+)
+from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.attacks import Invert
-from lightleak.study.tasks.targets import Checkpoint, TrainJudge, run_of
+from lightleak.study.tasks.targets import Checkpoint, TrainJudge, digest, run_of
 from lightleak.training import RECIPES, Recipe
 
 
@@ -159,6 +168,11 @@ class Evaluate(Task):
         students = (self._teach(found) for found in (self.found, *self.nulls.values()) if self.student)
         return (*super().needs(), target, run_of(target), target.population, self.found.prior, self.private, *students)
 
+    def spare(self) -> tuple[Task, ...]:
+        """The nulls, and the students that they teach."""
+        nulls = tuple(self.nulls.values())
+        return (*nulls, *(self._teach(null) for null in nulls if self.student))
+
     @property
     def private(self) -> MeasurePrivate:
         """What is measured on private images."""
@@ -183,6 +197,8 @@ class Evaluate(Task):
         found = self.found.load(store)
         prior = self.found.prior.load(store)
         judge = self.judge.load(store)
+        absent = {name: why for name, null in self.nulls.items() if (why := store.absent(null))}
+        nulls = {name: null for name, null in self.nulls.items() if name not in absent}
         if self.protocol is not None:
             attempts = getattr(self.found.attack, "attempts", getattr(self.found.attack, "keep", None))
             self.protocol.check(found.classes, population.classes, judge.architecture, judge.size, attempts)
@@ -195,8 +211,8 @@ class Evaluate(Task):
             face_embedding=facenet(self.face) if self.face else None,
             inception=inception(self.inception, self.published) if self.inception else None,
             student=self._teach(self.found).load(store) if self.student else None,
-            nulls={name: null.load(store) for name, null in self.nulls.items()},
-            null_students={name: self._teach(null).load(store) for name, null in self.nulls.items() if self.student},
+            nulls={name: null.load(store) for name, null in nulls.items()},
+            null_students={name: self._teach(null).load(store) for name, null in nulls.items() if self.student},
             known=self.private.load(store),
             published=self.published,
             fed_8_bit=self.protocol is not None and self.protocol.fed == "8-bit",
@@ -213,35 +229,51 @@ class Evaluate(Task):
             },
             folder / "gallery.safetensors",
         )
-        return {
-            "target": {
-                "title": target.title,
-                "key": target.key,
-                "seed": target.seed,
-                "architecture": target.architecture,
-                "recipe": plain(target.recipe),
-                "moment": plain(target.moment) if isinstance(target, Checkpoint) else None,
-                "run": run_of(target).title,
-                "defences": {type(defence).__name__: plain(defence) for defence in target.defences},
-                **store.result(target),
-            },
-            "population": {
-                "key": target.population.key,
-                **store.result(target.population),
-                "settings": plain(target.population.settings),
-            },
-            "attack": {
-                "name": type(self.found.attack).__name__,
-                "title": getattr(self.found.attack, "title", ""),
-                **plain(self.found.attack),
-            },
-            "prior": type(self.found.prior).__name__,
-            "judge": {
-                "architecture": self.judge.architecture,
-                "sha256": hashlib.sha256((store.folder(self.judge) / "target.safetensors").read_bytes()).hexdigest(),
-                **store.result(self.judge),
-            },
-            "protocol": plain(self.protocol),
-            "confidence": found.confidence.tolist(),
-            "evaluation": evaluation.to_json(),
-        }
+        return Record(
+            target=self._target(store),
+            population=PopulationRecord(
+                key=target.population.key,
+                settings=plain(target.population.settings),
+                **_tuples(store.result(target.population)),
+            ),
+            attack=AttackRecord(
+                name=type(self.found.attack).__name__,
+                title=getattr(self.found.attack, "title", ""),
+                settings=plain(self.found.attack),
+                seed=self.found.seed,
+                classes=self.found.classes,
+                knowledge=self.found.knowledge
+                and plain({"settings": self.found.knowledge.settings, "seed": self.found.knowledge.seed}),
+            ),
+            prior=PriorRecord(type(self.found.prior).__name__, _settings(self.found.prior)),
+            judge=JudgeRecord(architecture=self.judge.architecture, sha256=digest(judge), **store.result(self.judge)),
+            evaluation=evaluation,
+            confidence=tuple(found.confidence.tolist()),
+            protocol=self.protocol,
+            absent=absent,
+            task=f"{self.name}/{self.key}",
+            specs=specs_of(self),
+        ).to_json()
+
+    def _target(self, store: Store) -> TargetRecord:
+        target = self.found.target
+        return TargetRecord(
+            title=target.title,
+            key=target.key,
+            seed=target.seed,
+            architecture=target.architecture,
+            recipe=plain(target.recipe),
+            moment=plain(target.moment) if isinstance(target, Checkpoint) else None,
+            run=run_of(target).title,
+            defences={type(defence).__name__: plain(defence) for defence in target.defences},
+            **_tuples(store.result(target)),
+        )
+
+
+def _tuples(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in result.items()}
+
+
+def _settings(task: Task) -> dict[str, Any]:
+    """The fields of a task that are no tasks."""
+    return {name: plain(value) for name, value in task.keyed().items() if not isinstance(value, Task)}

@@ -1,5 +1,7 @@
 """The networks of a study: who is attacked, and who judges."""
 
+import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,6 +259,16 @@ def described(target: Classifier, images: Images, test: Images) -> dict[str, Any
             if name not in ("loss", "validation", "validation_loss")
         },
     }
+
+
+def digest(classifier: Classifier) -> str:
+    """The sha256 of a classifier's weights and of what else decides its outputs, whenever and wherever it was made."""
+    told = {name: value for name, value in classifier.recipe.items() if name != "record"}
+    found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in sorted(classifier.net.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def people(population: Population, kind: str) -> tuple[Images, Images, Images]:
