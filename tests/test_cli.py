@@ -288,6 +288,21 @@ def test_single_steps(tmp_path, capsys):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
 
 
+def test_places_that_cannot_be_written_are_said_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lightleak.cli.train.population_of", None)  # not even data are read
+    monkeypatch.setattr("lightleak.cli.fit.population_of", None)
+    (tmp_path / "file").write_text("")
+    for arguments in (
+        ("train", "--out", tmp_path),
+        ("train", "--out", tmp_path / "file" / "x.safetensors"),
+        ("fit", "--out", tmp_path / "file"),
+    ):
+        assert call(*arguments) == 2
+        told = capsys.readouterr().err
+        assert "cannot be written in" in told or "is a folder; name a file" in told.replace("\n", " ")
+        assert "Traceback" not in told
+
+
 def test_public_images_train_no_classifier_and_people_alone_no_prior(tmp_path, capsys):
     values = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), dtype=np.uint8)
     for number, pixels in enumerate(values):

@@ -2,7 +2,7 @@
 
 import math
 
-import numpy
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -89,7 +89,7 @@ def covers(sample, truth: float, measure, trials: int) -> float:
 )
 def test_interval_covers_the_truth(people: int, images: int, a: float, b: float) -> None:
     """Each person has a probability of their own from Beta(a, b): images of one person are not independent."""
-    g, numpy_rng = rng(0), numpy.random.default_rng(0)
+    g, numpy_rng = rng(0), np.random.default_rng(0)
 
     def sample() -> torch.Tensor:
         return torch.from_numpy(numpy_rng.binomial(images, numpy_rng.beta(a, b, people)) / images)
@@ -202,3 +202,251 @@ def test_trade_off_is_missing_where_it_measures_noise(accuracy, images: int | No
 def test_trade_off_wants_shares() -> None:
     with pytest.raises(UserError, match="divide percentages by 100"):
         evidence.trade_off((83.0, 58.68), (94.86, 92.40))
+
+
+# --- the same by a second way
+
+
+def loops(table: np.ndarray) -> tuple[float, float, float]:
+    """The mean squares of a crossed layout, written out: seeds, people, the rest."""
+    seeds, people = table.shape
+    mean = table.mean()
+    of_seeds = sum(people * (table[s].mean() - mean) ** 2 for s in range(seeds)) / (seeds - 1)
+    of_people = sum(seeds * (table[:, c].mean() - mean) ** 2 for c in range(people)) / (people - 1)
+    rest = 0.0
+    for s in range(seeds):
+        for c in range(people):
+            rest += (table[s, c] - table[s].mean() - table[:, c].mean() + mean) ** 2
+    return of_seeds, of_people, rest / ((seeds - 1) * (people - 1))
+
+
+def test_trainings_that_differ_widen_the_interval_by_what_they_add() -> None:
+    from scipy.stats import t
+
+    table = np.random.default_rng(1).normal(size=(4, 12)) + np.array([[0.0], [2.0], [-1.0], [1.5]])
+    of_seeds, of_people, rest = loops(table)
+    assert of_seeds > rest
+    variance = (of_seeds + of_people - rest) / 48
+    freedom = (of_seeds + of_people - rest) ** 2 / (of_seeds**2 / 3 + of_people**2 / 11 + rest**2 / 33)
+    got = evidence.seeds_interval(torch.from_numpy(table))
+    assert got.high == pytest.approx(table.mean() + t.ppf(0.975, freedom) * variance**0.5)
+    assert got.low == pytest.approx(table.mean() - t.ppf(0.975, freedom) * variance**0.5)
+
+
+def test_trainings_that_do_not_differ_add_nothing() -> None:
+    from scipy.stats import ttest_1samp
+
+    table = np.random.default_rng(2).normal(size=(3, 12))
+    table -= table.mean(1, keepdims=True)
+    got = evidence.seeds_interval(torch.from_numpy(table))
+    expected = ttest_1samp(table.mean(0), 0).confidence_interval(0.95)
+    assert (got.low, got.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_families_of_one_size_count_as_their_means() -> None:
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(3).normal(size=24)
+    families = torch.arange(24) // 4
+    got = evidence.interval(torch.from_numpy(values), clusters=families[torch.randperm(24, generator=rng())])
+    assert got.low != evidence.interval(torch.from_numpy(values)).low
+    got = evidence.interval(torch.from_numpy(values), clusters=families)
+    expected = ttest_1samp(values.reshape(6, 4).mean(1), 0).confidence_interval(0.95)
+    assert (got.low, got.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    alone = evidence.interval(torch.from_numpy(values), clusters=torch.arange(24) * 7)
+    assert alone == evidence.interval(torch.from_numpy(values))
+
+
+def test_families_of_several_sizes_count_by_their_people() -> None:
+    from scipy.stats import t
+
+    values = np.random.default_rng(4).normal(size=9)
+    families = np.array([0, 0, 0, 0, 1, 1, 2, 3, 3])
+    sums = [sum(values[families == k] - values.mean()) for k in range(4)]
+    variance = 4 / 3 * sum(s**2 for s in sums) / 9**2
+    got = evidence.interval(torch.from_numpy(values), clusters=torch.from_numpy(families))
+    assert got.value == pytest.approx(values.mean())
+    assert got.high == pytest.approx(values.mean() + t.ppf(0.975, 3) * variance**0.5)
+    with pytest.raises(UserError, match="one family for each of 9 people"):
+        evidence.interval(torch.from_numpy(values), clusters=torch.arange(4))
+
+
+def test_a_share_s_ends_are_where_the_score_test_rejects() -> None:
+    """Wilson's ends p0 solve (p - p0)^2 = t^2 p0 (1 - p0) / n, here with n = p (1 - p) / v."""
+    from scipy.stats import t
+
+    table = np.random.default_rng(5).binomial(2, 0.4, (3, 30)) / 2
+    got = evidence.seeds_interval(torch.from_numpy(table), rate=True)
+    of_seeds, of_people, rest = loops(table)
+    assert of_seeds < rest
+    share, variance = table.mean(), of_people / 90
+    people = share * (1 - share) / variance
+    for end in (got.low, got.high):
+        assert end is not None
+        assert (share - end) ** 2 == pytest.approx(t.ppf(0.975, 29) ** 2 * end * (1 - end) / people)
+
+
+def test_no_success_is_as_uncertain_whatever_was_repeated() -> None:
+    from scipy.stats import t
+
+    ends = [evidence.interval(torch.zeros(32), rate=True), evidence.seeds_interval(torch.zeros(3, 32))]
+    square = t.ppf(0.975, 31) ** 2
+    for got in ends:
+        assert (got.value, got.low, got.high) == (0, 0, pytest.approx(square / (32 + square)))
+    sure = evidence.seeds_interval(torch.ones(3, 32))
+    assert (sure.value, sure.low, sure.high) == (1, pytest.approx(32 / (32 + square)), 1)
+
+
+def test_a_success_more_never_lowers_the_interval() -> None:
+    """0 of 112 images may not leave more open than 1 of 112."""
+    before = (-1.0, -1.0)
+    for hits in range(12):
+        table = torch.zeros(56)
+        table[:hits] = 0.5
+        got, mirrored = evidence.interval(table, rate=True), evidence.interval(1 - table, rate=True)
+        assert got.low is not None
+        assert got.high is not None
+        assert got.low >= before[0] - 1e-12
+        assert got.high >= before[1] - 1e-12
+        assert mirrored.low == pytest.approx(1 - got.high)
+        assert mirrored.high == pytest.approx(1 - got.low)
+        before = got.low, got.high
+
+
+def test_all_against_none_is_not_certain_either() -> None:
+    for shape in ((32,), (3, 32)):
+        got = evidence.compare(torch.ones(shape), torch.zeros(shape))
+        assert (got.value, got.high) == (1, 1)
+        assert got.low is not None
+        assert 0.75 < got.low < 0.9
+        assert got.p < 1e-6
+        back = evidence.compare(torch.zeros(shape), torch.ones(shape))
+        assert (back.value, back.low, back.high) == (-1, -1, pytest.approx(-got.low))
+        none = evidence.compare(torch.zeros(shape), torch.zeros(shape))
+        assert none.low is not None
+        assert none.low < -0.1
+        assert none.high == pytest.approx(-none.low)
+        assert none.p == 1
+
+
+def test_four_of_forty_against_none_is_no_finding() -> None:
+    """The exact test of four changes to one side says p = 1/8."""
+    few = torch.zeros(40)
+    few[:4] = 1
+    got = evidence.compare(few, torch.zeros(40))
+    assert got.low is not None
+    assert got.low < 0
+    assert 0.08 < got.p < 0.2
+
+
+def test_pairs_away_from_the_edges_are_compared_by_student_s_t() -> None:
+    from scipy.stats import ttest_rel
+
+    generator = np.random.default_rng(6)
+    first, second = generator.binomial(2, 0.7, 40) / 2, generator.binomial(2, 0.4, 40) / 2
+    expected = ttest_rel(first, second)
+    for rate in (True, False):
+        got = evidence.compare(torch.from_numpy(first), torch.from_numpy(second), rate=rate)
+        assert got.p == pytest.approx(expected.pvalue, rel=1e-6)
+        assert got.low == pytest.approx(expected.confidence_interval(0.95).low)
+        assert got.high == pytest.approx(expected.confidence_interval(0.95).high)
+
+
+def test_networks_that_always_agree_may_still_differ_a_little() -> None:
+    table = (torch.rand(3, 32, generator=rng()) < 0.6).double()
+    got = evidence.compare(table, table)
+    assert got.value == 0
+    assert got.high is not None
+    assert 0.02 < got.high < 0.04
+    assert got.p == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seeds=st.integers(1, 3), people=st.integers(2, 12), rate=st.booleans())
+def test_p_and_interval_never_contradict_each_other(data, seeds: int, people: int, rate: bool) -> None:
+    values = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=seeds * people, max_size=seeds * people)
+    one, other = (torch.tensor(data.draw(values)).view(seeds, people) for _ in range(2))
+    got = evidence.compare(one, other, rate=rate)
+    assert got.low is not None
+    assert got.high is not None
+    assert -1 <= got.low <= got.value <= got.high <= 1 or not rate
+    if abs(got.p - 0.05) > 1e-6 and (rate or got.low != got.high):
+        assert (got.p < 0.05) == (got.low > 0 or got.high < 0)
+    back = evidence.compare(other, one, rate=rate)
+    assert (back.value, back.p) == (pytest.approx(-got.value), pytest.approx(got.p))
+    assert (back.low, back.high) == (pytest.approx(-got.high), pytest.approx(-got.low))
+
+
+def test_over_worlds_it_is_a_paired_t_test_of_their_means() -> None:
+    from scipy.stats import ttest_rel
+
+    generator = np.random.default_rng(7)
+    first, second = ([generator.normal(size=(2, people)) for people in (8, 20, 12, 16)] for _ in range(2))
+    means = [np.array([table.mean() for table in side]) for side in (first, second)]
+    expected = ttest_rel(means[0], means[1])
+    tensors = [[torch.from_numpy(table) for table in side] for side in (first, second)]
+    got = evidence.over_worlds(tensors[0], tensors[1])
+    assert got.p == pytest.approx(expected.pvalue)
+    assert (got.low, got.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert evidence.over_worlds(tensors[0][:1], tensors[1][:1]).low is None
+    none = evidence.over_worlds([torch.zeros(32)] * 16, [torch.zeros(32)] * 16, rate=True)
+    assert none.high is not None
+    assert 0 < none.high < 0.02  # 512 people, none of them
+    assert evidence.worlds_interval(tensors[0]).value == pytest.approx(means[0].mean())
+    with pytest.raises(UserError, match="same worlds twice"):
+        evidence.over_worlds(tensors[0], tensors[1][:2])
+    with pytest.raises(UserError, match="same people"):
+        evidence.over_worlds(tensors[0], tensors[1][::-1])
+
+
+def test_holm_is_the_closure_of_bonferroni() -> None:
+    from itertools import combinations
+
+    values = [0.03, 0.004, 0.2, 0.012, 0.9]
+    for place, got in enumerate(evidence.holm(values)):
+        families = [f for n in range(1, 6) for f in combinations(range(5), n) if place in f]
+        assert got == pytest.approx(max(min(1.0, len(f) * min(values[i] for i in f)) for f in families))
+    assert evidence.holm([]) == []
+    with pytest.raises(UserError, match="p values"):
+        evidence.holm([0.1, math.nan])
+
+
+def test_above_chance_agrees_with_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for hits, trials, chance in [(2, 40, 1e-3), (0, 20, 0.1), (20, 20, 0.5), (7, 60, 0.05)]:
+        expected = binomtest(hits, trials, chance, alternative="greater").pvalue
+        assert evidence.above_chance(hits, trials, chance) == pytest.approx(expected)
+    assert evidence.above_chance(2, 40, 1e-3) < 1e-3  # two of forty at a rate of one in a thousand is a leak
+    with pytest.raises(UserError, match="chance"):
+        evidence.above_chance(3, 2, 0.5)
+
+
+def test_fieller_s_ends_are_where_the_ratio_s_test_rejects() -> None:
+    from scipy.stats import ttest_1samp
+
+    generator = np.random.default_rng(8)
+    losses = 0.1 + 0.05 * generator.normal(size=30)
+    drops = 0.2 + 0.1 * generator.normal(size=30) + losses
+    zero = torch.zeros(30)
+    got = evidence.delta((torch.from_numpy(drops), zero), (torch.from_numpy(losses), zero))
+    assert got.value == pytest.approx(drops.mean() / losses.mean())
+    assert got.low is not None
+    assert got.high is not None
+    for end in (got.low, got.high):
+        t = ttest_1samp(drops - end * losses, 0)
+        assert t[1] == pytest.approx(0.05)
+    assert got.low < drops.mean() / losses.mean() < got.high
+
+
+def test_delta_is_missing_where_the_loss_is_noise() -> None:
+    noise = torch.randn(3, 30, generator=rng(9))
+    zero = torch.zeros(3, 30)
+    leak = (zero + 0.5, zero)
+    for losses, reason in ((zero + 0.004, "near zero"), (zero - 0.1, "negative"), (0.02 + noise, "within the noise")):
+        got = evidence.delta(leak, (losses, zero))
+        assert (got.value, got.low) == (None, None)
+        assert got.warning is not None
+        assert reason in got.warning
+    with pytest.raises(UserError, match="same seeds and people"):
+        evidence.delta(leak, (zero[:1], zero))

@@ -291,9 +291,8 @@ def test_nulls_are_scored_the_same_way(result: Evaluation) -> None:
     assert gap.value == pytest.approx(-null.measures["error"].value)
     assert gap.high is not None
     assert gap.high < 0
-    assert gap.p == pytest.approx(2 / 64)
-    assert not any("'prior'" in w and "verified" in w for w in result.warnings)
-    assert any("'itself'" in w and "verified" in w for w in result.warnings)
+    assert gap.p < 0.01
+    assert not any("not shown" in w for w in result.warnings)
     assert any("6 people" in w for w in result.warnings)
 
 

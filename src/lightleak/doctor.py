@@ -20,6 +20,7 @@ from lightleak.metrics.evaluate import FEW_PEOPLE, GOOD_JUDGE
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
 from lightleak.models.inception import after_transform
+from lightleak.ranking import answers
 from lightleak.training import RECIPES, predict
 from lightleak.training.loop import precision
 
@@ -192,7 +193,7 @@ def _transform(judge: Classifier, images: Images, right: int) -> Line:
 
 
 def _right(classifier: Classifier, images: Images) -> int:
-    return int((predict(classifier, images).argmax(1) == images.labels).sum())
+    return int((answers(predict(classifier, images)) == images.labels).sum())
 
 
 def _version(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,4 +27,32 @@ def publish(path: str | Path, write: Callable[[Path], object], what: str) -> Pat
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+    return path
+
+
+def check_folder(folder: str | Path, what: str, bytes_needed: int = 2**20) -> Path:
+    """Make `folder` and try to write there; UserError in one line, before any work, if `what` could not be kept."""
+    folder = Path(folder)
+    probe = folder / f".{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0" * 4096)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"{what} cannot be written in {folder}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    if free < bytes_needed:
+        raise UserError(f"{what} cannot be written in {folder}: {free / 2**20:,.0f} MiB free, needed "
+                        f"{bytes_needed / 2**20:,.0f}")  # fmt: skip
+    return folder
+
+
+def check_place(path: str | Path, what: str) -> Path:
+    """UserError in one line, before any work, if `publish` could not write `what` to the file `path`."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{what} is a file, and {path} is a folder; name a file, such as {path / 'NAME'}")
+    check_folder(path.parent, what)
     return path

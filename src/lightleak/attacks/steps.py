@@ -12,6 +12,7 @@ from lightleak.data.views import DRAWS, View, resized
 from lightleak.errors import UserError
 from lightleak.priors import Prior
 from lightleak.priors.stylegan2 import StyleGAN2Prior
+from lightleak.ranking import as_lowest
 from lightleak.training.losses import max_margin
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def candidate_scores(oracle: Oracle, prior: Prior, latents: Tensor, batch: int) 
 
 def select_candidates(scores: Tensor, classes: Tensor, attempts: int) -> Tensor:
     """For each class the indices of its `attempts` best candidates, best first, C x attempts; one top-k for all."""
-    return scores[:, classes].topk(attempts, dim=0).indices.T
+    return as_lowest(scores[:, classes]).topk(attempts, dim=0).indices.T
 
 
 @torch.no_grad()
@@ -198,7 +199,7 @@ def belief_over_views(oracle: Oracle, images: Tensor, classes: Tensor, view: Vie
 
 def best_first(belief: Tensor, keep: int) -> Tensor:
     """The order of N images, `keep` of each class in a row, that puts the best believed of each class first, N."""
-    order = belief.view(-1, keep).argsort(dim=1, descending=True, stable=True)
+    order = as_lowest(belief.view(-1, keep)).argsort(dim=1, descending=True, stable=True)
     return (order + keep * torch.arange(len(order))[:, None]).flatten()
 
 

@@ -12,6 +12,7 @@ from lightleak.attacks import (
 )
 from lightleak.cli.arguments import Settings, population_of
 from lightleak.errors import UserError
+from lightleak.files import check_folder
 from lightleak.models.classifier import load
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.terminal import bar, console
@@ -43,12 +44,12 @@ def main(
         settings: of the data set's function.
     """
     check_target(training, target is not None)
+    check_folder(out, "the prior")
     statistics = getattr(training, "batch_statistics", False)
     oracle = Oracle(load(target), batch_statistics=statistics) if target else None
     population = population_of(data, settings)
     if not len(population.public):
         raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
-    out.mkdir(parents=True, exist_ok=True)
     with bar("fit the prior") as watch:
         asked = oracle.logits if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=asked)

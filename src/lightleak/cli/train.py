@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-import torch
-
-from lightleak import defences
+from lightleak import defences, randomness
 from lightleak.cli.arguments import Settings, population_of
 from lightleak.errors import UserError
+from lightleak.files import check_place
 from lightleak.models import zoo
 from lightleak.models.classifier import save
 from lightleak.terminal import bar, console
@@ -40,13 +39,15 @@ def main(
         size: pixels a side that the network sees (default: those of the images, or the only ones that it takes).
         settings: of the data set's function.
     """
+    check_place(out, "the checkpoint")
     population = population_of(data, settings)
     chosen = defences.parse(defence)
     plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
-    torch.manual_seed(seed)
     if not population.classes:
         raise UserError(f"{data} has public images only; they train priors ('lightleak fit')")
-    classifier = zoo.build(architecture, population.classes, size or zoo.only_size(architecture) or population.size)
+    side = size or zoo.only_size(architecture) or population.size
+    with randomness.own(seed):
+        classifier = zoo.build(architecture, population.classes, side)
     classifier.class_names = population.class_names
     images = population.judge if judge else population.train
     scratch = out.with_name(f".{out.name}.training")

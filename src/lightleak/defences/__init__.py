@@ -11,7 +11,7 @@ from lightleak.defences.smoothing import NegLS
 from lightleak.defences.transfer import TLDMI, pretrain
 from lightleak.defences.two_stage import TTS
 from lightleak.errors import UserError
-from lightleak.training.loop import Plan, combine
+from lightleak.training.plan import Plan, combine
 from lightleak.training.recipes import Recipe
 
 

@@ -27,7 +27,7 @@ from lightleak.errors import UserError
 from lightleak.models.bottleneck import Bottleneck
 from lightleak.models.classifier import Classifier
 from lightleak.surgery.observe import undone
-from lightleak.training.loop import Batch, Plan, Term
+from lightleak.training.plan import Batch, Plan, Term
 from lightleak.training.recipes import Recipe
 
 Measure = Literal["hsic", "coco"]

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightleak import randomness
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
-from lightleak.training.loop import Batch, Loss
+from lightleak.training.plan import Batch, Loss
 
 Hooks = Callable[..., Any]  # Opacus's GradSampleHooks
 WORKING = "timm's ResNets, DenseNets, ConvNeXts and ViTs work"
@@ -59,15 +60,14 @@ def check(classifier: Classifier, loss: Loss, batch: Batch, hooks_of: Hooks) -> 
     """
     classifier = classifier.with_net(copy.deepcopy(classifier.net))
     kept = {name: buffer.clone() for name, buffer in classifier.net.named_buffers()}
-    with torch.random.fork_rng(devices=[classifier.device] if classifier.device.type == "cuda" else []):
-        _each_alone(classifier, loss, batch)
-        moved = [n for n, b in classifier.net.named_buffers() if not torch.equal(b, kept[n])]
-        if moved:
-            raise UserError(
-                f"DP-SGD cannot train {_name(classifier)}: it keeps statistics of the images it is shown "
-                f"({_some(moved)}), which no noise covers; freeze or exchange those layers"
-            )
-        _each_found(classifier, batch, hooks_of)
+    _each_alone(classifier, loss, batch)
+    moved = [n for n, b in classifier.net.named_buffers() if not torch.equal(b, kept[n])]
+    if moved:
+        raise UserError(
+            f"DP-SGD cannot train {_name(classifier)}: it keeps statistics of the images it is shown "
+            f"({_some(moved)}), which no noise covers; freeze or exchange those layers"
+        )
+    _each_found(classifier, batch, hooks_of)
 
 
 def _each_alone(classifier: Classifier, loss: Loss, batch: Batch) -> None:
@@ -75,16 +75,16 @@ def _each_alone(classifier: Classifier, loss: Loss, batch: Batch) -> None:
 
     def of_first(rows: list[int]) -> tuple[Tensor, Tensor]:
         pixels, labels = batch.images[rows].clone().requires_grad_(), batch.labels[rows]
-        torch.manual_seed(0)
-        logits = classifier(pixels).detach()[0]
-        torch.manual_seed(0)
-        (slope,) = torch.autograd.grad(loss(Batch(classifier, pixels, labels, batch.progress)), pixels)
+        with randomness.own(0, classifier.device):
+            logits = classifier(pixels).detach()[0]
+        with randomness.own(0, classifier.device):
+            (slope,) = torch.autograd.grad(loss(Batch(classifier, pixels, labels, batch.progress)), pixels)
         return logits, slope[0]
 
     count = len(batch.images)
     pixels = batch.images.clone().requires_grad_()
-    torch.manual_seed(0)
-    logits = classifier(pixels)
+    with randomness.own(0, classifier.device):
+        logits = classifier(pixels)
     if logits.shape[0] != count or not logits.isfinite().all():
         raise UserError(
             f"DP-SGD cannot train {_name(classifier)}: of {count} images it makes logits of shape "
@@ -112,8 +112,8 @@ def _each_found(classifier: Classifier, batch: Batch, hooks_of: Hooks) -> None:
     count = len(batch.images)
 
     def heights() -> Tensor:
-        torch.manual_seed(0)
-        logits = classifier(batch.images)
+        with randomness.own(0, classifier.device):
+            logits = classifier(batch.images)
         return (logits * torch.linspace(1, 2, logits.shape[1]).to(logits)).sum(1)
 
     alone = [

@@ -28,7 +28,7 @@ from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.group_norm import batch_norms, groups_of, regroup
 from lightleak.surgery import without_inplace
-from lightleak.training.loop import Batch, Loss, Objective, Plan, Step
+from lightleak.training.plan import Batch, Loss, Objective, Plan, Step
 from lightleak.training.recipes import Recipe
 
 Accountant = Literal["rdp", "prv"]

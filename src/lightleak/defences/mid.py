@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import average, divergence, insert
 from lightleak.models.classifier import Classifier
-from lightleak.training.loop import Batch, Plan, Term
+from lightleak.training.plan import Batch, Plan, Term
 from lightleak.training.recipes import Recipe
 
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.surgery import find_skips, remove_skips, scale_skips
-from lightleak.training.loop import Plan
+from lightleak.training.plan import Plan
 from lightleak.training.recipes import Recipe
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lightleak.errors import UserError
-from lightleak.training.loop import Batch, Plan
+from lightleak.training.plan import Batch, Plan
 from lightleak.training.recipes import Recipe
 
 

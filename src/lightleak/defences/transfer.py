@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from lightleak import randomness
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import exchanged
@@ -94,9 +95,10 @@ def pretrain(
     if not isinstance(head, nn.Linear):
         raise UserError(f"pre-training exchanges a linear head; {name!r} is a {type(head).__name__}")
     people = int(public.labels.max()) + 1
-    torch.manual_seed(seed)
+    with randomness.own(seed):
+        fresh = nn.Linear(head.in_features, people).to(head.weight)
     other = Classifier(
-        exchanged(classifier.net, name, nn.Linear(head.in_features, people).to(head.weight)),
+        exchanged(classifier.net, name, fresh),
         size=classifier.size,
         classes=people,
         mean=classifier.mean,

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from lightleak.defences.rolss import RoLSS
 from lightleak.errors import UserError
-from lightleak.training.loop import Plan
+from lightleak.training.plan import Plan
 from lightleak.training.recipes import Recipe
 
 

@@ -18,9 +18,10 @@ from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.metrics import evidence, knowledge, realism, recognition, truth
 from lightleak.metrics.appraiser import Appraiser, appraise
-from lightleak.metrics.evaluation import METRICS, Evaluation, difference
+from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_shown
 from lightleak.metrics.evidence import Measure
 from lightleak.models.classifier import Classifier
+from lightleak.ranking import answers
 from lightleak.training.loop import Watch
 
 __all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "reference"]
@@ -74,13 +75,15 @@ def reference(
     if not len(population.test) or not len(population.train):
         raise UserError(f"'{population.name}' has no private training and test images to measure against")
     _, logits = _judged(judge, population.test)
-    right = int((logits.argmax(1) == population.test.labels).sum())
+    right = (answers(logits) == population.test.labels).double()
+    tested = population.test.labels.unique()
+    accuracy = recognition.per_class(right, population.test.labels, tested)
     networks = {"judge": judge.architecture or type(judge.net).__name__}
     networks |= {
         name: _title(net) for name, net in (("delta_face", face_embedding), ("fid", inception)) if net is not None
     }
     return Reference(
-        judge_accuracy=evidence.wilson(right, len(logits)),
+        judge_accuracy=evidence.interval(accuracy, rate=True, clusters=_families(population, tested)),
         labels=population.train.labels,
         features=_judged(judge, population.train)[0],
         faces=_read(face_embedding, population.train) if face_embedding is not None else None,
@@ -104,7 +107,7 @@ def evaluate(
     known: Reference | None = None,
     published: bool = False,
     fed_8_bit: bool = False,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | None = None,  # noqa: ARG001
     watch: Watch | None = None,
 ) -> Evaluation:
     """Measure a reconstruction, and each of the `nulls` in the same way.
@@ -114,16 +117,13 @@ def evaluate(
     `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
     same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls must come from the same
     prior; where private people look alike, the centre of each family is a null of its own (`FAMILY`). `published`
-    repeats PPA's precision, recall, density and coverage (person by person, other definitions); for
-    its FID the `inception` must be built so too. `fed_8_bit` hands reconstructions to the judge as the 64-pixel
-    attacks do, as files would hold them. `watch` counts reconstructions. Raises UserError if images, classes, judge
-    and population do not fit together.
+    repeats PPA's precision, recall, density and coverage (person by person, other definitions); for its FID the
+    `inception` must be built so too. `fed_8_bit` hands reconstructions to the judge as the 64-pixel
+    attacks do, as files would hold them. `rng` is of older versions. `watch` counts reconstructions. Raises
+    UserError if images, classes, judge and population do not fit together.
     """
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
-    rng = rng or torch.Generator().manual_seed(0)
-    scoring = _Scoring(
-        judge, population, factors, appraiser, face_embedding, inception, known, published, fed_8_bit, rng
-    )
+    scoring = _Scoring(judge, population, factors, appraiser, face_embedding, inception, known, published, fed_8_bit)
     nulls, null_students = dict(nulls or {}), null_students or {}
     evaluation = scoring.of(reconstruction, student)
     if evaluation.families is not None:
@@ -134,7 +134,7 @@ def evaluate(
         evaluation.nulls[name] = scoring.of(null, null_students.get(name), one_picture=name == FAMILY)
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
-    return replace(evaluation, warnings=tuple(_warnings(evaluation, rng)))
+    return replace(evaluation, warnings=tuple(_warnings(evaluation)))
 
 
 def family_only(population: Population, classes: Tensor) -> Reconstruction:
@@ -166,7 +166,6 @@ class _Scoring:
     known: Reference
     published: bool
     fed_8_bit: bool
-    rng: torch.Generator
 
     def of(
         self, reconstruction: Reconstruction, student: Classifier | None = None, one_picture: bool = False
@@ -187,10 +186,10 @@ class _Scoring:
             per_class["knowledge"] = knowledge.extracted(student, population, which)
         tried = set(per_class)
         per_class = {name: values for name, values in per_class.items() if values.isfinite().all()}
-        families = population.families[which] if population.families is not None and scale is not None else None
+        families = _families(population, which)
         measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
         for name, values in per_class.items():
-            measures[name] = evidence.interval(values, self.rng, rate=METRICS[name].rate)
+            measures[name] = evidence.interval(values, rate=METRICS[name].rate, clusters=families)
 
         unrealistic: dict[str, str] = dict.fromkeys(
             (prefix + name for prefix in ("", "judge_") for name in REALISM), "one portrait is no set of pictures"
@@ -201,7 +200,7 @@ class _Scoring:
 
         absent = [name for name, measure in measures.items() if measure is None]
         alike = None
-        if families is not None and population.families is not None and population.factors is not None:
+        if scale is not None and population.families is not None and population.factors is not None:
             alike = truth.families(population.factors, population.families, scale)
         return Evaluation(
             classes=tuple(which.tolist()),
@@ -217,7 +216,7 @@ class _Scoring:
             truth_from=source,
             appraiser=self.appraiser.quality if self.appraiser is not None and source == "images" else None,
             threshold=scale.threshold if scale else None,
-            families=tuple(families.tolist()) if families is not None and alike is not None else None,
+            families=tuple(families.tolist()) if families is not None else None,
             family_match_rate=alike.match_rate if alike else None,
             family_chance=_family_chance(alike) if alike else {},
             queries=reconstruction.queries,
@@ -333,7 +332,7 @@ def _title(network: nn.Module) -> str:
     return str(getattr(network, "title", type(network).__name__))
 
 
-def _warnings(evaluation: Evaluation, rng: torch.Generator) -> Iterator[str]:
+def _warnings(evaluation: Evaluation) -> Iterator[str]:
     accuracy, people, best = evaluation.judge_accuracy.value, len(evaluation.classes), evaluation.appraiser
     if accuracy < GOOD_JUDGE:
         yield f"the judge is right on only {accuracy:.1%} of the test images (wanted: {GOOD_JUDGE:.0%})"
@@ -344,13 +343,18 @@ def _warnings(evaluation: Evaluation, rng: torch.Generator) -> Iterator[str]:
             f"the truth is estimated from images: of true photographs the appraiser verifies {best.verified:.0%}, "
             f"at an error of {best.error:.2f}; no reconstruction can be expected to score better"
         )
-    for name, null in evaluation.nulls.items():
-        for metric in ("hits@1", "verified", "error"):
-            gap = difference(evaluation, null, metric, rng)
-            if gap is None or gap.low is None or gap.high is None:
-                continue
-            if (gap.low if METRICS[metric].leak > 0 else -gap.high) <= 0:
-                yield f"{METRICS[metric].label} is not clearly worse than that of the null '{name}': it shows no leak"
+    if evaluation.family_match_rate is not None:
+        yield (
+            f"verification takes {evaluation.family_match_rate:.0%} of look-alikes for the person, where it takes "
+            f"{evaluation.chance['verified']:.1%} of strangers: who it is, only '{METRICS['true@1'].label}' and "
+            f"'{METRICS['member@1'].label}' say here"
+        )
+    yield from not_shown([evaluation])
+
+
+def _families(population: Population, which: Tensor) -> Tensor | None:
+    """The family of each of these people; None where nobody looks alike."""
+    return None if population.families is None else population.families[which]
 
 
 def _reason(name: str, population: Population, measured: bool, source: str | None) -> str:

@@ -133,12 +133,12 @@ def difference(
     first: Evaluation | Sequence[Evaluation],
     second: Evaluation | Sequence[Evaluation],
     metric: str,
-    rng: torch.Generator | None = None,
+    rng: torch.Generator | None = None,  # noqa: ARG001
 ) -> Comparison | None:
     """`first` minus `second` in one metric over the people whom all of them attacked; None where one lacks the metric.
 
     Sequences are training seeds in the same order on both sides: then the interval speaks of other seeds as
-    well.
+    well. Where people look alike their families are the unit. `rng` is of older versions; nothing is drawn.
     """
     if metric not in METRICS:
         raise UserError(f"there is no metric '{metric}'; there are {', '.join(METRICS)}")
@@ -152,8 +152,51 @@ def difference(
     if not people:
         return None
 
-    def table(evaluations: list[Evaluation]) -> Tensor:
-        rows = [dict(zip(e.classes, e.per_class[metric])) for e in evaluations]
-        return torch.tensor([[row[person] for person in people] for row in rows], dtype=torch.float64)
+    tables = [table_of(side, metric, people) for side in (left, right)]
+    clusters = families_of([*left, *right], people)
+    return evidence.compare(tables[0], tables[1], rate=METRICS[metric].rate, clusters=clusters)
 
-    return evidence.compare(table(left), table(right), rng or torch.Generator().manual_seed(0))
+
+SURELY = 0.05  # a leak is shown where its p value is below
+NOT_SHOWN = "is not shown to leak"
+AGAINST_CHANCE = ("hits@1", "verified", "true@1", "member@1")
+
+
+def not_shown(evaluations: Sequence[Evaluation]) -> list[str]:
+    """For each measure whose chance is known and that does not show a leak: what it came to, in words.
+
+    The evaluations (of one target's trainings) are pooled: all their images against the nominal rate, binomially.
+    """
+    told = []
+    for metric in AGAINST_CHANCE:
+        chance = [one.chance[metric] for one in evaluations if metric in one.chance and metric in one.per_class]
+        if len(chance) < len(evaluations):
+            continue
+        trials = sum(one.images for one in evaluations)
+        hits = round(sum(sum(one.per_class[metric]) * one.images / len(one.classes) for one in evaluations))
+        p = evidence.above_chance(hits, trials, sum(chance) / len(chance))
+        if p >= SURELY:
+            told.append(
+                f"{METRICS[metric].label} {NOT_SHOWN}: {hits} of {trials} images, by chance {chance[0]:.3g} of each, "
+                f"p = {p:.2g}"
+            )
+    return told
+
+
+def says_not_shown(warning: str) -> bool:
+    """Whether a warning of an evaluation is one of these, or of older versions' kind, which pooling replaces."""
+    return NOT_SHOWN in warning or warning.endswith("it shows no leak")
+
+
+def table_of(evaluations: Sequence[Evaluation], metric: str, people: Sequence[int]) -> Tensor:
+    """What each of the `people` scored in each evaluation: S x C, float64."""
+    rows = [dict(zip(one.classes, one.per_class[metric])) for one in evaluations]
+    return torch.tensor([[row[person] for person in people] for row in rows], dtype=torch.float64)
+
+
+def families_of(evaluations: Sequence[Evaluation], people: Sequence[int]) -> Tensor | None:
+    """The family of each of the `people`, C; None where nobody is known to look like anybody else."""
+    known = [dict(zip(one.classes, one.families)) for one in evaluations if one.families is not None]
+    if len(known) < len(evaluations):
+        return None
+    return torch.tensor([known[0][person] for person in people])

@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lightleak import randomness
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import Images, Population, as_bytes
 from lightleak.models.classifier import Classifier
 from lightleak.models.zoo import build
+from lightleak.ranking import answers
 from lightleak.training import RECIPES, Recipe, predict, train
 from lightleak.training.loop import Watch
 
@@ -34,9 +36,9 @@ def teach(
 
     The recipe's last epoch counts: choosing one on private images would give it knowledge that it must not have.
     """
-    torch.manual_seed(seed)
     images = Images(as_bytes(reconstruction.images), reconstruction.classes.cpu())
-    student = build(architecture, people, images.size, pretrained=pretrained)
+    with randomness.own(seed):
+        student = build(architecture, people, images.size, pretrained=pretrained)
     return train(student, images, images, recipe, seed=seed, folder=folder, watch=watch)
 
 
@@ -45,5 +47,5 @@ def extracted(student: Classifier, population: Population, which: Tensor) -> Ten
     images = population.test.at(torch.isin(population.test.labels, which))
     if not len(images):
         return torch.full((len(which),), torch.nan, dtype=torch.float64)
-    right = (predict(student, images).argmax(1) == images.labels).double()
+    right = (answers(predict(student, images)) == images.labels).double()
     return torch.stack([right[images.labels == label].mean() for label in which])

@@ -73,6 +73,7 @@ class Level:
     target: Measure
     baseline: Measure
     difference: Measure  # target minus baseline
+    p: float | None = None  # of the difference
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _point(data: Mapping[str, Any]) -> Point:
 
 def _level(data: Mapping[str, Any]) -> Level:
     measures = {name: Measure(**data[name]) for name in ("target", "baseline", "difference")}
-    return Level(data["row"], data["column"], data["accuracy"], **measures)
+    return Level(data["row"], data["column"], data["accuracy"], **measures, p=data.get("p"))
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from lightleak.metrics.evaluation import METRICS
-from lightleak.metrics.evidence import Measure, interval, seeds_interval
+from lightleak.metrics.evidence import Measure, seeds_interval
 from lightleak.metrics.frontier import Curve, matched
 from lightleak.report.fairness import Entry, Group
 from lightleak.report.results import Level, Point
@@ -52,7 +52,7 @@ def points(way: Way) -> list[Point]:
 
         def measured(table: torch.Tensor, place: int = place) -> Measure:
             values = table[:, place].double()
-            return seeds_interval(values) if len(values) > 1 else interval(values[0], torch.Generator().manual_seed(0))
+            return seeds_interval(values)
 
         accuracy = as_share(measured(next(iter(way.values())).accuracy))
         leaks = {m: as_share(measured(c.leak)) if METRICS[m].rate else measured(c.leak) for m, c in way.items()}
@@ -67,7 +67,8 @@ def levels_of(curves: dict[str, Way], baseline: str) -> list[Level]:
         for metric in [m for m in way if m in curves.get(baseline, {})] if name != baseline else ():
             told = matched(way[metric], curves[baseline][metric], torch.Generator().manual_seed(0))
             if told is not None:
-                levels.append(Level(name, metric, told.accuracy, told.first, told.second, told.difference))
+                gap = Measure(told.difference.value, told.difference.low, told.difference.high)
+                levels.append(Level(name, metric, told.accuracy, told.first, told.second, gap, told.difference.p))
     return levels
 
 

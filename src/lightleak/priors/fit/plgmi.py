@@ -40,6 +40,7 @@ from lightleak.priors.conditional64 import (
 )
 from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
 from lightleak.priors.fit.state import Logits, State, answers, follow, recipe, update
+from lightleak.ranking import as_lowest
 from lightleak.training.losses import max_margin
 
 
@@ -104,7 +105,7 @@ def pseudo_labels(logits: Tensor, top: int) -> Tensor:
     """
     if len(logits) < top:
         raise UserError(f"each class needs {top} public images to stand for it, there are {len(logits)}; lower top")
-    return logits.softmax(1).sort(dim=0, descending=True, stable=True).indices[:top].T.contiguous()
+    return as_lowest(logits.softmax(1)).sort(dim=0, descending=True, stable=True).indices[:top].T.contiguous()
 
 
 @dataclass

@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 
 from lightleak.data.population import Images, as_bytes
 from lightleak.errors import UserError
-from lightleak.files import publish
+from lightleak.files import check_folder, publish
+from lightleak.fingerprint import check_made
 
 Logits = Callable[[Tensor], Tensor]  # a target: images N x 3 x S x S in [0, 1] to logits N x C, differentiable
 
@@ -68,7 +69,7 @@ class State:
         """Come to where the checkpoint stopped; without one, stay."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_folder(self.path.parent, "the training state")
         if not self.path.exists():
             return
         try:
@@ -77,10 +78,7 @@ class State:
                 kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UserError(f"{self.path} is damaged ({error}); delete it to train anew") from None
-        if metadata.get("recipe") != self.recipe:
-            raise UserError(
-                f"{self.path} belongs to other images, settings or another seed; choose another folder or delete it"
-            )
+        check_made(_made(metadata.get("recipe", "null")), _made(self.recipe), self.path)
         for part, network in self.networks.items():
             network.load_state_dict(_below(kept, f"{part}/"))
         for part, optimiser in self.optimisers.items():
@@ -91,6 +89,14 @@ class State:
             optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
         self.rng.set_state(kept["rng"])
         self.step = int(metadata["step"])
+
+
+def _made(recipe: str) -> Any:
+    """A recipe as what it names; None for what is none."""
+    try:
+        return json.loads(recipe)
+    except (ValueError, RecursionError):
+        return None
 
 
 def recipe(settings: Any, images: Images, seed: int, **more: Any) -> str:

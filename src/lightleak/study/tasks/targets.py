@@ -15,6 +15,7 @@ from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.zoo import build, only_size
+from lightleak.ranking import answers
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
 from lightleak.surgery import fuse
@@ -240,7 +241,7 @@ def _kept(place: int) -> str:
 
 def described(target: Classifier, images: Images, test: Images) -> dict[str, Any]:
     """What is said of a target before anyone attacks it."""
-    right = predict(target, test).argmax(1) == test.labels
+    right = answers(predict(target, test)) == test.labels
     seen, _ = accuracy_and_loss(target, images)
     return {
         "accuracy": float(right.double().mean()),

@@ -1,0 +1,29 @@
+"""Comparisons that NaN loses: what is no number is never the best, the highest or right."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def as_lowest(values: Tensor) -> Tensor:
+    """`values` for sorting and picking the highest: NaN, which torch takes for the largest, becomes -infinity."""
+    return values.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) if values.isnan().any() else values
+
+
+def as_highest(values: Tensor) -> Tensor:
+    """`values` for sorting and picking the lowest: NaN becomes infinity."""
+    return -as_lowest(-values)
+
+
+def answers(logits: Tensor) -> Tensor:
+    """The class that each row of logits N x C names, N; -1, which is nobody's label, where a row holds NaN."""
+    return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
+
+
+def beats(score: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether `score` is the better one, compared number by number; one with NaN in it beats nothing."""
+    if any(math.isnan(value) for value in score):
+        return False
+    return any(math.isnan(value) for value in other) or tuple(score) > tuple(other)

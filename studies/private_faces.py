@@ -1,0 +1,71 @@
+"""DP-SGD on the rendered people of defences_faces.py, after its gradients were mended.
+
+The rows "DP-SGD" and "TL-DMI + DP-SGD" of that record were trained along wrong gradients: Opacus reads the maps of a
+convolution as if they were contiguous, and they were channels-last. Everything else of the record stands. Here is the
+same world again (same people, network, recipe, seeds, attack, judge), with the undefended network and both nulls
+beside the two rows, so that they are compared within one run. Strength is chosen by the same rule as there, in the
+same three steps:
+
+    lightleak study studies/private_faces.py --here 1         the sweep
+    python studies/private_faces.py runs/private_faces        chooses, and writes private_faces.json beside this file
+    lightleak study studies/private_faces.py --here 1         everything; what is done stays done
+
+About an hour and a half on one core, nearly all of it gradients by image.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from lightleak.defences import DPSGD, TLDMI
+from lightleak.study import Store
+from lightleak.study.comparison import compare, compare_on_the_way
+from lightleak.study.costs import Costs
+from lightleak.study.pool import load_module
+from lightleak.study.tasks import TrainTarget
+
+WORLD = load_module("defences_faces_world", Path(__file__).with_name("defences_faces.py"))
+SWEEP = {
+    "none": ((),),
+    "DP-SGD": WORLD.SWEEP["DP-SGD"],
+    "TL-DMI + DP-SGD": tuple((TLDMI(share=0.85), DPSGD(epsilon=epsilon)) for epsilon in (1000.0, 50.0, 8.0)),
+}
+STRENGTHS = Path(__file__).with_suffix(".json")
+
+
+def sweep():
+    """The candidates for each row's strength, by its name, weakest first; nobody attacks these."""
+    return {
+        name: [TrainTarget(WORLD.POPULATION, WORLD.SETTING.architecture, WORLD.RECIPE, one, 9) for one in row]
+        for name, row in SWEEP.items()
+    }
+
+
+def choose(store):
+    """The place in SWEEP of each row's strength, and the validation accuracies that decide it."""
+    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in sweep().items()}
+    (plain,) = accuracy["none"]
+    within = {name: [i for i, a in enumerate(row) if a >= plain - WORLD.LOST] for name, row in accuracy.items()}
+    places = {name: max(found, default=0) for name, found in within.items() if name != "none"}
+    return {"chosen": places, "validation_accuracy": accuracy}
+
+
+def private():
+    """The two rows at the strengths that were chosen; none before that."""
+    if not STRENGTHS.is_file():
+        return ()
+    return tuple(SWEEP[name][place] for name, place in json.loads(STRENGTHS.read_text())["chosen"].items())
+
+
+def tasks():
+    """The sweep; once strengths are chosen both losses, the copies on the way, and what each row costs."""
+    found = [task for row in sweep().values() for task in row]
+    rows = ((), *private()) if private() else ()
+    found += [task for loss in WORLD.LOSSES for task in compare(WORLD.attacked(loss), rows)]
+    found += compare_on_the_way(WORLD.SETTING, rows[:1]) + compare_on_the_way(WORLD.SETTING, rows[1:], places=(1,))
+    return found + [Costs(WORLD.POPULATION, WORLD.SETTING.architecture, WORLD.RECIPE, chosen) for chosen in rows]
+
+
+if __name__ == "__main__":
+    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1]))), indent=1) + "\n")
+    print(STRENGTHS.read_text())
