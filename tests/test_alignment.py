@@ -8,6 +8,7 @@ import torch
 
 from lightleak.attacks import PPA, Alignment, Oracle
 from lightleak.attacks.alignment import ALIGNMENTS
+from lightleak.attacks.draws import Rows
 from lightleak.data.views import View, crop
 from lightleak.errors import UserError
 from lightleak.priors import RenderedPrior
@@ -20,7 +21,8 @@ def images(count=3, size=12):
 
 
 def aligned(alignment, shown, loss, step=0, rows=slice(None)):
-    losses = alignment.losses(shown, loss, 7, LABELS[rows], ATTEMPTS[rows], step)
+    rows = Rows(7, LABELS[rows], ATTEMPTS[rows], step)
+    losses, _ = alignment.averaged(shown, lambda seen, of: (loss(seen, of), seen.new_zeros(len(seen), 1)), rows)
     (gradient,) = torch.autograd.grad(losses.sum(), shown)
     return losses.detach(), gradient
 
@@ -81,11 +83,13 @@ def test_batches_and_neighbours_do_not_matter(name):
     assert not torch.allclose(aligned(alignment, shown, loss, step=1)[1], gradient, atol=1e-6)
 
 
-def test_the_index_says_whose_copy_it_is():
-    wanted = torch.tensor([1.0, 10.0, 100.0])
-    alignment = Alignment(copies=4, batch=5)
-    _, gradient = aligned(alignment, images(), lambda seen, index: wanted[index] * seen.mean((1, 2, 3)))
-    assert torch.allclose(gradient.sum((1, 2, 3)), wanted, rtol=0.05)
+def test_rows_say_whose_copy_it_is():
+    def loss(seen, rows):
+        wanted = torch.where(rows.classes == 0, 10.0, 1.0 + 99 * rows.attempts)
+        return wanted * seen.mean((1, 2, 3))
+
+    _, gradient = aligned(Alignment(copies=4, batch=5), images(), loss)
+    assert torch.allclose(gradient.sum((1, 2, 3)), torch.tensor([1.0, 10.0, 100.0]), rtol=0.05)
 
 
 def test_a_quarter_turn_turns():

@@ -25,18 +25,17 @@ from lightleak.attacks import (
     learn,
     merge,
 )
+from lightleak.attacks.draws import Rows, own_draws
+from lightleak.attacks.frame import Part, group_of, whole_batches
 from lightleak.attacks.reconstruction import TENSORS, join
 from lightleak.attacks.steps import (
     LOSSES,
     belief_over_views,
     cross_entropy,
-    group_of,
     max_margin,
     negative_logit,
-    own_draws,
     poincare,
     select_candidates,
-    whole_batches,
 )
 from lightleak.data.views import DRAWS, View
 from lightleak.errors import UserError
@@ -52,6 +51,7 @@ ROWS = {
     "lomma": LOMMA(attempts=2, steps=25, rate=0.03, around="gmi", weight=0.1, averaged=1, regulariser=0.1),
     "guess": Guess(keep=2),
 }
+LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels
 OPTIMISING = [name for name in ROWS if name != "guess"]
 # The fixture that makes a row's prior, where the renderer cannot be it.
 PRIOR_OF = {"plgmi": "conditional"}
@@ -125,12 +125,13 @@ def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior):
     shards = merge([run(name, tiny_target, prior, classes=part) for part in ([0, 3], [1, 2, 4, 5])])
     for other in (small, shards):
         assert torch.equal(whole.classes, other.classes)
-        assert torch.allclose(whole.images, other.images, atol=2e-3)
+        assert torch.allclose(whole.latents, other.latents, atol=2e-3)
+        assert torch.allclose(whole.images, other.images, atol=LEVEL)
         assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
 
 
 @pytest.mark.parametrize("batch", [7, 9])  # identities of three attempts: two, three to a batch; one is left over
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if hasattr(row, "group")])
+@pytest.mark.parametrize("name", ROWS)
 def test_shards_cut_between_groups_join_to_the_whole_bit_for_bit(name, batch, tiny_target, prior):
     group = dataclasses.replace(ROWS[name], batch=batch).group
     assert 1 < group < 5
@@ -218,7 +219,7 @@ OPTIONS = {
 def test_ppa_keeps_the_contract_with_its_options(name, tiny_target, prior):
     whole = run("ppa", tiny_target, prior, classes=[1, 4], **OPTIONS[name])
     small = run("ppa", tiny_target, prior, classes=[4, 1], batch=2, **OPTIONS[name])
-    assert torch.allclose(whole.images, small.images[[2, 3, 0, 1]], atol=2e-3)
+    assert torch.allclose(whole.images, small.images[[2, 3, 0, 1]], atol=LEVEL)
     plain = run("ppa", tiny_target, prior, classes=[1, 4], **({"steps": 6} if "steps" in OPTIONS[name] else {}))
     assert not torch.equal(whole.images, plain.images)
 
@@ -230,7 +231,7 @@ def test_every_attack_with_gradients_takes_an_alignment(name, kind, tiny_target,
     whole = run(name, tiny_target, prior, classes=[1, 4], **changes)
     small = run(name, tiny_target, prior, classes=[4, 1], batch=2, **changes)
     keep = ROWS[name].keep
-    assert torch.allclose(whole.images, torch.cat([small.images[keep:], small.images[:keep]]), atol=2e-3)
+    assert torch.allclose(whole.images, torch.cat([small.images[keep:], small.images[:keep]]), atol=LEVEL)
     plain = run(name, tiny_target, prior, classes=[1, 4], steps=4)
     assert not torch.equal(whole.images, plain.images)
     assert whole.queries > 2 * plain.queries  # each copy is a query
@@ -240,7 +241,7 @@ def test_shared_views_are_one_for_a_class(tiny_target, prior):
     """Attempts of a class that start at the same place stay together only if they look through the same views."""
     attack = dataclasses.replace(ROWS["ppa"], shared=True)
     oracle, start = Oracle(tiny_target), prior.sample(1, torch.Generator().manual_seed(0)).repeat(2, 1)
-    twins = torch.tensor([3, 3]), torch.tensor([0, 1]), 5, lambda *_, **__: None
+    twins = Part(5, torch.tensor([3, 3]), torch.tensor([0, 1])), lambda *_, **__: None
     first, second = attack.descend(oracle, prior, start, *twins)
     assert torch.allclose(first, second, atol=1e-5)
     first, second = ROWS["ppa"].descend(oracle, prior, start, *twins)
@@ -254,12 +255,12 @@ def test_scored_candidates_can_be_given(tiny_target, prior):
         return torch.Generator().manual_seed(seed)
 
     alone = attack.run(Oracle(tiny_target), prior, wanted, rng())
-    table = attack.score(Oracle(tiny_target, "scores"), prior, rng())
-    given = attack.run(Oracle(tiny_target), prior, wanted, rng(), candidates=table)
+    table = attack.prepared(Oracle(tiny_target, "scores"), prior, rng())
+    given = attack.run(Oracle(tiny_target), prior, wanted, rng(), common=table)
     assert torch.equal(alone.images, given.images)
     assert alone.queries == given.queries
     with pytest.raises(UserError, match="another seed"):
-        attack.run(Oracle(tiny_target), prior, wanted, rng(1), candidates=table)
+        attack.run(Oracle(tiny_target), prior, wanted, rng(1), common=table)
     with pytest.raises(UserError, match="StyleGAN2"):
         dataclasses.replace(attack, cutoff=8).run(Oracle(tiny_target), prior, wanted, rng())
 
@@ -372,7 +373,7 @@ def test_belief_over_views_is_the_mean(tiny_target):
     oracle = Oracle(tiny_target, "scores")
     images, classes, draws = torch.rand(3, 3, 32, 32), torch.tensor([0, 2, 5]), torch.rand(3, 7, DRAWS)
     view = View(scale=(0.5, 0.9), flip=0.5)
-    found = belief_over_views(oracle, images, classes, view, draws, 8)
+    found = belief_over_views(oracle, images, Rows(0, classes, classes), view, draws, 8)
     for i in range(3):
         rows = [oracle.scores(view(images[i : i + 1], draws[i, j : j + 1]))[0, classes[i]] for j in range(7)]
         assert found[i] == pytest.approx(torch.stack(rows).mean().item(), abs=1e-5)

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from conftest import tiny_classifier
 from lightleak.attacks import GMI, KEDMI, LOMMA, Distillation, Guess, Knowledge, Oracle, learn
+from lightleak.attacks.draws import Rows, own_latents, own_normals, seed_of
 from lightleak.attacks.gmi import moved
-from lightleak.attacks.knowledge import divergence
-from lightleak.attacks.steps import negative_logit, own_latents, own_normals, seed_of
+from lightleak.attacks.steps import negative_logit
+from lightleak.attacks.surrogate import divergence
 from lightleak.errors import UserError
 from lightleak.priors import GanPrior, RenderedPrior
 from lightleak.priors.fit import KED_QUICK, QUICK, fit
@@ -122,7 +123,7 @@ def test_lomma_s_identity_loss(tiny_target, learnt, drawn, norm):
     attack = LOMMA(drawn=drawn, norm=norm, regulariser=0.7)
     classes, attempts = torch.tensor([4, 2]), torch.tensor([0, 1])
     images = torch.rand(2, 3, 32, 32, generator=rng())
-    losses, logits = attack.identities(Oracle(tiny_target), learnt, 9)(classes, attempts)(images)
+    losses, logits = attack.identity(Oracle(tiny_target), learnt, 9)(images, Rows(9, classes, attempts))
     torch.testing.assert_close(logits, tiny_target(images), atol=1e-4, rtol=1e-4)
     goal = learnt.mean[None].expand(2, -1)
     if drawn:
@@ -143,7 +144,7 @@ def test_lomma_without_its_additions_is_the_other_attack(tiny_target, specific, 
         ("gmi", gan, GMI(attempts=2, steps=3)),
     ):
         attack = LOMMA(around=around, attempts=2, steps=3, **plain)  # pyright: ignore[reportArgumentType]
-        assert not attack.needs_knowledge
+        assert not attack.needs().knowledge
         classes = torch.tensor([1, 4])
         ours, theirs = (each.run(Oracle(tiny_target), prior, classes, rng()) for each in (attack, other))
         assert torch.equal(ours.latents, theirs.latents)

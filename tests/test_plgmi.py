@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightleak.attacks import PLGMI, Oracle
-from lightleak.attacks.steps import best_first, own_draws, own_latents
+from lightleak.attacks import PLGMI, Oracle, Reconstruction
+from lightleak.attacks.draws import own_draws, own_latents
+from lightleak.attacks.frame import Part
 from lightleak.data.augmentation import DRAWS, STAGE1
 from lightleak.data.population import Images
 from lightleak.errors import UserError
@@ -206,7 +207,7 @@ def test_a_descent_is_the_published_loop(tiny_target):
     attack, oracle, seed = PLGMI(attempts=1, steps=4), Oracle(tiny_target), 11
     label, attempt = torch.tensor([3]), torch.tensor([2])
     start = own_latents(prior, seed, label, attempt)
-    found = attack.descend(oracle, prior, start, label, attempt, seed, lambda *_, **__: None)
+    found = attack.search(oracle, prior, Part(seed, label, attempt), lambda *_, **__: None).latents
     draws = own_draws(seed + 1, label, attempt, (4, 2, DRAWS))
     z = start.clone().requires_grad_()
     adam = torch.optim.Adam([z], lr=0.1)
@@ -222,8 +223,12 @@ def test_a_descent_is_the_published_loop(tiny_target):
 
 
 def test_restarts_of_a_class_come_best_first():
-    belief = torch.tensor([0.2, 0.9, 0.9, 0.5, 0.1, 0.7])
-    assert best_first(belief, 3).tolist() == [1, 2, 0, 5, 3, 4]
+    belief = torch.tensor([0.2, 0.9, 0.9, 0.5, float("nan"), 0.7])
+    rows = torch.arange(6)
+    found = Reconstruction(torch.rand(6, 3, 4, 4), torch.tensor([7, 7, 7, 2, 2, 2]), rows, belief, attempts=rows % 3)
+    assert found.kept_of_each(3, best_first=True).latents.tolist() == [1, 2, 0, 5, 3, 4]
+    assert found.kept_of_each(2, best_first=True).latents.tolist() == [1, 2, 5, 3]
+    assert found.kept_of_each(2, best_first=False).latents.tolist() == [1, 2, 3, 5]
 
 
 def test_restarts_start_apart():

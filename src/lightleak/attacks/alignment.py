@@ -12,20 +12,18 @@ used); PAA's noise is a share of the pixel range (published: of the batch's larg
 the images of a batch); copies read the image's border where a rotation looks beyond it (published: black).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
 from math import pi
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lightleak.attacks.steps import Identities, Identity, keyed
+from lightleak.attacks.draws import Rows, keyed
+from lightleak.attacks.steps import Identity
 from lightleak.data.views import DRAWS, View, crop
 from lightleak.errors import UserError
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Kind = Literal["transforms", "noise"]
 
 
@@ -46,37 +44,39 @@ class Alignment:
         if self.copies < 1 or self.batch < 1 or self.noise < 0 or not 0 <= self.rotation <= 180:
             raise UserError("copies and batch must be at least 1, noise at least 0, rotation from 0 to 180")
 
-    def losses(self, images: Tensor, loss: Loss, seed: int, classes: Tensor, attempts: Tensor, step: int) -> Tensor:
-        """The mean loss over the copies of each image, N, whose gradient in the images is the copies' mean gradient.
+    def averaged(self, images: Tensor, identity: Identity, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The mean loss over the copies of each image, N, whose gradient in the images is the copies' mean gradient;
+        and the copies' mean logits, N x C, detached.
 
-        `loss(copies, index)` gives the loss of each copy; `index` says which of the images it is a copy of. Copies
-        depend on (seed, class, attempt, step) alone. Only the first derivative is right.
+        Copies depend on (seed, class, attempt, step) alone. Only the first derivative is right.
         """
-        whole = images.detach()
-        mean = torch.zeros(len(images), device=images.device)
-        slope = torch.zeros_like(whole)
+        whole, device = images.detach(), images.device
+        mean = torch.zeros(len(images), device=device)
+        answers, slope = None, torch.zeros_like(whole)
         for first in range(0, len(images) * self.copies, self.batch):
-            flat = torch.arange(first, min(first + self.batch, len(images) * self.copies))
+            flat = torch.arange(first, min(first + self.batch, len(images) * self.copies), device=device)
             index, number = flat // self.copies, flat % self.copies
-            rows = index.unique()
+            some = index.unique()
             with torch.enable_grad():
-                own = whole[rows].requires_grad_()
-                place = torch.searchsorted(rows, index)
-                seen = self._copies(own[place], seed, classes[index], attempts[index], step, number)
-                losses = loss(seen, index)
+                own = whole[some].requires_grad_()
+                place = torch.searchsorted(some, index)
+                seen = self._copies(own[place], rows.at(index), number)
+                losses, logits = identity(seen, rows.at(index, number))
                 (gradient,) = torch.autograd.grad(losses.sum(), own)
-            slope[rows] += gradient / self.copies
-            mean.index_add_(0, index.to(mean.device), losses.detach().to(mean) / self.copies)
+            slope[some] += gradient / self.copies
+            mean.index_add_(0, index, losses.detach().to(mean) / self.copies)
+            if answers is None:
+                answers = torch.zeros(len(images), logits.shape[1], device=device)
+            answers.index_add_(0, index, logits.detach().to(answers) / self.copies)
+        assert answers is not None
         # A number whose value is the mean loss and whose gradient is the mean gradient.
         along = (images * slope).flatten(1).sum(1)
-        return mean + (along - along.detach())
+        return mean + (along - along.detach()), answers
 
-    def _copies(
-        self, images: Tensor, seed: int, classes: Tensor, attempts: Tensor, step: int, number: Tensor
-    ) -> Tensor:
+    def _copies(self, images: Tensor, rows: Rows, number: Tensor) -> Tensor:
         """One perturbed copy of each image."""
-        keys = zip(classes.tolist(), attempts.tolist(), number.tolist(), strict=True)
-        generators = [keyed(seed, label, attempt, step, copy) for label, attempt, copy in keys]
+        keys = zip(rows.classes.tolist(), rows.attempts.tolist(), number.tolist(), strict=True)
+        generators = [keyed(rows.seed, label, attempt, rows.step, copy) for label, attempt, copy in keys]
         if self.kind == "noise":
             noise = torch.stack([torch.randn(images.shape[1:], generator=own) for own in generators])
             return images + self.noise * noise.to(images)
@@ -85,34 +85,14 @@ class Alignment:
         return crop(images, *self.view.boxes(draws), angle)
 
 
-def aligned(identities: Identities, alignment: Alignment | None, seed: int) -> Identities:
+def aligned(identity: Identity, alignment: Alignment | None) -> Identity:
     """An attack's identity loss with its gradient averaged over copies; without an alignment, the loss as it is.
 
     The logits that it gives beside the losses are the copies' mean.
     """
     if alignment is None:
-        return identities
-
-    def bind(classes: Tensor, attempts: Tensor) -> Identity:
-        steps = count()
-
-        def identity(images: Tensor) -> tuple[Tensor, Tensor]:
-            rows: list[tuple[Tensor, Tensor]] = []
-
-            def look(copies: Tensor, index: Tensor) -> Tensor:
-                losses, logits = identities(classes[index], attempts[index])(copies)
-                rows.append((index, logits.detach()))
-                return losses
-
-            losses = alignment.losses(images, look, seed, classes, attempts, next(steps))
-            mean = torch.zeros(len(images), rows[0][1].shape[1], device=images.device)
-            for index, logits in rows:
-                mean.index_add_(0, index.to(mean.device), logits.to(mean) / alignment.copies)
-            return losses, mean
-
         return identity
-
-    return bind
+    return lambda images, rows: alignment.averaged(images, identity, rows)
 
 
 ALIGNMENTS = {

@@ -16,7 +16,6 @@ are returned and count (the first release kept the attempt with the largest logi
 that a negative logit never won: `Reconstruction.best` picks the most believed instead).
 """
 
-import time
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -24,27 +23,15 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
+from lightleak.attacks.frame import Attack, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.reconstruction import Reconstruction
-from lightleak.attacks.steps import (
-    LOSSES,
-    Identities,
-    Identity,
-    asked,
-    group_of,
-    implausible,
-    own_latents,
-    seed_of,
-    shown,
-    whole_batches,
-)
+from lightleak.attacks.steps import LOSSES, Identity, asked, implausible
 from lightleak.errors import UserError
-from lightleak.priors import Prior
-from lightleak.training.loop import Watch
+from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class GMI:
+class GMI(Attack):
     """Generative model inversion: move latents by momentum until the target is sure and the critic content."""
 
     attempts: int = 5  # latents for each class; all are returned
@@ -58,6 +45,7 @@ class GMI:
     alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # images at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
+    sorted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -75,63 +63,28 @@ class GMI:
         """Images of each class that are returned."""
         return self.attempts
 
-    @property
-    def group(self) -> int:
-        """Identities that share a batch; shards are cut between such groups."""
-        return group_of(self.attempts, self.batch)
+    def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
+        """The optimised latents."""
+        return self.descend(prior, part, aligned(asked(oracle, self.loss), self.alignment), tell)
 
-    def run(
-        self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
-    ) -> Reconstruction:
-        """`attempts` reconstructions of each class; what one gets depends on (rng's seed, class, attempt) alone."""
-        seed = seed_of(rng)
-        identities = aligned(asked(oracle, self.loss), self.alignment, seed)
-        return self.search(oracle, prior, classes, seed, identities, watch)
-
-    def search(
-        self, oracle: Oracle, prior: Prior, classes: Tensor, seed: int, identities: Identities, watch: Watch | None
-    ) -> Reconstruction:
+    def descend(self, prior: Prior, part: Part, identity: Identity, tell: Tell) -> Found:
         """The attack with any identity loss; LOMMA brings its own."""
-        began, before = time.monotonic(), oracle.queries
-        labels = classes.repeat_interleave(self.attempts)
-        attempts = torch.arange(self.attempts).repeat(len(classes))
         # 1. draw latents for each class and attempt
-        latents = own_latents(prior, seed, labels, attempts)
-        # 2. descend with momentum
-        parts = list(whole_batches(len(classes), self.attempts, self.batch))
-        for part in parts:
-
-            def tell(step: int, done: int = part.start, size: int = part.stop - part.start, **numbers: float) -> None:
-                if watch:
-                    watch(done * self.steps + step * size, len(latents) * self.steps, **numbers)
-
-            identity = identities(labels[part], attempts[part])
-            latents[part] = self.descend(prior, latents[part], labels[part], identity, tell)
-        # 3. return all attempts
-        images, belief = shown(oracle, prior, latents, labels, parts)
-        return Reconstruction(
-            images=images,
-            classes=labels,
-            latents=latents,
-            confidence=belief,
-            queries=oracle.queries - before,
-            seconds=time.monotonic() - began,
-        )
-
-    def descend(self, prior: Prior, latents: Tensor, classes: Tensor, identity: Identity, tell) -> Tensor:
-        """Step 2 for one batch: the optimised latents."""
+        latents = part.latents(prior)
         velocity = torch.zeros_like(latents)
+        # 2. descend with momentum
         for step in range(self.steps):
             latents = latents.detach().requires_grad_()
-            images = prior.decode(latents, classes)
-            losses, logits = identity(images)
-            loss = (implausible(prior, images, classes) + self.weight * losses).sum() / self.averaged
+            images = prior.decode(latents, part.classes)
+            losses, logits = identity(images, part.rows(step))
+            loss = (implausible(prior, images, part.classes) + self.weight * losses).sum() / self.averaged
             (slope,) = torch.autograd.grad(loss, latents)
             with torch.no_grad():
                 latents, velocity = moved(latents, velocity, slope, self.rate, self.momentum, self.clip)
-                belief = logits.softmax(1).gather(1, classes[:, None]).mean()
+                belief = logits.softmax(1).gather(1, part.classes[:, None]).mean()
             tell(step + 1, confidence=float(belief))
-        return latents.detach()
+        # 3. return all attempts
+        return Found(latents.detach())
 
 
 def moved(

@@ -4,7 +4,7 @@ Its first stage, a GAN that learns from the target's answers, is `priors/fit/ked
 
     1. for each class start a normal distribution of latents at mean 0 and log-variance 1
     2. descend -log p(real) + 100 CE(T(G(z)), class) over means and log-variances, at one z = mean + spread eps a step
-    3. draw images from each class's distribution
+    3. draw images from each class's distribution, which stays in the result: `per_class["mean"]`, `["log_variance"]`
 
 Published accidents, off unless asked for:
 
@@ -17,36 +17,23 @@ Deviations: losses are summed (published: means over 60 identities, which Adam h
 noise. The published code sets no seed here.
 """
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
+from lightleak.attacks.draws import own_normals
+from lightleak.attacks.frame import Attack, Found, Part, Tell, group_of
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.reconstruction import Reconstruction
-from lightleak.attacks.steps import (
-    LOSSES,
-    Identities,
-    Identity,
-    asked,
-    group_of,
-    implausible,
-    own_normals,
-    seed_of,
-    shown,
-    whole_batches,
-)
+from lightleak.attacks.steps import LOSSES, Identity, asked, implausible
 from lightleak.errors import UserError
-from lightleak.priors import Prior
-from lightleak.priors.gan64 import InversionPrior
-from lightleak.training.loop import Watch
+from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class KEDMI:
+class KEDMI(Attack):
     """Distributional inversion: for each class the mean and the spread of the latents that the target believes in."""
 
     attempts: int = 5  # images drawn of each class's distribution; all are returned
@@ -60,6 +47,7 @@ class KEDMI:
     coupled: int = 0  # as published: so many identities see each other in the discriminator; 0: none does
     batch: int = field(default=320, compare=False)  # drawn images at a time, 64 identities: decides speed and memory
     access: ClassVar[Access] = "gradients"
+    sorted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -78,81 +66,46 @@ class KEDMI:
         return self.attempts
 
     @property
+    def searches(self) -> int:
+        """One distribution for each class."""
+        return 1
+
+    @property
     def group(self) -> int:
         """Identities that share a batch; shards are cut between such groups. Coupled ones stay together."""
         size = group_of(self.attempts, self.batch)
         return self.coupled * max(1, size // self.coupled) if self.coupled else size
 
-    def run(
-        self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
-    ) -> Reconstruction:
-        """`attempts` images of each class; what a class gets depends on (rng's seed, class, attempt) alone."""
-        seed = seed_of(rng)
-        identities = aligned(asked(oracle, self.loss), self.alignment, seed)
-        return self.search(oracle, prior, classes, seed, identities, watch)
+    def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
+        """The optimised distributions, and latents drawn from them."""
+        return self.descend(prior, part, aligned(asked(oracle, self.loss), self.alignment), tell)
 
-    def search(
-        self, oracle: Oracle, prior: Prior, classes: Tensor, seed: int, identities: Identities, watch: Watch | None
-    ) -> Reconstruction:
+    def descend(self, prior: Prior, part: Part, identity: Identity, tell: Tell) -> Found:
         """The attack with any identity loss; LOMMA brings its own."""
-        began, before = time.monotonic(), oracle.queries
-        if self.coupled and isinstance(prior, InversionPrior):
-            prior = replace(prior, coupled=self.coupled)
+        prior = prior.coupled_by(self.coupled) if self.coupled else prior
         # 1. a distribution for each class
-        means = torch.zeros(len(classes), prior.latents)
-        log_variances = torch.full_like(means, self.log_variance)
+        mean = torch.zeros(len(part), prior.latents, device=part.device, requires_grad=True)
+        log_variance = torch.full_like(mean, self.log_variance, requires_grad=True)
         # 2. descend over both
-        parts = list(whole_batches(len(classes), 1, self.group))
-        for part in parts:
-
-            def tell(step: int, done: int = part.start, size: int = part.stop - part.start, **numbers: float) -> None:
-                if watch:
-                    watch(done * self.steps + step * size, len(classes) * self.steps, **numbers)
-
-            first = torch.zeros_like(classes[part])
-            noise = own_normals(seed, classes[part], first, (self.steps, prior.latents))
-            start = (means[part], log_variances[part])
-            identity = identities(classes[part], first)
-            means[part], log_variances[part] = self.descend(prior, start, classes[part], noise, identity, tell)
-        # 3. draw images of each
-        labels = classes.repeat_interleave(self.attempts)
-        attempts = torch.arange(self.attempts).repeat(len(classes))
-        noise = own_normals(seed + 1, labels, attempts, (prior.latents,))
-        mean, log_variance = (each.repeat_interleave(self.attempts, 0) for each in (means, log_variances))
-        latents = self.latents(mean, log_variance, noise)
-        drawn = [slice(self.attempts * part.start, self.attempts * part.stop) for part in parts]
-        images, belief = shown(oracle, prior, latents, labels, drawn)
-        return Reconstruction(
-            images=images,
-            classes=labels,
-            latents=latents,
-            confidence=belief,
-            queries=oracle.queries - before,
-            seconds=time.monotonic() - began,
-        )
-
-    def descend(
-        self,
-        prior: Prior,
-        start: tuple[Tensor, Tensor],
-        classes: Tensor,
-        noise: Tensor,
-        identity: Identity,
-        tell,
-    ) -> tuple[Tensor, Tensor]:
-        """Step 2 for one batch: the optimised means and log-variances, each N x L; the noise is N x steps x L."""
-        mean, log_variance = (each.clone().requires_grad_() for each in start)
+        noise = part.normals(self.steps, prior.latents)
         optimiser = torch.optim.Adam([mean, log_variance], self.rate)
         for step in range(self.steps):
-            images = prior.decode(self.latents(mean, log_variance, noise[:, step]), classes)
-            losses, logits = identity(images)
-            loss = (implausible(prior, images, classes) + self.weight * losses).sum()
+            images = prior.decode(self.latents(mean, log_variance, noise[:, step]), part.classes)
+            losses, logits = identity(images, part.rows(step))
+            loss = (implausible(prior, images, part.classes) + self.weight * losses).sum()
             mean.grad, log_variance.grad = torch.autograd.grad(loss, [mean, log_variance])
             optimiser.step()
             with torch.no_grad():
-                belief = logits.softmax(1).gather(1, classes[:, None]).mean()
+                belief = logits.softmax(1).gather(1, part.classes[:, None]).mean()
             tell(step + 1, confidence=float(belief))
-        return mean.detach(), log_variance.detach()
+        # 3. draw images of each
+        found = {"mean": mean.detach(), "log_variance": log_variance.detach()}
+        classes = part.classes.repeat_interleave(self.attempts)
+        attempts = torch.arange(self.attempts, device=part.device).repeat(len(part))
+        noise = own_normals(part.seed + 1, classes, attempts, (prior.latents,))
+        means, spreads = (each.repeat_interleave(self.attempts, 0) for each in found.values())
+        latents = self.latents(means, spreads, noise)
+        return Found(latents, classes, attempts, per_class=found)
 
     def latents(self, mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
         """Draws of the distributions, N x L, clipped where the settings say so."""

@@ -25,19 +25,19 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
+from lightleak.attacks.draws import Rows, own_normals
+from lightleak.attacks.frame import Attack, Found, Needs, Part, Tell
 from lightleak.attacks.gmi import GMI
 from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Knowledge
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.reconstruction import Reconstruction
-from lightleak.attacks.steps import LOSSES, Identities, Identity, own_normals, seed_of
+from lightleak.attacks.steps import LOSSES, Identity
 from lightleak.errors import UserError
-from lightleak.priors import Prior
-from lightleak.training.loop import Watch
+from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class LOMMA:
+class LOMMA(Attack):
     """GMI or KED-MI with a logit loss, a regulariser on features, and students of the target beside it."""
 
     around: Literal["kedmi", "gmi"] = "kedmi"
@@ -56,6 +56,7 @@ class LOMMA:
     alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # images at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
+    sorted: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.around not in ("kedmi", "gmi"):
@@ -78,55 +79,51 @@ class LOMMA:
         return self.attempts
 
     @property
+    def searches(self) -> int:
+        """Those of the other attack."""
+        return self.host.searches
+
+    @property
     def group(self) -> int:
         """Identities that share a batch; shards are cut between such groups."""
         return self.host.group
 
-    @property
-    def needs_knowledge(self) -> bool:
-        """Whether something must be learnt from public images first."""
-        return self.students or self.regulariser > 0
+    def needs(self) -> Needs:
+        """Students and the mean of the features, unless neither is used."""
+        return Needs(knowledge=self.students or self.regulariser > 0)
 
-    def run(
-        self,
-        oracle: Oracle,
-        prior: Prior,
-        classes: Tensor,
-        rng: torch.Generator,
-        watch: Watch | None = None,
-        knowledge: Knowledge | None = None,
-    ) -> Reconstruction:
-        """`attempts` reconstructions of each class; what a class gets depends on (rng's seed, class, attempt) alone."""
-        # 1. what was learnt from public images
-        if self.needs_knowledge and knowledge is None:
-            raise UserError("LOMMA uses what it learnt from public images; pass knowledge=learn(oracle, images, ...)")
+    def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
+        """The other attack, with another identity loss."""
+        identity = self.identity(oracle, part.knowledge, part.seed)
+        return self.host.descend(prior, part, aligned(identity, self.alignment), tell)
+
+    def identity(self, oracle: Oracle, knowledge: Knowledge | None, seed: int) -> Identity:
+        """LOMMA's identity loss."""
         if self.students and knowledge and not knowledge.students:
             raise UserError("this knowledge holds no students; learn some, or set students=False")
-        seed = seed_of(rng)
-        # 2. and 3. the other attack, with another identity loss
-        identities = aligned(self.identities(oracle, knowledge, seed), self.alignment, seed)
-        return self.host.search(oracle, prior, classes, seed, identities, watch)
+        if self.regulariser and knowledge and knowledge.mean is None:
+            raise UserError("this knowledge says nothing of features; learn with gradients, or set regulariser=0")
+        students = knowledge.oracles(oracle.device) if self.students and knowledge else ()
 
-    def identities(self, oracle: Oracle, knowledge: Knowledge | None, seed: int) -> Identities:
-        """LOMMA's identity loss, bound to the classes and attempts of a batch."""
-        students = [Oracle(student) for student in knowledge.students] if self.students and knowledge else []
+        def identity(images: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+            goal = self._goal(knowledge, rows, seed) if self.regulariser and knowledge else None
+            features, logits = (
+                oracle.features(images, rows) if goal is not None else (images, oracle.logits(images, rows))
+            )
+            answers = [logits, *(student.logits(images, rows) for student in students)]
+            total = torch.stack([LOSSES[self.loss](each, rows.classes) for each in answers]).mean(0)
+            if goal is not None:
+                apart = (features - goal).square()
+                total = total + self.regulariser * (apart.sum(1) if self.norm else apart.mean(1))
+            return total, logits
 
-        def bind(classes: Tensor, attempts: Tensor) -> Identity:
-            goal = None
-            if self.regulariser and knowledge:
-                goal = knowledge.mean
-                if self.drawn:
-                    goal = goal + knowledge.spread * own_normals(seed + 2, classes, attempts, goal.shape)
+        return identity
 
-            def identity(images: Tensor) -> tuple[Tensor, Tensor]:
-                features, logits = oracle.features(images) if goal is not None else (images, oracle.logits(images))
-                losses = [LOSSES[self.loss](each, classes) for each in [logits, *(s.logits(images) for s in students)]]
-                total = torch.stack(losses).mean(0)
-                if goal is not None:
-                    apart = (features - goal).square()
-                    total = total + self.regulariser * (apart.sum(1) if self.norm else apart.mean(1))
-                return total, logits
-
-            return identity
-
-        return bind
+    def _goal(self, knowledge: Knowledge, rows: Rows, seed: int) -> Tensor | None:
+        """Where the features of each image should lie, D or N x D."""
+        if knowledge.mean is None or knowledge.spread is None:
+            return None
+        mean, spread = knowledge.mean.to(rows.classes.device), knowledge.spread.to(rows.classes.device)
+        if not self.drawn:
+            return mean
+        return mean + spread * own_normals(seed + 2, rows.classes, rows.attempts, tuple(mean.shape))

@@ -1,11 +1,16 @@
 """The only way from an attack to a target: what a threat model grants, and how often it was used."""
 
 import copy
-from typing import Literal, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lightleak.attacks.draws import Rows
+from lightleak.attacks.guards import Guard
+from lightleak.attacks.noise import content_seeds, is_noisy, keyed_noise
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.precision import Precision, lowered
@@ -24,9 +29,15 @@ class Oracle:
     neither change it nor leave gradients behind. With `batch_statistics` it answers as in training (batch norms
     see the current batch, dropout is on), as some published code has it by accident.
 
+    A `guard` stands between target and attacker: scores and labels are what it gives out, gradients there are none.
+    `queries` counts what the attacker asked, `passes` what the target was shown for it.
+
+    Where a target draws random numbers (MID, dropout), an answer depends on the image's row alone: say with `rows`
+    whose image it is. Without, the same image gets the same answer. The process's generators do not move.
+
     Two ways to be faster are off unless asked for, since answers then differ a little: `precision` "bfloat16" lets
     convolutions and products run in that precision (answers are float32 all the same), `compiled` has torch.compile
-    prepare the network.
+    prepare the network (not one that draws random numbers).
     """
 
     def __init__(
@@ -34,6 +45,7 @@ class Oracle:
         target: Classifier,
         access: Access = "gradients",
         *,
+        guard: Guard | None = None,
         batch_statistics: bool = False,
         precision: Precision = "float32",
         compiled: bool = False,
@@ -42,14 +54,21 @@ class Oracle:
             raise UserError(f"access is one of {', '.join(get_args(Access))}, not {access!r}")
         if precision not in get_args(Precision):
             raise UserError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
+        if guard is not None and access != "labels" and (access == "gradients" or guard.labels):
+            gives = "labels" if guard.labels else "scores"
+            raise UserError(f"behind {type(guard).__name__} there are {gives}, not {access}; open the oracle with them")
         self.precision: Precision = precision
         self.access: Access = access
+        self.guard = guard
         self.queries = 0
+        self.passes = 0
         self.classes = target.classes
         self.size = target.size
+        self._statistics = batch_statistics
         self._target = copy.deepcopy(target).train(batch_statistics).requires_grad_(False)
         self._target.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        if compiled:
+        self.noisy = is_noisy(self._try, self.device)
+        if compiled and not self.noisy:
             self._target.net.compile()
 
     @property
@@ -57,36 +76,87 @@ class Oracle:
         """Where the target is; images come from there, and so do answers."""
         return self._target.device
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """Logits N x classes that gradients flow through; AccessError unless access is "gradients"."""
         self._grant("gradients")
-        self.queries += len(images)
-        return self._answer(images)
+        self._count(len(images))
+        return self._answer(images, rows)
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, images: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
         """Penultimate features and logits, both differentiable; AccessError unless access is "gradients"."""
         self._grant("gradients")
-        self.queries += len(images)
-        with lowered(self.precision, images.device):
-            features, logits = self._target.features_and_logits(images.contiguous(memory_format=torch.channels_last))
+        self._count(len(images))
+        with self._prepared(images, rows) as ready:
+            features, logits = self._target.features_and_logits(ready)
         return features.float(), logits.float()
 
     @torch.no_grad()
-    def scores(self, images: Tensor) -> Tensor:
+    def scores(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """Probabilities N x classes, detached; AccessError if only labels are granted."""
         self._grant("scores")
-        self.queries += len(images)
-        return self._answer(images).softmax(1)
+        return self._given_out(images, rows)
 
     @torch.no_grad()
-    def labels(self, images: Tensor) -> Tensor:
-        """The class of the largest logit, N."""
-        self.queries += len(images)
-        return self._answer(images).argmax(1)
+    def labels(self, images: Tensor, rows: Rows | None = None) -> Tensor:
+        """The class of the largest logit, N; -1 where a guard gives no answer."""
+        given = self._given_out(images, rows)
+        return given.argmax(1) if given.dim() == 2 else given
 
-    def _answer(self, images: Tensor) -> Tensor:
+    def settings(self) -> dict[str, Any]:
+        """How it answers, beside the target's weights."""
+        return {
+            "access": self.access,
+            "guard": repr(self.guard),
+            "batch_statistics": self._statistics,
+            "precision": self.precision,
+            "target": self._target.recipe,
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """The target's weights, to tell one target from another; no attack reads them."""
+        return self._target.net.state_dict()
+
+    def _given_out(self, images: Tensor, rows: Rows | None) -> Tensor:
+        """Probabilities, or whatever the guard makes of them."""
+        if self.guard is None:
+            self._count(len(images))
+            return self._answer(images, rows).softmax(1)
+        copies = self.guard.copies
+        self._count(len(images), copies)
+        seeds = torch.tensor(rows.seeds() if rows is not None else content_seeds(images), dtype=torch.int64)
+        shown = self.guard.shown(images, seeds)
+        theirs = rows.repeated(copies) if rows is not None and copies > 1 else rows
+        probabilities = self._answer(shown, theirs).softmax(1)
+        if copies > 1:
+            probabilities = probabilities.unflatten(0, (len(images), copies))
+        return self.guard.answer(probabilities, images, seeds)
+
+    def _answer(self, images: Tensor, rows: Rows | None) -> Tensor:
+        with self._prepared(images, rows) as ready:
+            return self._target(ready).float()
+
+    @contextmanager
+    def _prepared(self, images: Tensor, rows: Rows | None) -> Iterator[Tensor]:
+        """Images as the network likes them, in a context in which it may be asked."""
+        if rows is not None and len(rows) != len(images):
+            raise UserError(f"{len(images)} images were shown with {len(rows)} rows; each image belongs to one")
         with lowered(self.precision, images.device):
-            return self._target(images.contiguous(memory_format=torch.channels_last)).float()
+            ready = images.contiguous(memory_format=torch.channels_last)
+            if not self.noisy:
+                yield ready
+                return
+            seeds = content_seeds(images) if rows is None else rows.seeds()
+            with keyed_noise(seeds, images.device):
+                yield ready
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Two grey images: what tells whether the target draws random numbers."""
+        self._target(torch.full((2, 3, self.size, self.size), 0.5, device=self.device))
+
+    def _count(self, images: int, copies: int = 1) -> None:
+        self.queries += images
+        self.passes += images * copies
 
     def _grant(self, wanted: Access) -> None:
         order = get_args(Access)

@@ -12,25 +12,23 @@ Deviations: each attempt has its own random numbers (published: the same latents
 seed is reset); both augmentations go through the target in one pass; losses are summed, not averaged.
 """
 
-import time
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
+from lightleak.attacks.draws import Rows
+from lightleak.attacks.frame import Attack, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.reconstruction import Reconstruction
-from lightleak.attacks.steps import LOSSES, asked, best_first, group_of, own_draws, own_latents, seed_of, whole_batches
+from lightleak.attacks.steps import LOSSES, asked
 from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.errors import UserError
-from lightleak.priors import Prior
-from lightleak.training.loop import Watch
+from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class PLGMI:
+class PLGMI(Attack):
     """PLG-MI's inversion: optimise the latents of a class-conditional generator; defaults are the published ones."""
 
     attempts: int = 5  # restarts for each class; all are returned
@@ -62,61 +60,29 @@ class PLGMI:
         """Images of each class that are returned."""
         return self.attempts
 
-    @property
-    def group(self) -> int:
-        """Identities that share a batch; shards are cut between such groups."""
-        return group_of(self.attempts, self.batch)
+    def needs(self) -> Needs:
+        """A generator that draws given classes."""
+        return Needs(classes=True)
 
-    def run(
-        self, oracle: Oracle, prior: Prior, classes: Tensor, rng: torch.Generator, watch: Watch | None = None
-    ) -> Reconstruction:
-        """`attempts` images of each class, best first; what a class gets depends on (rng's seed, class) alone."""
-        began, asked = time.monotonic(), oracle.queries
-        seed = seed_of(rng)
+    def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
+        """The optimised latents."""
         # 1. latents for every class and restart
-        labels = classes.repeat_interleave(self.attempts)
-        attempts = torch.arange(self.attempts).repeat(len(classes))
-        latents = own_latents(prior, seed, labels, attempts)
+        latents = part.latents(prior).requires_grad_()
         # 2. descend the loss through two augmentations
-        parts = list(whole_batches(len(classes), self.attempts, self.batch))
-        for part in parts:
-
-            def tell(step: int, done: int = part.start, size: int = part.stop - part.start, **numbers: float) -> None:
-                if watch:
-                    watch(done * self.steps + step * size, len(latents) * self.steps, **numbers)
-
-            latents[part] = self.descend(oracle, prior, latents[part], labels[part], attempts[part], seed, tell)
-        # 3. the images of all restarts
-        images, belief = [], []
-        for part in parts:
-            with torch.no_grad():
-                images.append(prior.decode(latents[part], labels[part]))
-            belief.append(oracle.scores(images[-1]).gather(1, labels[part, None]).squeeze(1))
-        return Reconstruction(
-            images=torch.cat(images),
-            classes=labels,
-            latents=latents,
-            confidence=torch.cat(belief),
-            queries=oracle.queries - asked,
-            seconds=time.monotonic() - began,
-        ).at(best_first(torch.cat(belief), self.attempts))
-
-    def descend(
-        self, oracle: Oracle, prior: Prior, start: Tensor, classes: Tensor, attempts: Tensor, seed: int, tell
-    ) -> Tensor:
-        """Step 2 for one batch of attempts: the optimised latents."""
-        latents = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], self.rate)
-        draws = own_draws(seed + 1, classes, attempts, (self.steps, self.views, DRAWS)).to(start.device)
-        seen = classes.repeat_interleave(self.views)
-        streams = (self.views * attempts[:, None] + torch.arange(self.views)).flatten()  # of each view its own
-        identity = aligned(asked(oracle, self.loss), self.alignment, seed)(seen, streams)
+        draws = part.draws(self.steps, self.views, DRAWS, stream=1)
+        seen = part.classes.repeat_interleave(self.views)
+        views = torch.arange(self.views, device=part.device)
+        streams = (self.views * part.attempts[:, None] + views).flatten()  # of each view its own
+        identity = aligned(asked(oracle, self.loss), self.alignment)
         for step in range(self.steps):
-            images = prior.decode(latents, classes).repeat_interleave(self.views, 0)
-            losses, logits = identity(self.view(images, draws[:, step].flatten(0, 1)))
+            images = prior.decode(latents, part.classes).repeat_interleave(self.views, 0)
+            rows = Rows(part.seed, seen, streams, step)
+            losses, logits = identity(self.view(images, draws[:, step].flatten(0, 1)), rows)
             (latents.grad,) = torch.autograd.grad(losses.sum(), latents)
             optimiser.step()
             with torch.no_grad():
                 belief = logits.softmax(1).gather(1, seen[:, None]).mean()
             tell(step + 1, confidence=float(belief))
-        return latents.detach()
+        # 3. the images of all restarts
+        return Found(latents.detach())

@@ -10,8 +10,6 @@ candidates start exactly where they were scored (published: scored with truncati
 in all, see `cutoff`); views are cut at fractions of a pixel (published: at whole ones).
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,28 +17,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightleak.attacks.alignment import ALIGNMENTS, Alignment
+from lightleak.attacks.alignment import ALIGNMENTS, Alignment, aligned
+from lightleak.attacks.frame import JUDGED, Attack, Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.attacks.steps import (
     LOSSES,
-    Candidates,
+    asked,
     belief_over_views,
     draw_candidates,
-    group_of,
-    seed_of,
     select_candidates,
     view_draws,
-    whole_batches,
 )
 from lightleak.data.views import View, resized
 from lightleak.errors import UserError
-from lightleak.priors import Prior
-from lightleak.training.loop import Watch
+from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class PPA:
+class PPA(Attack):
     """Plug & Play Attacks: optimise the latents of a generator that never saw the target; defaults are FaceScrub's."""
 
     candidates: int = 2000  # latents drawn once, scored for every class
@@ -79,113 +73,51 @@ class PPA:
             raise UserError("; ".join(problems))
 
     @property
-    def group(self) -> int:
-        """Identities that share a batch; shards are cut between such groups."""
-        return group_of(self.attempts, self.batch)
+    def preparation(self) -> "PPA":
+        """Candidates depend on how many there are and on `cutoff`: attacks that differ in anything else share them."""
+        return PPA(candidates=self.candidates, attempts=1, keep=1, cutoff=self.cutoff)
 
-    def run(
-        self,
-        oracle: Oracle,
-        prior: Prior,
-        classes: Tensor,
-        rng: torch.Generator,
-        watch: Watch | None = None,
-        candidates: Candidates | None = None,
-    ) -> Reconstruction:
-        """`keep` reconstructions of each class, best first; what a class gets depends on (rng's seed, class) alone.
-
-        `candidates` are those that `score` made with the same rng, where they are already there.
-        """
-        began, asked = time.monotonic(), oracle.queries
-        seed = seed_of(rng)
-        # 1. keep the latents which the target already believes in
-        known = candidates or self._score(oracle, prior, seed)
-        if (known.seed, len(known.latents)) != (seed, self.candidates):
-            raise UserError("these candidates were scored with another seed or number; score them with the same rng")
-        classes = classes.to(oracle.device)
-        chosen = select_candidates(known.scores.to(oracle.device), classes, self.attempts).flatten()
-        latents = known.latents.to(oracle.device)[chosen]
-        labels = classes.repeat_interleave(self.attempts)
-        attempts = torch.arange(self.attempts).repeat(len(classes))
-        # 2. descend the distance through random views
-        parts = list(whole_batches(len(classes), self.attempts, self.batch))
-        for part in parts:
-
-            def tell(step: int, done: int = part.start, size: int = part.stop - part.start, **numbers: float) -> None:
-                if watch:
-                    watch(done * self.steps + step * size, len(latents) * self.steps, **numbers)
-
-            latents[part] = self.descend(oracle, prior, latents[part], labels[part], attempts[part], seed, tell)
-        # 3. return those whose belief survives many views
-        with torch.no_grad():
-            images = torch.cat([prior.decode(latents[part]).clamp(0, 1) for part in parts])
-        belief = torch.cat([self.judge(oracle, images[p], labels[p], attempts[p], seed) for p in parts])
-        best = belief.view(len(classes), self.attempts).topk(self.keep, dim=1)
-        index = (
-            best.indices + self.attempts * torch.arange(len(classes), device=best.indices.device)[:, None]
-        ).flatten()
-        return Reconstruction(
-            images=images[index],
-            classes=labels[index],
-            latents=latents[index],
-            confidence=best.values.flatten(),
-            queries=oracle.queries - asked + (candidates.queries if candidates else 0),
-            shared=known.queries,
-            seconds=time.monotonic() - began,
-        )
-
-    def score(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Candidates:
-        """Step 1's table, which depends on target, prior, `candidates`, `cutoff` and rng alone: attacks that differ
-        in anything else can share it.
-        """
-        return self._score(oracle, prior, seed_of(rng))
-
-    def _score(self, oracle: Oracle, prior: Prior, seed: int) -> Candidates:
+    def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
+        """Step 1's table: latents, and what the target believes of each."""
         return draw_candidates(oracle, prior, self.candidates, seed, 4 * self.batch, self.cutoff)
 
-    def descend(
-        self,
-        oracle: Oracle,
-        prior: Prior,
-        start: Tensor,
-        classes: Tensor,
-        attempts: Tensor,
-        seed: int,
-        tell: Callable[..., None],
-    ) -> Tensor:
+    def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
+        """The optimised latents."""
+        # 1. keep the latents which the target already believes in
+        if len(part.table("latents")) != self.candidates:
+            raise UserError(f"{len(part.table('latents'))} candidates were scored, not {self.candidates}")
+        chosen = select_candidates(part.table("scores"), part.identities, self.attempts)
+        place = part.place
+        start = part.table("latents")[chosen[place, part.attempts]]
+        # 2. descend the distance through random views
+        return Found(self.descend(oracle, prior, start, part, tell))
+
+    def descend(self, oracle: Oracle, prior: Prior, start: Tensor, part: Part, tell: Tell) -> Tensor:
         """Step 2 for one batch of attempts: the optimised latents."""
         latents = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], self.rate, betas=(0.1, 0.1), eps=self.epsilon)
-        draws = view_draws(seed, classes, self._streams(attempts), self.steps).to(start.device)
-        belief = torch.zeros(())
-
-        def look(seen: Tensor, index: Tensor) -> Tensor:
-            nonlocal belief
-            logits, wanted = oracle.logits(seen), classes[index]
-            belief = logits.detach().softmax(1).gather(1, wanted[:, None]).mean()
-            return LOSSES[self.loss](logits, wanted)
-
-        everyone = torch.arange(len(start), device=start.device)
+        draws = view_draws(part.seed, part.classes, self._streams(part.attempts), self.steps)
+        identity = aligned(asked(oracle, self.loss), self.alignment)
         for step in range(self.steps):
-            images = prior.decode(latents)
+            images = prior.decode(latents, part.classes)
             seen = self.view(resized(images, oracle.size), draws[:, step])
-            if self.alignment is None:
-                loss = look(seen, everyone).sum()
-            else:
-                loss = self.alignment.losses(seen, look, seed, classes, attempts, step).sum()
+            losses, logits = identity(seen, part.rows(step))
+            loss = losses.sum()
             if self.critic:
-                loss = loss + self.critic * F.softplus(-prior.realism(images)).sum()
+                loss = loss + self.critic * F.softplus(-prior.realism(images, part.classes)).sum()
             (latents.grad,) = torch.autograd.grad(loss, latents)
             for group in optimiser.param_groups:
                 group["lr"] = self.rate * 0.1 ** sum(step >= milestone for milestone in self.milestones)
             optimiser.step()
+            belief = logits.detach().softmax(1).gather(1, part.classes[:, None]).mean()
             tell(step + 1, confidence=float(belief))
         return latents.detach()
 
-    def judge(self, oracle: Oracle, images: Tensor, classes: Tensor, attempts: Tensor, seed: int) -> Tensor:
-        """Step 3's belief in each image's class, averaged over `views` views, N."""
-        draws = view_draws(seed + 1, classes, self._streams(attempts), self.views)
-        return belief_over_views(oracle, resized(images, oracle.size), classes, self.judging, draws, 4 * self.batch)
+    def judge(self, oracle: Oracle, images: Tensor, part: Part) -> Tensor:
+        """Step 3: the belief that survives many stronger views, N."""
+        draws = view_draws(part.seed + 1, part.classes, self._streams(part.attempts), self.views)
+        seen = resized(images, oracle.size)
+        return belief_over_views(oracle, seen, part.rows(JUDGED), self.judging, draws, 4 * self.batch)
 
     def _streams(self, attempts: Tensor) -> Tensor:
         """Whose views each attempt looks through: its own, or those of its class's first."""

@@ -1,62 +1,134 @@
-"""What an attack brings home."""
+"""What an attack brings home: latents, beliefs, and images in 8 bits at the size that the target sees."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from lightleak.attacks.pieces import Column, write_pieces
+from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.priors.prior import Prior
+from lightleak.ranking import as_lowest
+
+PIECE = 256  # images that are in memory as floats at a time
 
 
-@dataclass(frozen=True)
+class _Images:
+    """The field `images`: takes bytes, or floats in [0, 1]; gives floats, all at once. What was taken is `pixels`."""
+
+    def __get__(self, owner: "Reconstruction | None", kind: type | None = None) -> Tensor:
+        if owner is None:
+            raise AttributeError("a reconstruction has no images by default")
+        return owner.floats()
+
+    def __set__(self, owner: "Reconstruction", images: Tensor) -> None:
+        owner.__dict__["kept"] = images
+
+
+@dataclass(frozen=True, repr=False)
 class Reconstruction:
-    """Images that an attack holds for those of the asked classes; the first axis of every tensor is the image."""
+    """Images that an attack holds for those of the asked classes; the first axis of every tensor is the image.
 
-    images: Tensor  # N x 3 x S x S, float32 in [0, 1]
-    classes: Tensor  # int64, N: whom each image is meant to show
-    latents: Tensor  # N x ...: what the prior made it of
-    confidence: Tensor  # N in [0, 1]: the target's own belief
+    What `load` gives is read from the disk when it is looked at. `images` are floats, all at once: of a large
+    reconstruction take `floats(index)`, piece by piece.
+    """
+
+    images: Tensor = _Images()  # pyright: ignore  # N x 3 x S x S, float32 in [0, 1]
+    classes: Tensor  # pyright: ignore  # int64, N: whom each image is meant to show
+    latents: Tensor  # pyright: ignore  # N x ...: what the prior made it of
+    confidence: Tensor  # pyright: ignore  # N in [0, 1]: the target's own belief
     queries: int = 0  # images shown to the target
     seconds: float = 0.0
     shared: int = 0  # of the queries, those that serve all identities alike: every shard asks them again
+    beforehand: int = 0  # queries of what was learnt before: of a prior made for the target, of students
+    redrawn: bool = True  # whether the prior makes these images again of the latents alone
+    attempts: Tensor | None = None  # int64, N: which of its class's attempts each image is
+    asked: Tensor | None = None  # int64, C: whom the attack looked for, in order
+    per_class: Mapping[str, Tensor] = field(default_factory=dict)  # C x ...: what it found out about each of `asked`
+    failures: Mapping[int, str] = field(default_factory=dict)  # class -> why there is no image of it
 
     def __post_init__(self) -> None:
-        lengths = {len(self.images), len(self.classes), len(self.latents), len(self.confidence)}
+        lengths = {len(self.pixels), len(self.classes), len(self.latents), len(self.confidence)}
         if len(lengths) > 1:
             raise UserError(f"a reconstruction needs as many classes, latents and confidences as images, got {lengths}")
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
+
+    def __repr__(self) -> str:
+        people = len(self.classes.unique())
+        return f"Reconstruction({len(self)} images of {people} classes, {self.size} pixels, {self.queries} queries)"
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images as they are kept: uint8, or in older files and by hand float32 in [0, 1]; N x 3 x S x S."""
+        return self.__dict__["kept"]
+
+    @property
+    def size(self) -> int:
+        """Side length of the kept images in pixels."""
+        return self.pixels.shape[-1]
+
+    def floats(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """The images at `index` as float32 in [0, 1]."""
+        kept = self.pixels[index]
+        return kept.float().div(255) if kept.dtype == torch.uint8 else kept.float()
+
+    def bytes(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """The images at `index` as uint8."""
+        kept = self.pixels[index]
+        return kept.cpu() if kept.dtype == torch.uint8 else as_bytes(kept)
+
+    def drawn_by(self, prior: Prior | None) -> "Drawn":
+        """The images as the prior draws them where that is larger than what is kept, made again piece by piece."""
+        again = prior is not None and self.redrawn and prior.size > self.size
+        return Drawn(self, prior if again else None)
 
     def best(self, count: int = 1) -> "Reconstruction":
         """The `count` images of each class that the target believes most, best first, classes ascending."""
-        order = sorted(range(len(self)), key=lambda i: (int(self.classes[i]), -float(self.confidence[i])))
-        taken: dict[int, int] = {}
-        index = []
-        for i in order:
-            label = int(self.classes[i])
-            if taken.setdefault(label, 0) < count:
-                taken[label] += 1
-                index.append(i)
-        return self.at(torch.tensor(index, dtype=torch.long))
+        order = _most_believed(self.confidence)
+        order = order[self.classes[order].argsort(stable=True)]
+        return self.at(_first_of_each(self.classes[order], order, count))
+
+    def kept_of_each(self, count: int, best_first: bool) -> "Reconstruction":
+        """The `count` most believed images of each class, classes as they come; best first, or by attempt."""
+        place = {label: number for number, label in enumerate(dict.fromkeys(self.classes.tolist()))}
+        places = torch.tensor([place[label] for label in self.classes.tolist()], dtype=torch.int64)
+        order = _most_believed(self.confidence)
+        order = order[places[order].argsort(stable=True)]
+        chosen = _first_of_each(places[order], order, count)
+        if not best_first:
+            chosen = (
+                chosen.sort().values if self.attempts is None else chosen[self.attempts[chosen].argsort(stable=True)]
+            )
+            chosen = chosen[places[chosen].argsort(stable=True)]
+        return self.at(chosen)
+
+    def without_repetition(self) -> "Reconstruction":
+        """Of each attempt the first image, of each asked class the first row."""
+        attempts = self.attempts if self.attempts is not None else torch.arange(len(self))
+        pairs = list(zip(self.classes.tolist(), attempts.tolist(), strict=True))
+        found = self.at(torch.tensor(sorted({pair: row for row, pair in reversed(list(enumerate(pairs)))}.values())))
+        if self.asked is None:
+            return found
+        rows = sorted({label: row for row, label in reversed(list(enumerate(self.asked.tolist())))}.values())
+        per_class = {name: value[rows] for name, value in self.per_class.items()}
+        return found.noted(asked=self.asked[rows], per_class=per_class)
 
     def at(self, index: Tensor) -> "Reconstruction":
         """The images at `index`, in its order."""
-        return replace(self, **{name: getattr(self, name)[index] for name in TENSORS})
+        return self.noted(**{name: value[index] for name, value in self._rows().items()})
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
-        about = {
-            "reconstruction": json.dumps({"queries": self.queries, "seconds": self.seconds, "shared": self.shared})
-        }
-        return publish(path, lambda part: save_file(tensors, part, metadata=about), "the reconstructions")
+        return write(path, [self])
 
     @classmethod
     def load(cls, path: str | Path) -> "Reconstruction":
@@ -66,24 +138,128 @@ class Reconstruction:
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})["reconstruction"])
-                return cls(**{name: file.get_tensor(name) for name in TENSORS}, **about)
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            beside = {name: tensors.pop(name) for name in list(tensors) if name.startswith(BESIDE)}
+            about["failures"] = {int(label): why for label, why in about.get("failures", {}).items()}
+            per_class = {name.removeprefix(BESIDE): value for name, value in beside.items()}
+            return cls(**tensors, **about, per_class=per_class)
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} holds no reconstructions of Lightleak ({error})") from error
+
+    def _rows(self) -> dict[str, Tensor]:
+        """Every tensor with a row for each image."""
+        rows = {"images": self.pixels, "classes": self.classes, "latents": self.latents, "confidence": self.confidence}
+        return rows if self.attempts is None else rows | {"attempts": self.attempts}
+
+    def noted(self, **changes: Any) -> "Reconstruction":
+        """The same with other fields, as `dataclasses.replace`, but leaving bytes as bytes."""
+        return replace(self, **({"images": self.pixels} | changes))
+
+    def _about(self) -> dict[str, Any]:
+        """What is no tensor, as JSON data; what stands at its default is left out, but for the oldest three."""
+        about = {name: getattr(self, name) for name in ("queries", "seconds", "shared")}
+        if self.beforehand:
+            about["beforehand"] = self.beforehand
+        if not self.redrawn:
+            about["redrawn"] = False
+        if self.failures:
+            about["failures"] = {str(label): why for label, why in self.failures.items()}
+        return about
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The images of a reconstruction in the size that something else than the target wants to see them in."""
+
+    found: Reconstruction
+    prior: Prior | None
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @torch.no_grad()
+    def floats(self, index: Tensor) -> Tensor:
+        """The images at `index`, float32 in [0, 1]."""
+        if self.prior is None:
+            return self.found.floats(index)
+        device = self.prior.device
+        latents, classes = self.found.latents[index].to(device), self.found.classes[index].to(device)
+        return self.prior.decode(latents, classes).clamp(0, 1).float()
 
 
 TENSORS = ("images", "classes", "latents", "confidence")
+BESIDE = "per_class."
+
+
+def write(path: str | Path, parts: Sequence[Reconstruction]) -> Path:
+    """Write reconstructions, one after the other, as one file, piece by piece; whole or not at all."""
+    first, whole = parts[0], _joined_notes(parts)
+    kinds = {part.pixels.dtype for part in parts}
+
+    def column(name: str, dtype: torch.dtype | None = None) -> Column:
+        tensors = [part._rows()[name] for part in parts]
+        shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
+        return Column(dtype or tensors[0].dtype, shape, (piece for one in tensors for piece in _pieces(one, dtype)))
+
+    names = [name for name in first._rows() if name != "attempts" or all(p.attempts is not None for p in parts)]
+    mixed = torch.uint8 if len(kinds) > 1 else None
+    columns = {name: column(name, mixed if name == "images" else None) for name in names}
+    if whole["asked"] is not None:
+        columns["asked"] = Column(torch.int64, tuple(whole["asked"].shape), [whole["asked"]])
+    for name, value in whole["per_class"].items():
+        columns[BESIDE + name] = Column(value.dtype, tuple(value.shape), [value])
+    notes = {name: value for name, value in whole.items() if name not in ("asked", "per_class")}
+    about = first.noted(asked=None, per_class={}, **notes)._about()
+    metadata = {"reconstruction": json.dumps(about)}
+    return publish(path, lambda part: write_pieces(part, columns, metadata), "the reconstructions")
+
+
+def _pieces(tensor: Tensor, dtype: torch.dtype | None) -> Iterator[Tensor]:
+    for piece in tensor.split(PIECE):
+        yield as_bytes(piece) if dtype == torch.uint8 and piece.dtype != torch.uint8 else piece
+
+
+def _joined_notes(parts: Sequence[Reconstruction]) -> dict[str, Any]:
+    """What reconstructions of several shards say together, beside their rows; what each repeated counts once."""
+    shared = max(part.shared for part in parts)
+    known = all(part.asked is not None for part in parts)
+    names = parts[0].per_class.keys() if known else ()
+    return {
+        "queries": sum(part.queries - part.shared for part in parts) + shared,
+        "seconds": sum(part.seconds for part in parts),
+        "shared": shared,
+        "beforehand": max(part.beforehand for part in parts),
+        "redrawn": all(part.redrawn for part in parts),
+        "asked": torch.cat([part.asked for part in parts if part.asked is not None]) if known else None,
+        "per_class": {name: torch.cat([part.per_class[name] for part in parts]) for name in names},
+        "failures": {label: why for part in parts for label, why in part.failures.items()},
+    }
 
 
 def join(parts: Sequence[Reconstruction]) -> Reconstruction:
     """Reconstructions of several shards one after the other; queries that each shard repeated count once."""
-    whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
-    shared = max(part.shared for part in parts)
-    own = sum(part.queries - part.shared for part in parts)
-    return Reconstruction(**whole, queries=own + shared, seconds=sum(p.seconds for p in parts), shared=shared)
+    if len({part.pixels.dtype for part in parts}) > 1:
+        parts = [part.noted(images=part.bytes()) for part in parts]
+    names = [name for name in parts[0]._rows() if name != "attempts" or all(p.attempts is not None for p in parts)]
+    rows = {name: torch.cat([part._rows()[name] for part in parts]) for name in names}
+    return Reconstruction(**rows, **_joined_notes(parts))
 
 
 def merge(parts: Sequence[Reconstruction]) -> Reconstruction:
     """Reconstructions of several shards as one, classes ascending, order within a class kept."""
     whole = join(parts)
-    order = torch.sort(whole.classes, stable=True).indices
-    return replace(whole, **{name: getattr(whole, name)[order] for name in TENSORS})
+    return whole.at(torch.sort(whole.classes, stable=True).indices)
+
+
+def _most_believed(confidence: Tensor) -> Tensor:
+    """The order from most to least believed; NaN is believed least."""
+    return as_lowest(confidence).argsort(descending=True, stable=True)
+
+
+def _first_of_each(classes: Tensor, index: Tensor, count: int) -> Tensor:
+    """Of `index`, whose classes stand in blocks, the first `count` of each block."""
+    if not len(classes):
+        return index
+    _, lengths = classes.unique_consecutive(return_counts=True)
+    starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+    return index[torch.arange(len(classes), device=classes.device) - starts < count]

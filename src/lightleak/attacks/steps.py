@@ -1,19 +1,21 @@
-"""Steps that attacks share: identity losses, randomness that belongs to an attempt, candidates, belief, descent."""
+"""Steps that attacks share: identity losses, candidates, belief over views."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightleak.attacks.draws import Rows, own_draws
+from lightleak.attacks.frame import Common
 from lightleak.attacks.oracle import Oracle
 from lightleak.data.views import DRAWS, View, resized
-from lightleak.errors import UserError
-from lightleak.priors import Prior
-from lightleak.priors.stylegan2 import StyleGAN2Prior
+from lightleak.priors.prior import Prior
 from lightleak.ranking import as_lowest
 from lightleak.training.losses import max_margin
+
+CANDIDATES = -3  # the step that scoring candidates counts as; their mirrors are one below
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Identity losses: logits N x C and classes N to one loss per image, smaller is better
@@ -52,23 +54,19 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logit": negative_logit,
 }
 
-# What an attack descends beside the prior's own term. Bound to the classes and attempts of a batch (each N), it turns
-# images into one loss each and the target's logits; differentiable in the images.
-Identity = Callable[[Tensor], tuple[Tensor, Tensor]]
-Identities = Callable[[Tensor, Tensor], Identity]
+# What an attack descends beside the prior's own term: images, and whose they are, to one loss each and the target's
+# logits; differentiable in the images.
+Identity = Callable[[Tensor, Rows], tuple[Tensor, Tensor]]
 
 
-def asked(oracle: Oracle, loss: str) -> Identities:
+def asked(oracle: Oracle, loss: str) -> Identity:
     """The identity loss of the target alone, by name."""
 
-    def bind(classes: Tensor, _attempts: Tensor) -> Identity:
-        def identity(images: Tensor) -> tuple[Tensor, Tensor]:
-            logits = oracle.logits(images)
-            return LOSSES[loss](logits, classes), logits
+    def identity(images: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        logits = oracle.logits(images, rows)
+        return LOSSES[loss](logits, rows.classes), logits
 
-        return identity
-
-    return bind
+    return identity
 
 
 def implausible(prior: Prior, images: Tensor, classes: Tensor) -> Tensor:
@@ -77,94 +75,40 @@ def implausible(prior: Prior, images: Tensor, classes: Tensor) -> Tensor:
     So a Wasserstein critic counts as in GMI (-D) and KED-MI's discriminator as in KED-MI.
     """
     score = prior.realism(images, classes)
-    return F.softplus(-score) if getattr(prior, "log_odds", False) else -score
+    return F.softplus(-score) if prior.log_odds else -score
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Randomness: what an identity gets depends on (seed, class, attempt), never on its batch
-
-
-def seed_of(rng: torch.Generator) -> int:
-    """One number that stands for this run's randomness."""
-    return int(torch.randint(2**62, (), generator=rng, device=rng.device))
-
-
-def keyed(seed: int, *key: int) -> torch.Generator:
-    """A generator of its own for each key, such as (class, attempt)."""
-    return torch.Generator().manual_seed(_scramble(seed, *key))
-
-
-def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uniform numbers in [0, 1) for each (class, attempt), N x shape, the same in whatever batch they are asked for."""
-    pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
-    return torch.stack([torch.rand(shape, generator=keyed(seed, *pair)) for pair in pairs])
-
-
-def own_normals(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """As `own_draws`, but standard normal."""
-    pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
-    return torch.stack([torch.randn(shape, generator=keyed(seed, *pair)) for pair in pairs])
-
-
-def own_latents(prior: Prior, seed: int, classes: Tensor, attempts: Tensor) -> Tensor:
-    """One latent of the prior for each (class, attempt), N x L, the same in whatever batch it is asked for."""
-    pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
-    return torch.cat([prior.sample(1, keyed(seed, *pair)) for pair in pairs])
-
-
-def _scramble(*numbers: int) -> int:
-    """A 63-bit hash of integers (splitmix64), so that neighbouring seeds give unrelated generators."""
-    state = 0
-    for number in numbers:
-        state = (state ^ (number & (2**64 - 1))) + 0x9E3779B97F4A7C15 & (2**64 - 1)
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & (2**64 - 1)
-        state ^= state >> 31
-    return state >> 1
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Candidates, belief, batches
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Latents and what the target believes of each: all that the choice of a start depends on."""
-
-    latents: Tensor  # N x L
-    scores: Tensor  # N x classes: probabilities, averaged over the image and its mirror
-    seed: int  # of the run that drew them
-    queries: int  # what the scores cost
+# Candidates and belief
 
 
 def draw_candidates(
     oracle: Oracle, prior: Prior, count: int, seed: int, batch: int, cutoff: int | None = None
-) -> Candidates:
-    """Latents of a run's seed, scored once for all classes.
+) -> Common:
+    """Latents of a run's seed, scored once for all classes: `latents` N x L and `scores` N x C, each the mean of the
+    target's belief in an image and in its mirror.
 
     With a `cutoff`, only the first so many style slots are truncated in what is scored, never in the latents.
     """
     asked = oracle.queries
     latents = prior.sample(count, torch.Generator().manual_seed(seed))
-    shown = latents
-    if cutoff is not None:
-        if not isinstance(prior, StyleGAN2Prior):
-            raise UserError(
-                f"only a StyleGAN2 prior has style slots to cut off at {cutoff}, not {type(prior).__name__}"
-            )
-        shown = prior.untruncated(latents, cutoff)
-    scores = candidate_scores(oracle, prior, shown, batch)
-    return Candidates(latents, scores.cpu(), seed, oracle.queries - asked)
+    shown = latents if cutoff is None else prior.untruncated(latents, cutoff)
+    scores = candidate_scores(oracle, prior, shown, batch, seed)
+    return Common({"latents": latents, "scores": scores.cpu()}, seed, oracle.queries - asked)
 
 
 @torch.no_grad()
-def candidate_scores(oracle: Oracle, prior: Prior, latents: Tensor, batch: int) -> Tensor:
+def candidate_scores(oracle: Oracle, prior: Prior, latents: Tensor, batch: int, seed: int = 0) -> Tensor:
     """The target's belief in every class for each latent, averaged over the image and its mirror, N x C."""
-    rows = []
-    for chunk in latents.split(batch):
-        images = resized(prior.decode(chunk.to(oracle.device)).clamp(0, 1), oracle.size)
-        rows.append((oracle.scores(images) + oracle.scores(images.flip(3))) / 2)
-    return torch.cat(rows)
+    scores = []
+    for index in torch.arange(len(latents)).split(batch):
+        chunk = latents[index].to(oracle.device)
+        images = resized(prior.decode(chunk).clamp(0, 1), oracle.size)
+        mine = index.to(oracle.device)
+        rows = Rows(seed, torch.zeros_like(mine), mine, CANDIDATES)
+        both = [oracle.scores(images, rows), oracle.scores(images.flip(3), replace(rows, step=CANDIDATES - 1))]
+        scores.append((both[0] + both[1]) / 2)
+    return torch.cat(scores)
 
 
 def select_candidates(scores: Tensor, classes: Tensor, attempts: int) -> Tensor:
@@ -173,59 +117,16 @@ def select_candidates(scores: Tensor, classes: Tensor, attempts: int) -> Tensor:
 
 
 @torch.no_grad()
-def shown(
-    oracle: Oracle, prior: Prior, latents: Tensor, classes: Tensor, parts: Iterable[slice]
-) -> tuple[Tensor, Tensor]:
-    """The images of latents, and the target's belief that each shows its class; batch by batch."""
-    images, belief = [], []
-    for part in parts:
-        images.append(prior.decode(latents[part], classes[part]))
-        belief.append(oracle.scores(images[-1]).gather(1, classes[part, None]).squeeze(1))
-    return torch.cat(images), torch.cat(belief)
-
-
-@torch.no_grad()
-def belief_over_views(oracle: Oracle, images: Tensor, classes: Tensor, view: View, draws: Tensor, batch: int) -> Tensor:
+def belief_over_views(oracle: Oracle, images: Tensor, rows: Rows, view: View, draws: Tensor, batch: int) -> Tensor:
     """The target's belief in each image's class, averaged over its views (draws N x V x DRAWS), N."""
     out = []
     views = draws.shape[1]
-    for index in torch.arange(len(images)).split(max(1, batch // views)):
+    for index in torch.arange(len(images), device=images.device).split(max(1, batch // views)):
         seen = view(images[index].repeat_interleave(views, 0), draws[index].flatten(0, 1).to(images))
-        wanted = classes[index].repeat_interleave(views)
-        belief = oracle.scores(seen).gather(1, wanted[:, None])
+        mine = rows.at(index).repeated(views)
+        belief = oracle.scores(seen, mine).gather(1, mine.classes[:, None])
         out.append(belief.view(len(index), views).mean(1))
     return torch.cat(out)
-
-
-def best_first(belief: Tensor, keep: int) -> Tensor:
-    """The order of N images, `keep` of each class in a row, that puts the best believed of each class first, N."""
-    order = as_lowest(belief.view(-1, keep)).argsort(dim=1, descending=True, stable=True)
-    return (order + keep * torch.arange(len(order))[:, None]).flatten()
-
-
-def batches(count: int, batch: int) -> Iterator[slice]:
-    """Consecutive slices of at most `batch`."""
-    for start in range(0, count, batch):
-        yield slice(start, min(start + batch, count))
-
-
-def group_of(each: int, batch: int) -> int:
-    """How many identities of `each` images share a batch, at least one."""
-    return max(1, batch // each)
-
-
-def whole_batches(identities: int, each: int, batch: int) -> Iterator[slice]:
-    """Slices of at most `batch` images: `group_of` whole identities, or an even part of one that is larger.
-
-    So identities that are optimised together stay together in any shard that is cut between groups, and since
-    kernels are chosen by the shape of a batch, each image comes out the same to the last bit.
-    """
-    size = group_of(each, batch) * each
-    for start in range(0, identities * each, size):
-        stop = min(start + size, identities * each)
-        pieces = -(-(stop - start) // batch)
-        for part in batches(stop - start, -(-(stop - start) // pieces)):
-            yield slice(start + part.start, start + part.stop)
 
 
 def view_draws(seed: int, classes: Tensor, attempts: Tensor, steps: int) -> Tensor:

@@ -1,39 +1,32 @@
 """`lightleak attack`: the people of a checkpoint, reconstructed."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 import torch
 
 from lightleak import priors
-from lightleak.attacks import (
-    GMI,
-    KEDMI,
-    LOMMA,
-    PLGMI,
-    PPA,
-    Distillation,
-    Guess,
-    Knowledge,
-    Oracle,
-    learn,
-)
+from lightleak.attacks import ATTACKS, Attack, Distillation, Knowledge, Oracle, learn
 from lightleak.attacks.knowledge import FEATURES, SMALL
 from lightleak.attacks.ppa import PRESETS
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, population_of
 from lightleak.errors import UserError
-from lightleak.models.classifier import Classifier
 from lightleak.models.precision import Precision
 from lightleak.priors import RenderedPrior
 from lightleak.terminal import bar, console
+
+if TYPE_CHECKING:
+    Choice = Attack
+else:
+    Choice = Union[tuple(ATTACKS.values())]  # noqa: UP007  whatever is registered is offered
 
 
 def main(
     out: Path,
     target: Path | None = None,
     prior: str = "rendered",
-    attack: PPA | GMI | KEDMI | LOMMA | PLGMI | Guess = PRESETS["rendered"],
+    attack: Choice = PRESETS["rendered"],
     preset: str | None = None,
     classes: tuple[int, ...] = (),
     seed: int = 0,
@@ -60,9 +53,9 @@ def main(
         classes: whom to reconstruct (default: all).
         seed: decides everything random.
         precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
-        knowledge: LOMMA: the folder of what it learns from public images; learnt there if it does not exist yet.
-        public: LOMMA: the data set whose public images it learns from (faces, digits or folder:PATH).
-        distillation: LOMMA: how its students learn.
+        knowledge: the folder of what an attack (LOMMA) learns of public images; learnt there if it is not there yet.
+        public: the data set whose public images it learns from (faces, digits or folder:PATH).
+        distillation: how its students learn.
         settings: of that data set's function.
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
         own: a network of your own in place of a checkpoint of Lightleak's.
@@ -80,19 +73,21 @@ def main(
         raise UserError(f"{name} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
     generator = RenderedPrior(size=classifier.size) if prior == "rendered" else priors.load(prior)
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
-    if hasattr(generator, "precision"):
-        generator = replace(generator, precision=precision)  # pyright: ignore
+    generator = generator.lowered(precision)
     oracle = Oracle(classifier, attack.access, precision=precision)
-    learnt = {}
-    if getattr(attack, "needs_knowledge", False):
-        learnt["knowledge"] = _knowledge(classifier, knowledge, public, settings, distillation, seed)
+    learnt = None
+    if attack.needs().knowledge:
+        learnt = _knowledge(Oracle(classifier, attack.access), knowledge, public, settings, distillation, seed)
     elif knowledge or public:
         raise UserError(
             f"{type(attack).__name__} uses no knowledge from public images; leave --knowledge, --public out"
         )
     with bar(f"{type(attack).__name__} on {Path(name).name}") as watch:
-        found = attack.run(oracle, generator, wanted, torch.Generator().manual_seed(seed), watch, **learnt)
+        rng, scratch = torch.Generator().manual_seed(seed), out.with_name(f".{out.name}.attack")
+        found = attack.run(oracle, generator, wanted, rng, watch, knowledge=learnt, folder=scratch)
+    found = found.noted(beforehand=learnt.queries if learnt else 0)
     found.save(out)
+    shutil.rmtree(scratch, ignore_errors=True)
     console.print(
         f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
         f"{found.queries} queries, {found.seconds:.0f} s"
@@ -100,7 +95,7 @@ def main(
 
 
 def _knowledge(
-    target: Classifier,
+    oracle: Oracle,
     folder: Path | None,
     public: str | None,
     settings: dict[str, str],
@@ -111,12 +106,14 @@ def _knowledge(
     if folder and (folder / FEATURES).exists():
         return Knowledge.load(folder)
     if public is None:
-        raise UserError("LOMMA learns from public images first; name them with --public, or a folder with --knowledge")
+        raise UserError(
+            "this attack learns from public images first; name them with --public, or a folder with --knowledge"
+        )
     images = population_of(public, settings).public
     scratch = folder / ".training" if folder else None
     with bar("learn from public images") as watch:
         rng = torch.Generator().manual_seed(seed)
-        knowledge = learn(Oracle(target), images, distillation, rng, scratch, watch)
+        knowledge = learn(oracle, images, distillation, rng, scratch, watch)
     told = ", ".join(f"{share:.0%}" for share in knowledge.agreement)
     console.print(f"students name the target's class on {told} of {len(images)} public images", highlight=False)
     if folder:

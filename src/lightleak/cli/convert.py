@@ -67,7 +67,8 @@ def main(
     found = convert(file, hints, critic, students, crop=crop, psi=psi, space=space, cutoff=cutoff, noise=noise)
     if isinstance(found, Knowledge):
         found.save(out)
-        console.print(f"{out}: knowledge for LOMMA, {len(found.mean)} features, {len(found.students)} students")
+        features = 0 if found.mean is None else len(found.mean)
+        console.print(f"{out}: knowledge for LOMMA, {features} features, {len(found.students)} students")
         return
     if isinstance(found, Classifier):
         save(found, out)
@@ -76,7 +77,7 @@ def main(
             console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
         return
     priors.save(found, out)
-    judged = "without" if getattr(found, "critic", found) is None else "with"
+    judged = "with" if found.judges else "without"
     console.print(f"{out}: a prior of {found.size} x {found.size} images, {judged} a discriminator", highlight=False)
 
 

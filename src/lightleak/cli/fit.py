@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from lightleak import priors
-from lightleak.attacks import (
-    Oracle,
-)
+from lightleak.attacks.surrogate import teacher, told
 from lightleak.cli.arguments import Settings, population_of
 from lightleak.errors import UserError
 from lightleak.files import check_folder
@@ -45,13 +43,12 @@ def main(
     """
     check_target(training, target is not None)
     check_folder(out, "the prior")
-    statistics = getattr(training, "batch_statistics", False)
-    oracle = Oracle(load(target), batch_statistics=statistics) if target else None
+    oracle = teacher(load(target), training) if target else None
     population = population_of(data, settings)
     if not len(population.public):
         raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
     with bar("fit the prior") as watch:
-        asked = oracle.logits if oracle else None
+        asked = told(oracle) if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
     priors.save(prior, out)
     priors.show(prior, out / "samples.png")

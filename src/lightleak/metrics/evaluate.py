@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightleak.attacks.reconstruction import Reconstruction
+from lightleak.attacks.reconstruction import PIECE, Drawn, Reconstruction
 from lightleak.data import faces
 from lightleak.data.images import eight_bit
 from lightleak.data.population import Images, Population
@@ -21,6 +22,7 @@ from lightleak.metrics.appraiser import Appraiser, appraise
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_shown
 from lightleak.metrics.evidence import Measure
 from lightleak.models.classifier import Classifier
+from lightleak.priors.prior import Prior
 from lightleak.ranking import answers
 from lightleak.training.loop import Watch
 
@@ -98,6 +100,7 @@ def evaluate(
     population: Population,
     *,
     factors: Callable[[Tensor], Tensor] | None = None,
+    prior: Prior | None = None,
     appraiser: Appraiser | None = None,
     face_embedding: nn.Module | None = None,
     inception: nn.Module | None = None,
@@ -112,8 +115,10 @@ def evaluate(
 ) -> Evaluation:
     """Measure a reconstruction, and each of the `nulls` in the same way.
 
-    Truth needs a rendered population and either `factors` (latents N x L -> factors N x F: the rendered prior's
-    `factors_of`) or an `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
+    With the `prior` that reconstruction and nulls were made with, judges see images at the size that it draws, where
+    that is larger than what is kept; they are made again of the latents, piece by piece. Truth needs a rendered
+    population and either the rendered prior (or `factors`, its `factors_of`: latents N x L -> factors N x F) or an
+    `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
     `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
     same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls must come from the same
     prior; where private people look alike, the centre of each family is a null of its own (`FAMILY`). `published`
@@ -123,7 +128,9 @@ def evaluate(
     UserError if images, classes, judge and population do not fit together.
     """
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
-    scoring = _Scoring(judge, population, factors, appraiser, face_embedding, inception, known, published, fed_8_bit)
+    scoring = _Scoring(
+        judge, population, factors, prior, appraiser, face_embedding, inception, known, published, fed_8_bit
+    )
     nulls, null_students = dict(nulls or {}), null_students or {}
     evaluation = scoring.of(reconstruction, student)
     if evaluation.families is not None:
@@ -150,7 +157,7 @@ def family_only(population: Population, classes: Tensor) -> Reconstruction:
     with torch.no_grad():
         images = torch.cat([faces.canonical(piece, population.size) for piece in centres.split(truth.PIECE)])
     unasked = torch.full((len(centres),), torch.nan)
-    return Reconstruction(images, classes, torch.cat([centres, neutral], 1), unasked)
+    return Reconstruction(images, classes, torch.cat([centres, neutral], 1), unasked, redrawn=False)
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,7 @@ class _Scoring:
     judge: Classifier
     population: Population
     factors: Callable[[Tensor], Tensor] | None
+    prior: Prior | None
     appraiser: Appraiser | None
     face_embedding: nn.Module | None
     inception: nn.Module | None
@@ -226,15 +234,15 @@ class _Scoring:
     def _recognised(self, reconstruction: Reconstruction) -> tuple[Tensor, dict[str, Tensor]]:
         """The judge's features, and what the judge and a face embedding say of each image."""
         classes, known = reconstruction.classes, self.known
-        shown = eight_bit(reconstruction.images, self.judge.size) if self.fed_8_bit else reconstruction.images
+        seen = reconstruction.drawn_by(self.prior)
         per_image: dict[str, Tensor] = {"confidence": reconstruction.confidence}
-        features, logits = _judged(self.judge, shown)
+        features, logits = _judged(self.judge, EightBit(seen, self.judge.size) if self.fed_8_bit else seen)
         told = (k for k in (1, 5) if k < self.population.classes)
         per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in told}
         per_image["delta_eval"] = recognition.nearest(features, classes, known.features, known.labels)
         if self.face_embedding is not None and known.faces is not None:
-            seen = _read(self.face_embedding, reconstruction.images)
-            per_image["delta_face"] = recognition.nearest(seen, classes, known.faces, known.labels)
+            embedded = _read(self.face_embedding, seen)
+            per_image["delta_face"] = recognition.nearest(embedded, classes, known.faces, known.labels)
         return features, per_image
 
     def _true(
@@ -244,11 +252,8 @@ class _Scoring:
         population, source = self.population, None
         if population.factors is None:
             return {}, None, None
-        if self.factors is not None:
-            found, source = self.factors(reconstruction.latents), "latents"
-        elif self.appraiser is not None:
-            found, source = appraise(self.appraiser, reconstruction.images), "images"
-        else:
+        found, source = self._factors(reconstruction)
+        if found is None:
             return {}, None, None
         scale = truth.yardstick()
         told = truth.compare(found, reconstruction.classes, population.factors, scale, population.families)
@@ -261,13 +266,26 @@ class _Scoring:
         per_image |= {f"stranger@{k}": told.rank_among_strangers < k for k in (1, 5)}
         return per_image, source, scale
 
+    def _factors(self, reconstruction: Reconstruction) -> tuple[Tensor | None, str | None]:
+        """The identity factors of each image, and what they were read off ("latents" or "images")."""
+        if self.factors is not None:
+            return self.factors(reconstruction.latents), "latents"
+        found = self.prior.factors_of(reconstruction.latents) if self.prior is not None else None
+        if found is not None:
+            return found, "latents"
+        if self.appraiser is None:
+            return None, None
+        seen = reconstruction.drawn_by(self.prior)
+        pieces = torch.arange(len(seen)).split(PIECE)
+        return torch.cat([appraise(self.appraiser, seen.floats(piece)) for piece in pieces]), "images"
+
     def _real(self, reconstruction: Reconstruction, features: Tensor) -> tuple[dict[str, Measure], dict[str, str]]:
         """How real the whole set looks, to the judge and to the network that FID is defined on; why some is missing."""
         measures: dict[str, Measure] = {}
         missing: dict[str, str] = {}
         pairs = {"judge_": (self.known.features, features)}
         if self.inception is not None and self.known.inception is not None:
-            pairs[""] = (self.known.inception, _read(self.inception, reconstruction.images))
+            pairs[""] = (self.known.inception, _read(self.inception, reconstruction.drawn_by(self.prior)))
         for prefix, (real, drawn) in pairs.items():
             found, why = _realism(real, self.known.labels, drawn, reconstruction.classes, self.published)
             measures |= {prefix + name: Measure(value) for name, value in found.items()}
@@ -377,8 +395,8 @@ def _reason(name: str, population: Population, measured: bool, source: str | Non
 
 
 def _check(reconstruction: Reconstruction, judge: Classifier, population: Population) -> None:
-    images, classes, people = reconstruction.images, reconstruction.classes, population.classes
-    if not len(images):
+    classes, people = reconstruction.classes, population.classes
+    if not len(reconstruction):
         raise UserError("there is nothing to evaluate: the reconstruction holds no images")
     problems = []
     if judge.classes != people:
@@ -387,15 +405,35 @@ def _check(reconstruction: Reconstruction, judge: Classifier, population: Popula
         problems.append("one person cannot be told from anybody: at least 2 classes are needed")
     if int(classes.min()) < 0 or int(classes.max()) >= people:
         problems.append(f"classes must be 0 to {people - 1}, got {int(classes.min())} to {int(classes.max())}")
-    if not images.isfinite().all():
+    pieces = reconstruction.pixels.split(PIECE) if reconstruction.pixels.is_floating_point() else ()
+    ends = [float(end) for piece in pieces for end in piece.aminmax()]
+    if not all(map(isfinite, ends)):
         problems.append("some images are not finite")
-    elif float(images.min()) < -1e-3 or float(images.max()) > 1 + 1e-3:
-        problems.append(f"images must lie in [0, 1], got {float(images.min()):.3g} to {float(images.max()):.3g}")
+    elif ends and (min(ends) < -1e-3 or max(ends) > 1 + 1e-3):
+        problems.append(f"images must lie in [0, 1], got {min(ends):.3g} to {max(ends):.3g}")
     if problems:
         raise UserError("this reconstruction cannot be evaluated: " + "; ".join(problems))
 
 
-def _judged(judge: Classifier, images: Images | Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class EightBit:
+    """Images as the 64-pixel attacks hand them to their judge."""
+
+    images: Images | Drawn
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def floats(self, index: Tensor) -> Tensor:
+        """The images at `index`, float32 in [0, 1] at 256 levels."""
+        return eight_bit(self.images.floats(index), self.size)
+
+
+Pictures = Images | Drawn | EightBit  # of which some at a time can be had as floats
+
+
+def _judged(judge: Classifier, images: Pictures) -> tuple[Tensor, Tensor]:
     """The judge's features and logits."""
     both = _read(judge, images, lambda batch: torch.cat(judge.features_and_logits(batch), 1))
     return both[:, : -judge.classes], both[:, -judge.classes :]
@@ -403,7 +441,7 @@ def _judged(judge: Classifier, images: Images | Tensor) -> tuple[Tensor, Tensor]
 
 def _read(
     network: nn.Module,
-    images: Images | Tensor,
+    images: Pictures,
     function: Callable[[Tensor], Tensor] | None = None,
     batch: int = 128,
 ) -> Tensor:
@@ -414,7 +452,7 @@ def _read(
     try:
         with torch.no_grad():
             pieces = torch.arange(len(images)).split(batch)
-            floats = (images.floats(i) if isinstance(images, Images) else images[i].float() for i in pieces)
+            floats = (images.floats(piece) for piece in pieces)
             return torch.cat([(function or network)(piece.to(device)).flatten(1).float().cpu() for piece in floats])
     finally:
         for module, training in modes:

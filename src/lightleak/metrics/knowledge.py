@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightleak import randomness
 from lightleak.attacks.reconstruction import Reconstruction
-from lightleak.data.population import Images, Population, as_bytes
+from lightleak.data.population import Images, Population
 from lightleak.models.classifier import Classifier
 from lightleak.models.zoo import build
 from lightleak.ranking import answers
@@ -36,7 +36,7 @@ def teach(
 
     The recipe's last epoch counts: choosing one on private images would give it knowledge that it must not have.
     """
-    images = Images(as_bytes(reconstruction.images), reconstruction.classes.cpu())
+    images = Images(reconstruction.bytes(), reconstruction.classes.cpu())
     with randomness.own(seed):
         student = build(architecture, people, images.size, pretrained=pretrained)
     return train(student, images, images, recipe, seed=seed, folder=folder, watch=watch)

@@ -3,64 +3,26 @@
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
-from torch import Tensor
 
 from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.priors.conditional64 import ConditionalPrior
 from lightleak.priors.gan64 import GanPrior, InversionPrior
+from lightleak.priors.prior import Prior
 from lightleak.priors.rendered import RenderedPrior
 from lightleak.priors.stylegan2 import StyleGAN2Prior
 
 WEIGHTS, RECIPE = "prior.safetensors", "prior.json"
 
 
-class Prior(Protocol):
-    """A generator of plausible images; latents are drawn by `sample`, moved by attacks and turned into
-    images.
-    """
-
-    @property
-    def size(self) -> int:
-        """Side length of the images in pixels."""
-        ...
-
-    @property
-    def latents(self) -> int:
-        """Length L of a latent vector."""
-        ...
-
-    def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """Latents count x L, on the generator's device."""
-        ...
-
-    def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Images N x 3 x size x size in [0, 1], differentiable in the latents."""
-        ...
-
-    def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
-        """One score per image, higher is more like the public images, differentiable."""
-        ...
-
-
-class _Kept(Prior, Protocol):
-    """A prior that can be written down as settings (JSON) and weights (safetensors)."""
-
-    def settings(self) -> dict[str, Any]: ...
-    def state(self) -> dict[str, Tensor]: ...
-    @classmethod
-    def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> Self: ...
-
-
-PRIORS: dict[str, Any] = {
+PRIORS: dict[str, type[Prior]] = {
     "rendered": RenderedPrior,
     "gan64": GanPrior,
     "conditional64": ConditionalPrior,
@@ -73,13 +35,12 @@ def save(prior: Prior, folder: str | Path) -> None:
     """Write a prior to prior.safetensors and prior.json in `folder`, each by rename; the recipe seals the
     weights.
     """
-    kinds = [name for name, kind in PRIORS.items() if isinstance(prior, kind)]
+    kinds = [name for name, kind in PRIORS.items() if type(prior) is kind]
     if not kinds:
         raise UserError(f"{type(prior).__name__} is no kind of prior that can be saved; known are {', '.join(PRIORS)}")
     folder = Path(folder)
-    kept = cast(_Kept, prior)
-    weights = serialise({name: value.detach().cpu().contiguous() for name, value in kept.state().items()})
-    recipe = {"kind": kinds[0], "settings": kept.settings(), "weights": sha256(weights).hexdigest()}
+    weights = serialise({name: value.detach().cpu().contiguous() for name, value in prior.state().items()})
+    recipe = {"kind": kinds[0], "settings": prior.settings(), "weights": sha256(weights).hexdigest()}
     publish(folder / WEIGHTS, lambda part: part.write_bytes(weights), "the prior")
     publish(folder / RECIPE, lambda part: part.write_text(json.dumps(recipe, indent=2)), "the prior")
 
@@ -89,7 +50,7 @@ def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
     """A sheet of rows x rows samples as a PNG; of a prior with classes, of the first so many of them in turn."""
     count = rows * rows
     latents = prior.sample(count, torch.Generator().manual_seed(seed))
-    images = prior.decode(latents, torch.arange(count) % getattr(prior, "classes", count))
+    images = prior.decode(latents, torch.arange(count) % (prior.classes or count))
     sheet = as_bytes(images).unflatten(0, (rows, rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return publish(path, lambda part: Image.fromarray(sheet.numpy()).save(part, format="PNG"), "the samples")
 

@@ -9,7 +9,7 @@ Wherever the published block enlarges (or pools) before a 1 x 1 convolution, her
 the two commute exactly, and the convolution sees a quarter of the pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from lightleak.errors import UserError
 from lightleak.models.precision import Precision, lowered
 from lightleak.priors.gan64 import doublings
+from lightleak.priors.prior import Prior
 
 Range = Literal["signed", "unit"]
 
@@ -201,7 +202,7 @@ def from_images(images: Tensor, span: Range) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class ConditionalPrior:
+class ConditionalPrior(Prior):
     """A generator of images of a target's classes, learnt from public images: latents are N(0, 1).
 
     Both networks are in evaluation mode and frozen. `span` says how the generator's (-1, 1) is read: "signed" as
@@ -237,6 +238,15 @@ class ConditionalPrior:
     def classes(self) -> int:
         """How many classes it can draw."""
         return self.generator.classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
+    def lowered(self, precision: Precision) -> "ConditionalPrior":
+        """The same with convolutions in that precision."""
+        return replace(self, precision=precision)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Latents count x L, standard normal."""

@@ -10,7 +10,7 @@ what is found for one person depends on who else is in the batch (and on the num
 compared with samples of the generator, as many as it was trained beside.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import log2
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lightleak.errors import UserError
 from lightleak.models.precision import Precision, lowered
+from lightleak.priors.prior import Prior
 
 SIZES = (8, 16, 32, 64, 128, 256)
 
@@ -167,7 +168,7 @@ class MinibatchDiscriminator(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class GanPrior:
+class GanPrior(Prior):
     """A generator learnt from public images: latents are N(0, 1), realism is the critic's score.
 
     Both networks are in evaluation mode and frozen, so gradients flow to the latents alone.
@@ -192,6 +193,15 @@ class GanPrior:
     def latents(self) -> int:
         """Length of a latent vector."""
         return self.generator.latents
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
+    def lowered(self, precision: Precision) -> Self:
+        """The same with convolutions in that precision."""
+        return replace(self, precision=precision)
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Latents count x L, standard normal."""
@@ -235,7 +245,7 @@ class GanPrior:
 
 
 @dataclass(frozen=True, eq=False)
-class InversionPrior:
+class InversionPrior(Prior):
     """An inversion-specific GAN (KED-MI): its discriminator learnt the target's classes along with what is real.
 
     Latents are N(0, 1). Realism is the log-odds of being real, so softplus(-realism) is -log p(real). Both networks
@@ -269,6 +279,19 @@ class InversionPrior:
         """Length of a latent vector."""
         return self.generator.latents
 
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
+    def lowered(self, precision: Precision) -> Self:
+        """The same with convolutions in that precision."""
+        return replace(self, precision=precision)
+
+    def coupled_by(self, count: int) -> Self:
+        """The same with so many consecutive images seeing each other in `realism`, as published."""
+        return replace(self, coupled=count)
+
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Latents count x L, standard normal."""
         return torch.randn(count, self.latents, generator=rng, device=rng.device)
@@ -293,9 +316,9 @@ class InversionPrior:
     def reference(self) -> Tensor:
         """What each image is compared with: group - 1 samples of the generator, as points of the discriminator."""
         latents = self.sample(self.group - 1, torch.Generator().manual_seed(0))
-        device = next(self.generator.parameters()).device
         with torch.no_grad():
-            return self.discriminator.mbd1.project(self.discriminator.features(self.generator(latents.to(device))))
+            drawn = self.generator(latents.to(self.device))
+            return self.discriminator.mbd1.project(self.discriminator.features(drawn))
 
     def settings(self) -> dict[str, int]:
         """What rebuilds the two networks."""

@@ -16,10 +16,11 @@ from torch import Tensor
 from lightleak.data.faces import CIRCUMSTANCES, FACTORS, render, sample_circumstances, sample_factors
 from lightleak.data.portrait import LARGEST, SMALLEST
 from lightleak.errors import UserError
+from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class RenderedPrior:
+class RenderedPrior(Prior):
     """Painted faces: factors uniform in [-1, 1], circumstances normal with standard deviation `strength`."""
 
     size: int = 64
@@ -47,6 +48,16 @@ class RenderedPrior:
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """0 for every image: the painter paints nothing but faces, so none is more real than another."""
         return 0 * images.flatten(1).sum(1)
+
+    def box(self, kappa: float) -> tuple[Tensor, Tensor]:
+        """[-1, 1] for every factor, whatever kappa: there is no further face; kappa * strength for circumstances."""
+        ends = [torch.ones(len(FACTORS)), torch.full((len(CIRCUMSTANCES),), kappa * self.strength)]
+        return -torch.cat(ends), torch.cat(ends)
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Latents of standard normal noise N x L: the normal distribution's share below it, twice less one, is even."""
+        factors = torch.special.ndtr(noise[:, : len(FACTORS)]) * 2 - 1
+        return torch.cat([factors, noise[:, len(FACTORS) :] * self.strength], 1)
 
     def factors_of(self, latents: Tensor) -> Tensor:
         """The identity that latents stand for: N x F in [-1, 1], to be compared with `Population.factors`."""

@@ -13,7 +13,7 @@ What makes an attack step fast, without changing its result:
     only the window of each layer that the wanted crop depends on is computed
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log2, sqrt
 from typing import Any, Literal, NamedTuple
 
@@ -23,9 +23,11 @@ from torch.nn import functional as F
 
 from lightleak.errors import UserError
 from lightleak.models.precision import Precision
+from lightleak.priors.prior import Prior
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 LIMITS = {"depth": 32, "base": 65536, "widest": 1024, "group": 64}
+BOX_SAMPLES = 10_000  # styles that the ends of the box of latents are taken from
 FIR = (1.0, 3.0, 3.0, 1.0)  # the binomial filter of all up- and downsampling
 Noise = Literal["const", "none"]
 
@@ -409,7 +411,7 @@ class Discriminator(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class StyleGAN2Prior:
+class StyleGAN2Prior(Prior):
     """A StyleGAN2 as a prior: latents are styles w after truncation; both networks are frozen.
 
     The networks' weights are read once, before the first image; a prior whose networks are moved to another device
@@ -463,14 +465,42 @@ class StyleGAN2Prior:
     @torch.no_grad()
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Latents count x L: mapped from standard normal z, then truncated."""
-        z = torch.randn(count, self.generator.settings["latents"], generator=rng, device=rng.device)
-        w = self.generator.mapping(z.to(self.device))
+        z = torch.randn(count, self.noise_size, generator=rng, device=rng.device)
+        return self.from_noise(z.to(self.device)).to(rng.device)
+
+    @property
+    def noise_size(self) -> int:
+        """Length of z."""
+        return self.generator.settings["latents"]
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Latents N x L of z: mapped, then truncated; differentiable in z."""
+        w = self.generator.mapping(noise)
         near = self.generator.truncate(w, self.psi)
         if self.space == "w+":
             slots = self.generator.synthesis.slots
             first = slots if self.cutoff is None else self.cutoff
             near = torch.stack([near] * first + [w] * (slots - first), 1).flatten(1)
-        return near.to(rng.device)
+        return near
+
+    @torch.no_grad()
+    def box(self, kappa: float) -> tuple[Tensor, Tensor]:
+        """MIRROR's box (An et al., NDSS 2022) in latents: with the mapping's last rectifier undone, styles are nearly
+        normal; their mean and `kappa` standard deviations, of 10,000 styles without truncation.
+        """
+        z = torch.randn(BOX_SAMPLES, self.noise_size, generator=torch.Generator().manual_seed(0))
+        low, high = box_of(torch.cat([self.generator.mapping(part.to(self.device)) for part in z.split(1000)]), kappa)
+        slots = self.latents // self.generator.settings["styles"]
+        return low.repeat(slots), high.repeat(slots)
+
+    def lowered(self, precision: Precision) -> "StyleGAN2Prior":
+        """The same with maps and convolutions in that precision."""
+        return replace(self, precision=precision)
+
+    @property
+    def judges(self) -> bool:
+        """Whether there is a discriminator."""
+        return self.critic is not None
 
     def untruncated(self, latents: Tensor, cutoff: int) -> Tensor:
         """Latents of W as latents of W+, truncated in the first `cutoff` slots only (PPA scores with 8), N x slots * L.
@@ -549,6 +579,13 @@ class StyleGAN2Prior:
                 }
                 nets[part].load_state_dict(own, assign=True)
         return cls(**nets, **settings)
+
+
+def box_of(w: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
+    """Lower and upper ends of styles w (M x D), D each: mean and biased deviation where LeakyReLU(0.2) is undone."""
+    p = F.leaky_relu(w, 5.0)
+    mean, spread = p.mean(0), p.std(0, correction=0)
+    return F.leaky_relu(mean - kappa * spread, 0.2), F.leaky_relu(mean + kappa * spread, 0.2)
 
 
 def fir() -> Tensor:

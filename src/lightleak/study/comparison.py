@@ -61,8 +61,8 @@ class Setting:
 
     def inverted(self, target: Target, seed: int = 0) -> Invert:
         """The attack on one target, with what it learns of it beforehand."""
-        needed = getattr(self.attack, "needs_knowledge", False)
-        knowledge = Distil(target, self.distillation) if needed else None
+        needed = self.attack.needs().knowledge
+        knowledge = Distil(target, self.distillation, access=self.attack.access) if needed else None
         return Invert(target, self.prior_for(target), self.attack, seed=seed, knowledge=knowledge)
 
     def evaluated(self, target: Target, nulls: Mapping[str, Invert]) -> Evaluate:
@@ -88,7 +88,7 @@ def compare(
         for seed in setting.seeds:
             trained = setting.target(defence, seed)
             for form in forms(trained) if forms else (trained,):
-                guessed = Invert(form, setting.prior_for(form), Guess(getattr(setting.attack, "keep", 1)))
+                guessed = Invert(form, setting.prior_for(form), Guess(setting.attack.keep))
                 evaluations.append(setting.evaluated(form, {"never optimised": guessed, "other people": others}))
     return evaluations
 

@@ -111,7 +111,7 @@ class LowRes:
         kind, attack = self.attacks[name]
         settings = PRIORS[kind]
         prior = FitPrior(self.population, settings, self.seed, target if settings.needs_target else None)
-        knowledge = Distil(target, STUDENTS) if getattr(attack, "needs_knowledge", False) else None
+        knowledge = Distil(target, STUDENTS, access=attack.access) if attack.needs().knowledge else None
         return Evaluate(
             Invert(target, prior, attack, seed=self.seed, knowledge=knowledge),
             self.judge,

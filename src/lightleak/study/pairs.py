@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightleak.data.population import as_bytes
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks import Invert, run_of
 
@@ -48,8 +47,7 @@ class Pairs(Task):
             sides = [1, 0] if swapped else [0, 1]
             _write(private, folder / f"{name}-person.png")
             for side, which in zip(("left", "right"), sides):
-                images = found[which].images[found[which].classes == label]
-                _write(as_bytes(images)[0], folder / f"{name}-{side}.png")
+                _write(found[which].bytes(found[which].classes == label)[0], folder / f"{name}-{side}.png")
             form.append([name, f"{name}-person.png", f"{name}-left.png", f"{name}-right.png"])
             key.append([name, label, titles[sides[0]], titles[sides[1]]])
             watch(place + 1, len(found[0].classes))

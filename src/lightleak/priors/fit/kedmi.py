@@ -19,7 +19,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class KedMi:
     batch_statistics: bool = False  # as published: the teacher in training mode, asked in every step
     checkpoint_every: int = 250
     needs_target: ClassVar[bool] = True
+    asks: ClassVar[Literal["gradients", "scores"] | None] = "scores"  # of the target
 
     def __post_init__(self) -> None:
         least = {"width": 1, "discriminator_width": 1, "latents": 1, "kernels": 1, "dimensions": 1, "steps": 1}

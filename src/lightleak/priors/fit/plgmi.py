@@ -21,7 +21,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class PlgMi:
     span: Range = "signed"  # "unit", as published: real images in [0, 1] where the generator ends in (-1, 1)
     checkpoint_every: int = 250
     needs_target: ClassVar[bool] = True
+    asks: ClassVar[Literal["gradients", "scores"] | None] = "gradients"  # of the target
+    batch_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         least = {"width": 1, "discriminator_width": 1, "latents": 1, "top": 1, "steps": 1, "critic_steps": 1}

@@ -68,6 +68,8 @@ class SmallStyleGAN2:
     warmup_noise: float = 0.1  # share of noise in an image's coordinates
     checkpoint_every: int = 250
     needs_target: ClassVar[bool] = False
+    asks: ClassVar[Literal["gradients", "scores"] | None] = None  # of the target
+    batch_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         least = {"steps": 0, "batch": 2, "group": 1, "r1_every": 0, "paths_every": 0, "paths_share": 1, "warmup": 0}

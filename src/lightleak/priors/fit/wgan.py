@@ -17,7 +17,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,8 @@ class WganGp:
     blur: float = 1.5  # tolerance of the autoencoder, in standard deviations of a pixel; larger is smoother
     checkpoint_every: int = 250
     needs_target: ClassVar[bool] = False
+    asks: ClassVar[Literal["gradients", "scores"] | None] = None  # of the target
+    batch_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         least = {"width": 1, "critic_width": 1, "latents": 1, "steps": 1, "critic_steps": 1, "batch": 2}

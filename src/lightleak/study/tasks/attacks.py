@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightleak.attacks import PPA, Attack, Oracle, Reconstruction
+from lightleak.attacks import Access, Attack, Common, Oracle, Reconstruction
+from lightleak.attacks.frame import grants, weaker
 from lightleak.attacks.knowledge import SMALL, Distillation, Knowledge, learn
-from lightleak.attacks.reconstruction import join
-from lightleak.attacks.steps import Candidates
+from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.priors import FitPrior, Ready, Rendered
@@ -20,15 +20,15 @@ from lightleak.study.tasks.targets import Target, run_of
 
 @dataclass(frozen=True)
 class Score(Task):
-    """PPA's candidates and what one target believes of them, for all variants of the attack that start from them.
+    """What an attack finds out once for all classes (PPA: candidates and what a target believes of them), for all
+    attacks that would find out the same.
 
-    Their images are not kept: making them again for another target is less than a hundredth of an attack's work.
+    The candidates' images are not kept: making them again for another target is less than a hundredth of the work.
     """
 
     target: Target
     prior: FitPrior | Rendered | Ready
-    candidates: int
-    cutoff: int | None = None
+    attack: Attack  # a `preparation`
     seed: int = 0
 
     def needs(self) -> tuple[Task, ...]:
@@ -44,18 +44,19 @@ class Score(Task):
         return 3.0
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
-        attack = PPA(candidates=self.candidates, attempts=1, keep=1, cutoff=self.cutoff)
-        rng = torch.Generator().manual_seed(self.seed)
-        found = attack.score(Oracle(self.target.load(store), "scores"), self.prior.load(store), rng)
-        tensors = {"latents": found.latents.contiguous(), "scores": found.scores.contiguous()}
+        oracle = Oracle(self.target.load(store), weaker("scores", self.attack.access))
+        found = self.attack.prepared(oracle, self.prior.load(store), torch.Generator().manual_seed(self.seed))
+        if found is None:
+            raise UserError(f"{type(self.attack).__name__} prepares nothing")
+        tensors = {name: value.cpu().contiguous() for name, value in found.tensors.items()}
         save_file(tensors, folder / "candidates.safetensors")
         return {"queries": found.queries, "seed": found.seed}
 
-    def load(self, store: Store) -> Candidates:
-        """The scored candidates."""
+    def load(self, store: Store) -> Common:
+        """What was found out."""
         result = store.result(self)
         tensors = load_file(store.folder(self) / "candidates.safetensors")
-        return Candidates(**tensors, seed=result["seed"], queries=result["queries"])
+        return Common(tensors, seed=result["seed"], queries=result["queries"])
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Distil(Task):
     target: Target
     settings: Distillation = SMALL
     seed: int = 0
+    access: Access = "gradients"  # that of the attack which uses it
 
     @property
     def label(self) -> str:
@@ -76,7 +78,7 @@ class Distil(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         public = self.target.population.load(store).public
-        oracle, rng = Oracle(self.target.load(store)), torch.Generator().manual_seed(self.seed)
+        oracle, rng = Oracle(self.target.load(store), self.access), torch.Generator().manual_seed(self.seed)
         knowledge = learn(oracle, public, self.settings, rng, store.scratch(self), watch)
         knowledge.save(folder)
         return {"images": len(public), "agreement": knowledge.agreement, "queries": knowledge.queries}
@@ -109,36 +111,42 @@ class Invert(Task):
         return (*super().needs(), run_of(self.target), *self.parts_done(), *scored)
 
     def __post_init__(self) -> None:
-        needed = getattr(self.attack, "needs_knowledge", False)
+        needed, kind = self.attack.needs().knowledge, type(self.attack).__name__
         if needed != (self.knowledge is not None):
-            kind, advice = type(self.attack).__name__, "pass a Distil task" if needed else "leave it out"
+            advice = "pass a Distil task" if needed else "leave it out"
             raise UserError(f"{kind} uses {'' if needed else 'no '}knowledge from public images; {advice}")
+        learnt: dict[str, Access | None] = {
+            "knowledge": self.knowledge.access if self.knowledge else None,
+            "prior": self.prior.asks,
+        }
+        for what, access in learnt.items():
+            if access is not None and not self.attack.null and not grants(self.attack.access, access):
+                raise UserError(f"{kind} is granted {self.attack.access}, but its {what} is learnt from {access}")
 
     def split(self, parts: int) -> Task:
-        """Shared out to shards of identities, if the attack says where it may be cut and nobody else decided."""
-        can = parts > 1 and self.parts == 0 and hasattr(self.attack, "group")
-        return replace(self, parts=parts) if can else self
+        """Shared out to shards of identities, if the attack takes long enough and nobody else decided."""
+        return replace(self, parts=parts) if parts > 1 and self.parts == 0 and self.attack.steps > 1 else self
 
     def parts_done(self) -> tuple[Task, ...]:
         """The shards that it is joined from; none if it does the work itself."""
-        return tuple(InvertShard(self, part, self.parts, self.group) for part in range(self.parts)) if self.cut else ()
+        return self.shards
+
+    @property
+    def shards(self) -> tuple["InvertShard", ...]:
+        """The parts of the work; none if it is not shared."""
+        group = self.attack.group
+        return tuple(InvertShard(self, part, self.parts, group) for part in range(self.parts)) if self.cut else ()
 
     @property
     def cut(self) -> bool:
         """Whether shards do the work."""
-        return self.parts > 1 and hasattr(self.attack, "group")
-
-    @property
-    def group(self) -> int:
-        """Identities that the attack optimises together."""
-        return getattr(self.attack, "group", 0)
+        return self.parts > 1 and self.attack.steps > 1
 
     @property
     def scored(self) -> Score | None:
-        """The table of candidates that this attack shares with its variants, if it starts from one."""
-        if not isinstance(self.attack, PPA):
-            return None
-        return Score(self.target, self.prior, self.attack.candidates, self.attack.cutoff, self.seed)
+        """What this attack shares with its variants, if it prepares anything."""
+        prepared = self.attack.preparation
+        return None if prepared is None else Score(self.target, self.prior, prepared, self.seed)
 
     @property
     def label(self) -> str:
@@ -148,31 +156,41 @@ class Invert(Task):
     def cost(self) -> float:
         if self.cut:
             return 0.0
-        return 20.0 if getattr(self.attack, "steps", 0) else 2.0
+        return 20.0 if self.attack.steps > 1 else 2.0
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         if self.cut:
-            shards = [shard.load(store) for shard in self.parts_done() if isinstance(shard, InvertShard)]
-            found = join([shard for shard in shards if shard is not None])
+            shards = [found for shard in self.shards if (found := shard.load(store)) is not None]
         else:
-            found = self.attacked(store, self.identities(store), watch)
+            shards = [self.attacked(store, self.identities(store), watch, store.scratch(self))]
         # How long it took is noted by the store; what is written here is the same whenever it is made again.
-        replace(found, seconds=0.0).save(folder / "reconstructions.safetensors")
-        return {"queries": found.queries, "confidence": float(found.confidence.mean())}
+        path = write(folder / "reconstructions.safetensors", [found.noted(seconds=0.0) for found in shards])
+        found = Reconstruction.load(path)
+        learnt = {"knowledge": self.knowledge, "prior": self.prior if self.prior.asks else None}
+        beforehand = {name: store.result(task)["queries"] for name, task in learnt.items() if task is not None}
+        return {
+            "queries": found.queries,
+            "beforehand": beforehand,
+            "confidence": float(found.confidence.mean()) if len(found) else None,
+            "failures": dict(found.failures),
+        }
 
     def identities(self, store: Store) -> Tensor:
         """The classes to reconstruct, in order."""
         return torch.arange(self.target.load(store).classes) if self.classes is None else torch.tensor(self.classes)
 
-    def attacked(self, store: Store, wanted: Tensor, watch: Watch) -> Reconstruction:
-        """What the attack finds of these classes."""
-        oracle = Oracle(self.target.load(store), self.attack.access)
-        rng = torch.Generator().manual_seed(self.seed)
-        prior = self.prior.load(store)
-        if isinstance(self.attack, PPA) and self.scored:
-            return self.attack.run(oracle, prior, wanted, rng, watch, self.scored.load(store))
-        learnt: dict[str, Any] = {"knowledge": self.knowledge.load(store)} if self.knowledge else {}
-        return self.attack.run(oracle, prior, wanted, rng, watch, **learnt)
+    def attacked(self, store: Store, wanted: Tensor, watch: Watch, folder: Path) -> Reconstruction:
+        """What the attack finds of these classes; finished batches are kept in the folder."""
+        return self.attack.run(
+            Oracle(self.target.load(store), self.attack.access),
+            self.prior.load(store),
+            wanted,
+            torch.Generator().manual_seed(self.seed),
+            watch,
+            knowledge=self.knowledge.load(store) if self.knowledge else None,
+            common=self.scored.load(store) if self.scored else None,
+            folder=folder,
+        )
 
     def load(self, store: Store) -> Reconstruction:
         """What the attack brought home."""
@@ -211,8 +229,8 @@ class InvertShard(Task):
         first, last = (place * groups // self.parts * self.group for place in (self.part, self.part + 1))
         wanted = wanted[first:last]
         if len(wanted):
-            found = self.whole.attacked(store, wanted, watch)
-            replace(found, seconds=0.0).save(folder / "reconstructions.safetensors")
+            found = self.whole.attacked(store, wanted, watch, store.scratch(self))
+            found.noted(seconds=0.0).save(folder / "reconstructions.safetensors")
         return {"identities": wanted.tolist()}
 
     def load(self, store: Store) -> Reconstruction | None:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from lightleak.data.population import as_bytes
 from lightleak.metrics import appraiser as appraisers
 from lightleak.metrics.appraiser import Appraiser
 from lightleak.metrics.evaluate import Reference, evaluate, reference
@@ -17,7 +16,6 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.facenet import facenet
 from lightleak.models.inception import inception
 from lightleak.models.published import Weights
-from lightleak.priors import RenderedPrior
 from lightleak.study.keys import plain
 from lightleak.study.protocols import Protocol
 from lightleak.study.record import (
@@ -200,13 +198,13 @@ class Evaluate(Task):
         absent = {name: why for name, null in self.nulls.items() if (why := store.absent(null))}
         nulls = {name: null for name, null in self.nulls.items() if name not in absent}
         if self.protocol is not None:
-            attempts = getattr(self.found.attack, "attempts", getattr(self.found.attack, "keep", None))
+            attempts = self.found.attack.attempts
             self.protocol.check(found.classes, population.classes, judge.architecture, judge.size, attempts)
         evaluation = evaluate(
             found,
             judge,
             population,
-            factors=prior.factors_of if isinstance(prior, RenderedPrior) else None,
+            prior=prior,
             appraiser=self.appraiser.load(store) if self.appraiser else None,
             face_embedding=facenet(self.face) if self.face else None,
             inception=inception(self.inception, self.published) if self.inception else None,
@@ -225,7 +223,7 @@ class Evaluate(Task):
             {
                 "classes": best.classes,
                 "private": population.train.pixels[first],
-                "reconstructed": as_bytes(best.images),
+                "reconstructed": best.bytes(),
             },
             folder / "gallery.safetensors",
         )
@@ -238,7 +236,7 @@ class Evaluate(Task):
             ),
             attack=AttackRecord(
                 name=type(self.found.attack).__name__,
-                title=getattr(self.found.attack, "title", ""),
+                title=self.found.attack.title,
                 settings=plain(self.found.attack),
                 seed=self.found.seed,
                 classes=self.found.classes,

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightleak import priors
-from lightleak.attacks import Oracle
+from lightleak.attacks import Access
+from lightleak.attacks.surrogate import teacher, told
 from lightleak.errors import UserError
 from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Settings, check_target, fit
@@ -39,11 +40,15 @@ class FitPrior(Task):
     def cost(self) -> float:
         return 40.0
 
+    @property
+    def asks(self) -> Access | None:
+        """What it is granted of the target: what its settings need, no more; None without a target."""
+        return self.settings.asks if self.target else None
+
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        statistics = getattr(self.settings, "batch_statistics", False)
-        oracle = Oracle(self.target.load(store), batch_statistics=statistics) if self.target else None
-        asked = oracle.logits if oracle else None
+        oracle = teacher(self.target.load(store), self.settings) if self.target else None
+        asked = told(oracle) if oracle else None
         prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
         priors.save(prior, folder)
         priors.show(prior, folder / "samples.png")
@@ -61,6 +66,7 @@ class Rendered(Task):
 
     population: Draw
     strength: float = 1.0
+    asks: ClassVar[Access | None] = None
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         prior = RenderedPrior(size=self.population.load(store).size, strength=self.strength)
@@ -78,6 +84,7 @@ class Ready(Task):
 
     path: str = field(compare=False)  # of the folder; what decides the result is what lies in it
     weights: str = ""  # their sha256
+    asks: ClassVar[Access | None] = None  # whoever made it answers for what it learnt of the target
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         prior = priors.load(self.path)

@@ -1,0 +1,104 @@
+"""Randomness that belongs to an attempt: what an identity gets depends on (seed, class, attempt), never on its batch.
+
+Everything is drawn on the CPU and then moved, so that all devices draw alike.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightleak.priors.prior import Prior
+
+
+def seed_of(rng: torch.Generator) -> int:
+    """One number that stands for this run's randomness."""
+    return int(torch.randint(2**62, (), generator=rng, device=rng.device))
+
+
+def keyed(seed: int, *key: int) -> torch.Generator:
+    """A generator of its own for each key, such as (class, attempt)."""
+    return torch.Generator().manual_seed(_scramble(seed, *key))
+
+
+def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers in [0, 1) for each (class, attempt), N x shape, the same in whatever batch they are asked for."""
+    return _each(seed, classes, attempts, lambda own: torch.rand(shape, generator=own))
+
+
+def own_normals(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """As `own_draws`, but standard normal."""
+    return _each(seed, classes, attempts, lambda own: torch.randn(shape, generator=own))
+
+
+def own_latents(prior: Prior, seed: int, classes: Tensor, attempts: Tensor) -> Tensor:
+    """One latent of the prior for each (class, attempt), N x L, the same in whatever batch it is asked for."""
+    return _each(seed, classes, attempts, lambda own: prior.sample(1, own)[0])
+
+
+def _each(seed: int, classes: Tensor, attempts: Tensor, draw) -> Tensor:
+    pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
+    return torch.stack([draw(keyed(seed, *pair)) for pair in pairs]).to(classes.device)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Whose images a query shows, one row an image: what is random in an answer belongs to its row.
+
+    Copies of one image (views, perturbed ones) are told apart by `copies`.
+    """
+
+    seed: int
+    classes: Tensor  # int64, N: whom each image is meant to show
+    attempts: Tensor  # int64, N
+    step: int = 0
+    copies: Tensor | None = None  # int64, N
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def at(self, index: Tensor | slice, copies: Tensor | None = None) -> "Rows":
+        """The rows at `index`; with `copies`, as so numbered copies of them."""
+        mine = None if self.copies is None else self.copies[index]
+        if copies is not None:
+            mine = copies.to(self.classes.device) + (0 if mine is None else (mine + 1) << 20)
+        return replace(self, classes=self.classes[index], attempts=self.attempts[index], copies=mine)
+
+    def repeated(self, count: int) -> "Rows":
+        """Each row `count` times in a row, as numbered copies."""
+        index = torch.arange(len(self), device=self.classes.device).repeat_interleave(count)
+        return self.at(index, torch.arange(count, device=index.device).repeat(len(self)))
+
+    def seeds(self) -> list[int]:
+        """A number for each row that stands for its randomness."""
+        copies = torch.zeros_like(self.classes) if self.copies is None else self.copies + 1
+        table = torch.stack([self.classes.cpu(), self.attempts.cpu(), copies.cpu()]).numpy().astype(np.uint64)
+        return [int(value) for value in _scrambled(_scramble(self.seed, self.step), table)]
+
+
+def _scramble(*numbers: int) -> int:
+    """A 63-bit hash of integers (splitmix64), so that neighbouring seeds give unrelated generators."""
+    state = 0
+    for number in numbers:
+        state = (state ^ (number & (2**64 - 1))) + 0x9E3779B97F4A7C15 & (2**64 - 1)
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & (2**64 - 1)
+        state ^= state >> 31
+    return state >> 1
+
+
+def _scrambled(start: int, columns: np.ndarray) -> np.ndarray:
+    """`_scramble(start, *column)` of every column of a K x N table of uint64 at once."""
+    with np.errstate(over="ignore"):
+        state = np.full(columns.shape[1], _mixed(np.uint64(0) ^ np.uint64(start)))
+        for row in columns:
+            state = _mixed(state ^ row)
+    return state >> np.uint64(1)
+
+
+def _mixed(state):
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return state ^ state >> np.uint64(31)

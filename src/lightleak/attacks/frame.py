@@ -1,0 +1,331 @@
+"""What every attack does around its idea: starts, whole batches, telling, judging, keeping the best, going on.
+
+    1. what serves all classes alike is made once (`prepare`)
+    2. batches of whole identities are searched, each number drawn by (seed, class, attempt)   <- the attack's idea
+    3. what a batch found is judged, the best of each class are kept as bytes, the rest is dropped
+    4. the kept images of all batches are put together, in the order in which classes were asked
+
+So memory depends on a batch and on what is kept, never on how many attempts there are. With a folder, a batch is on
+the disk once it is finished, and a run that was stopped goes on from there.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from lightleak.attacks.draws import Rows, own_draws, own_latents, own_normals, seed_of
+from lightleak.attacks.keeping import Keeper
+from lightleak.attacks.knowledge import Knowledge
+from lightleak.attacks.oracle import Access, Oracle
+from lightleak.attacks.reconstruction import Reconstruction
+from lightleak.data.population import as_bytes
+from lightleak.data.views import resized
+from lightleak.errors import UserError
+from lightleak.priors.prior import Prior
+from lightleak.training.loop import Watch
+
+Tell = Callable[..., None]  # tell(step, confidence=...): how far a batch is, from 1 to the attack's `steps`
+
+
+@dataclass(frozen=True)
+class Common:
+    """What a run finds out once for all classes, the same in every shard: a table of candidates, of labels."""
+
+    tensors: Mapping[str, Tensor]
+    seed: int  # of the run that made it
+    queries: int = 0  # what it cost
+
+    def to(self, device: torch.device) -> "Common":
+        """The same on a device."""
+        return replace(self, tensors={name: value.to(device) for name, value in self.tensors.items()})
+
+
+@dataclass(frozen=True)
+class Part:
+    """The searches of one batch. Their random numbers are drawn on the CPU by (seed, class, attempt), then moved."""
+
+    seed: int
+    classes: Tensor  # int64, N, on the oracle's device: whom each search looks for
+    attempts: Tensor  # int64, N, there too: which of its class's searches it is
+    common: Common | None = None  # what `prepare` made
+    knowledge: Knowledge | None = None  # what was learnt beforehand
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is worked on."""
+        return self.classes.device
+
+    @property
+    def identities(self) -> Tensor:
+        """The classes without repetition, in order."""
+        return self.classes.unique_consecutive()
+
+    @property
+    def place(self) -> Tensor:
+        """Which of `identities` each search is for, N."""
+        return self.classes.unique_consecutive(return_inverse=True)[1]
+
+    def table(self, name: str) -> Tensor:
+        """A tensor that `prepare` made, on this device."""
+        if self.common is None:
+            raise UserError("nothing was prepared for this attack; run it by its `run`")
+        return self.common.tensors[name].to(self.device)
+
+    def latents(self, prior: Prior) -> Tensor:
+        """A latent of the prior for each search, N x L."""
+        return own_latents(prior, self.seed, self.classes, self.attempts)
+
+    def draws(self, *shape: int, stream: int = 0) -> Tensor:
+        """Uniform numbers in [0, 1) for each search, N x shape; streams are independent of each other."""
+        return own_draws(self.seed + stream, self.classes, self.attempts, shape)
+
+    def normals(self, *shape: int, stream: int = 0) -> Tensor:
+        """Standard normal numbers for each search, N x shape."""
+        return own_normals(self.seed + stream, self.classes, self.attempts, shape)
+
+    def rows(self, step: int) -> Rows:
+        """Whose images are shown in a step, for the oracle; one image a search (see `Rows.repeated`)."""
+        return Rows(self.seed, self.classes, self.attempts, step)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search comes back with. Without `classes` and `attempts`, row i is what search i of the part found."""
+
+    latents: Tensor  # M x L
+    classes: Tensor | None = None  # int64, M
+    attempts: Tensor | None = None  # int64, M
+    confidence: Tensor | None = None  # M: the belief, where the search has paid for it already; nobody asks again then
+    drawn: Tensor | None = None  # int64, M: as which classes the prior draws them, if not as `classes`
+    images: Tensor | None = None  # M x 3 x S x S in [0, 1], where `decode(latents, classes)` does not make them
+    per_class: Mapping[str, Tensor] = field(default_factory=dict)  # a row for each of `part.identities`
+    failures: Mapping[int, str] = field(default_factory=dict)  # class -> why nothing was found
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an attack wants to know before it begins. Whatever it learns, it learns with its own access."""
+
+    knowledge: bool = False  # from public images: students (surrogates) of the target, where its features lie
+    classes: bool = False  # a prior that draws people of given classes
+    blocks: bool = False  # a prior whose synthesis can be stopped between blocks
+
+
+class Attack(Protocol):
+    """Settings are the fields of a frozen dataclass, defaults are the paper's; the idea is `search`.
+
+    An attack names this class as its base and says what differs from what stands here. It reads like the paper's
+    algorithm box: everything around the idea is `run`, the same for all.
+    """
+
+    access: ClassVar[Access]
+    null: ClassVar[bool] = False  # whether it stands beside another attack, with that one's prior, and leaks nothing
+    sorted: ClassVar[bool] = True  # whether a class's images come best first; else by attempt
+    attempts: int  # images of each class that are judged
+    keep: int  # of those, how many are returned
+    steps: int  # how often a search tells how far it is; 0: it does nothing but draw
+    batch: int  # images at a time: decides speed and memory, not the result
+
+    @property
+    def title(self) -> str:
+        """What a table calls it, where that is not the name of its class."""
+        return ""
+
+    @property
+    def searches(self) -> int:
+        """Searches for each class; one may come back with several images."""
+        return self.attempts
+
+    @property
+    def group(self) -> int:
+        """Identities that share a batch; shards are cut between such groups."""
+        return group_of(self.searches, self.batch)
+
+    def needs(self) -> Needs:
+        """What must be there before it begins."""
+        return Needs()
+
+    @property
+    def preparation(self) -> "Attack | None":
+        """The attack with all settings that `prepare` does not read at some fixed value; None: nothing to share.
+
+        Attacks of equal preparation can share what one of them prepared.
+        """
+        return None
+
+    def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common | None:  # noqa: ARG002
+        """What serves all classes alike."""
+        return None
+
+    def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
+        """The idea: the latents that the searches of one batch end at."""
+        ...
+
+    def judge(self, oracle: Oracle, images: Tensor, part: Part) -> Tensor:
+        """The target's own belief that the images of a part's rows show their classes, N in [0, 1]."""
+        return believed(oracle, images, part.rows(JUDGED))
+
+    def run(
+        self,
+        oracle: Oracle,
+        prior: Prior,
+        classes: Tensor,
+        rng: torch.Generator,
+        watch: Watch | None = None,
+        *,
+        knowledge: Knowledge | None = None,
+        common: Common | None = None,
+        folder: Path | None = None,
+    ) -> Reconstruction:
+        """`keep` images of each class; what a class gets depends on (rng's seed, class) alone.
+
+        `knowledge` is what the attack `needs`, `common` what `prepared` made with an equal rng. With a `folder`,
+        finished batches are kept there; a run with the same arguments goes on from them.
+        """
+        began = time.monotonic()
+        seed = seed_of(rng)
+        classes = classes.cpu()
+        check(self, oracle, prior, classes, knowledge)
+        keeper = Keeper(folder, (self, seed, classes, oracle, prior), self.keep, self.sorted)
+        # 1. what serves all classes alike
+        given = common is not None
+        if given and common.seed != seed:
+            raise UserError("what is common to all classes was made with another seed; make it with the same rng")
+        common = common if given else self.prepare(oracle, prior, seed)
+        # 2. and 3. batch by batch
+        each, parts = self.searches, list(whole_batches(len(classes), self.searches, self._width))
+        total = len(classes) * each * self.steps
+        for rows in parts:
+            if keeper.holds(rows):
+                continue
+            which = torch.arange(rows.start, rows.stop)
+            attempts = (which % each).to(oracle.device)
+            part = Part(seed, classes[which // each].to(oracle.device), attempts, common, knowledge)
+
+            def tell(step: int, rows: slice = rows, **numbers: float) -> None:
+                if watch:
+                    watch(rows.start * self.steps + step * (rows.stop - rows.start), total, **numbers)
+
+            before, started = oracle.queries, time.monotonic()
+            kept = self._kept(oracle, prior, part, self.search(oracle, prior, part, tell))
+            kept = kept.noted(queries=oracle.queries - before, seconds=time.monotonic() - started)
+            keeper.add(rows, kept)
+        # 4. all together
+        found = keeper.together(classes)
+        shared = common.queries if common else 0
+        seconds = found.seconds if keeper.resumed else time.monotonic() - began
+        return found.noted(queries=found.queries + shared, shared=shared, seconds=seconds)
+
+    def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
+        """What `prepare` makes for the run that has an equal rng."""
+        return self.prepare(oracle, prior, seed_of(rng))
+
+    @property
+    def _width(self) -> int:
+        """Searches at a time."""
+        return self.searches * self.group if self.searches <= self.batch else self.batch
+
+    @torch.no_grad()
+    def _kept(self, oracle: Oracle, prior: Prior, part: Part, found: Found) -> Reconstruction:
+        """Step 3 for one batch: what was found, judged and as bytes, the best of each class alone."""
+        classes = part.classes if found.classes is None else found.classes
+        attempts = part.attempts if found.attempts is None else found.attempts
+        pixels, belief = [torch.empty(0, 3, oracle.size, oracle.size, dtype=torch.uint8)], []
+        for rows in torch.arange(len(classes), device=part.device).split(self.batch):
+            mine = replace(part, classes=classes[rows], attempts=attempts[rows])
+            drawn = mine.classes if found.drawn is None else found.drawn[rows]
+            images = prior.decode(found.latents[rows], drawn) if found.images is None else found.images[rows]
+            images = images.clamp(0, 1)
+            if found.confidence is None:
+                belief.append(self.judge(oracle, images, mine).cpu())
+            pixels.append(as_bytes(resized(images, oracle.size)))
+        if found.confidence is None:
+            confidence = torch.cat(belief) if belief else torch.empty(0)
+        else:
+            confidence = found.confidence.cpu()
+        return Reconstruction(
+            torch.cat(pixels),
+            classes.cpu(),
+            found.latents.detach().cpu(),
+            confidence,
+            attempts=attempts.cpu(),
+            redrawn=found.images is None and (found.drawn is None or prior.classes is None),
+            asked=part.identities.cpu(),
+            per_class={name: value.detach().cpu() for name, value in found.per_class.items()},
+            failures=found.failures,
+        ).kept_of_each(self.keep, self.sorted)
+
+
+JUDGED = -1  # the step that the judging of what was found counts as
+
+
+def believed(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
+    """The target's belief that each image shows its row's class, N; of an oracle of labels, whether it says so."""
+    if oracle.access == "labels":
+        return (oracle.labels(images, rows) == rows.classes).float()
+    return oracle.scores(images, rows).gather(1, rows.classes[:, None]).squeeze(1)
+
+
+def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor, knowledge: Knowledge | None) -> None:
+    """UserError in one line if an attack cannot be run so; nothing has been spent then."""
+    name, needs, problems = type(attack).__name__, attack.needs(), []
+    if not len(classes):
+        problems.append("there is no class to attack")
+    elif not 0 <= int(classes.min()) <= int(classes.max()) < oracle.classes:
+        problems.append(
+            f"the target has classes 0 to {oracle.classes - 1}, not {int(classes.min())} to {int(classes.max())}"
+        )
+    elif len(classes.unique()) < len(classes):
+        problems.append("a class is named twice; it would count twice")
+    if needs.knowledge and knowledge is None:
+        problems.append(f"{name} uses what it learnt from public images; pass knowledge=learn(oracle, images, ...)")
+    if needs.classes and prior.classes is None:
+        problems.append(f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}")
+    if needs.blocks and not prior.blocks:
+        problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def grants(granted: Access, wanted: Access) -> bool:
+    """Whether an oracle of one access gives what another asks for."""
+    order = get_args(Access)
+    return order.index(granted) <= order.index(wanted)
+
+
+def weaker(one: Access, other: Access) -> Access:
+    """The one of two that grants less."""
+    return other if grants(one, other) else one
+
+
+def group_of(each: int, batch: int) -> int:
+    """How many identities of `each` images share a batch, at least one."""
+    return max(1, batch // each)
+
+
+def batches(count: int, batch: int) -> Iterator[slice]:
+    """Consecutive slices of at most `batch`."""
+    for start in range(0, count, batch):
+        yield slice(start, min(start + batch, count))
+
+
+def whole_batches(identities: int, each: int, batch: int) -> Iterator[slice]:
+    """Slices of at most `batch` images: `group_of` whole identities, or an even part of one that is larger.
+
+    So identities that are optimised together stay together in any shard that is cut between groups, and since
+    kernels are chosen by the shape of a batch, each image comes out the same to the last bit.
+    """
+    size = group_of(each, batch) * each
+    for start in range(0, identities * each, size):
+        stop = min(start + size, identities * each)
+        pieces = -(-(stop - start) // batch)
+        for part in batches(stop - start, -(-(stop - start) // pieces)):
+            yield slice(start + part.start, start + part.stop)

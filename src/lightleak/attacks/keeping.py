@@ -1,0 +1,110 @@
+"""Finished batches of an attack, in memory or on the disk: what is kept of each, and all of them put together."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightleak.attacks.reconstruction import Reconstruction, join, write
+from lightleak.errors import UserError
+from lightleak.files import publish
+
+MARK = "attack.json"  # in the folder: what its batches belong to
+
+
+class Keeper:
+    """What the finished batches of one run found; with a folder, a later run of the same finds them there.
+
+    Batches are known by the searches in them (row = number of the class * searches + attempt), so a later run may
+    have another batch size: what is done stays done, and what overlaps counts once.
+    """
+
+    def __init__(self, folder: Path | None, of: tuple[Any, ...], keep: int, best_first: bool) -> None:
+        self.folder = folder and Path(folder)
+        self.keep, self.best_first = keep, best_first
+        self.batches: dict[tuple[int, int], Reconstruction | Path] = {}
+        self.resumed = False
+        if self.folder is not None:
+            self._open(self.folder, fingerprint(*of))
+
+    def _open(self, folder: Path, mark: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            other = json.loads((folder / MARK).read_text())["attack"] != mark
+        except FileNotFoundError:
+            other = False
+        except (ValueError, KeyError, TypeError):
+            other = True
+        if other:
+            raise UserError(f"{folder} holds what another attack left; delete it, or take another place for this one")
+        publish(folder / MARK, lambda part: part.write_text(json.dumps({"attack": mark})), "the attack's mark")
+        for file in folder.glob("rows-*-*.safetensors"):
+            first, last = file.stem.split("-")[1:]
+            self.batches[int(first), int(last)] = file
+        self.resumed = bool(self.batches)
+
+    def holds(self, rows: slice) -> bool:
+        """Whether all these searches are finished."""
+        at = rows.start
+        for first, last in sorted(self.batches):
+            if first <= at < last:
+                at = last
+        return at >= rows.stop
+
+    def add(self, rows: slice, found: Reconstruction) -> None:
+        """A finished batch."""
+        if self.folder is None:
+            self.batches[rows.start, rows.stop] = found
+        else:
+            path = self.folder / f"rows-{rows.start:08}-{rows.stop:08}.safetensors"
+            self.batches[rows.start, rows.stop] = found.save(path)
+
+    def together(self, classes: Tensor) -> Reconstruction:
+        """Everything, classes in the order of `classes`; from a folder written piece by piece, read lazily."""
+        if self.folder is None:
+            return join(list(self._whole())).noted(asked=classes)
+        path = self.folder / "found.safetensors"
+        write(path, list(self._whole()))
+        return Reconstruction.load(path).noted(asked=classes)
+
+    def _whole(self) -> Iterator[Reconstruction]:
+        """Batches with whole identities: those that share one are joined, and the best of it kept."""
+        waiting: list[Reconstruction] = []
+        for place in sorted(self.batches):
+            batch = self.batches[place]
+            found = Reconstruction.load(batch) if isinstance(batch, Path) else batch
+            if waiting and not _share(waiting, found):
+                yield self._one(waiting)
+                waiting = []
+            waiting.append(found)
+        if waiting:
+            yield self._one(waiting)
+
+    def _one(self, parts: list[Reconstruction]) -> Reconstruction:
+        return (
+            parts[0] if len(parts) == 1 else join(parts).without_repetition().kept_of_each(self.keep, self.best_first)
+        )
+
+
+def _share(parts: list[Reconstruction], other: Reconstruction) -> bool:
+    """Whether a class of `other` is one of the parts' last."""
+    last = parts[-1].asked
+    return last is not None and other.asked is not None and bool(torch.isin(other.asked, last).any())
+
+
+def fingerprint(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any) -> str:
+    """A hash of all that decides what a run finds."""
+    fields = {one.name: repr(getattr(attack, one.name)) for one in dataclasses.fields(attack) if one.compare}
+    about = [type(attack).__name__, fields, seed, classes.tolist(), oracle.settings()]
+    about += [type(prior).__name__, prior.settings()]
+    digest = sha256(json.dumps(about, sort_keys=True, default=repr).encode())
+    for weights in (oracle.state(), prior.state()):
+        for name, value in sorted(weights.items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""Networks that answer as a target does, learnt from whatever its oracle gives out: logits, scores, or labels alone."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from json import dumps
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightleak.attacks.draws import keyed, seed_of
+from lightleak.attacks.oracle import Access, Oracle
+from lightleak.data.population import Images
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+from lightleak.models.zoo import build
+from lightleak.priors.fit import Settings as Training
+from lightleak.priors.fit.state import State, fingerprint, update
+
+SURE = 20.0  # the logit of a class that is all that was told; the others' are 0
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """How a surrogate is trained: SGD on the divergence from what the target said."""
+
+    epochs: int = 20
+    rate: float = 0.02
+    momentum: float = 0.9
+    decay: float = 1e-4
+    temperature: float = 1.0
+    batch: int = 64
+    pretrained: bool = True  # it starts from its library's ImageNet weights (a download)
+    checkpoint_every: int = field(default=200, compare=False)
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch": 2, "momentum": 0, "decay": 0, "checkpoint_every": 1}
+        fields = asdict(self)
+        wrong = [
+            f"{name} must be at least {low}, not {fields[name]}" for name, low in least.items() if fields[name] < low
+        ]
+        wrong += [
+            f"{name} must be above 0, not {fields[name]}" for name in ("rate", "temperature") if fields[name] <= 0
+        ]
+        if wrong:
+            raise UserError("; ".join(wrong))
+
+
+def told(oracle: Oracle) -> Callable[[Tensor], Tensor]:
+    """What an oracle tells of images, as logits N x C: its own where gradients are granted, and those flow.
+
+    Of scores, their logarithms, whose softmax they are; of labels, logits that are sure of them (of no answer: even).
+    """
+
+    def of_labels(images: Tensor) -> Tensor:
+        labels = oracle.labels(images)
+        return SURE * F.one_hot(labels.clamp(min=0), oracle.classes).float() * (labels >= 0)[:, None]
+
+    told: dict[Access, Callable[[Tensor], Tensor]] = {
+        "gradients": oracle.logits,
+        "scores": lambda images: oracle.scores(images).clamp(min=1e-30).log(),
+        "labels": of_labels,
+    }
+    return told[oracle.access]
+
+
+def teacher(target: Classifier, training: Training) -> Oracle:
+    """A target for the training of a prior, with the access that this training needs and no more."""
+    return Oracle(target, training.asks or "labels", batch_statistics=training.batch_statistics)
+
+
+def learn(
+    images: Images,
+    answers: Tensor,
+    architecture: str,
+    lessons: Lessons,
+    seed: int,
+    *,
+    number: int = 0,
+    about: dict[str, object] | None = None,
+    folder: Path | None = None,
+    tell: Callable[..., None] = lambda *_, **__: None,
+    device: torch.device | str = "cpu",
+) -> Classifier:
+    """A network of any architecture that answers the images as `answers` (logits N x C, see `told`) say.
+
+    `number` tells surrogates of one seed apart. With a folder, training goes on from the checkpoint in it; one of other
+    images, answers or lessons is refused. Networks that drop branches draw from a generator of their own.
+    """
+    if len(images) < 2:
+        raise UserError(f"students need public images to learn from, got {len(images)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(keyed(seed, number, 0)))
+        built = build(architecture, answers.shape[1], images.size, pretrained=lessons.pretrained)
+    # It sees images in [0, 1] as they are, and its last layer without dropout.
+    student = Classifier(
+        built.net, size=images.size, classes=built.classes, architecture=architecture, mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+    student = student.to(device).train()
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    optimiser = torch.optim.SGD(
+        student.parameters(), lessons.rate, momentum=lessons.momentum, weight_decay=lessons.decay
+    )
+    digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
+    mark = asdict(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": fingerprint(answers)}
+    mark.pop("checkpoint_every")
+    state = State({"net": student.net}, {"sgd": optimiser}, keyed(seed, number, 1), folder, dumps(mark | (about or {})))
+    state.resume()
+    each, answers = passes(images, lessons), answers.to(device)
+    while state.step < lessons.epochs * each:
+        epoch, place = divmod(state.step, each)
+        order = torch.randperm(len(images), generator=keyed(seed, number, 2 + epoch))
+        chosen = order[place * lessons.batch : (place + 1) * lessons.batch]
+        with torch.random.fork_rng(devices=[]):  # networks that drop whole branches draw from the global generator
+            torch.manual_seed(seed_of(state.rng))
+            said = student(images.floats(chosen).to(device))
+            loss = divergence(said, answers[chosen.to(answers.device)], lessons.temperature)
+            update(optimiser, loss)
+        state.step += 1
+        tell(state.step, divergence=float(loss.detach()))
+        if state.step % lessons.checkpoint_every == 0 or state.step == lessons.epochs * each:
+            state.keep()
+    return student.eval()
+
+
+def passes(images: Images, lessons: Lessons) -> int:
+    """Batches of an epoch: a rest that would be a smaller one is left out, unless there is nothing else."""
+    return max(1, len(images) // lessons.batch)
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher, student) of softened answers (logits N x C), mean over images, over the temperature's square."""
+    theirs, ours = (teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1)
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) / temperature**2
