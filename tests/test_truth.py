@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data import faces
+from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.metrics import appraiser, evaluate, truth
 from lightleak.metrics.evaluate import METRICS, Evaluation
@@ -406,7 +407,8 @@ def test_bad_reconstructions_are_refused_in_one_line(stolen, tiny_judge, tiny_po
 def test_reading_in_batches_changes_nothing_and_restores_the_mode() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Dropout(0.5))
     network[2].eval()
-    images = torch.rand(7, 3, 2, 2, generator=rng())
+    pixels = torch.randint(256, (7, 3, 2, 2), generator=rng(), dtype=torch.uint8)
+    images = Images(pixels, torch.zeros(7, dtype=torch.int64))
     whole = evaluate._read(network, images)
     assert torch.allclose(evaluate._read(network, images, batch=2), whole, atol=1e-6)
     assert not whole.requires_grad
