@@ -8,8 +8,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from conftest import TinyNet, tiny_classifier
-from lightleak.defences import SSF, RoLSS
+from lightleak.defences import DPSGD, MID, SSF, RoLSS
+from lightleak.defences.mid import averaged
 from lightleak.errors import UserError
+from lightleak.models.changes import CHANGES
 from lightleak.models.classifier import Classifier, load, read_recipe, save
 from lightleak.models.zoo import build, names
 
@@ -94,6 +96,71 @@ def test_surgery_survives_the_disk(defence, tmp_path):
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(first(images), second(images))
     assert second.recipe["surgery"] == first.recipe["surgery"] != []
+
+
+class Wrapped(torch.nn.Module):
+    """Puts something around a network, as a defence might after training."""
+
+    def __init__(self, inner, gain):
+        super().__init__()
+        self.inner, self.gain = inner, gain
+
+    def forward(self, x):
+        return self.inner(x) * self.gain
+
+
+def wrapped(net, change):
+    return Wrapped(net, change["gain"]).train(net.training)
+
+
+def around(classifier, gain=2.0):
+    change = {"kind": "wrapped", "gain": gain}
+    return classifier.with_net(wrapped(classifier.net, change), change=change)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kinds"),
+    [
+        ((RoLSS().apply, around), ["surgery", "wrapped"]),
+        ((around, RoLSS().apply), ["wrapped", "surgery"]),
+        ((RoLSS().apply, around, SSF(where=3).apply), ["surgery", "wrapped", "surgery"]),
+        ((SSF(where=3).apply, SSF(where=3).apply), ["surgery", "surgery"]),
+        ((MID().apply, RoLSS().apply, lambda c: averaged(c, 0)), ["bottleneck", "surgery", "draws"]),
+        ((DPSGD().apply, RoLSS().apply), ["group_norm", "surgery"]),
+        ((RoLSS().apply, DPSGD().apply, SSF(where=3).apply, around), ["surgery", "group_norm", "surgery", "wrapped"]),
+    ],
+)
+def test_changes_are_made_again_in_their_order(steps, kinds, tmp_path, monkeypatch):
+    """A network that is wrapped between or after surgeries comes back the same, whatever the order."""
+    monkeypatch.setitem(CHANGES, "wrapped", wrapped)
+    torch.manual_seed(0)
+    first = build("timm:resnet10t", 5, 64)
+    for step in steps:
+        first = step(first)
+    first = first.eval()
+    assert [change["kind"] for change in first.changes] == kinds
+    second = load(save(first, tmp_path / "model.safetensors"))
+    assert second.changes == first.changes
+    images = torch.rand(2, 3, 64, 64)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        expected = first(images)
+        torch.manual_seed(1)
+        assert torch.equal(second(images), expected)
+
+
+def test_older_checkpoints_had_their_surgeries_apart(tmp_path):
+    """Until the list was one, surgery came first and was named beside the other changes."""
+    first = DPSGD().apply(RoLSS().apply(build("timm:resnet10t", 5, 32))).eval()
+    path = save(first, tmp_path / "new.safetensors")
+    about = read_recipe(path)
+    about["changes"] = [change for change in about["changes"] if change["kind"] != "surgery"]
+    assert about["surgery"]
+    old = changed(path, recipe=about)
+    images = torch.rand(2, 3, 32, 32)
+    again = load(old)
+    assert torch.equal(again(images), first(images))
+    assert [change["kind"] for change in again.changes] == ["surgery", "group_norm"]
 
 
 def test_a_network_of_ones_own_needs_the_network(tmp_path):

@@ -6,10 +6,12 @@ import shutil
 import pytest
 import torch
 
-from conftest import TINY, tiny_classifier
+from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
 from lightleak.defences import DEFENCES, DPSGD, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
+from lightleak.defences.mid import averaged
 from lightleak.errors import UserError
+from lightleak.models.classifier import load, save
 from lightleak.surgery import find_skips
 from lightleak.training import Moment, Plan, Recipe, accuracy_and_loss, combine, cross_entropy, predict, train
 
@@ -178,6 +180,29 @@ def test_plans_combine():
     assert both.loss is cross_entropy
     with pytest.raises(UserError, match=r"a and b .* cannot be combined"):
         combine({"a": Plan(loss=cross_entropy), "b": Plan(loss=cross_entropy)})
+
+
+def test_what_comes_after_training_is_delivered_and_measured(tiny_population, tmp_path):
+    """The last moment of a plan: on the network that is returned and on every copy, in order, and reloaded so."""
+    seen = []
+
+    def spy(classifier):
+        seen.append([change["kind"] for change in classifier.changes])
+        return classifier
+
+    silent = Plan(after=(spy, lambda classifier: averaged(classifier, 0), spy))
+    plan = combine({"a": defences.plan((MID(), RoLSS()), SHORT), "b": silent})
+    result, kept = left_behind(tiny_population, (Moment(epoch=2),), plan=plan)
+    assert seen == 2 * [["bottleneck", "surgery"], ["bottleneck", "surgery", "draws"]]
+    for each in (result, kept[0]):
+        assert torch.equal(*(each(tiny_population.test.floats(slice(0, 4))) for _ in range(2)))  # no noise is left
+        assert each.record["validation_accuracy"] == accuracy_and_loss(each, tiny_population.validation)[0]
+    loaded = load(save(result, tmp_path / "after.safetensors"), net=TinyNet())
+    torch.testing.assert_close(
+        predict(loaded, tiny_population.test), predict(result, tiny_population.test), rtol=1e-4, atol=1e-4
+    )
+    plain = trained(tiny_population, plan=defences.plan((MID(), RoLSS()), SHORT))
+    assert plain.record["history"] == result.record["history"]  # and had no part in the training
 
 
 def test_predict_restores_the_mode(tiny_target, tiny_population):

@@ -1,31 +1,21 @@
 """Classifiers on disk: one safetensors file whose header holds the recipe, so that the two cannot disagree."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightleak import surgery
 from lightleak.errors import UserError
 from lightleak.files import publish
-from lightleak.models import bottleneck, group_norm, zoo
+from lightleak.models import zoo
+from lightleak.models.changes import CHANGES, ordered, replay
 from lightleak.models.header import Header, read_header, read_recipe, text_of
 from lightleak.models.weights import check_keys
 from lightleak.models.wrap import FORMAT, Classifier, Penultimate
 
 SPARE = 2**26  # values that a network may have beyond four times those of its file: layers that surgery has dropped
-
-# How a stored change that is not surgery is made again: (network, change) -> network.
-CHANGES: dict[str, Callable[[nn.Module, dict[str, Any]], nn.Module]] = {
-    "bottleneck": bottleneck.insert,
-    "draws": bottleneck.average,
-    "group_norm": group_norm.regroup,
-    "bias": bottleneck.with_bias,
-}
 
 
 def save(classifier: Classifier, path: str | Path) -> Path:
@@ -82,16 +72,11 @@ def _rebuilt(header: Header, path: str | Path, net: nn.Module | None, values: in
         std=header.std,
         class_names=header.class_names,
         record=header.record,
-        changes=header.changes,
+        changes=ordered(header.surgery, header.changes),
         reading=header.reading,
         origin=header.origin,
     )
-    cut = surgery.replay(whole.net, header.surgery, whole.example)
-    for change in header.changes:
-        if change["kind"] not in CHANGES:
-            raise UserError(f"the recipe in {path} names the unknown change {change['kind'][:60]!r}")
-        cut = CHANGES[change["kind"]](cut, change)
-    return whole.with_net(cut)
+    return whole.with_net(replay(whole.net, whole.changes, whole.example, str(path)))
 
 
 def _by_name(header: Header, path: str | Path, values: int) -> nn.Module:

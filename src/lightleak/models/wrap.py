@@ -13,6 +13,7 @@ from lightleak import surgery
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.models import normalisation, trial
+from lightleak.models.changes import noted
 from lightleak.models.normalisation import Normalisation
 from lightleak.models.trial import Item, Reading
 
@@ -64,7 +65,7 @@ class Classifier(nn.Module):
         self.origin = origin  # of a network of the user's own: FILE.py:NAME that makes it
         self.class_names = tuple(class_names)
         self.record = dict(record or {})  # how it was trained, as JSON
-        self.changes = tuple(changes)  # what defences did beside surgery, as JSON
+        self.changes = noted(changes, net)  # what was done to the network since it was built, in order, as JSON
         self.reading = reading
         self.mean, self.std = told.mean[: reading.channels], told.std[: reading.channels]
         device = trial.anchor(net).device
@@ -129,7 +130,7 @@ class Classifier(nn.Module):
         return self.reading.notes
 
     def with_net(self, net: nn.Module, *, change: dict[str, Any] | None = None) -> "Classifier":
-        """The same classifier around another network; `change` notes what a defence did, if that was not surgery."""
+        """The same classifier around another network; `change` says what was done to it last, if it was no surgery."""
         return Classifier(
             net,
             size=self.sides or self.size,
@@ -139,7 +140,7 @@ class Classifier(nn.Module):
             std=self.std,
             class_names=self.class_names,
             record=self.record,
-            changes=(*self.changes, change) if change else self.changes,
+            changes=(*noted(self.changes, net), *([change] if change else [])),
             reading=self.reading,
             origin=self.origin,
         ).to(self.device)
@@ -157,7 +158,7 @@ class Classifier(nn.Module):
             "mean": list(self.mean),
             "std": list(self.std),
             "class_names": list(self.class_names),
-            "surgery": surgery.recipe(self.net),
+            "surgery": surgery.recipe(self.net),  # for those who look for it alone; it is part of what follows
             "changes": list(self.changes),
             "record": self.record,
             # Left out where they say nothing, so that checkpoints of networks by name stay what they were.
