@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test slow lint docs bench clean
+.PHONY: demo test slow fuzz lint docs bench clean
 
 $(VENV)/run.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,8 +21,14 @@ demo: $(VENV)/run.done  ## the main job: faces in, a report out
 test: $(VENV)/dev.done  ## the whole suite but the slow tests
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
-slow: $(VENV)/dev.done  ## the slow tests
+slow: $(VENV)/dev.done  ## the slow tests, and guards removed one at a time
 	$(BIN)/python -m pytest -q -n 2 -m slow $(ARGS)
+	$(BIN)/python benchmarks/mutants.py
+
+MINUTES ?= 5
+SEED ?= 0
+fuzz: $(VENV)/dev.done  ## damaged files and wrong command lines: make fuzz MINUTES=20 SEED=7
+	$(BIN)/python benchmarks/fuzz.py --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 lint: $(VENV)/dev.done  ## style and types
 	$(BIN)/ruff check .

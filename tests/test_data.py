@@ -322,7 +322,8 @@ def test_a_damaged_cache_is_written_anew(tmp_path, cache):
     first = folders.population(root, size=16)
     (file,) = cache.iterdir()
     whole = file.read_bytes()
-    for bad in (whole[: len(whole) // 2], b"", b"\xff" * 100):
+    flipped = whole[:-7] + bytes([whole[-7] ^ 1]) + whole[-6:]  # a bit of a pixel
+    for bad in (whole[: len(whole) // 2], b"", b"\xff" * 100, flipped):
         file.write_bytes(bad)
         again = folders.population(root, size=16)
         assert torch.equal(first.train.pixels, again.train.pixels)

@@ -152,7 +152,7 @@ def _foreign(home: Path, net: torch.nn.Module) -> list[Kind]:
     (home / "evil.pkl").write_bytes(pickle.dumps({"G_ema": Canary(), "D": Canary()}))
     torch.save({"state_dict": state, "more": Canary()}, home / "evil.pth")
     (home / "train.yaml").write_text(YAML)
-    as_net = ["--hints.architecture", NET, "--hints.size", "32"]
+    as_net = ["--architecture", NET, "--size", "32"]
 
     def convert(name: str, *more: str, out: str = "c.safetensors") -> list[str]:
         return ["convert", name, "--out", out, *more]
@@ -210,7 +210,7 @@ COMMANDS: tuple[list[str], ...] = (
      "--attack.keep", "1"],
     ["evaluate", "--found", "found.safetensors", "--judge", "net.safetensors", "--out", "e.json", *FACES],
     ["fit", "--out", "p", "training:wgan", "--training.steps", "1", "--training.width", "4", *FACES],
-    ["convert", "new.pth", "--out", "c.safetensors", "--hints.architecture", NET],
+    ["convert", "new.pth", "--out", "c.safetensors", "--architecture", NET],
     ["convert", "train.yaml", "--out", "c.json"],
     ["report", "study"],
     ["study", "tiny.py", "--out", "study", "--dry-run"],

@@ -16,6 +16,8 @@ from pathlib import Path
 ROOM = 2 << 30  # bytes of address space that a call may add
 GROWTH = 700 << 20  # bytes of memory that a call on tiny files may use beside what its libraries take
 PROCESSOR = 60  # seconds
+# Wrong arguments are shown in a box, or in lines under one of these titles where it would not fit.
+ARGUMENTS = ("\u256d", "Unrecognized options", "Required options", "Value error", "Parsing error", 'run "lightleak')
 PROGRAMS = (
     "os.system",
     "subprocess.Popen",
@@ -77,8 +79,8 @@ def _judged(verdict: Verdict, grown: int) -> str:
         return f"exit code {verdict.code}"
     if verdict.code == 2 and not text:
         return "exit code 2 without a word"
-    one_line = len(text.splitlines()) == 1
-    if verdict.code == 2 and not one_line and "\u256d" not in text:  # the box that wrong arguments are shown in
+    arguments = any(title in text for title in ARGUMENTS)
+    if verdict.code == 2 and len(text.splitlines()) > 1 and not arguments:
         return f"{len(text.splitlines())} lines: {text.splitlines()[0][:100]}"
     return ""
 
