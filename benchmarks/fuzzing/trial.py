@@ -17,7 +17,7 @@ ROOM = 2 << 30  # bytes of address space that a call may add
 GROWTH = 700 << 20  # bytes of memory that a call on tiny files may use beside what its libraries take
 PROCESSOR = 60  # seconds
 # Wrong arguments are shown in a box, or in lines under one of these titles where it would not fit.
-ARGUMENTS = ("\u256d", "Unrecognized options", "Required options", "Value error", "Parsing error", 'run "lightleak')
+ARGUMENTS = ("\u256d", "Unrecognized options", "Required options", "Value error", "Parsing error", "helptext")
 PROGRAMS = (
     "os.system",
     "subprocess.Popen",
