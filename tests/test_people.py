@@ -428,3 +428,62 @@ def test_bookkeeping_grows_with_the_number_of_people(tmp_path, monkeypatch):
     seconds(100)
     small = min(seconds(500) for _ in range(2))
     assert seconds(4000) < 24 * small  # 8 times as many; with the square it was 64
+
+
+# Where names travel
+
+
+def test_names_travel_and_are_compared(tmp_path, tiny_population, tiny_target, tiny_judge):
+    from lightleak.attacks import Reconstruction
+    from lightleak.metrics.evaluate import Evaluation, evaluate
+    from lightleak.models.classifier import load as load_classifier
+    from lightleak.models.classifier import save
+    from lightleak.models.whose import name, people_of
+
+    target = name(tiny_target.with_net(tiny_target.net), tiny_population)
+    judge = name(tiny_judge.with_net(tiny_judge.net), tiny_population)
+    again = load_classifier(save(target, tmp_path / "target.safetensors"), target.net)
+    assert people_of(again) == tiny_population.people
+    images = tiny_population.train
+    count = len(images)
+    found = Reconstruction(images.floats(), images.labels, torch.zeros(count, 1), torch.ones(count))
+    assert found.people == People()
+    found = found.named(people_of(again)).best(1)
+    found.save(tmp_path / "found.safetensors")
+    found = Reconstruction.load(tmp_path / "found.safetensors")
+    assert found.people == tiny_population.people
+    result = evaluate(found, judge, tiny_population)
+    assert result.people == tiny_population.people
+    assert Evaluation.from_json(result.to_json()).people == result.people
+    assert not any("labels" in warning for warning in result.warnings)
+    # A judge of the same number of other people, and reconstructions of them.
+    strangers = faces.population(people=6, images=1, size=32, public_people=2, judge_images=1, seed=5)
+    for judged, shown in ((name(judge.with_net(judge.net), strangers), found), (judge, found.named(strangers.people))):
+        with pytest.raises(UserError, match="labels do not mean the same people"):
+            evaluate(shown, judged, tiny_population)
+    # Older files do not know: they are read, and the reader is told.
+    old = evaluate(found.named(People()), tiny_judge, tiny_population)
+    assert sum("does not say whose labels" in warning for warning in old.warnings) == 2
+    assert old.measures["hits@1"] == result.measures["hits@1"]
+
+
+def test_a_folder_that_grew_is_noticed(tmp_path, tiny_judge):
+    from lightleak.attacks import Reconstruction
+    from lightleak.metrics.evaluate import evaluate
+    from lightleak.models.whose import name
+
+    root = people(tmp_path / "mine", [f"person{i}" for i in range(6)], images=12)
+    old = load(f"folder:{root}", size=32, private="all")
+    judge = name(tiny_judge.with_net(tiny_judge.net), old)
+    count = len(old.train)
+    found = Reconstruction(old.train.floats(), old.train.labels, torch.zeros(count, 1), torch.ones(count))
+    found = found.named(old.people)
+    picture(root / "person2" / "more.png", 60_606)
+    grown = load(f"folder:{root}", size=32, private="all")
+    assert any("the folder has changed" in warning for warning in evaluate(found, judge, grown).warnings)
+    shutil.move(root / "person3", root / "anna")
+    with pytest.raises(UserError, match="only in the judge: 'person3'"):
+        evaluate(found, judge, load(f"folder:{root}", size=32, private="all"))
+    other = load(f"folder:{root}", size=32, private="all", seed=1)
+    assert "divide pictures otherwise" in remarks(other.people, load(f"folder:{root}", size=32, private="all").people,
+                                                  "a", "b")[0]  # fmt: skip

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lightleak.attacks.pieces import Column, write_pieces
+from lightleak.data.people import UNKNOWN, People
 from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
@@ -53,6 +54,7 @@ class Reconstruction:
     asked: Tensor | None = None  # int64, C: whom the attack looked for, in order
     per_class: Mapping[str, Tensor] = field(default_factory=dict)  # C x ...: what it found out about each of `asked`
     failures: Mapping[int, str] = field(default_factory=dict)  # class -> why there is no image of it
+    people: People = UNKNOWN  # whom the classes mean, as the target said; older files do not know
 
     def __post_init__(self) -> None:
         lengths = {len(self.pixels), len(self.classes), len(self.latents), len(self.confidence)}
@@ -126,6 +128,10 @@ class Reconstruction:
         """The images at `index`, in its order."""
         return self.noted(**{name: value[index] for name, value in self._rows().items()})
 
+    def named(self, people: People) -> "Reconstruction":
+        """The same, saying whom its classes mean."""
+        return self.noted(people=people)
+
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
         return write(path, [self])
@@ -140,6 +146,7 @@ class Reconstruction:
                 about = json.loads((file.metadata() or {})["reconstruction"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             beside = {name: tensors.pop(name) for name in list(tensors) if name.startswith(BESIDE)}
+            about["people"] = People.from_json(about.get("people"))
             about["failures"] = {int(label): why for label, why in about.get("failures", {}).items()}
             per_class = {name.removeprefix(BESIDE): value for name, value in beside.items()}
             return cls(**tensors, **about, per_class=per_class)
@@ -164,6 +171,8 @@ class Reconstruction:
             about["redrawn"] = False
         if self.failures:
             about["failures"] = {str(label): why for label, why in self.failures.items()}
+        if self.people:
+            about["people"] = self.people.to_json()
         return about
 
 
@@ -233,6 +242,7 @@ def _joined_notes(parts: Sequence[Reconstruction]) -> dict[str, Any]:
         "asked": torch.cat([part.asked for part in parts if part.asked is not None]) if known else None,
         "per_class": {name: torch.cat([part.per_class[name] for part in parts]) for name in names},
         "failures": {label: why for part in parts for label, why in part.failures.items()},
+        "people": parts[0].people,
     }
 
 

@@ -13,6 +13,7 @@ from lightleak.attacks.ppa import PRESETS
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, population_of
 from lightleak.errors import UserError
 from lightleak.models.precision import Precision
+from lightleak.models.whose import people_of
 from lightleak.priors import RenderedPrior
 from lightleak.terminal import bar, console
 
@@ -86,7 +87,7 @@ def main(
         rng, scratch = torch.Generator().manual_seed(seed), out.with_name(f".{out.name}.attack")
         found = attack.run(oracle, generator, wanted, rng, watch, knowledge=learnt, folder=scratch)
     found = found.noted(beforehand=learnt.queries if learnt else 0)
-    found.save(out)
+    found.named(people_of(classifier)).save(out)
     shutil.rmtree(scratch, ignore_errors=True)
     console.print(
         f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "

@@ -7,7 +7,7 @@ from lightleak import defences, randomness
 from lightleak.cli.arguments import Settings, population_of
 from lightleak.errors import UserError
 from lightleak.files import check_place
-from lightleak.models import zoo
+from lightleak.models import whose, zoo
 from lightleak.models.classifier import save
 from lightleak.terminal import bar, console
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
@@ -48,7 +48,7 @@ def main(
     side = size or zoo.only_size(architecture) or population.size
     with randomness.own(seed):
         classifier = zoo.build(architecture, population.classes, side)
-    classifier.class_names = population.class_names
+    whose.name(classifier, population)
     images = population.judge if judge else population.train
     scratch = out.with_name(f".{out.name}.training")
     if public:
@@ -56,8 +56,7 @@ def main(
             classifier = defences.pretrain(classifier, population.public, public, seed, scratch / "public", watch)
     with bar(f"train {architecture}") as watch:
         trained = train(classifier, images, population.validation, recipe, plan, seed=seed, folder=scratch, watch=watch)
-    trained.class_names = population.class_names
-    save(trained, out)
+    save(whose.name(trained, population), out)
     shutil.rmtree(scratch, ignore_errors=True)
     right, _ = accuracy_and_loss(trained, population.test)
     console.print(f"natural accuracy {right:.1%} on {len(population.test)} test images: {out}")

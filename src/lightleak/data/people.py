@@ -45,6 +45,9 @@ class People:
         return cls(tuple(listed), **texts)
 
 
+UNKNOWN = People()
+
+
 def _mapping(data: object) -> bool:
     return isinstance(data, Mapping)
 

@@ -21,6 +21,7 @@ from lightleak.metrics import evidence, knowledge, realism, recognition, truth
 from lightleak.metrics.appraiser import Appraiser, appraise
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_shown
 from lightleak.metrics.evidence import Measure
+from lightleak.metrics.whose import same_people
 from lightleak.models.classifier import Classifier
 from lightleak.priors.prior import Prior
 from lightleak.ranking import answers
@@ -127,6 +128,7 @@ def evaluate(
     attacks do, as files would hold them. `rng` is of older versions. `watch` counts reconstructions. Raises
     UserError if images, classes, judge and population do not fit together.
     """
+    whose = same_people(reconstruction, judge, population)
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
     scoring = _Scoring(
         judge, population, factors, prior, appraiser, face_embedding, inception, known, published, fed_8_bit
@@ -141,7 +143,7 @@ def evaluate(
         evaluation.nulls[name] = scoring.of(null, null_students.get(name), one_picture=name == FAMILY)
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
-    return replace(evaluation, warnings=tuple(_warnings(evaluation)))
+    return replace(evaluation, people=population.people, warnings=(*whose, *_warnings(evaluation)))
 
 
 def family_only(population: Population, classes: Tensor) -> Reconstruction:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightleak.data.people import People
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.metrics import evidence
@@ -81,6 +82,7 @@ class Evaluation:
     seconds: float = 0.0
     nulls: dict[str, "Evaluation"] = field(default_factory=dict)  # the same scoring on what leaks nothing
     warnings: tuple[str, ...] = ()
+    people: People | None = None  # whom the labels mean; None: an older record, or a null
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as JSON data."""
@@ -101,6 +103,8 @@ class Evaluation:
             fields["nulls"] = {k: cls.from_json(v) for k, v in fields["nulls"].items()}
             fields["warnings"] = tuple(fields["warnings"])
             fields["families"] = tuple(fields["families"]) if fields.get("families") else None
+            if fields.get("people") is not None:
+                fields["people"] = People.from_json(fields["people"])
             return cls(**fields)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"this is no evaluation of this version ({error!r}); evaluate again") from error

@@ -13,6 +13,7 @@ from lightleak.attacks.frame import grants, weaker
 from lightleak.attacks.knowledge import SMALL, Distillation, Knowledge, learn
 from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
+from lightleak.models.whose import people_of
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.priors import FitPrior, Ready, Rendered
 from lightleak.study.tasks.targets import Target, run_of
@@ -181,8 +182,9 @@ class Invert(Task):
 
     def attacked(self, store: Store, wanted: Tensor, watch: Watch, folder: Path) -> Reconstruction:
         """What the attack finds of these classes; finished batches are kept in the folder."""
-        return self.attack.run(
-            Oracle(self.target.load(store), self.attack.access),
+        target = self.target.load(store)
+        found = self.attack.run(
+            Oracle(target, self.attack.access),
             self.prior.load(store),
             wanted,
             torch.Generator().manual_seed(self.seed),
@@ -191,6 +193,7 @@ class Invert(Task):
             common=self.scored.load(store) if self.scored else None,
             folder=folder,
         )
+        return found.named(people_of(target))
 
     def load(self, store: Store) -> Reconstruction:
         """What the attack brought home."""

@@ -42,7 +42,8 @@ class Draw(Task):
             "class_names": list(population.class_names),
             "notes": list(population.notes),
         }
-        (folder / "population.json").write_text(json.dumps(about))
+        kept = {**about, "division": population.division, "pictures": population.pictures}
+        (folder / "population.json").write_text(json.dumps(kept))
         counts = {split: len(getattr(population, split)) for split in SPLITS}
         return {**about, "classes": population.classes, "size": population.size, "images": counts}
 
@@ -58,6 +59,8 @@ class Draw(Task):
             class_names=tuple(about["class_names"]),
             notes=tuple(about["notes"]),
             findings=(),
+            division=about.get("division", ""),  # populations of older stores do not know
+            pictures=about.get("pictures", ""),
             factors=tensors.get("factors"),
             public_factors=tensors.get("public_factors"),
             families=families,

@@ -13,6 +13,7 @@ from lightleak import defences
 from lightleak.data.population import Images, Population
 from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
+from lightleak.models import whose
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.zoo import build, only_size
 from lightleak.ranking import answers
@@ -100,11 +101,12 @@ class TrainTarget(Task):
             classifier = self.start.load(store)
         else:
             classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
-        classifier.class_names = population.class_names if self.people == "private" else ()
+        private = self.people == "private"  # public people have no names
+        classifier.class_names = population.class_names if private else ()
         scratch = store.scratch(self)
 
         def keep(place: int, copy: Classifier) -> None:
-            save(copy, scratch / _kept(place))
+            save(whose.name(copy, population) if private else copy, scratch / _kept(place))
 
         trained = train(
             classifier,
@@ -118,7 +120,7 @@ class TrainTarget(Task):
             moments=self.checkpoints,
             keep=keep,
         )
-        save(trained, folder / "target.safetensors")
+        save(whose.name(trained, population) if private else trained, folder / "target.safetensors")
         for place in range(len(self.checkpoints)):
             shutil.copyfile(scratch / _kept(place), folder / _kept(place))
         return described(trained, images, test)
@@ -320,8 +322,7 @@ class TrainJudge(Task):
             folder=scratch,
             watch=watch,
         )
-        trained.class_names = population.class_names
-        save(trained, folder / "target.safetensors")
+        save(whose.name(trained, population), folder / "target.safetensors")
         right, loss = accuracy_and_loss(trained, population.test)
         return {"accuracy": right, "loss": loss, "test_images": len(population.test)}
 
