@@ -70,7 +70,7 @@ def test_a_version_is_part_of_an_evaluations_key():
     one, other = (Evaluate(found, TrainJudge(population), protocol=replace(CELEBA, version=v)) for v in (1, 2))
     assert one.key != other.key != Evaluate(found, TrainJudge(population)).key
     assert plain(CELEBA)["name"] == "celeba-300x5"
-    assert CELEBA.label == "celeba-300x5 v1"
+    assert CELEBA.label == "celeba-300x5 v2"
 
 
 def test_an_evaluation_that_departs_is_refused(tmp_path, tiny_population, tiny_judge, monkeypatch):
