@@ -66,7 +66,11 @@ class Broken(TinyNet):
 
 
 def test_a_network_of_nan_is_never_right(tiny_population):
-    assert accuracy_and_loss(Classifier(Broken(), size=32, classes=6), tiny_population.test)[0] == 0
+    with pytest.raises(UserError, match="no numbers"):
+        Classifier(Broken(), size=32, classes=6)
+    broke = Classifier(TinyNet(), size=32, classes=6)
+    broke.net = Broken()  # after it was wrapped
+    assert accuracy_and_loss(broke, tiny_population.test)[0] == 0
 
 
 @pytest.mark.parametrize(
