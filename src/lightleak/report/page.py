@@ -13,8 +13,9 @@ from PIL import Image, ImageFilter
 
 from lightleak.errors import UserError
 from lightleak.report.figures import Figure, figures
-from lightleak.report.results import MISSING, Column, Picture, Results, clean, heading, known, visible
+from lightleak.report.results import MISSING, Column, Difference, Picture, Results, clean, heading, known, visible
 from lightleak.report.table import Cell, Table, tables, write_cell
+from lightleak.report.verdicts import families, standing, verdict
 
 THUMBNAIL = 128  # pixels: no picture of the page is larger
 BLURRED = 7  # a blurred picture keeps so many pixels a side
@@ -59,6 +60,7 @@ def _unmeasured(results: Results) -> list[tuple[Column, str]]:
 def _filled(table: Table) -> dict[str, Any]:
     """A table with every cell's texts, and the place of its bar between 0 and 100."""
     chance = {line.kind: line.cells for line in table.lines if line.kind == "chance"}.get("chance")
+    tried = families([one for line in table.lines for one in line.cells if isinstance(one, Difference)])
     scales = [_scale(table, index) for index in range(len(table.columns))]
     lines = []
     for line in table.lines:
@@ -73,8 +75,8 @@ def _filled(table: Table) -> dict[str, Any]:
                     "why": line.why[index],
                     "bar": None if line.kind == "chance" else _bar(cell, scales[index]),
                     "tick": None if chance is None else _place(chance[index], scales[index]),
-                    "verdict": _verdict(cell, column) if table.signed or column.signed else "",
-                    "p": getattr(cell, "p", None),
+                    "verdict": verdict(cell, column) if isinstance(cell, Difference) else "",
+                    "standing": standing(cell, tried.get(cell.column, 1)) if isinstance(cell, Difference) else "",
                 }
             )
         lines.append({"line": line, "cells": cells})
@@ -112,15 +114,6 @@ def _bar(cell: Cell, scale: tuple[float, float]) -> dict[str, float] | None:
     high = cell.value if cell.high is None or not known(cell.high) else cell.high
     start, end = _percent((low - scale[0]) / width), _percent((high - scale[0]) / width)
     return {"dot": _percent((cell.value - scale[0]) / width), "start": start, "width": round(end - start, 2)}
-
-
-def _verdict(cell: Cell, column: Column) -> str:
-    """Whether a difference is clear of zero, and in which direction."""
-    if cell is None or cell.low is None or cell.high is None or not (cell.low > 0 or cell.high < 0):
-        return ""
-    if column.leak == 0:
-        return "higher" if cell.value > 0 else "lower"
-    return "more leak" if cell.value * column.leak > 0 else "less leak"
 
 
 def _pictured(results: Results) -> list[str]:

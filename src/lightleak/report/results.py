@@ -53,6 +53,14 @@ class Difference:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    corrected: float | None = None  # p by Holm's method, over the targets that were tried in this column
+    trainings: int = 0  # of each side; 0: not known (older records)
+    worlds: int = 0  # 0: all in one world
+
+    @property
+    def units(self) -> int:
+        """What speaks of the defence and not of these networks: worlds, or trainings in one world."""
+        return self.worlds or self.trainings
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Level:
     baseline: Measure
     difference: Measure  # target minus baseline
     p: float | None = None  # of the difference
+    trainings: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,9 @@ class Results:
     swept: str = ""  # the setting that some targets differ in, such as "SSF factor"
     sweep: Mapping[str, float] = field(default_factory=dict)  # by row: its value
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by row, by stage: gradient through skips
+    primary: tuple[str, ...] = ()  # columns that the study declared to be its measure before it ran
+    tables: Mapping[str, Any] = field(default_factory=dict)  # by row, by column: the values behind it, seeds x people
+    families: tuple[int, ...] = ()  # of the people of `tables`, where some look alike
     utility: str = "accuracy"  # the column of the horizontal axis of the trade-off figures
     leaks: tuple[str, ...] = ()  # columns of their vertical axes; default: the first two with leak = 1
     confidences: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by row: P(y|x*) of each image
@@ -188,7 +200,7 @@ class Results:
                 for row, columns in fields.get("runs", {}).items()
             }
             fields["levels"] = tuple(map(_level, fields.get("levels", ())))
-            for name in ("leaks", "warnings", "notes", "unequal"):
+            for name in ("leaks", "warnings", "notes", "unequal", "primary", "families"):
                 fields[name] = tuple(fields.get(name, ()))
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
@@ -214,7 +226,9 @@ def _point(data: Mapping[str, Any]) -> Point:
 
 def _level(data: Mapping[str, Any]) -> Level:
     measures = {name: Measure(**data[name]) for name in ("target", "baseline", "difference")}
-    return Level(data["row"], data["column"], data["accuracy"], **measures, p=data.get("p"))
+    return Level(
+        data["row"], data["column"], data["accuracy"], **measures, p=data.get("p"), trainings=data.get("trainings", 0)
+    )
 
 
 def _plain(value: Any) -> Any:

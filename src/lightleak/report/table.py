@@ -13,6 +13,7 @@ from lightleak.report.results import (
     MISSING,
     Column,
     Difference,
+    Level,
     Results,
     clean,
     heading,
@@ -21,6 +22,7 @@ from lightleak.report.results import (
     short_span,
     span,
 )
+from lightleak.report.verdicts import families
 
 Cell = Measure | Difference | None
 
@@ -64,6 +66,7 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     signed: bool = False  # differences
+    note: str = ""  # how it was tested
 
 
 def tables(results: Results) -> tuple[Table, ...]:
@@ -101,7 +104,31 @@ def difference_table(results: Results) -> Table | None:
         Line(row.name, row.kind, tuple(table.get((row.name, c.name)) for c in columns), ("",) * len(columns))
         for row in rows
     )
-    return Table("differences", f"Paired differences to {clean(results.baseline)}", columns, lines, signed=True)
+    return Table(
+        "differences",
+        f"Paired differences to {clean(results.baseline)}",
+        columns,
+        lines,
+        signed=True,
+        note=_tested(results),
+    )
+
+
+def _tested(results: Results) -> str:
+    """How the differences were tested, in words."""
+    tried = max(families(results.differences).values(), default=0)
+    said = []
+    worlds = max(one.worlds for one in results.differences)
+    if worlds:
+        said.append(f"One paired difference a world, Student's t over {worlds} worlds.")
+    elif all(one.trainings == 1 for one in results.differences):
+        said.append("One training of each: this speaks of these trained networks, not of the defences; no verdict.")
+    if tried > 1:
+        said.append(f"p in brackets: Holm's, over the {tried} targets of a column.")
+    primary = [column.label for column in results.columns if column.name in results.primary]
+    if primary:
+        said.append(f"Declared before it ran: {', '.join(primary)}. Everything else is secondary.")
+    return " ".join(said)
 
 
 def level_table(results: Results) -> Table | None:
@@ -126,9 +153,16 @@ def level_table(results: Results) -> Table | None:
         cells: list[Cell] = [Measure(next(iter(own.values())).accuracy)]
         for leak in leaks:
             one = own.get(leak.name)
-            cells += [one.target, one.baseline, one.difference] if one else [None, None, None]
+            cells += [one.target, one.baseline, _as_difference(one)] if one else [None, None, None]
         lines.append(Line(row.name, row.kind, tuple(cells), ("",) * len(columns)))
     return Table("equal-accuracy", f"Against {beside} at equal natural accuracy", tuple(columns), tuple(lines))
+
+
+def _as_difference(level: Level) -> Difference:
+    gap = level.difference
+    return Difference(
+        level.row, level.column, gap.value, gap.low, gap.high, level.p, level.p, trainings=level.trainings
+    )
 
 
 def _measured(measure: Measure | None) -> Measure | None:
@@ -183,10 +217,13 @@ def terminal(table: Table) -> TerminalTable:
 
 
 def to_csv(table: Table) -> str:
-    """The table with full precision: value, low, high (and p of a difference) of every metric; missing is empty."""
+    """The table with full precision: value, low, high of every metric; missing is empty.
+
+    Of a difference also p, Holm's corrected p, and the number of trainings and worlds.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    parts = ("", "low", "high", "p") if table.signed else ("", "low", "high")
+    parts = ("", "low", "high", *(("p", "corrected", "trainings", "worlds") if table.signed else ()))
     names = [f"{column.name} {part}".strip() for column in table.columns for part in parts]
     writer.writerow(["name", "kind", *names])
     for line in table.lines:

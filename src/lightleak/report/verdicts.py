@@ -1,0 +1,57 @@
+"""When a difference is named: by its interval, by p corrected for all that was tried, and by more than one training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lightleak.metrics.evidence import holm
+from lightleak.report.results import Column, Difference, known
+
+SURELY = 0.05  # a corrected p value below names a difference
+LEAST = 2  # trainings (or worlds) that speak of a defence; one speaks of these trained networks
+
+
+def corrected(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    """The differences with p values corrected by Holm's method over the targets of each column."""
+    found = list(differences)
+    for column in dict.fromkeys(one.column for one in differences):
+        places = [i for i, one in enumerate(differences) if one.column == column and known(one.p)]
+        for place, p in zip(places, holm([differences[i].p or 0.0 for i in places])):
+            found[place] = replace(found[place], corrected=p)
+    return tuple(found)
+
+
+def verdict(difference: Difference, column: Column) -> str:
+    """In which direction a difference is clear; nothing unless all of interval, corrected p and trainings say so."""
+    low, high, p = difference.low, difference.high, difference.corrected
+    if not (known(low) and known(high) and known(p)) or not (low > 0 or high < 0):
+        return ""
+    if p >= SURELY or difference.units < LEAST:
+        return ""
+    if column.leak == 0:
+        return "higher" if difference.value > 0 else "lower"
+    return "more leak" if difference.value * column.leak > 0 else "less leak"
+
+
+def standing(difference: Difference, tried: int = 1) -> str:
+    """What stands beside a difference: its p, corrected where several were `tried`, and the number of trainings."""
+    if not known(difference.p):
+        return ""
+    p = f"p = {rounded(difference.p)}"
+    if tried > 1 and known(difference.corrected):
+        p += f" ({rounded(difference.corrected)} of {tried})"
+    if difference.worlds:
+        return f"{p}, {difference.worlds} worlds"
+    if not difference.trainings:
+        return f"{p}, trainings unknown"
+    return f"{p}, {'one training' if difference.trainings == 1 else f'{difference.trainings} trainings'}"
+
+
+def rounded(p: float) -> str:
+    """A p value as it is written: two digits, never zero."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def families(differences: Sequence[Difference]) -> Mapping[str, int]:
+    """How many differences of each column were tested."""
+    columns = [one.column for one in differences if known(one.p)]
+    return {column: columns.count(column) for column in dict.fromkeys(columns)}
