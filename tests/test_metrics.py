@@ -195,3 +195,35 @@ def test_realism_refuses_what_it_cannot_measure(measure) -> None:
         measure(good, good[:, :3])
     with pytest.raises(UserError, match="not all finite"):
         measure(good, torch.where(good > 1, math.nan, good))
+
+
+def test_fid_over_people_spreads_as_people_differ() -> None:
+    """Of alike people the interval is narrow; where each has a place of its own it is wide. The value is the FID's."""
+    rng = torch.Generator().manual_seed(0)
+    labels, classes = torch.arange(12).repeat_interleave(20), torch.arange(12).repeat_interleave(4)
+    widths = []
+    for apart in (0.0, 3.0):
+        places = apart * torch.randn(12, 5, generator=rng)
+        real = places[labels] + torch.randn(240, 5, generator=rng)
+        fake = places[classes] + torch.randn(48, 5, generator=rng)
+        got = realism.fid_over_people(real, labels, fake, classes)
+        assert got.value == realism.fid(real, fake)
+        assert got.low is not None
+        assert got.high is not None
+        assert 0 <= got.low <= got.value <= got.high
+        widths.append(got.high - got.low)
+    assert widths[1] > 1.5 * widths[0]
+    one = realism.fid_over_people(real, torch.zeros(240), fake, torch.zeros(48))
+    assert (one.low, one.high) == (None, None)
+
+
+def test_each_image_s_share_of_the_manifold_averages_to_it() -> None:
+    rng = torch.Generator().manual_seed(1)
+    real, fake = torch.randn(30, 4, generator=rng), torch.randn(18, 4, generator=rng)
+    for published in (False, True):
+        each = realism.by_image(real, fake, published=published)
+        sizes = {"precision": 18, "recall": 30, "density": 30 if published else 18, "coverage": 30}
+        assert {name: len(values) for name, values in each.items()} == sizes
+        whole = realism.manifold(real, fake, published=published)
+        for name, values in each.items():
+            assert getattr(whole, name) == pytest.approx(float(values.mean()))

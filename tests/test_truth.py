@@ -269,7 +269,7 @@ def test_every_metric_is_there_or_explained(result: Evaluation) -> None:
     assert set(result.measures) == set(METRICS)
     assert {name for name, measure in result.measures.items() if measure is None} == set(result.missing)
     realism, alike = {"fid", "precision", "recall", "density", "coverage"}, {"family@1", "member@1"}
-    assert set(result.missing) == {"knowledge", "delta_face", *realism, *alike}
+    assert set(result.missing) == {"knowledge", "delta_face", "judge_recall", *realism, *alike}
     assert result.networks == {"judge": "TinyNet"}
     assert all(len(values) == 6 for values in result.per_class.values())
     for name, values in result.per_class.items():
@@ -386,7 +386,11 @@ def test_embeddings_fill_what_is_missing(stolen, tiny_judge, tiny_population) ->
         assert measure is not None
         assert math.isfinite(measure.value)
     assert got.measures["fid"] is not None
-    assert got.measures["fid"].low is None
+    assert got.measures["fid"].low is not None  # people are drawn again
+    assert got.measures["recall"] is None  # two images of a person
+    assert "fewer than 10 images a person" in got.missing["recall"]
+    assert {"fid", "coverage", "judge_fid"} <= set(got.ceiling)
+    assert "recall" not in got.ceiling
 
 
 def test_bad_reconstructions_are_refused_in_one_line(stolen, tiny_judge, tiny_population) -> None:

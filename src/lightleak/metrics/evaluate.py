@@ -30,6 +30,7 @@ from lightleak.training.loop import Watch
 __all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "reference"]
 
 GOOD_JUDGE = 0.95  # a judge below this natural accuracy is flagged
+FEW_IMAGES = 10  # of a person: below, recall says nothing
 FEW_PEOPLE = 20  # fewer than this are flagged
 FAMILY = "the family only"  # the null that knows the look-alikes of each person, and nothing of the person
 MANIFOLD = ("precision", "recall", "density", "coverage")
@@ -134,7 +135,7 @@ def evaluate(
         judge, population, factors, prior, appraiser, face_embedding, inception, known, published, fed_8_bit
     )
     nulls, null_students = dict(nulls or {}), null_students or {}
-    evaluation = scoring.of(reconstruction, student)
+    evaluation = replace(scoring.of(reconstruction, student), ceiling=scoring.ceiling(reconstruction.classes))
     if evaluation.families is not None:
         nulls[FAMILY] = family_only(population, reconstruction.classes.unique())
     if watch is not None:
@@ -233,6 +234,16 @@ class _Scoring:
             seconds=reconstruction.seconds,
         )
 
+    def ceiling(self, classes: Tensor) -> dict[str, Measure]:
+        """How real as many real pictures of the same people look: held out, so that no reconstruction does better."""
+        test, which = self.population.test, classes.unique()
+        each = round(len(classes) / len(which))
+        index = torch.cat([(test.labels == one).nonzero().flatten()[:each] for one in which])
+        pictures = test.at(index)
+        nothing = torch.zeros(len(pictures))
+        drawn = Reconstruction(pictures.floats(), pictures.labels, latents=nothing, confidence=nothing)
+        return self._real(drawn, _judged(self.judge, pictures)[0])[0]
+
     def _recognised(self, reconstruction: Reconstruction) -> tuple[Tensor, dict[str, Tensor]]:
         """The judge's features, and what the judge and a face embedding say of each image."""
         classes, known = reconstruction.classes, self.known
@@ -289,8 +300,15 @@ class _Scoring:
         if self.inception is not None and self.known.inception is not None:
             pairs[""] = (self.known.inception, _read(self.inception, reconstruction.drawn_by(self.prior)))
         for prefix, (real, drawn) in pairs.items():
-            found, why = _realism(real, self.known.labels, drawn, reconstruction.classes, self.published)
-            measures |= {prefix + name: Measure(value) for name, value in found.items()}
+            found, why = _realism(
+                real,
+                self.known.labels,
+                drawn,
+                reconstruction.classes,
+                self.published,
+                _families(self.population, reconstruction.classes.unique()),
+            )
+            measures |= {prefix + name: value for name, value in found.items()}
             missing |= {prefix + name: reason for name, reason in why.items()}
         return measures, missing
 
@@ -322,28 +340,38 @@ def _family_chance(alike: truth.Families) -> dict[str, float]:
 
 
 def _realism(
-    real: Tensor, labels: Tensor, fake: Tensor, classes: Tensor, published: bool
-) -> tuple[dict[str, float], dict[str, str]]:
+    real: Tensor, labels: Tensor, fake: Tensor, classes: Tensor, published: bool, families: Tensor | None
+) -> tuple[dict[str, Measure], dict[str, str]]:
     """FID, precision, recall, density and coverage of all attacked people together, and why some are missing.
 
-    `published`: all but FID for each person alone, then their mean over people.
+    `published`: all but FID for each person alone, then their mean over people. `families` are of the people in order.
     """
     which = classes.unique()
-    own = real[torch.isin(labels, which)]
-    values, missing = {}, {}
+    mine = torch.isin(labels, which)
+    own, labels = real[mine], labels[mine]
+    values: dict[str, Measure] = {}
+    missing: dict[str, str] = {}
     try:
-        values["fid"] = realism.fid(own, fake)
+        values["fid"] = realism.fid_over_people(own, labels, fake, classes)
     except UserError as error:
         missing["fid"] = str(error)
     try:
         if published:
-            each = [realism.manifold(real[labels == c], fake[classes == c], published=True) for c in which]
-            rows = torch.tensor([tuple(asdict(one).values()) for one in each], dtype=torch.float64)
-            values |= dict(zip(MANIFOLD, rows.mean(0).tolist()))
+            each = [realism.manifold(own[labels == c], fake[classes == c], published=True) for c in which]
+            tables = dict(zip(MANIFOLD, torch.tensor([tuple(asdict(one).values()) for one in each]).T))
         else:
-            values |= asdict(realism.manifold(own, fake))
+            tables = {
+                name: recognition.per_class(found, classes if name in ("precision", "density") else labels, which)
+                for name, found in realism.by_image(own, fake).items()
+            }
+        values |= {
+            name: evidence.interval(table, rate=METRICS[name].rate, clusters=families) for name, table in tables.items()
+        }
     except UserError as error:
         missing |= dict.fromkeys(MANIFOLD, str(error))
+    if "recall" in values and len(fake) < FEW_IMAGES * len(which):
+        del values["recall"]
+        missing["recall"] = f"of fewer than {FEW_IMAGES} images a person recall is 1 whatever they show"
     return values, missing
 
 

@@ -78,6 +78,7 @@ class Evaluation:
     families: tuple[int, ...] | None = None  # where people look alike: the family of each of `classes`
     family_match_rate: float | None = None  # verification takes so many look-alikes for the person
     family_chance: dict[str, float] = field(default_factory=dict)  # a random member of the right family
+    ceiling: dict[str, Measure] = field(default_factory=dict)  # realism of as many held-out real pictures
     queries: int = 0
     seconds: float = 0.0
     nulls: dict[str, "Evaluation"] = field(default_factory=dict)  # the same scoring on what leaks nothing
@@ -101,6 +102,7 @@ class Evaluation:
             fields["judge_accuracy"] = Measure(**fields["judge_accuracy"])
             fields["appraiser"] = Quality(**fields["appraiser"]) if fields["appraiser"] else None
             fields["nulls"] = {k: cls.from_json(v) for k, v in fields["nulls"].items()}
+            fields["ceiling"] = {k: Measure(**v) for k, v in fields.get("ceiling", {}).items()}
             fields["warnings"] = tuple(fields["warnings"])
             fields["families"] = tuple(fields["families"]) if fields.get("families") else None
             if fields.get("people") is not None:
