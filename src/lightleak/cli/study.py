@@ -18,8 +18,8 @@ from lightleak.study import plan as plan_study
 from lightleak.study import status as study_status
 from lightleak.study.parcel import Cluster
 from lightleak.study.progress import duration
+from lightleak.study.run import declared, titled
 from lightleak.study.run import published as published_numbers
-from lightleak.study.run import titled
 from lightleak.study.task import Task
 from lightleak.terminal import console
 
@@ -68,7 +68,7 @@ def main(
         return tell_plan(plan_study(tasks, Store(out), here), here)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
-    with noted(tasks, out, titled(file), command(), published_numbers(file)):
+    with noted(tasks, out, titled(file), command(), published_numbers(file), declared(file)):
         run_tasks(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     show(out, show_private, mixed_protocols)
     return None

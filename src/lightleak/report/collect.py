@@ -1,26 +1,25 @@
 """From the evaluations of a study to the results that a page shows."""
 
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightleak.errors import UserError
 from lightleak.metrics.evaluate import FAMILY
-from lightleak.metrics.evaluation import METRICS, Evaluation, difference
-from lightleak.metrics.evidence import Measure, seeds_interval, trade_off, wilson
+from lightleak.metrics.evaluation import METRICS, Evaluation
+from lightleak.metrics.evidence import Measure
+from lightleak.report import trainings
 from lightleak.report.fairness import Entry, Group, counting, entries, grouped, run_of, swept_counting
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
 from lightleak.report.origin import listed, made_of, versions_of
-from lightleak.report.results import Difference, Results, Row
-from lightleak.report.ways import Way, as_share, levels_of, points, taken_of, ways_of
-from lightleak.study.record import CostsRecord, Record, SharesRecord, TargetRecord, read, read_costs, read_shares
+from lightleak.report.results import Results, Row
+from lightleak.report.verdicts import corrected
+from lightleak.report.ways import Way, levels_of, points, taken_of, ways_of
+from lightleak.study.record import CostsRecord, Record, SharesRecord, read, read_costs, read_shares
 
 SHOWN = (
     "hits@1",
@@ -37,6 +36,7 @@ SHOWN = (
 ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "coverage")  # shown where measured
 FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
+STORED = ("accuracy", "hits@1", "verified", "true@1", "family@1", "member@1", "stranger@1", "error")  # person by person
 COMPARED = ("hits@1", "verified", "true@1", "member@1", "error")  # differences to the baseline are given in these
 PEOPLE = ("name", "size", "classes", "images", "settings")  # what a recipe says of them
 
@@ -49,6 +49,7 @@ def collect(
     mixed_protocols: bool = False,
     shares: Sequence[Path] = (),
     published: Mapping[str, Any] | None = None,
+    primary: Sequence[str] = (),
 ) -> Results:
     """The results of finished evaluations (their folders) of one population; seeds of one defence become one row.
 
@@ -58,7 +59,8 @@ def collect(
     make the curves on which a target and the baseline are compared at equal natural accuracy. `costs` are the folders
     of Costs tasks. Evaluations that were counted differently (by another protocol or another judge) share a table only
     if `mixed_protocols`. `shares` are the folders of Shares tasks. `published` are the paper's numbers by architecture:
-    {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}.
+    {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}. `primary` are the measures that the study
+    declared before it ran.
     """
     everything = entries([(read(folder), folder) for folder in folders])
     whole = _ends(everything)
@@ -88,9 +90,7 @@ def collect(
     shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *ASKED, *OF_TARGETS, *counted)) if name in measured]
     targets = [group for group in rowed if not group.different]
     curves = ways_of(everything, targets, [name for name in FRONTIER if name in shown])
-    nulls = {name: null for one in reversed(whole) for name, null in one.record.evaluation.nulls.items()}
-    for name, null in nulls.items():
-        rows.append(Row(f"null: {name}", _only(null.measures, shown), "null", NULLS.get(name, "")))
+    rows += trainings.null_rows([one.record for one in whole], NULLS)
     chance = {name: Measure(value) for name, value in first.evaluation.chance.items()}
     chance["accuracy"] = Measure(1 / first.population.classes)
     rows.append(Row("chance", _only(chance, shown), "chance", "a guess, or a person drawn at random"))
@@ -106,12 +106,11 @@ def collect(
     for group in targets[1:]:
         if len(group.entries) != len(targets[0].entries):
             continue
-        own, base = ([one.record.evaluation for one in some.entries] for some in (group, targets[0]))
-        for metric in COMPARED:
-            gap = difference(own, base, metric, torch.Generator().manual_seed(0)) if metric in shown else None
-            if gap is not None:
-                differences.append(Difference(group.name, metric, gap.value, gap.low, gap.high, gap.p))
-    levels = tuple(levels_of(curves, baseline))
+        own, base = ([one.record for one in some.entries] for some in (group, targets[0]))
+        gaps = (trainings.difference(own, base, group.name, metric) for metric in COMPARED if metric in shown)
+        differences += [gap for gap in gaps if gap is not None]
+    alike = trainings.groups([one.record for one in whole])
+    levels = tuple(levels_of(curves, baseline, alike))
     met = {one.row for one in levels} | {baseline}
     return Results(
         title=title,
@@ -119,8 +118,14 @@ def collect(
         rows=tuple(rows),
         summary=_summary(first, len(rowed), max(len(group.entries) for group in rowed)),
         baseline=baseline,
-        differences=tuple(differences),
-        curves={name: tuple(points(way)) for name, way in curves.items()},
+        differences=corrected(differences),
+        primary=tuple(name for name in primary if name in shown),
+        tables={
+            group.name: trainings.stored([one.record for one in group.entries], [m for m in shown if m in STORED])
+            for group in rowed
+        },
+        families=() if alike is None else tuple(alike.tolist()),
+        curves={name: tuple(points(way, alike)) for name, way in curves.items()},
         levels=levels,
         unequal=tuple(f"{group.name}: {group.different}" for group in rowed if group.different),
         runs=_runs([group for group in targets if len(group.entries) > 2], shown),
@@ -218,16 +223,8 @@ NULLS = {
 
 
 def _row(name: str, records: list[Record]) -> Row:
-    evaluations = [record.evaluation for record in records]
-    measures: dict[str, Measure | None] = {"accuracy": _accuracy([record.target for record in records])}
-    for metric in METRICS:
-        if len(evaluations) == 1:
-            measures[metric] = evaluations[0].measures.get(metric)  # older records lack new metrics
-        elif all(metric in evaluation.per_class for evaluation in evaluations):
-            table = torch.tensor([evaluation.per_class[metric] for evaluation in evaluations], dtype=torch.float64)
-            found = seeds_interval(table)
-            measures[metric] = as_share(found) if METRICS[metric].rate else found
-    seeds = len(evaluations)
+    measures = trainings.measures(records)
+    seeds = len(records)
     detail = f"{seeds} training seeds" if seeds > 1 else ""
     private = records[0].target.privacy
     if private:
@@ -235,7 +232,7 @@ def _row(name: str, records: list[Record]) -> Row:
         measures["epsilon"] = None if epsilon is None else Measure(epsilon)
         guarantee = "no guarantee" if epsilon is None else f"epsilon {epsilon:.3g} at delta {private['delta']:.0e}"
         detail = ", ".join(filter(None, (guarantee, detail)))
-    return Row(name, measures, detail=detail, missing=evaluations[0].missing)
+    return Row(name, measures, detail=detail, missing=records[0].evaluation.missing)
 
 
 def _beside(row: Row, published: Mapping[str, float]) -> Row:
@@ -335,14 +332,6 @@ def _networks(evaluations: list[Evaluation]) -> list[str]:
     return notes
 
 
-def _accuracy(targets: list[TargetRecord]) -> Measure:
-    """Natural accuracy: of one network a binomial share; of several seeds as for the other metrics."""
-    if len(targets) == 1:
-        tested = targets[0].test_images
-        return wilson(round(targets[0].accuracy * tested), tested)
-    return as_share(seeds_interval(torch.tensor([target.accuracy_of for target in targets], dtype=torch.float64)))
-
-
 def _only(mapping: Any, names: list[str]) -> dict[str, Any]:
     return {name: mapping[name] for name in names if name in mapping}
 
@@ -364,29 +353,12 @@ def _summary(record: Record, targets: int, seeds: int) -> str:
 def _warnings(targets: Sequence[Group]) -> tuple[str, ...]:
     said: dict[str, list[str]] = {}
     for group in targets:
-        for warning in dict.fromkeys(w for one in group.entries for w in one.record.evaluation.warnings):
+        for warning in trainings.warnings([one.record for one in group.entries]):
             said.setdefault(warning, []).append(group.name)
     everyone = [group.name for group in targets]
     found = [w if names == everyone else f"{', '.join(names)}: {w}" for w, names in said.items()]
 
-    def mean(group: Group, value: Callable[[Record], float]) -> float:
-        return sum(value(one.record) for one in group.entries) / len(group.entries)
-
-    def hits(record: Record) -> float:
-        measure = record.evaluation.measures["hits@1"]
-        return math.nan if measure is None else measure.value
-
-    base = targets[0]
+    base = [one.record for one in targets[0].entries]
     for group in targets[1:]:
-        leak = [mean(one, hits) for one in (base, group)]
-        accuracy = [mean(one, lambda record: record.target.accuracy) for one in (base, group)]
-        images = sum(one.record.target.test_images for one in group.entries)
-        told = trade_off((leak[0], leak[1]), (accuracy[0], accuracy[1]), images)
-        if told.value is None:
-            found.append(f"{group.name}: {told.warning}")
-        else:
-            found.append(
-                f"{group.name}: Delta = {told.value:.2f} points of AttAcc@1 lost per point of natural accuracy "
-                f"({100 * told.leak_drop:.1f} over {100 * told.accuracy_loss:.1f}); never read it alone"
-            )
+        found.append(trainings.said_of_delta(group.name, [one.record for one in group.entries], base))
     return tuple(dict.fromkeys(found))

@@ -12,6 +12,7 @@ from lightleak.files import publish
 from lightleak.report.collect import collect
 from lightleak.report.fairness import run_of
 from lightleak.report.results import Results
+from lightleak.report.worlds import collect_worlds, world_of
 from lightleak.study.record import Record, read, read_costs, read_shares
 
 NOTE = "study.json"  # in the study's folder
@@ -29,15 +30,21 @@ class Studied:
     costs: tuple[Path, ...]
     shares: tuple[Path, ...]
     missing: int  # evaluations that are not finished
+    primary: tuple[str, ...] = ()  # measures that the study declared before it ran
 
 
 @contextmanager
 def noted(
-    tasks: Sequence[Any], folder: Path, title: str, command: str, published: Mapping[str, Any] | None = None
+    tasks: Sequence[Any],
+    folder: Path,
+    title: str,
+    command: str,
+    published: Mapping[str, Any] | None = None,
+    primary: Sequence[str] = (),
 ) -> Iterator[None]:
     """Note which results make up the study, before it runs; the note goes again if no evaluation is ever made."""
     keys = {name: [task.key for task in tasks if task.name == kind] for name, kind in KINDS.items()}
-    about = {"title": title, "command": command, **keys, "published": published or {}}
+    about = {"title": title, "command": command, **keys, "published": published or {}, "primary": list(primary)}
     publish(folder / NOTE, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
     try:
         yield
@@ -63,7 +70,8 @@ def studied(folder: Path) -> Studied:
     missing = len(keys) - len(found["evaluations"])
     if keys and not found["evaluations"]:
         raise UserError(f"of the study in {folder} no evaluation is finished; run it again to continue")
-    return Studied(title, command, about.get("published") or {}, missing=missing, **found)
+    primary = tuple(about.get("primary", ()))
+    return Studied(title, command, about.get("published") or {}, missing=missing, primary=primary, **found)
 
 
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
@@ -71,12 +79,33 @@ def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
     records = {place: read(place) for place in study.evaluations}
     costs = {place: read_costs(place) for place in study.costs}
     shares = {place: read_shares(place) for place in study.shares}
-    groups = _paged(study.evaluations, records)
+    worlds, alone = _worlds(records)
+    named = _told_apart(list(worlds.values()), records)
+    for group, what in zip(worlds.values(), named):
+        title = f"{study.title} ({what})" if what else study.title
+        yield collect_worlds({place: records[place] for place in group}, title, study.command, study.primary)
+    groups = _paged(alone, records)
     told = _told_apart(list(groups.values()), records)
     for (key, group), what in zip(groups.items(), told):
         own = [[place for place, one in beside.items() if one.population == key[0]] for beside in (costs, shares)]
         title = f"{study.title} ({what})" if what else study.title
-        yield collect(group, title, study.command, own[0], mixed_protocols, own[1], study.published)
+        yield collect(group, title, study.command, own[0], mixed_protocols, own[1], study.published, study.primary)
+
+
+def _worlds(records: Mapping[Path, Record]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Evaluations of populations that differ by their seed alone, by attack and network; and all the others."""
+    seeds: dict[str, set[Any]] = {}
+    for one in records.values():
+        seeds.setdefault(world_of(one), set()).add(one.population.settings.get("seed"))
+    found: dict[str, list[Path]] = {}
+    alone = []
+    for place, one in records.items():
+        if len(seeds[world_of(one)]) < 2 or one.target.moment is not None:
+            alone.append(place)
+            continue
+        what = [world_of(one), one.target.architecture, one.attack.name, one.attack.settings, one.target.recipe]
+        found.setdefault(json.dumps(what, sort_keys=True, default=str), []).append(place)
+    return found, alone
 
 
 def _paged(places: Sequence[Path], records: Mapping[Path, Record]) -> dict[tuple[str, str, str], list[Path]]:

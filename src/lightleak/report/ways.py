@@ -45,30 +45,41 @@ def _way(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) -> Wa
     return way
 
 
-def points(way: Way) -> list[Point]:
+def points(way: Way, families: torch.Tensor | None = None) -> list[Point]:
     """The checkpoints of a way in order of natural accuracy, each with intervals."""
     points = []
     for place in range(next(iter(way.values())).accuracy.shape[1]):
 
-        def measured(table: torch.Tensor, place: int = place) -> Measure:
-            values = table[:, place].double()
-            return seeds_interval(values)
+        def measured(table: torch.Tensor, rate: bool, place: int = place) -> Measure:
+            return seeds_interval(table[:, place].double(), rate=rate, clusters=families)
 
-        accuracy = as_share(measured(next(iter(way.values())).accuracy))
-        leaks = {m: as_share(measured(c.leak)) if METRICS[m].rate else measured(c.leak) for m, c in way.items()}
+        accuracy = measured(next(iter(way.values())).accuracy, True)
+        leaks = {m: measured(c.leak, METRICS[m].rate) for m, c in way.items()}
         points.append(Point(accuracy, leaks))
     return sorted(points, key=lambda point: point.accuracy.value)
 
 
-def levels_of(curves: dict[str, Way], baseline: str) -> list[Level]:
+def levels_of(curves: dict[str, Way], baseline: str, families: torch.Tensor | None = None) -> list[Level]:
     """Every target beside the baseline at equal natural accuracy."""
     levels = []
     for name, way in curves.items():
         for metric in [m for m in way if m in curves.get(baseline, {})] if name != baseline else ():
-            told = matched(way[metric], curves[baseline][metric], torch.Generator().manual_seed(0))
+            both = way[metric], curves[baseline][metric]
+            told = matched(both[0], both[1], rate=METRICS[metric].rate, clusters=families)
             if told is not None:
                 gap = Measure(told.difference.value, told.difference.low, told.difference.high)
-                levels.append(Level(name, metric, told.accuracy, told.first, told.second, gap, told.difference.p))
+                levels.append(
+                    Level(
+                        name,
+                        metric,
+                        told.accuracy,
+                        as_share(told.first),
+                        as_share(told.second),
+                        gap,
+                        told.difference.p,
+                        min(len(one.leak) for one in both),
+                    )
+                )
     return levels
 
 

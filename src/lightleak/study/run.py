@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any, Literal
 
 from lightleak.errors import UserError
+from lightleak.metrics.evaluation import METRICS
 from lightleak.study.pool import STUDY_MODULE, Inline, Pool, WorkerDied, load_module
 from lightleak.study.task import Store, Task, Watch, plain
 
@@ -289,6 +290,14 @@ def published(path: Path | str) -> dict[str, Any]:
     numbers, stands_for = getattr(module, "PUBLISHED", {}), getattr(module, "STANDS_FOR", {})
     found = {network: {"of": f"{network} on photographs", "rows": rows} for network, rows in numbers.items()}
     return found | {small: found[network] for small, network in stands_for.items()}
+
+
+def declared(path: Path | str) -> tuple[str, ...]:
+    """The measures that a loaded study declares in PRIMARY, before it runs, to be what it asks."""
+    names = tuple(getattr(_module(path), "PRIMARY", ()))
+    if unknown := [name for name in names if name not in METRICS]:
+        raise UserError(f"{path} declares {', '.join(map(str, unknown))}; there are {', '.join(METRICS)}")
+    return names
 
 
 def titled(path: Path | str) -> str:

@@ -1,0 +1,151 @@
+"""What the trainings of one target measured: tables of seeds x people, their intervals, and paired differences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightleak.data import faces
+from lightleak.metrics.evaluation import METRICS, Evaluation, not_shown, says_not_shown
+from lightleak.metrics.evidence import Comparison, Measure, compare, delta, seeds_interval
+from lightleak.report.results import Difference, Row
+from lightleak.study.record import Record
+
+ACCURACY = "accuracy"
+
+
+def families(record: Record) -> Tensor | None:
+    """The family of every private person, C; also of records that are older than families."""
+    settings: dict[str, Any] = dict(record.population.settings)
+    known = faces.families(**settings) if record.population.name == "faces" and "lookalikes" in settings else None
+    return None if known is None else known[0]
+
+
+def table(records: Sequence[Record], metric: str) -> Tensor | None:
+    """What each attacked person scored in each training, S x C; None where one of them lacks the metric.
+
+    Natural accuracy is of the same people, so that it pairs with what leaks of them.
+    """
+    classes = set.intersection(*(set(one.evaluation.classes) for one in records))
+    rows = []
+    for one in records:
+        if metric == ACCURACY:
+            known = dict(enumerate(one.target.accuracy_of))
+        elif metric in one.evaluation.per_class:
+            known = dict(zip(one.evaluation.classes, one.evaluation.per_class[metric]))
+        else:
+            return None
+        rows.append([known[person] for person in sorted(classes)])
+    found = torch.tensor(rows, dtype=torch.float64)
+    return found if found.numel() and found.isfinite().all() else None
+
+
+def groups(records: Sequence[Record]) -> Tensor | None:
+    """The family of each person of `table`."""
+    known = families(records[0])
+    classes = set.intersection(*(set(one.evaluation.classes) for one in records))
+    return None if known is None else known[sorted(classes)]
+
+
+def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
+    """Natural accuracy and every metric, over trainings and people; what has no values per person is as it was told."""
+    found: dict[str, Measure | None] = {}
+    for metric in (ACCURACY, *METRICS):
+        values = table(records, metric)
+        if values is not None:
+            rate = metric == ACCURACY or METRICS[metric].rate
+            found[metric] = seeds_interval(values, rate=rate, clusters=groups(records))
+        elif metric != ACCURACY and len(records) == 1:
+            found[metric] = records[0].evaluation.measures.get(metric)  # older records lack new metrics
+    return found
+
+
+def null_rows(records: Sequence[Record], told: dict[str, str]) -> list[Row]:
+    """The nulls of a target, each over all of its evaluations that have it, and the ceiling of realism."""
+    found: dict[str, list[Evaluation]] = {}
+    for one in records:
+        for name, null in one.evaluation.nulls.items():
+            found.setdefault(name, []).append(null)
+    rows = [Row(f"null: {name}", _null(nulls, records), "null", told.get(name, "")) for name, nulls in found.items()]
+    if ceiling := records[0].evaluation.ceiling:
+        what = "as many held-out real pictures of the same people: no reconstruction looks more real"
+        rows.append(Row("ceiling: real pictures", dict(ceiling), "null", what))
+    if alike := records[0].evaluation.family_chance:
+        what = "one of the person's family, drawn at random"
+        rows.append(Row("chance: the family known", {k: Measure(v) for k, v in alike.items()}, "chance", what))
+    return rows
+
+
+def _null(nulls: Sequence[Evaluation], records: Sequence[Record]) -> dict[str, Measure | None]:
+    """A null's measures: of one draw as it was told, but with today's intervals."""
+    measured = dict(nulls[0].measures)
+    for metric, values in nulls[0].per_class.items():
+        if metric in METRICS:
+            rows = torch.tensor([one.per_class[metric] for one in _distinct(nulls) if metric in one.per_class])
+            known = families(records[0])
+            clusters = None if known is None else known[list(nulls[0].classes)]
+            if rows.shape[1:] == (len(values),):
+                measured[metric] = seeds_interval(rows.double(), rate=METRICS[metric].rate, clusters=clusters)
+    return measured
+
+
+def _distinct(nulls: Sequence[Evaluation]) -> list[Evaluation]:
+    """Each null once: the trainings of a target often share one."""
+    found: list[Evaluation] = []
+    for one in nulls:
+        if one.classes == nulls[0].classes and all(one.per_class != other.per_class for other in found):
+            found.append(one)
+    return found
+
+
+def difference(own: Sequence[Record], base: Sequence[Record], name: str, metric: str) -> Difference | None:
+    """A target minus the baseline over the same trainings and people; None where one lacks the metric."""
+    pair = _pair(own, base, metric)
+    if pair is None:
+        return None
+    rate = metric == ACCURACY or METRICS[metric].rate
+    gap = compare(pair[0], pair[1], rate=rate, clusters=groups([*own, *base]))
+    return named(name, metric, gap, trainings=len(own))
+
+
+def named(name: str, metric: str, gap: Comparison, **units: int) -> Difference:
+    """A comparison as a table holds it."""
+    return Difference(name, metric, gap.value, gap.low, gap.high, None if gap.low is None else gap.p, **units)
+
+
+def _pair(own: Sequence[Record], base: Sequence[Record], metric: str) -> tuple[Tensor, Tensor] | None:
+    if len(own) != len(base):
+        return None
+    both = table([*own, *base], metric)
+    return None if both is None else (both[: len(own)], both[len(own) :])
+
+
+def said_of_delta(name: str, own: Sequence[Record], base: Sequence[Record]) -> str:
+    """The paper's Delta of a target with Fieller's interval, or why there is none."""
+    leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
+    if leak is None or accuracy is None:
+        return f"{name}: Delta is undefined: no values per person of as many trainings"
+    told = delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups([*own, *base]))
+    if told.value is None or told.low is None or told.high is None:
+        return f"{name}: {told.warning}"
+    return (
+        f"{name}: Delta = {told.value:.2f} ({told.low:.2f} to {told.high:.2f}) points of AttAcc@1 lost per point of "
+        f"natural accuracy ({100 * told.leak_drop:.1f} over {100 * told.accuracy_loss:.1f}); never read it alone"
+    )
+
+
+def warnings(records: Sequence[Record]) -> list[str]:
+    """What the evaluations of a target's trainings warn of; whether a leak is shown is asked of all together."""
+    kept = [text for one in records for text in one.evaluation.warnings if not says_not_shown(text)]
+    return [*dict.fromkeys(kept), *not_shown([one.evaluation for one in records])]
+
+
+def stored(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, list[list[float]]]:
+    """The tables behind a row, seeds x people, rounded to what a share of a few images can be told from."""
+    found = {metric: table(records, metric) for metric in metrics}
+    return {
+        metric: [[round(value, 6) for value in row] for row in values.tolist()]
+        for metric, values in found.items()
+        if values is not None
+    }

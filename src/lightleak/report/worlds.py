@@ -1,0 +1,215 @@
+"""One page over several worlds: the world is the unit, one paired difference each, Student's t over them.
+
+Worlds are drawings of other people by the same settings, each with trainings and judges of its own. What is compared
+is compared within each world, over the same people; then the worlds' differences are all there is.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightleak.errors import UserError
+from lightleak.metrics.evaluation import METRICS
+from lightleak.metrics.evidence import Measure, over_worlds, worlds_interval
+from lightleak.report.collect import COMPARED, NULLS, SHOWN, STORED
+from lightleak.report.fairness import run_of
+from lightleak.report.glossary import columns
+from lightleak.report.origin import listed, made_of, versions_of
+from lightleak.report.results import Column, Results, Row
+from lightleak.report.trainings import ACCURACY, groups, named, table
+from lightleak.report.verdicts import corrected
+from lightleak.study.record import Record
+
+Kept = dict[str, dict[str, list[Record]]]  # by target, by world: its trainings, judge by judge
+
+
+def world_of(record: Record) -> str:
+    """What the record's world shares with others: everything that its people were drawn by but the seed."""
+    settings = {name: value for name, value in record.population.settings.items() if name != "seed"}
+    return f"{record.population.name} {sorted(settings.items(), key=lambda pair: pair[0])}"
+
+
+def collect_worlds(
+    places: Mapping[Path, Record], title: str, command: str = "", primary: Sequence[str] = ()
+) -> Results:
+    """The results of one attack over several worlds, a row for each target; the first target is the baseline.
+
+    A world counts where a target and the baseline were both finished in it. Several judges are averaged, and each has
+    a column of its own beside. `primary` are the measures that the study declared before it ran.
+    """
+    kept: Kept = {}
+    for record in places.values():
+        kept.setdefault(run_of(record.target), {}).setdefault(record.population.key, []).append(record)
+    if len({record.population.key for record in places.values()}) < 2:
+        raise UserError("a page over worlds needs at least two; these evaluations are of one")
+    first = next(iter(places.values()))
+    judges = list(dict.fromkeys(record.judge.architecture for record in places.values()))
+    asked = [name for name in (ACCURACY, *SHOWN) if _of(next(iter(kept.values())), name)]
+    by_judge = [f"hits@1 {judge}" for judge in judges] if len(judges) > 1 else []
+    baseline = next(iter(kept))
+    made = made_of(list(places))
+    found = [
+        named(name, metric, gap, trainings=1, worlds=len(shared))
+        for name, worlds in kept.items()
+        if name != baseline and (shared := [world for world in worlds if world in kept[baseline]])
+        for metric in (*COMPARED, *by_judge, ACCURACY)
+        if (gap := _compared(worlds, kept[baseline], shared, metric)) is not None
+    ]
+    rows = [_row(name, worlds, [*asked, *by_judge]) for name, worlds in kept.items()]
+    shown = tuple(_columns(asked, judges if by_judge else []))
+    return Results(
+        title=title,
+        columns=shown,
+        rows=(*rows, *_nulls(kept[baseline], asked), _chance(kept[baseline], asked)),
+        summary=_summary(kept, first, judges),
+        baseline=baseline,
+        differences=corrected([one for one in found if any(one.column == column.name for column in shown)]),
+        primary=tuple(name for name in primary if name in asked),
+        tables={
+            name: {metric: _lists(_of(worlds, metric)) for metric in STORED if _of(worlds, metric)}
+            for name, worlds in kept.items()
+        },
+        families=() if (alike := groups([first])) is None else tuple(alike.tolist()),
+        leaks=tuple(name for name in ("hits@1", "true@1") if name in asked),
+        warnings=tuple(_warnings(kept, baseline)),
+        notes=first.population.notes,
+        recipe=_recipe(places.values(), judges),
+        versions=versions_of(made),
+        command=command,
+        date=max((one.finished[:10] for one in made), default=""),
+        machine=listed([one.machine for one in made]),
+        device=listed([one.device for one in made]),
+        commit=listed([one.commit for one in made]),
+        protocol=first.protocol.label if first.protocol else "no named protocol",
+        seconds=sum(one.seconds for one in made),
+    )
+
+
+def _tables(worlds: Mapping[str, Sequence[Record]], metric: str) -> dict[str, Tensor]:
+    """By world, seeds x people; judges averaged, or the one that `metric` names ("hits@1 timm:resnet14t")."""
+    metric, _, judge = metric.partition(" ")
+    found: dict[str, Tensor] = {}
+    for world, records in worlds.items():
+        by_judge: dict[str, list[Record]] = {}
+        for record in records:
+            by_judge.setdefault(record.judge.architecture, []).append(record)
+        sides = [table(own, metric) for name, own in by_judge.items() if judge in ("", name)]
+        if sides and all(side is not None and side.shape == sides[0].shape for side in sides):  # pyright: ignore
+            found[world] = torch.stack([side for side in sides if side is not None]).mean(0)
+    return found
+
+
+def _of(worlds: Mapping[str, Sequence[Record]], metric: str) -> list[Tensor]:
+    """The tables of every world; empty where one lacks the metric."""
+    found = _tables(worlds, metric)
+    return list(found.values()) if len(found) == len(worlds) else []
+
+
+def _rate(metric: str) -> bool:
+    name = metric.partition(" ")[0]
+    return name == ACCURACY or METRICS[name].rate
+
+
+def _compared(own: Mapping[str, Any], base: Mapping[str, Any], shared: Sequence[str], metric: str):
+    """The paired comparison over shared worlds; None where one of them lacks the metric."""
+    sides = [_tables({world: side[world] for world in shared}, metric) for side in (own, base)]
+    if any(len(side) < len(shared) for side in sides):
+        return None
+    first, second = ([side[world] for world in shared] for side in sides)
+    return over_worlds(first, second, rate=_rate(metric))
+
+
+def _row(name: str, worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str]) -> Row:
+    measures = {
+        metric: worlds_interval(tables, rate=_rate(metric)) for metric in metrics if (tables := _of(worlds, metric))
+    }
+    return Row(name, measures, detail=f"{len(worlds)} worlds")
+
+
+def _nulls(worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str]) -> list[Row]:
+    """The baseline's nulls over the worlds that have them."""
+    names = dict.fromkeys(name for own in worlds.values() for record in own for name in record.evaluation.nulls)
+    rows = []
+    for name in names:
+        held = [
+            record.evaluation.nulls[name]
+            for own in worlds.values()
+            for record in own[:1]
+            if name in record.evaluation.nulls
+        ]
+        tables = {
+            metric: [torch.tensor(null.per_class[metric]).double() for null in held]
+            for metric in metrics
+            if all(metric in null.per_class for null in held)
+        }
+        measures = {metric: worlds_interval(values, rate=_rate(metric)) for metric, values in tables.items()}
+        rows.append(Row(f"null: {name}", measures, "null", NULLS.get(name, "")))
+    return rows
+
+
+def _chance(worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str]) -> Row:
+    """What a guess scores, mean over worlds."""
+    own = [records[0] for records in worlds.values()]
+    chance = {
+        metric: Measure(sum(one.evaluation.chance[metric] for one in own) / len(own))
+        for metric in metrics
+        if all(metric in one.evaluation.chance for one in own)
+    }
+    chance[ACCURACY] = Measure(1 / own[0].population.classes)
+    return Row("chance", chance, "chance", "a guess, or a person drawn at random")
+
+
+def _columns(metrics: Sequence[str], judges: Sequence[str]) -> list[Column]:
+    found = []
+    for column in columns(*metrics):
+        found.append(column)
+        if column.name == "hits@1":
+            found += [
+                Column(f"hits@1 {judge}", f"by {judge.rpartition(':')[2]}", "AttAcc@1 by this judge alone", 1, True)
+                for judge in judges
+            ]
+    return found
+
+
+def _warnings(kept: Kept, baseline: str) -> list[str]:
+    said = []
+    for name, worlds in kept.items():
+        missing = [world for world in kept[baseline] if world not in worlds]
+        if missing:
+            said.append(f"{name}: {len(missing)} of {len(kept[baseline])} worlds are not finished")
+    rates = [r.evaluation.family_match_rate for own in kept[baseline].values() for r in own]
+    known = [rate for rate in rates if rate is not None]
+    if known:
+        said.append(
+            f"verification takes {sum(known) / len(known):.1%} of look-alikes for the person, and the family's centre "
+            f"in as many cases as its null says: who it is, only 'true match @1' and 'right member' say here"
+        )
+    return said
+
+
+def _summary(kept: Kept, first: Record, judges: Sequence[str]) -> str:
+    worlds = max(len(own) for own in kept.values())
+    return (
+        f"{len(kept)} targets ({first.target.architecture}) in each of {worlds} worlds of {first.population.classes} "
+        f"people, inverted by {first.attack.title or first.attack.name} and judged by {' and '.join(judges)}."
+    )
+
+
+def _recipe(records: Any, judges: Sequence[str]) -> dict[str, Any]:
+    first = next(iter(records))
+    seeds = sorted({one.population.settings.get("seed", 0) for one in records})
+    return {
+        "population": {**first.population.settings, "seed": seeds},
+        "architecture": first.target.architecture,
+        "training": first.target.recipe,
+        "attack": {"name": first.attack.name, **first.attack.settings},
+        "prior": first.prior.name,
+        "judges": list(judges),
+    }
+
+
+def _lists(tables: Sequence[Tensor]) -> list[list[list[float]]]:
+    return [[[round(value, 6) for value in row] for row in one.tolist()] for one in tables]
