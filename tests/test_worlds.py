@@ -1,0 +1,147 @@
+"""A study over several worlds: one page, one paired difference a world, Student's t over them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from lightleak.errors import UserError
+from lightleak.metrics.evaluation import Evaluation
+from lightleak.metrics.evidence import Measure
+from lightleak.report.page import page
+from lightleak.report.results import Results
+from lightleak.report.study import NOTE, pages, studied
+from lightleak.report.verdicts import verdict
+from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
+from lightleak.study.run import declared, load
+
+PEOPLE, WORLDS = 8, 6
+JUDGES = ("timm:resnet14t", "torchvision:densenet121")
+TARGETS = ("none", "RoLSS", "TTS")
+CHANCE = {"hits@1": 1 / 8, "true@1": 1 / 8, "member@1": 0.25}
+
+
+def share(rng: np.random.Generator, level: float) -> tuple[float, ...]:
+    return tuple((rng.binomial(2, level, PEOPLE) / 2).tolist())
+
+
+def drawn(world: int, title: str, judge: str) -> Record:
+    """An evaluation: by the truth the same whoever judges; RoLSS leaks a good deal less, TTS as much."""
+    level = 0.2 if title == "RoLSS" else 0.8
+    true = np.random.default_rng([world, TARGETS.index(title)])
+    judged = np.random.default_rng([world, TARGETS.index(title), JUDGES.index(judge)])
+    per_class = {"true@1": share(true, level), "member@1": share(true, level), "hits@1": share(judged, level)}
+    null = {name: share(true, CHANCE[name]) for name in per_class}
+    common = {"measures": {}, "chance": CHANCE, "missing": {}, "judge_accuracy": Measure(0.9)}
+    people = tuple(range(PEOPLE))
+    nulls = {"never optimised": Evaluation(people, 16, per_class=null, **common)}
+    evaluation = Evaluation(people, 16, per_class=per_class, nulls=nulls, family_match_rate=0.1, **common)
+    settings = {"people": PEOPLE, "lookalikes": 4, "seed": 100 + world}
+    names = tuple(f"person {i}" for i in range(PEOPLE))
+    accuracy = tuple(np.random.default_rng([world, 7]).binomial(10, 0.9, PEOPLE) / 10)
+    return Record(
+        target=TargetRecord(title, f"{title}{world}", 0, "timm:resnet18", {}, 0.9, accuracy, 80),
+        population=PopulationRecord(f"p{world}", "faces", 48, PEOPLE, names, settings=settings),
+        attack=AttackRecord("PPA", settings={"loss": "poincare"}),
+        prior=PriorRecord("Rendered"),
+        judge=JudgeRecord(judge, 0.9, sha256=judge + str(world)),
+        evaluation=evaluation,
+        confidence=(0.5,) * 16,
+    )
+
+
+def written(folder: Path, left_out: tuple[int, str] | None = None) -> Path:
+    keys = []
+    for world in range(WORLDS):
+        for title in TARGETS:
+            for judge in JUDGES:
+                if (world, title) == left_out:
+                    continue
+                keys.append(f"{world}{title}{judge[:4]}")
+                place = folder / "Evaluate" / keys[-1]
+                place.mkdir(parents=True)
+                (place / "result.json").write_text(json.dumps(drawn(world, title, judge).to_json()))
+    about = {"title": "T", "command": "c", "evaluations": keys, "primary": ["true@1", "member@1"]}
+    (folder / NOTE).write_text(json.dumps(about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Results:
+    (found,) = pages(studied(written(tmp_path_factory.mktemp("worlds"))))
+    return found
+
+
+def means(title: str, metric: str, judges=JUDGES) -> list[float]:
+    return [
+        float(np.mean([drawn(world, title, judge).evaluation.per_class[metric] for judge in judges]))
+        for world in range(WORLDS)
+    ]
+
+
+def test_one_paired_difference_a_world_and_student_s_t_over_them(results: Results) -> None:
+    assert [row.name for row in results.targets()] == list(TARGETS)
+    for metric, judges in (("true@1", JUDGES), ("hits@1", JUDGES), ("hits@1 timm:resnet14t", JUDGES[:1])):
+        name = metric.partition(" ")[0]
+        for title in ("RoLSS", "TTS"):
+            (gap,) = [one for one in results.differences if (one.row, one.column) == (title, metric)]
+            expected = ttest_rel(means(title, name, judges), means("none", name, judges))
+            assert gap.value == pytest.approx(
+                np.subtract(means(title, name, judges), means("none", name, judges)).mean()
+            )
+            assert gap.p == pytest.approx(expected[1], rel=1e-6)
+            assert (gap.trainings, gap.worlds) == (1, WORLDS)
+
+
+def test_p_is_corrected_over_the_defences_and_names_the_real_one_alone(results: Results) -> None:
+    column = results.column("true@1")
+    assert column is not None
+    own = {one.row: one for one in results.differences if one.column == "true@1"}
+    small, large = sorted((own["RoLSS"], own["TTS"]), key=lambda one: one.p or 0)
+    assert small.corrected == pytest.approx(2 * (small.p or 0))
+    assert large.corrected == pytest.approx(max(large.p or 0, small.corrected or 0))
+    assert verdict(own["RoLSS"], column) == "less leak"
+    assert verdict(own["TTS"], column) == ""
+
+
+def test_page_says_how_it_was_tested_and_what_was_declared(results: Results) -> None:
+    text = page(results)
+    for part in ("Student's t over 6 worlds", "Declared before it ran", "6 worlds", "by densenet121", "Holm"):
+        assert part.replace("'", "&#39;") in text or part in text, part
+    assert results.primary == ("true@1", "member@1")
+    assert Results.from_json(json.loads(json.dumps(results.to_json()))).tables == results.tables
+
+
+def test_every_value_behind_the_page_is_in_its_record(results: Results) -> None:
+    stored = results.tables["RoLSS"]["true@1"]
+    assert [len(world) for world in stored] == [1] * WORLDS
+    assert np.mean(stored, axis=(1, 2)).tolist() == pytest.approx(means("RoLSS", "true@1"))
+    assert results.families == (0,) * 4 + (1,) * 4
+
+
+def test_nulls_and_chance_stand_below(results: Results) -> None:
+    kinds = {row.name: row.kind for row in results.rows}
+    assert kinds["null: never optimised"] == "null"
+    chance = next(row for row in results.rows if row.kind == "chance")
+    assert chance.measures["member@1"] == Measure(0.25)
+
+
+def test_a_world_that_is_not_finished_is_left_out_of_that_difference_alone(tmp_path) -> None:
+    (found,) = pages(studied(written(tmp_path, (2, "TTS"))))
+    worlds = {one.row: one.worlds for one in found.differences if one.column == "true@1"}
+    assert worlds == {"RoLSS": WORLDS, "TTS": WORLDS - 1}
+    assert any("TTS: 1 of 6 worlds" in text for text in found.warnings)
+
+
+def test_a_study_may_only_declare_measures_that_there_are(tmp_path) -> None:
+    file = tmp_path / "s.py"
+    file.write_text("PRIMARY = ('true@1',)\ndef tasks():\n    return []\n")
+    load(file)
+    assert declared(file) == ("true@1",)
+    other = tmp_path / "t.py"
+    other.write_text("PRIMARY = ('truth',)\ndef tasks():\n    return []\n")
+    load(other)
+    with pytest.raises(UserError, match="declares truth"):
+        declared(other)
