@@ -172,7 +172,8 @@ def examine(model: nn.Module, example: torch.Tensor) -> dict:
     joins = surgery.find_joins(model, example)
     record["find_cpu_seconds"] = round(time.process_time() - started, 2)
     skips = [join for join in joins if join.is_skip]
-    record["joins"] = len(joins)
+    record["joins"] = sum(join.kind in ("add", "cat") for join in joins)
+    record["stuck"] = [join.name for join in joins if join.is_stuck]
     record["counted"] = rescaled(model, example, [], 1.0)[1]
     stages = Counter(skip.stage for skip in skips)
     record["stages"] = [stages[stage] for stage in range(1, max(stages, default=0) + 1)]

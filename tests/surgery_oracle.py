@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 ADD = {torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__iadd__}
+ADD |= {torch.sub, torch.Tensor.sub, torch.Tensor.sub_, torch.Tensor.__sub__, torch.Tensor.__isub__}
+STACK = {torch.stack}
 CAT = {torch.cat, torch.concat, torch.concatenate}
 READ = {
     F.conv1d,
@@ -49,8 +51,8 @@ class Rescaled(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        kind = "add" if func in ADD else "cat" if func in CAT else None
-        parts = [] if kind is None else list(args[0] if kind == "cat" else args)
+        kind = "add" if func in ADD else "cat" if func in CAT else "stack" if func in STACK else None
+        parts = [] if kind is None else list(args if kind == "add" else args[0])
         skip = None
         if sum(isinstance(t, torch.Tensor) and t.requires_grad for t in parts) > 1:
             module, counts = self.running[-1]
@@ -66,6 +68,8 @@ class Rescaled(TorchFunctionMode):
             mask, parts[i] = alive(parts[i]), parts[i] * self.factor
             parts[i].alive = mask if self.factor else None
             args = tuple(parts)
+        if kind == "stack" and skip:
+            args = ([part * self.factor if i in skip.shortcut else part for i, part in enumerate(parts)], *args[1:])
         if kind == "cat":
             return self.cat(parts, kwargs.get("dim", args[1] if len(args) > 1 else 0), skip)
         if func is F.layer_norm and alive(args[0]) is not None:

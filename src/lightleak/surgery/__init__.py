@@ -2,9 +2,10 @@
 
 from lightleak.surgery.edit import remove_skips, replay, scale_skips, without_inplace
 from lightleak.surgery.fuse import fuse
-from lightleak.surgery.observe import SurgeryError
 from lightleak.surgery.recipe import recipe
-from lightleak.surgery.skips import Join, Skip, find_joins, find_skips
+from lightleak.surgery.skips import find_joins, find_skips
+from lightleak.surgery.stages import Join, Skip
+from lightleak.surgery.through import SurgeryError
 
 __all__ = [
     "Join",

@@ -4,7 +4,6 @@ Koh et al. ("On the Vulnerability of Skip Connections to Model Inversion Attacks
 the last stage, SSF scales them (their equations 3 and 8).
 """
 
-import copy
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -12,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lightleak.surgery.copies import copied
 from lightleak.surgery.fuse import fuse_again
 from lightleak.surgery.graft import graft
+from lightleak.surgery.joins import Call, put
 from lightleak.surgery.narrow import Refusal, concatenate, narrow
-from lightleak.surgery.observe import Observation, SurgeryError, find_places, observe
+from lightleak.surgery.observe import Observation, find_places, observe
 from lightleak.surgery.recipe import ATTRIBUTE, check, note, recipe, saying
 from lightleak.surgery.skips import Skip, find_skips, joins_of, prepare
-from lightleak.surgery.trace import MethodTracer, graphs_of
+from lightleak.surgery.through import SurgeryError
+from lightleak.surgery.trace import MethodTracer, graphs_of, join_at
 from lightleak.surgery.unused import drop_unused, reached
 from lightleak.surgery.wake import wake as wake_gains
 from lightleak.surgery.where import Where, choose
@@ -75,12 +77,13 @@ def _scaled(
         raise SurgeryError(f"the factor must lie between 0 (remove) and 1 (change nothing), not {factor}")
     example = prepare(model, example)
     seen = observe(model, example)
-    skips = [join for join in joins_of(model, seen) if join.is_skip]
-    chosen = choose(skips, where, type(model).__name__)
+    joins = joins_of(model, seen)
+    skips = [join for join in joins if join.is_skip]
+    chosen = choose(skips, where, type(model).__name__, [join for join in joins if join.is_stuck])
     before = reached(model, example)
     masked = False
     for masked in ways:
-        result = copy.deepcopy(model)
+        result = copied(model)
         _cut(result, seen, chosen, factor, masked)
         try:
             if any(skip.kind == "cat" for skip in chosen):
@@ -102,7 +105,7 @@ def without_inplace(model: nn.Module, example: Tensor | None = None) -> nn.Modul
     The same function with the same parameters. Opacus needs it: its hooks see each layer's output, which must stay.
     """
     example = prepare(model, example)
-    result = copy.deepcopy(model)
+    result = copied(model)
     places = find_places(result, example)[1]
     names = {name for name, module in result.named_modules() if not type(module).__module__.startswith("torch.nn")}
     seen = observe(result, example, {place for place in places if place[0] in names})
@@ -144,18 +147,37 @@ def _cut(model: nn.Module, seen: Observation, chosen: list[Skip], factor: float,
 
 
 def _cut_sum(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float) -> None:
-    """`main + shortcut` becomes `main + factor * shortcut`, or `main`."""
+    """`main + shortcut` becomes `main + factor * shortcut`, or `main`; other spellings of a sum alike."""
+    graph, values = join.graph, tracer.values
+    call = join_at(join, values)
+    assert call is not None
+    if not factor and call.form.name == "add":
+        main = _without(tracer, join, call, skip)
+    else:
+        args, kwargs = join.args, join.kwargs
+        main = next(each for i, each in enumerate(call.signals) if i not in skip.shortcut)
+        with graph.inserting_before(join):
+            for i in skip.shortcut if factor != 1 else ():
+                scaled = graph.call_function(operator.mul, (call.signals[i], factor)) if factor else None
+                like = main if values[main].shape == values[call.signals[i]].shape else call.signals[i]
+                part = scaled or graph.call_function(torch.zeros_like, (like,))
+                args, kwargs = put(args, kwargs, call.slots[i], part)
+        join.args, join.kwargs = args, kwargs
+    if factor:
+        return
+    for node in _chain(tracer, main.args[0] if main.target in (torch.clone, "expand_as") else main):
+        if node.op == "call_module" and _module(tracer, node).__class__.__name__ in DROPS:
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+            graph.erase_node(node)
+            break
+
+
+def _without(tracer: MethodTracer, join: fx.Node, call: Call, skip: Skip) -> fx.Node:
+    """Put a sum's other operand in its place."""
     (short,) = skip.shortcut
-    keys = ["input", "other"]
-    both: list[Any] = [join.args[i] if i < len(join.args) else join.kwargs[keys[i]] for i in (0, 1)]
-    main, shortcut = both[1 - short], both[short]
+    main, shortcut = call.signals[1 - short], call.signals[short]
     graph, values = join.graph, tracer.values
     with graph.inserting_before(join):
-        if factor:
-            both[short] = graph.call_function(operator.mul, (shortcut, factor)) if factor != 1 else shortcut
-            join.args = (*both, *join.args[2:])
-            join.kwargs = {k: v for k, v in join.kwargs.items() if k not in keys}
-            return
         if alpha := join.kwargs.get("alpha"):
             main = graph.call_function(operator.mul, (main, alpha)) if short == 0 else main
         elif values[main].shape != values[join].shape:
@@ -165,11 +187,7 @@ def _cut_sum(tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float) -> 
     values[main] = values[join]
     join.replace_all_uses_with(main)
     graph.erase_node(join)
-    for node in _chain(tracer, main.args[0] if main.target in (torch.clone, "expand_as") else main):
-        if node.op == "call_module" and _module(tracer, node).__class__.__name__ in DROPS:
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-            graph.erase_node(node)
-            break
+    return main
 
 
 def _chain(tracer: MethodTracer, node: Any) -> Iterator[fx.Node]:
@@ -190,8 +208,9 @@ def _cut_concatenation(
     tracer: MethodTracer, join: fx.Node, skip: Skip, factor: float, masked: bool, surgery: int
 ) -> None:
     """Of each older map, only the first channels are passed on."""
-    maps: list[Any] = list(join.args[0] if join.args else join.kwargs["tensors"])  # type: ignore[arg-type, call-overload]
-    dim: Any = join.kwargs.get("dim", join.args[1] if len(join.args) > 1 else 0)
+    call = join_at(join, tracer.values)
+    assert call is not None
+    maps, dim = call.signals, call.dim
     widths = tuple(tracer.values[each].shape[dim] for each in maps)
     kept = [each if factor or i not in skip.shortcut else None for i, each in enumerate(maps)]
     join.target, join.kwargs = concatenate, {}

@@ -5,22 +5,22 @@ calls, and each value on the way is described, where possible, as an affine map 
 a sum, such as squeeze-excite or an activation, stays as it is.
 """
 
-import copy
 import inspect
 import operator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from lightleak.surgery import affine
 from lightleak.surgery.affine import Affine
+from lightleak.surgery.copies import copied
 from lightleak.surgery.graft import graft
-from lightleak.surgery.observe import SurgeryError, refuse_scripted
+from lightleak.surgery.joins import ADDITIONS
+from lightleak.surgery.observe import refuse_scripted
 from lightleak.surgery.recipe import note, recipe
+from lightleak.surgery.through import SurgeryError
 
-ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 NOTHING_IN_EVAL_MODE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -59,8 +59,8 @@ def fuse(model: nn.Module) -> nn.Module:
     """
     refuse_scripted(model)
     # The twin's forwards are traced, which may leave marks on it; its parameters are the model's own.
-    twin = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
-    fused = copy.deepcopy(model)
+    twin = copied(model, {id(p): p for p in model.parameters()}).eval()
+    fused = copied(model)
     partner = dict(zip(twin.modules(), fused.modules()))
     known: Known = {}
     blocks, alive = [], set(fused.modules())

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lightleak.surgery.observe import CONCATENATIONS, ELEMENTWISE, call, undone
+from lightleak.surgery.joins import CONCATENATIONS, ELEMENTWISE, read
+from lightleak.surgery.observe import call, undone
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -357,12 +358,14 @@ class _Follow(TorchFunctionMode):
         return _mark(result, _Kept(dim, torch.cat(index), start))
 
     def catted(self, func: Callable, args: tuple, kwargs: dict) -> Tensor:
-        maps = list(args[0] if args else kwargs["tensors"])
+        join = read(func, args, kwargs)
+        assert join is not None
+        maps = join.signals
         result = func(*args, **kwargs)
         labels = [_kept(each) for each in maps]
         if not any(labels):
             return result
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % result.dim()
+        dim = join.dim % result.dim()
         index, start = [], 0
         for each, kept in zip(maps, labels):
             if kept is not None and kept.dim != dim:

@@ -5,6 +5,7 @@ masks, position tables and biases drop out by themselves. What a signal passed t
 """
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,25 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lightleak.errors import UserError
-
-
-class SurgeryError(UserError):
-    """A network or a wish that surgery cannot serve, said in one line that names the module and the way out."""
-
-
-ADDITIONS = {
-    *(torch.add, torch.Tensor.add, torch.Tensor.add_),
-    *(torch.Tensor.__add__, torch.Tensor.__iadd__, torch.Tensor.__radd__),
-}
-CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
-ELEMENTWISE = ADDITIONS | {
-    *(torch.mul, torch.Tensor.mul, torch.Tensor.mul_, torch.Tensor.__mul__, torch.Tensor.__imul__),
-    *(torch.Tensor.__rmul__, torch.sub, torch.Tensor.__sub__, torch.addcmul),
-}
+from lightleak.surgery.joins import ELEMENTWISE, Call, read
+from lightleak.surgery.through import Edge, SurgeryError, Through, changes_in_place, depends, lost, outputs_of
 
 Place = tuple[str, str]  # a module's name and one of its methods
 
@@ -42,27 +29,6 @@ def _captured(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) and not value.requires_grad else value
 
 
-def joined(function: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[str, list[Any]] | None:
-    """The kind of a join and its operands, if this call joins signals at all."""
-    if function in ADDITIONS:
-        return "add", [*args[:2], *(kwargs[k] for k in ("input", "other") if k in kwargs)]
-    if function in CONCATENATIONS:
-        return "cat", list(args[0] if args else kwargs["tensors"])
-    return None
-
-
-def depends(value: Any) -> bool:
-    """Whether a value depends on the image."""
-    return isinstance(value, Tensor) and value.requires_grad
-
-
-def changes_in_place(function: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
-    """Whether a call overwrites a signal."""
-    name = getattr(function, "__name__", "")
-    written = kwargs.get("inplace") or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
-    return bool(written) and bool(args) and depends(args[0])
-
-
 @dataclass
 class Seen:
     """One join as it ran: its operands' places in autograd's graph."""
@@ -70,8 +36,10 @@ class Seen:
     place: Place
     index: int  # among the joins of one call of that method
     kind: str
+    form: str  # how it is written: "add", "sub", "stack"
     operands: tuple[Any, ...]  # grad_fn of each operand, None where it does not depend on the image
     outputs: tuple[int, ...]  # and which of that function's outputs it is
+    extra: tuple[int, ...]  # layers within the join itself, before each operand meets the others
     dim: int  # a concatenation's dimension
     widths: tuple[int, ...]  # of the operands, along that dimension (additions: along dimension 1)
     shape: tuple[int, ...]  # of the joined signal
@@ -88,6 +56,8 @@ class Observation:
     finished: list[Place] = field(default_factory=list)  # inner methods before those that call them
     layers: dict[Any, str] = field(default_factory=dict)  # grad_fn of what left a weight layer: its module
     inside: dict[Any, str] = field(default_factory=dict)  # grad_fn of any result: the module that computed it
+    pooled: set[Any] = field(default_factory=set)  # grad_fn of what was pooled until one token was left
+    inner: dict[Edge, Edge] = field(default_factory=dict)  # behind a checkpoint: what was computed inside
     output: Any = None
 
 
@@ -101,6 +71,8 @@ def undone(model: nn.Module, training: bool = False) -> Iterator[None]:
     with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.enable_grad():
         try:
             model.train(training)
+            for module in model.modules():
+                vars(module).pop("_compiled_call_impl", None)  # compiled in place: watched as it was written
             yield
         finally:
             for module, mode in modes.items():
@@ -187,34 +159,45 @@ def methods_of(model: nn.Module) -> Callable[[FrameType | None], Place | None]:
     return place
 
 
-class _Places(TorchFunctionMode):
-    """Note which methods join two signals (and which overwrite one)."""
+class _Watcher(Through):
+    """What both looks at a run share: whose code runs."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.place = methods_of(model)
+        self.whole = type(model).__name__
+
+    def where(self) -> str:
+        place = self.place(sys._getframe(1))
+        return (place[0] if place else "") or self.whole
+
+
+class _Places(_Watcher):
+    """Note which methods join two signals (and which overwrite one)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
         self.joining: set[Place] = set()
         self.overwriting: set[Place] = set()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        join = joined(func, args, kwargs)
-        joins = join is not None and sum(map(depends, join[1])) > 1
+        join = read(func, args, kwargs)
+        joins = join is not None and sum(map(depends, join.signals)) > 1
         overwrites = changes_in_place(func, args, kwargs)
         if (joins or overwrites) and (place := self.place(sys._getframe(1))):
             if joins:
                 self.joining.add(place)
             if overwrites:
                 self.overwriting.add(place)
-        return func(*args, **kwargs)
+        return self.compute(func, args, kwargs)
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(_Watcher):
     """Record the joins of the wrapped methods, and what went through a layer with weights."""
 
     def __init__(self, model: nn.Module, seen: Observation):
-        super().__init__()
-        self.place = methods_of(model)
+        super().__init__(model)
         self.seen = seen
         self.running: list[list[Any]] = []  # the wrapped methods under way: place, joins so far
 
@@ -237,39 +220,84 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        join = joined(func, args, kwargs)
-        entry = None
-        if join is not None and sum(map(depends, join[1])) > 1 and self.running:
-            kind, operands = join
-            dim = kwargs.get("dim", args[1] if kind == "cat" and len(args) > 1 else 0 if kind == "cat" else 1)
-            place, index = self.running[-1]
-            self.running[-1][1] += 1
-            entry = Seen(
-                place,
-                index,
-                kind,
-                operands=tuple(o.grad_fn if depends(o) else None for o in operands),
-                outputs=tuple(o.output_nr if isinstance(o, Tensor) else 0 for o in operands),
-                dim=dim,
-                widths=tuple(o.shape[dim] if isinstance(o, Tensor) and o.dim() > 1 else 1 for o in operands),
-                shape=(),
-            )
-        result = func(*args, **kwargs)
+        join = read(func, args, kwargs)
+        entry = self.entry(join) if join else None
+        result = self.compute(func, args, kwargs)
         if entry is not None:
-            entry.shape, entry.result = tuple(result.shape), result.grad_fn
+            entry.result = result.grad_fn
+            entry.shape = tuple(join.signals[0].shape if join.form.name == "stack" else result.shape)  # type: ignore[union-attr]
             entry.dim %= max(result.dim(), 1)
             self.seen.joins.append(entry)
-        made = [t.grad_fn for t in tree_leaves(result) if depends(t)]
-        if made and func not in CONCATENATIONS:
-            weights = [p for p in tree_leaves((args, kwargs)) if isinstance(p, nn.Parameter)]
+        made = [each.grad_fn for each in tree_leaves(result) if depends(each)]
+        if made and (join is None or not join.form.listed):
             place = self.place(sys._getframe(1))
             owner = place[0] if place else ""
-            matrix = func not in ELEMENTWISE and any(p.dim() > 1 for p in weights)
+            matrix = func not in ELEMENTWISE and any(_is_weight(func, p) for p in tree_leaves((args, kwargs)))
             for node in made:
                 self.seen.inside.setdefault(node, owner)
-                if matrix:
+                if matrix and join is None:
                     self.seen.layers.setdefault(node, owner)
+            if getattr(func, "__name__", "") in POOLS and _one_token(result):
+                self.seen.pooled.update(made)
+        if func in TURNED and isinstance(args[0], nn.Parameter):
+            vars(result)["_weight"] = True
         return result
+
+    def entry(self, join: Call) -> Seen | None:
+        """What there is to note of a join; None if it does not join two signals of the image."""
+        signals = join.signals
+        if (gone := [each for each in signals if lost(each)]) and any(map(depends, signals)):
+            raise SurgeryError(
+                f"'{self.where()}' joins a signal with what '{lost(gone[0])}' computed, behind which autograd follows "
+                "nothing; give that operation a backward, or leave it out while the model is cut"
+            )
+        if sum(map(depends, signals)) < 2 or not self.running:
+            return None
+        place, index = self.running[-1]
+        self.running[-1][1] += 1
+        dim = join.dim
+        return Seen(
+            place,
+            index,
+            join.kind,
+            form=join.form.name,
+            operands=tuple(each.grad_fn if depends(each) else None for each in signals),
+            outputs=tuple(each.output_nr if isinstance(each, Tensor) else 0 for each in signals),
+            extra=tuple(_weighed(join, i) for i in range(len(signals))),
+            dim=dim,
+            widths=tuple(
+                each.shape[dim] if isinstance(each, Tensor) and each.dim() > 1 and join.form.name != "stack" else 1
+                for each in signals
+            ),
+            shape=(),
+        )
+
+
+LAYERS = {F.linear, F.bilinear, *(getattr(F, f"conv{way}{d}d") for way in ("", "_transpose") for d in (1, 2, 3))}
+LAYERS |= {torch.conv1d, torch.conv2d, torch.conv3d}
+TURNED = {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__}  # type: ignore[attr-defined]
+
+
+def _is_weight(func: Any, value: Any) -> bool:
+    """Whether an argument makes a call a layer: a weight matrix, or what stands for one (standardised, transposed)."""
+    if not isinstance(value, Tensor) or value.requires_grad or value.dim() < 2:
+        return False
+    return isinstance(value, nn.Parameter) or func in LAYERS or "_weight" in vars(value)
+
+
+# Not avg_pool2d: halving 2 x 2 pixels is a step of a pyramid.
+POOLS = {"mean", "sum", "amax", "max", "logsumexp", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
+
+
+def _one_token(result: Any) -> bool:
+    """Whether a map or a row of tokens was pooled until one is left."""
+    return isinstance(result, Tensor) and (result.dim() < 3 or math.prod(result.shape[2:]) == 1)
+
+
+def _weighed(join: Call, slot: int) -> int:
+    """The layers within the join itself: `torch.addmm(x, y, weight)` takes y through one."""
+    factors = join.signals[1:] if join.form.product == "matrix" and slot else ()
+    return int(any(isinstance(each, nn.Parameter) and each.dim() > 1 for each in factors))
 
 
 def call(model: nn.Module, example: Tensor) -> Any:
@@ -303,6 +331,9 @@ def observe(model: nn.Module, example: Tensor, also: set[Place] = frozenset()) -
             stack.enter_context(wrapped(modules[name], method, watch.around((name, method))))
         with watch:
             seen.output = call(model, example)
+        for each in outputs_of(seen.output):
+            watch.notice(each)
+    seen.inner = watch.inner
     return seen
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from lightleak.surgery.observe import SurgeryError
-from lightleak.surgery.skips import Skip
+from lightleak.surgery.stages import Skip
+from lightleak.surgery.through import SurgeryError
 from lightleak.surgery.where import Where
 from lightleak.version import __version__
 
@@ -41,9 +41,8 @@ def check(step: dict[str, Any], skips: list[Skip], model: str) -> list[Skip]:
     present = {skip.name: skip for skip in skips}
     wrong = [
         f"'{name}' ({kind}, stage {stage}, {channels} channels)"
-        for name, kind, stage, channels in step["skips"]
-        if name not in present
-        or [present[name].kind, present[name].stage, present[name].channels] != [kind, stage, channels]
+        for name, kind, stage, channels in step["skips"]  # the stage is told, not asked: how stages count has changed
+        if name not in present or [present[name].kind, present[name].channels] != [kind, channels]
     ]
     if wrong:
         raise SurgeryError(

@@ -9,22 +9,22 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.fx.node import map_arg
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from lightleak.surgery.observe import Observation, Place, SurgeryError, depends, frozen, signal, wrapped
+from lightleak.surgery.joins import LISTED, Call, read
+from lightleak.surgery.observe import Observation, Place, frozen, signal, wrapped
+from lightleak.surgery.through import SurgeryError, Through, depends
 
-ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__", "__radd__"}
 SIZES = {"size", "dim", "numel", "nelement", "stride", "ndimension", "is_contiguous", "is_floating_point", "get_device"}
 ACTS = {operator.setitem, _enter_autocast, _exit_autocast}
-CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
 
 
 def same(value: Any, traced: Any, name: str) -> None:
@@ -56,6 +56,8 @@ class Value(fx.Proxy):
         if name.startswith("__") and not hasattr(self._value, name):
             raise AttributeError(name)
         attribute = getattr(self._value, name)
+        if isinstance(attribute, str):  # a device's type
+            return Named(attribute, self.tracer.create_proxy("call_function", getattr, (self, name), {}).node)
         if callable(attribute) and not isinstance(attribute, Tensor):
             return lambda *args, **kwargs: self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
@@ -95,6 +97,17 @@ class Value(fx.Proxy):
 
     def __hash__(self) -> int:
         return id(self)
+
+
+class Named(str):
+    """A word that was read off a signal, such as its device's type: in the graph it is read off anew."""
+
+    node: fx.Node
+
+    def __new__(cls, word: str, node: fx.Node) -> "Named":
+        made = super().__new__(cls, word)
+        made.node = node
+        return made
 
 
 class Appended:
@@ -152,38 +165,10 @@ class MethodTracer(fx.Tracer):
             return wrap
 
         with ExitStack() as stack:
-            stack.enter_context(self.autocast_kept())
+            stack.enter_context(_switches(self))
             for other in others:
                 stack.enter_context(wrapped(module, other, inner(other)))
             return self.trace(module)
-
-    @contextmanager
-    def autocast_kept(self) -> Iterator[None]:
-        """Let the graph switch autocast where the code does."""
-        start, enter, leave = torch.autocast.__init__, torch.autocast.__enter__, torch.autocast.__exit__
-
-        def started(context: Any, device_type: Any, *args: Any, **kwargs: Any) -> None:
-            context.asked = device_type
-            start(context, device_type._value if type(device_type) is Value else device_type, *args, **kwargs)
-
-        def entered(context: Any) -> Any:
-            if self.busy:
-                return enter(context)
-            settings = (context.asked, context.fast_dtype, context._enabled, context._cache_enabled)
-            context.node = self.create_proxy("call_function", _enter_autocast, settings, {})
-            return context
-
-        def left(context: Any, *error: Any) -> Any:
-            if self.busy:
-                return leave(context, *error)
-            return self.create_proxy("call_function", _exit_autocast, (context.node,), {}) and None
-
-        with (
-            patch.object(torch.autocast, "__init__", started),
-            patch.object(torch.autocast, "__enter__", entered),
-            patch.object(torch.autocast, "__exit__", left),
-        ):
-            yield
 
     # what fx asks for
 
@@ -231,18 +216,24 @@ class MethodTracer(fx.Tracer):
         if overwritten is not None:  # `x.add_(y)` makes a new signal; whoever reads x later reads that one
             target = target[:-1] if kind == "call_method" else getattr(torch, target.__name__.rstrip("_"), target)
             kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-        if target in CONCATENATIONS and args and isinstance(args[0], fx.Node):
+        if target in LISTED and args and isinstance(args[0], fx.Node):
             args = (self.opened(args[0]), *args[1:])
         node = self.create_node(kind, target, args, kwargs)
         self.values[node], handed = self.compute(node)
         self.grown(lists, handed, target)
         if overwritten is not None:
             self.renamed[overwritten] = node
-        if len(operands(node, self.values)) > 1:
+        if join_at(node, self.values) is not None:
             method, count = self.running[-1]
             self.joins.append((method, count, node))
             self.running[-1][1] += 1
         return Value(node, self)
+
+    def switch(self, target: Any, args: tuple) -> fx.Node:
+        """A node that switches autocast; beside the graph it has been switched already."""
+        node = self.create_node("call_function", target, self.create_arg(args), {})
+        self.values[node] = None
+        return node
 
     def overwritten(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node | None:
         """The signal that a call overwrites, if it can as well make a new one."""
@@ -282,15 +273,20 @@ class MethodTracer(fx.Tracer):
         handed = [each for each in (*args, *kwargs.values()) if isinstance(each, list)]
         self.busy = True
         try:
-            if node.op == "call_function":
-                return node.target(*args, **kwargs), handed  # type: ignore[operator]
-            if node.op == "call_method":
-                return getattr(args[0], str(node.target))(*args[1:], **kwargs), handed
-            if node.op == "call_module":
-                return self.root.get_submodule(str(node.target))(*args, **kwargs), handed  # type: ignore[union-attr]
-            return operator.attrgetter(str(node.target))(self.root), handed
+            return self.result(node, args, kwargs), handed
         finally:
             self.busy = False
+
+    def result(self, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The value of a node, followed where autograd would look away."""
+        with Through():
+            if node.op == "call_function":
+                return node.target(*args, **kwargs)  # type: ignore[operator]
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            if node.op == "call_module":
+                return self.root.get_submodule(str(node.target))(*args, **kwargs)  # type: ignore[union-attr]
+            return operator.attrgetter(str(node.target))(self.root)
 
     def grown(self, lists: list[list], handed: list[list], target: Any) -> None:
         """What a call appended to a list of the traced code: it may lie there, but no graph can read it."""
@@ -305,6 +301,8 @@ class MethodTracer(fx.Tracer):
             return node
         if isinstance(a, fx.Node):
             return a
+        if type(a) is Named:
+            return a.node
         if isinstance(a, Appended):
             raise SurgeryError(
                 f"'{self.label}' reads what '{a.by}' appends to a list, which no graph can hold; "
@@ -342,14 +340,39 @@ class MethodTracer(fx.Tracer):
         return self.create_proxy("get_attr", self.names[id(attr_val)], (), {})
 
 
-def operands(node: fx.Node, values: dict[fx.Node, Any]) -> list[Any]:
-    """The operands of a join which depend on the image; empty for any other node."""
-    found: Any = []
-    if node.target in ADDITIONS:
-        found = [*node.args[:2], *(node.kwargs[k] for k in ("input", "other") if k in node.kwargs)]
-    elif node.target in CONCATENATIONS:
-        found = node.args[0] if node.args else node.kwargs["tensors"]
-    return [o for o in found if isinstance(o, fx.Node) and depends(values[o])]
+def join_at(node: fx.Node, values: dict[fx.Node, Any]) -> Call | None:
+    """The join of two signals of the image that a node is, if it is one."""
+
+    def value(each: Any) -> Any:
+        return values[each] if isinstance(each, fx.Node) else each
+
+    join = read(node.target, node.args, node.kwargs, value) if node.op in ("call_function", "call_method") else None
+    return join if join and sum(depends(value(each)) for each in join.signals) > 1 else None
+
+
+def _switches(tracer: MethodTracer) -> AbstractContextManager:
+    """Let the graph switch autocast where the code does.
+
+    `torch.autocast` itself tells modes of this one class, which `torch.export` uses for the same purpose.
+    """
+    from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode
+
+    class Switches(PreDispatchTorchFunctionMode):
+        def __init__(self) -> None:
+            TorchFunctionMode.__init__(self)
+            self.entered: list[Any] = []
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is _enter_autocast:
+                self.entered.append(None if tracer.busy else tracer.switch(_enter_autocast, tuple(args)))
+            elif func is _exit_autocast:
+                if (node := self.entered.pop()) is not None:
+                    tracer.switch(_exit_autocast, (node,))
+            else:
+                return func(*args, **(kwargs or {}))
+            return None
+
+    return Switches()
 
 
 def graphs_of(

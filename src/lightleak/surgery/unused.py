@@ -2,14 +2,13 @@
 
 import sys
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from lightleak.surgery.graft import graft
 from lightleak.surgery.observe import Place, call, frozen, methods_of, observe, undone
+from lightleak.surgery.through import Edge, Through, outputs_of
 from lightleak.surgery.trace import MethodTracer, graphs_of
 
 
@@ -21,25 +20,26 @@ def reached(model: nn.Module, example: Tensor) -> set[str]:
         for parameter in still:
             parameter.requires_grad_(True)
         try:
-            outputs = tree_leaves(_plain(call(model, example)))
+            with Through() as through:
+                outputs = outputs_of(call(model, example))
+            for each in outputs:
+                through.notice(each)
         finally:
             for parameter in still:
                 parameter.requires_grad_(False)
     found, visited = set(), set()
-    stack = [t.grad_fn for t in outputs if isinstance(t, Tensor) and t.grad_fn is not None]
+    stack: list[Edge] = [(each.grad_fn, each.output_nr) for each in outputs if each.grad_fn is not None]
     while stack:
-        node = stack.pop()
-        if node in visited:
+        edge = stack.pop()
+        if edge in visited:
             continue
-        visited.add(node)
-        if (variable := getattr(node, "variable", None)) is not None and id(variable) in names:
+        visited.add(edge)
+        if (variable := getattr(edge[0], "variable", None)) is not None and id(variable) in names:
             found.add(names[id(variable)])
-        stack.extend(each for each, _ in node.next_functions if each is not None)
+        inner = through.inner.get(edge)
+        before: list[Edge] = [inner] if inner else list(edge[0].next_functions)
+        stack.extend(each for each in before if each[0] is not None)
     return found
-
-
-def _plain(output: Any) -> Any:
-    return list(vars(output).values()) if hasattr(output, "__dataclass_fields__") else output
 
 
 def drop_unused(model: nn.Module, example: Tensor, dead: set[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from lightleak.surgery.skips import Skip
+from lightleak.surgery.stages import Skip
 
 ASLEEP = 1e-3  # LayerScale starts at 1e-6 to 1e-4
 

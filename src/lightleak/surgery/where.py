@@ -5,21 +5,26 @@ from collections import Counter
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
-from lightleak.surgery.observe import SurgeryError
-from lightleak.surgery.skips import Skip
+from lightleak.surgery.stages import Skip
+from lightleak.surgery.through import SurgeryError
 
 Where = str | int | Skip | Collection[str | int | Skip]
 
 PART = re.compile(r"(\d+)(?:\[(-?[\d.]*):(-?[\d.]*)\])?")
 
 
-def choose(skips: list[Skip], where: Where, model: str) -> list[Skip]:
+def choose(skips: list[Skip], where: Where, model: str, stuck: Collection[Skip] = ()) -> list[Skip]:
     """The skips that are meant, in the order of computation; SurgeryError where there are none.
+
+    `stuck`: what lets a signal around layers and cannot be cut. A wish for whole stages in which such a one lies is
+    refused, since the cut would not be whole; skips that are named are cut.
 
     `where`: "last" (the last stage that has skips), "all", a stage, "3[0.9:]" (of stage 3 the skips from int(0.9 * n)
     on: RoLSS+), "3[-2:]" (its last two), a glob of skip names, of the modules they go around ("blocks.0.*", "*attn*")
     or of those modules' classes ("*attention*"), a Skip, or a list of these.
     """
+    if stuck:
+        _refuse_halves(skips, where, model, list(stuck))
     if not skips:
         raise SurgeryError(f"{model} has no skip connections to cut: no signal goes around a layer and joins again")
     wishes = list(where) if isinstance(where, (list, tuple, set, frozenset)) else [where]
@@ -27,6 +32,23 @@ def choose(skips: list[Skip], where: Where, model: str) -> list[Skip]:
         raise SurgeryError(f"no skips were named; {_offer(skips, model)}")
     meant = {skip.depth for wish in wishes for skip in _meant(skips, wish, model)}
     return [skip for skip in skips if skip.depth in meant]
+
+
+def _refuse_halves(skips: list[Skip], where: Where, model: str, stuck: list[Skip]) -> None:
+    wishes = list(where) if isinstance(where, (list, tuple, set, frozenset)) else [where]
+    last = max(join.stage for join in (*skips, *stuck))
+    stages: set[int] = set()
+    for wish in wishes:
+        if wish in ("all", "last"):
+            stages |= {last} if wish == "last" else {join.stage for join in stuck}
+        elif isinstance(wish, (str, int)) and not isinstance(wish, bool) and (match := PART.fullmatch(str(wish))):
+            stages.add(int(match[1]))
+    left = [join for join in stuck if join.stage in stages]
+    if left or not skips:
+        first = (left or stuck)[0]
+        more = f" (and {len(left) - 1} more)" if left[1:] else ""
+        way = "name the skips that are to be cut, which leaves this one" if skips else "write it as a sum"
+        raise SurgeryError(f"{model}: '{first.name}' {first.reason}{more}; {way}")
 
 
 def _meant(skips: list[Skip], wish: object, model: str) -> list[Skip]:
