@@ -160,12 +160,27 @@ def around_concatenation(flow: Flow, join: Seen, channels: int, sets: list[int],
     """Which operands of a concatenation another one was computed from."""
     if join.dim != channels:
         return Verdict(reason=f"joins along dimension {join.dim}, not the channels")
-    shortcut = []
+    shortcut = _older(flow, join, sets, signals)
+    return Verdict(shortcut, "" if shortcut else "parallel branches, none computed from another")
+
+
+def around_rows(flow: Flow, join: Seen, sets: list[int]) -> tuple[int, ...]:
+    """Of maps that are joined along rows or tokens, those that another was computed from.
+
+    Class tokens beside patches are no such maps: what is meant has the same size, and is often summed afterwards.
+    """
+    alike = len(set(join.widths)) == 1 and join.widths[0] > 1
+    return _older(flow, join, sets, [i for i, nodes in enumerate(sets) if nodes]) if alike else ()
+
+
+def _older(flow: Flow, join: Seen, sets: list[int], signals: list[int]) -> tuple[int, ...]:
+    """The operands from which another one was computed, through at least one layer."""
+    found = []
     for i in signals:
         bit = 1 << flow.number[signals_of(join)[i]]
         if any(sets[j] & bit and flow.depth(sets[j] & ~sets[i]) for j in signals if j != i):
-            shortcut.append(i)
-    return Verdict(tuple(shortcut), "" if shortcut else "parallel branches, none computed from another")
+            found.append(i)
+    return tuple(found)
 
 
 PRODUCTS = ("Mul", "Div", "Bmm", "Mm", "Mv", "Dot", "Baddbmm", "Convolution", "ScaledDotProduct", "GridSampler", "Pow")

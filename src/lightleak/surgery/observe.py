@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lightleak.surgery.joins import ELEMENTWISE, Call, read
-from lightleak.surgery.through import Edge, SurgeryError, Through, changes_in_place, depends, lost, outputs_of
+from lightleak.surgery.joins import ELEMENTWISE, Call, Kind, read
+from lightleak.surgery.through import Edge, SurgeryError, Through, changes_in_place, depends, outputs_of
 
 Place = tuple[str, str]  # a module's name and one of its methods
 
@@ -35,7 +35,7 @@ class Seen:
 
     place: Place
     index: int  # among the joins of one call of that method
-    kind: str
+    kind: Kind
     form: str  # how it is written: "add", "sub", "stack"
     operands: tuple[Any, ...]  # grad_fn of each operand, None where it does not depend on the image
     outputs: tuple[int, ...]  # and which of that function's outputs it is
@@ -141,7 +141,8 @@ def methods_of(model: nn.Module) -> Callable[[FrameType | None], Place | None]:
     general = {nn.Module.__call__.__code__, nn.Module._call_impl.__code__}
     spaces = {space for module in model.modules() for space in (*type(module).__mro__[:-1],) if space is not nn.Module}
     attributes = [each for space in spaces for each in vars(space).values()]
-    attributes += [each for module in model.modules() for each in vars(module).values() if callable(each)]
+    # Bound ones alone: a plain function that a module keeps is part of whatever method calls it.
+    attributes += [each for module in model.modules() for each in vars(module).values() if hasattr(each, "__self__")]
     functions = (inspect.unwrap(getattr(each, "__func__", each)) for each in attributes if callable(each))
     codes = {code for each in functions if (code := getattr(each, "__code__", None))} - general
 
@@ -246,11 +247,6 @@ class _Watch(_Watcher):
     def entry(self, join: Call) -> Seen | None:
         """What there is to note of a join; None if it does not join two signals of the image."""
         signals = join.signals
-        if (gone := [each for each in signals if lost(each)]) and any(map(depends, signals)):
-            raise SurgeryError(
-                f"'{self.where()}' joins a signal with what '{lost(gone[0])}' computed, behind which autograd follows "
-                "nothing; give that operation a backward, or leave it out while the model is cut"
-            )
         if sum(map(depends, signals)) < 2 or not self.running:
             return None
         place, index = self.running[-1]

@@ -9,7 +9,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightleak.surgery.flow import Flow, Unseen, Verdict, around_concatenation, around_sum, signals_of, union, unseen
+from lightleak.surgery.flow import (
+    Flow,
+    Unseen,
+    Verdict,
+    around_concatenation,
+    around_rows,
+    around_sum,
+    signals_of,
+    union,
+    unseen,
+)
 from lightleak.surgery.observe import Observation, observe
 from lightleak.surgery.stages import Join, Skip, with_stages
 from lightleak.surgery.through import SurgeryError
@@ -78,6 +88,11 @@ def _judge(model: nn.Module, flow: Flow, depths: list[int]) -> Join:
     else:
         difference = join.form in ("sub", "rsub")
         verdict = around_sum(flow, owner, sets, signals, join.extra, difference)
+    kind = join.kind
+    if kind == "cat" and not verdict.shortcut and join.dim != channels and (short := around_rows(flow, join, sets)):
+        kind = "other"
+        reason = f"lets a signal around layers by a concatenation along dimension {join.dim}, which surgery cannot cut"
+        verdict = Verdict(short, reason)
     results = union(flow.of((seen.joins[depth].result, 0)) for depth in depths)
     if verdict.shortcut and flow.answer and not results & ~union(sets) & flow.answer:
         verdict = Verdict(reason="what the network answers does not depend on it")
@@ -88,7 +103,7 @@ def _judge(model: nn.Module, flow: Flow, depths: list[int]) -> Join:
         verdict,
         Join(
             name=f"{owner}.{join.form if join.kind == 'add' else 'cat'}".lstrip("."),
-            kind=join.kind,  # type: ignore[arg-type]
+            kind=kind,
             owner=owner,
             method=join.place[1],
             index=join.index,

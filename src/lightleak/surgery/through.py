@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_leaves
 from lightleak.errors import UserError
 
 DETACHED = {torch.detach, Tensor.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
-# Calls that read no more than a tensor's size and type, and draws whose result no gradient can follow.
-SHAPED = ("like", "new_", "zeros", "ones", "empty", "full", "rand", "bernoulli", "multinomial", "one_hot")
+LEAVING = {Tensor.numpy, Tensor.__array__}
 
 Edge = tuple[Any, int]  # a value in autograd's graph: the function that made it, and which of its outputs
 
@@ -63,59 +62,41 @@ class Through(TorchFunctionMode):
         """The call's result."""
         if getattr(func, "__name__", "") == "__get__" and func not in DETACHED:  # an attribute, such as a shape
             return func(*args, **kwargs)
-        signals = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and followed(each)]
+        signals = [each for each in tree_leaves((args, kwargs)) if depends(each)]
         if not signals:
             return func(*args, **kwargs)
         for each in signals:
             self.notice(each)
-        if func in DETACHED and depends(args[0]):
+        if func in LEAVING:
+            raise SurgeryError(
+                f"'{self.where()}' takes a signal to NumPy, where it cannot be followed; stay in torch there"
+            )
+        if func in DETACHED:
             return args[0].view_as(args[0])
-        if torch.is_inference_mode_enabled() and any(map(depends, signals)):
+        if torch.is_inference_mode_enabled():
             raise SurgeryError(
                 f"'{self.where()}' runs in torch.inference_mode, behind which no signal can be followed; "
                 "use torch.no_grad there"
             )
         dark = not torch.is_grad_enabled() and (not changes_in_place(func, args, kwargs) or depends(args[0]))
         if not dark:
-            return self.marked(func, func(*args, **kwargs), None)
-        with torch.enable_grad():
             result = func(*args, **kwargs)
-        return self.marked(func, result, self)
+        else:
+            with torch.enable_grad():
+                result = func(*args, **kwargs)
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):  # a checkpoint will put itself before what was computed inside
+                vars(each).pop("_inner", None)
+                if dark and each.grad_fn is not None:
+                    vars(each)["_inner"] = (each.grad_fn, each.output_nr)
+        return result
 
     def where(self) -> str:
         """The module whose code runs, for messages."""
         return "the model"
-
-    def marked(self, func: Any, result: Any, inside: Any) -> Any:
-        """Note on results what autograd may forget: the record of a checkpoint's inside, and lost signals."""
-        for each in tree_leaves(result):
-            if not isinstance(each, Tensor):
-                continue
-            notes = vars(each)
-            notes.pop("_inner", None)
-            if inside is not None and each.grad_fn is not None:
-                notes["_inner"] = (each.grad_fn, each.output_nr)
-            elif each.is_floating_point() and not each.requires_grad and not _shaped(func):
-                notes["_lost"] = getattr(func, "__name__", str(func))
-        return result
 
     def notice(self, signal: Tensor) -> None:
         """Where a checkpoint has put itself before what was computed inside it, remember what that was."""
         made, edge = vars(signal).get("_inner"), (signal.grad_fn, signal.output_nr)
         if made is not None and made != edge and isinstance(signal.grad_fn, BackwardCFunction):
             self.inner[edge] = made
-
-
-def followed(value: Tensor) -> bool:
-    """Whether a value is a signal, or one that was lost on the way."""
-    return value.requires_grad or "_lost" in vars(value)
-
-
-def lost(value: Any) -> str:
-    """The function behind which a signal cannot be followed any more; empty for any other value."""
-    return vars(value).get("_lost", "") if isinstance(value, Tensor) and not value.requires_grad else ""
-
-
-def _shaped(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    return any(part in name for part in SHAPED)

@@ -8,11 +8,14 @@ arithmetic on sizes stays in the graph and other batch sizes work. Control flow 
 import inspect
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from types import FrameType
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, fx, nn
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.fx.node import map_arg
@@ -50,6 +53,7 @@ class Value(fx.Proxy):
 
     @property
     def __class__(self) -> type:  # isinstance() in the traced code asks about the value
+        _refuse_function(self.tracer.label, sys._getframe(1))  # type: ignore[attr-defined]
         return type(self._value)
 
     def __getattr__(self, name: str) -> Any:
@@ -115,6 +119,28 @@ class Appended:
 
     def __init__(self, by: str):
         self.by = by
+
+
+CHECKPOINT = torch.utils.checkpoint.__file__
+APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
+
+def _refuse_function(label: str, frame: FrameType | None) -> None:
+    """Refuse a custom autograd function before it takes a node for the tensor that it says it is."""
+    for _ in range(4):
+        if frame is None:
+            return
+        name = frame.f_locals["cls"].__name__ if frame.f_code is APPLY else ""
+        if frame.f_code.co_filename == CHECKPOINT or name == "CheckpointFunction":
+            raise SurgeryError(
+                f"the code of '{label}' that joins calls torch.utils.checkpoint, which no graph can hold; "
+                "turn activation checkpointing off while the model is cut, or checkpoint inside the branch"
+            )
+        if name:
+            raise SurgeryError(
+                f"the code of '{label}' that joins calls {name}, which no graph can hold; call it in its own module"
+            )
+        frame = frame.f_back
 
 
 def _plain(proxy: Value, use: str) -> Any:

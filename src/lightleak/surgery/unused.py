@@ -3,7 +3,6 @@
 import sys
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from lightleak.surgery.graft import graft
@@ -78,7 +77,7 @@ def _go_around(model: nn.Module, example: Tensor, dead: set[str]) -> None:
         )
         for name in dead
     ]
-    with frozen(model), torch.no_grad():
+    with frozen(model):
         call(model, example)
     for hook in hooks:
         hook.remove()
