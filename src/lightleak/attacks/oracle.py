@@ -1,6 +1,5 @@
 """The only way from an attack to a target: what a threat model grants, and how often it was used."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -14,6 +13,7 @@ from lightleak.attacks.noise import content_seeds, is_noisy, keyed_noise
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.precision import Precision, lowered
+from lightleak.surgery.copies import copied
 
 Access = Literal["gradients", "scores", "labels"]
 
@@ -65,7 +65,7 @@ class Oracle:
         self.classes = target.classes
         self.size = target.size
         self._statistics = batch_statistics
-        self._target = copy.deepcopy(target).train(batch_statistics).requires_grad_(False)
+        self._target = copied(target).train(batch_statistics).requires_grad_(False)
         self._target.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.noisy = is_noisy(self._try, self.device)
         if compiled and not self.noisy:

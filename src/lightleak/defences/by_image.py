@@ -7,7 +7,6 @@
 A network that fails would be trained with an epsilon that does not hold, or along gradients that are none.
 """
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from lightleak import randomness
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.surgery.copies import copied
 from lightleak.training.plan import Batch, Loss
 
 Hooks = Callable[..., Any]  # Opacus's GradSampleHooks
@@ -58,7 +58,7 @@ def check(classifier: Classifier, loss: Loss, batch: Batch, hooks_of: Hooks) -> 
 
     `loss` is a mean over the images of a batch; `batch` holds two images or more, better four.
     """
-    classifier = classifier.with_net(copy.deepcopy(classifier.net))
+    classifier = classifier.with_net(copied(classifier.net))
     kept = {name: buffer.clone() for name, buffer in classifier.net.named_buffers()}
     _each_alone(classifier, loss, batch)
     moved = [n for n, b in classifier.net.named_buffers() if not torch.equal(b, kept[n])]

@@ -12,7 +12,6 @@ the published code: the running statistics of the frozen part stand still (there
 first layer is frozen too (there a misspelt name leaves it free).
 """
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +24,7 @@ from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import exchanged
 from lightleak.models.classifier import Classifier
+from lightleak.surgery.copies import copied
 from lightleak.surgery.observe import undone
 from lightleak.training.loop import Plan, Watch, train
 from lightleak.training.recipes import Recipe
@@ -52,7 +52,7 @@ class TLDMI:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier with its early parameters frozen; `train` keeps the statistics beside them still."""
-        net = copy.deepcopy(classifier.net)
+        net = copied(classifier.net)
         began, ended = _times(classifier)
         stop = ended.get(self.until, -1) if self.until is not None else self._stop(classifier, began)
         if stop < 0:
@@ -107,7 +107,7 @@ def pretrain(
     held = torch.arange(len(public)) % 5 == 4
     seen, aside = (Images(public.pixels[which], public.labels[which]) for which in (~held, held))
     trained = train(other, seen, aside, recipe, seed=seed, folder=folder, watch=watch)
-    start = classifier.with_net(exchanged(trained.net, name, copy.deepcopy(head)))
+    start = classifier.with_net(exchanged(trained.net, name, copied(head)))
     start.record = {"pretraining": {**trained.record, "people": people}}
     return start
 

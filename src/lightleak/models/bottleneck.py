@@ -1,6 +1,5 @@
 """A variational bottleneck in place of a network's last layer (Alemi et al., ICLR 2017, as used by MID)."""
 
-import copy
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
+from lightleak.surgery.copies import copied
 
 
 class Bottleneck(nn.Module):
@@ -64,7 +64,7 @@ def with_bias(net: nn.Module, change: dict[str, Any]) -> nn.Module:
 
 def exchanged(net: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """A copy of `net` with `layer` in place of the module of that name."""
-    net = copy.deepcopy(net)
+    net = copied(net)
     parent, _, child = name.rpartition(".")
     setattr(net.get_submodule(parent), child, layer)
     return net
@@ -75,7 +75,7 @@ def average(net: nn.Module, change: dict[str, Any]) -> nn.Module:
     draws = int(change["draws"])
     if draws < 0:
         raise UserError(f"a bottleneck averages over 0 (no noise), 1 or more draws, not {draws}")
-    net = copy.deepcopy(net)
+    net = copied(net)
     found = [module for module in net.modules() if isinstance(module, Bottleneck)]
     if not found:
         raise UserError(f"{type(net).__name__} has no bottleneck to average over; only networks trained with MID do")

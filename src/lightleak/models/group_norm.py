@@ -1,6 +1,5 @@
 """Group norm in place of batch norm (Wu and He, ECCV 2018): each image is normalised by itself, not by its batch."""
 
-import copy
 from typing import Any
 
 from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
@@ -8,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightleak.errors import UserError
+from lightleak.surgery.copies import copied
 
 
 def batch_norms(net: nn.Module) -> dict[str, _BatchNorm]:
@@ -35,7 +35,7 @@ def regroup(net: nn.Module, change: dict[str, Any]) -> nn.Module:
     Gains and offsets stay, running statistics are lost. A name that the network no longer has is passed over: surgery
     may have dropped the layer since.
     """
-    net = copy.deepcopy(net)
+    net = copied(net)
     modules = dict(net.named_modules())
     for name, groups in change["groups"].items():
         old = modules.get(name)

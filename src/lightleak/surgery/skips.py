@@ -152,7 +152,8 @@ def _described(model: nn.Module, flow: Flow, sets: list[int], verdict: Verdict, 
     owner = join.owner
     short = union(sets[i] for i in verdict.shortcut)
     main = union(nodes for i, nodes in enumerate(sets) if i not in verdict.shortcut)
-    children = [_child(owner, name) for name in flow.modules(main & ~short)]
+    passed = flow.modules(main & ~short)
+    children = [_child(owner, name) for name in passed]
     around = tuple(dict.fromkeys(child for child in children if child))
     types = (f"{owner}.{type(model.get_submodule(child)).__name__}".lstrip(".") for child in around)
     projected = flow.modules(short & ~main) if join.kind == "add" else []
@@ -160,6 +161,7 @@ def _described(model: nn.Module, flow: Flow, sets: list[int], verdict: Verdict, 
         join,
         around=around,
         classes=tuple(dict.fromkeys(types)),
+        through=tuple(passed),
         projection=tuple(n for n in projected if n != owner and list(model.get_submodule(n).parameters())),
     )
 

@@ -24,6 +24,7 @@ class Join:
     depth: int  # which of the model's joins, in the order of computation
     stage: int = 0  # of a skip: 1 is the highest resolution; one resolution only: quarters of the depth
     reason: str = ""  # why it is no skip; empty for a skip
+    through: tuple[str, ...] = ()  # every module, wherever it lies, that the signals which did not go around passed
     pooled: bool = False  # all that it joins was pooled to one token before
 
     @property

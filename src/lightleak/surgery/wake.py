@@ -2,30 +2,38 @@
 
 Many networks start the last gain of a residual block at or near zero (timm's ResNets the last norm, ConvNeXt and CaiT
 their LayerScale): at first such a block is its skip alone. Without the skip nothing passes, no gradient comes back, and
-the network stays at chance for ever. So where a skip is removed, gains that are still as they started begin at one.
+the network stays at chance for ever. RDNet does the same to what a layer appends to the older maps. So where a skip is
+removed, gains that are still as they started begin at one, and weights that are zero begin as their layer would.
 """
 
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightleak.surgery.stages import Skip
 
 ASLEEP = 1e-3  # LayerScale starts at 1e-6 to 1e-4
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @torch.no_grad()
 def wake(model: nn.Module, removed: list[Skip]) -> list[str]:
-    """Set to one, in place, what sleeps on the ways that were left; the names of those parameters."""
-    woken = []
+    """Set to one, in place, what sleeps on the ways that were left; the names of those parameters.
+
+    A whole weight that is zero is drawn as its layer is when new, from a generator of its own: ones would make all its
+    outputs alike.
+    """
+    woken: list[str] = []
     for skip in removed:
-        if skip.kind != "add":
-            continue
         for name, gain in _parameters(model, skip):
-            if name not in woken and _sleeps(name, gain):
+            if name in woken or not _sleeps(model, name, gain):
+                continue
+            if _wide(gain) > 1:
+                _draw(gain)
+            else:
                 gain.fill_(1.0)
-                woken.append(name)
+            woken.append(name)
     return woken
 
 
@@ -34,13 +42,32 @@ def _parameters(model: nn.Module, skip: Skip) -> Iterator[tuple[str, nn.Paramete
     owner = model.get_submodule(skip.owner)
     prefix = f"{skip.owner}." if skip.owner else ""
     yield from ((prefix + name, p) for name, p in owner.named_parameters(recurse=False))
+    for path in skip.through if skip.kind == "cat" else ():  # a map is often appended by another module than its maker
+        prefix = f"{path}." if path else ""
+        yield from ((prefix + name, p) for name, p in model.get_submodule(path).named_parameters(recurse=False))
     for path in skip.around:
         yield from ((f"{path}.{name}", p) for name, p in model.get_submodule(path).named_parameters())
 
 
-def _sleeps(name: str, gain: nn.Parameter) -> bool:
-    """Whether a parameter is a gain (one number, or one for each channel) that is still as it started, near zero."""
-    wide = sum(side > 1 for side in gain.shape)
-    if wide > 1 or name.endswith("bias") or not gain.numel():
+def _wide(gain: Tensor) -> int:
+    return sum(side > 1 for side in gain.shape)
+
+
+def _sleeps(model: nn.Module, name: str, gain: nn.Parameter) -> bool:
+    """Whether a parameter is as it started: a gain near zero (one number a channel), or a layer's whole weight at zero.
+
+    Tables of positions and tokens may rightly be zero.
+    """
+    owner, _, kind = name.rpartition(".")
+    if kind.endswith("bias") or not gain.numel():
         return False
+    if _wide(gain) > 1:
+        return kind == "weight" and isinstance(model.get_submodule(owner), LAYERS) and not gain.any()
     return bool(gain.abs().max() <= ASLEEP) and bool((gain == gain.flatten()[0]).all())
+
+
+def _draw(weight: Tensor) -> None:
+    """PyTorch's own start of linear and convolution layers, the same at every call."""
+    bound = (weight[0].numel()) ** -0.5
+    drawn = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    weight.copy_(drawn * bound)

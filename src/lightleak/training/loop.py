@@ -1,6 +1,5 @@
 """One model, one device: train, keep the best on validation images, resume after anything."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from lightleak.errors import UserError
 from lightleak.fingerprint import fingerprint
 from lightleak.models.classifier import Classifier
 from lightleak.ranking import answers
+from lightleak.surgery.copies import copied
 from lightleak.training.plan import (
     UNDEFENDED,
     Batch,
@@ -117,7 +117,7 @@ def train(
         if not todo and keep:
             seen = [entry["validation"] for entry in state.history[settled:]]
             for place in [place for place, moment in enumerate(moments) if moment.reached(seen, epoch + 1)]:
-                keep(place, delivered(classifier.with_net(copy.deepcopy(classifier.net)), right, epoch=epoch + 1))
+                keep(place, delivered(classifier.with_net(copied(classifier.net)), right, epoch=epoch + 1))
         state.store(classifier, optimiser)
     classifier.net.load_state_dict(state.best)
     return delivered(classifier, state.best_score[0])
@@ -179,7 +179,7 @@ def phases(classifier: Classifier, plan: Plan, recipe: Recipe, seed: int = 0) ->
     todo, networks = list(plan.changes), []
     for begin, end in zip(begins, [*begins[1:], recipe.epochs]):
         classifier = _rebuilt(classifier, todo, begin, seed)
-        networks.append((end - begin, classifier.with_net(copy.deepcopy(classifier.net))))
+        networks.append((end - begin, classifier.with_net(copied(classifier.net))))
     return networks
 
 
