@@ -101,3 +101,18 @@ def test_no_pickle_is_written_or_run():
                 assert call not in {"pickle.load", "pickle.loads", "torch.save", "torch.load"}, (
                     f"{path.name} calls {call}"
                 )
+
+
+def test_nothing_reseeds_the_users_generator():
+    """The global generator is seeded inside `fork_rng` alone, which puts it back."""
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        forked = [
+            (node.lineno, node.end_lineno or node.lineno)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.With) and any("fork_rng" in ast.unparse(item) for item in node.items)
+        ]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.manual_seed", "torch.seed"):
+                inside = any(first <= node.lineno <= last for first, last in forked)
+                assert inside, f"{path.name}, line {node.lineno}: use randomness.own"

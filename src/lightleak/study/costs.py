@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lightleak import defences
+from lightleak import defences, randomness
 from lightleak.data.population import Images
 from lightleak.defences import Defence
 from lightleak.models.classifier import Classifier
@@ -52,8 +52,8 @@ class Costs(Task):
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         population = self.population.load(store)
         images = population.train.at(torch.arange(min(self.steps * self.recipe.batch, len(population.train))))
-        torch.manual_seed(0)
-        plain = build(self.architecture, population.classes, population.size)
+        with randomness.own(0):
+            plain = build(self.architecture, population.classes, population.size)
         plan = defences.plan(self.defences, self.recipe)
         parts = phases(plain, plan, self.recipe)
         undefended = self.trainer(phases(plain, Plan(), self.recipe)[0][1], Plan(), images)

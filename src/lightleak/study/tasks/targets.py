@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lightleak import defences
+from lightleak import defences, randomness
 from lightleak.data.population import Images, Population
 from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
@@ -43,8 +43,8 @@ class Pretrain(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        torch.manual_seed(self.seed)
-        classifier = build(self.architecture, population.classes, population.size)
+        with randomness.own(self.seed):
+            classifier = build(self.architecture, population.classes, population.size)
         start = pretrain(classifier, population.public, self.recipe, self.seed, store.scratch(self), watch)
         save(start, folder / "target.safetensors")
         record = start.record["pretraining"]
@@ -96,11 +96,11 @@ class TrainTarget(Task):
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
         images, validation, test = people(population, self.people)
-        torch.manual_seed(self.seed)
         if self.start:
             classifier = self.start.load(store)
         else:
-            classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
+            with randomness.own(self.seed):
+                classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
         private = self.people == "private"  # public people have no names
         classifier.class_names = population.class_names if private else ()
         scratch = store.scratch(self)
@@ -309,9 +309,9 @@ class TrainJudge(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        torch.manual_seed(self.seed)
         size = self.size or only_size(self.architecture) or population.size
-        classifier = build(self.architecture, population.classes, size)
+        with randomness.own(self.seed):
+            classifier = build(self.architecture, population.classes, size)
         scratch = store.scratch(self)
         trained = train(
             classifier,
