@@ -57,7 +57,12 @@ CRITICS: tuple[Half, ...] = (
     ),
     Half(
         "discriminator of KED-MI",
-        {"layer4.0.weight": (None, None, 3, 3), "mbd1.T": (None, None, None), "fc_layer.weight": (None, None)},
+        {
+            "layer1.0.weight": (None, 3, None, None),
+            "layer4.0.weight": (None, None, 3, 3),
+            "mbd1.T": (None, None, None),
+            "fc_layer.weight": (None, None),
+        },
         (),
         lambda state: MinibatchDiscriminator(
             64,
@@ -69,7 +74,12 @@ CRITICS: tuple[Half, ...] = (
     ),
     Half(
         "discriminator of PLG-MI",
-        {"block5.c1.weight_orig": (None,) * 4, "l6.weight_orig": (1, None), "l_y.weight_orig": (None, None)},
+        {
+            "block1.c1.weight_orig": (None,) * 4,
+            "block5.c1.weight_orig": (None,) * 4,
+            "l6.weight_orig": (1, None),
+            "l_y.weight_orig": (None, None),
+        },
         (),
         lambda state: ProjectionDiscriminator(64, len(state["block1.c1.weight_orig"]), len(state["l_y.weight_orig"])),
     ),
@@ -114,7 +124,7 @@ def _network(state: dict[str, Tensor], halves: tuple[Half, ...], source: str) ->
     try:
         with torch.device("meta"):  # nothing is allocated before the shapes are checked
             wanted = half.build(state).state_dict()
-    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
         raise UserError(f"{source} is no whole {half.name}: {what}") from None
     state = completed(wanted, weights.relevant(state, wanted)[0])

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightleak.errors import UserError
 
 State = dict[str, Tensor]
-Shape = tuple[int | None, ...]  # None: any length
+Shape = tuple[int | None, ...]  # None: any length but 0
 
 
 class Layout(Protocol):
@@ -59,7 +59,7 @@ def fits(state: State, has: dict[str, Shape], lacks: tuple[str, ...]) -> list[st
         shape = tuple(state[name].shape) if name in state else None
         if shape is None:
             problems.append(f"{name} is missing")
-        elif len(shape) != len(wanted) or any(w not in (None, s) for w, s in zip(wanted, shape)):
+        elif len(shape) != len(wanted) or any(s < 1 or w not in (None, s) for w, s in zip(wanted, shape)):
             problems.append(f"{name} is {shape}")
     return problems
 

@@ -20,6 +20,15 @@ from lightleak.priors.rendered import RenderedPrior
 from lightleak.priors.stylegan2 import StyleGAN2Prior
 
 WEIGHTS, RECIPE = "prior.safetensors", "prior.json"
+DAMAGE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    MemoryError,
+)  # by wrong settings
 
 
 PRIORS: dict[str, type[Prior]] = {
@@ -74,13 +83,17 @@ def load(folder: str | Path) -> Prior:
         kind, settings, seal = recipe["kind"], recipe["settings"], recipe["weights"]
     except OSError as error:
         raise UserError(f"no prior in {folder}: {error.filename} cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / RECIPE} is no recipe of a prior; fit it again") from None
+    if not isinstance(kind, str) or not isinstance(settings, dict):
+        raise UserError(f"{folder / RECIPE} is no recipe of a prior; fit it again")
     if kind not in PRIORS:
         raise UserError(f"{folder / RECIPE} names the unknown kind {kind!r}; known are {', '.join(PRIORS)}")
     if sha256(weights).hexdigest() != seal:
         raise UserError(f"{folder / WEIGHTS} is damaged or belongs to another prior than {RECIPE}; fit it again")
     try:
         return PRIORS[kind].restore(settings, parse(weights))
-    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} does not hold a {kind} prior: {' '.join(str(error).split())}") from None
+    except (SafetensorError, RuntimeError, RecursionError, *DAMAGE) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder} does not hold a {kind} prior: {' '.join(str(error).split())[:200]}") from None

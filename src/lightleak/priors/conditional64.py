@@ -293,8 +293,10 @@ class ConditionalPrior(Prior):
     def restore(cls, settings: dict, state: dict[str, Tensor]) -> "ConditionalPrior":
         """The prior that `settings` and `state` describe; a mismatch of names or shapes raises RuntimeError."""
         size, classes = settings["size"], settings["classes"]
-        generator = ConditionalGenerator(size, settings["width"], settings["latents"], classes)
-        discriminator = ProjectionDiscriminator(size, settings["critic_width"], classes)
+        with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
+            generator = ConditionalGenerator(size, settings["width"], settings["latents"], classes)
+            discriminator = ProjectionDiscriminator(size, settings["critic_width"], classes)
         for part, net in (("generator.", generator), ("discriminator.", discriminator)):
-            net.load_state_dict({name[len(part) :]: value for name, value in state.items() if name.startswith(part)})
+            own = {name[len(part) :]: value for name, value in state.items() if name.startswith(part)}
+            net.load_state_dict(own, assign=True)
         return cls(generator, discriminator, settings["span"])

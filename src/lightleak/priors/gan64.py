@@ -237,10 +237,12 @@ class GanPrior(Prior):
         RuntimeError.
         """
         size, width = settings["size"], settings["width"]
-        generator = Generator(size, width, settings["latents"])
-        critic = Critic(size, settings["critic_width"])
+        with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
+            generator = Generator(size, width, settings["latents"])
+            critic = Critic(size, settings["critic_width"])
         for part, net in (("generator.", generator), ("critic.", critic)):
-            net.load_state_dict({name[len(part) :]: value for name, value in state.items() if name.startswith(part)})
+            own = {name[len(part) :]: value for name, value in state.items() if name.startswith(part)}
+            net.load_state_dict(own, assign=True)
         return cls(generator, critic)
 
 
@@ -342,14 +344,16 @@ class InversionPrior(Prior):
     @classmethod
     def restore(cls, settings: dict[str, int], state: dict[str, Tensor]) -> Self:
         """The prior that `settings` and `state` describe; a mismatch of names or shapes raises RuntimeError."""
-        generator = Generator(settings["size"], settings["width"], settings["latents"])
-        discriminator = MinibatchDiscriminator(
-            settings["size"],
-            settings["discriminator_width"],
-            settings["classes"],
-            kernels=settings["kernels"],
-            dimensions=settings["dimensions"],
-        )
+        with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
+            generator = Generator(settings["size"], settings["width"], settings["latents"])
+            discriminator = MinibatchDiscriminator(
+                settings["size"],
+                settings["discriminator_width"],
+                settings["classes"],
+                kernels=settings["kernels"],
+                dimensions=settings["dimensions"],
+            )
         for part, net in (("generator.", generator), ("discriminator.", discriminator)):
-            net.load_state_dict({name[len(part) :]: value for name, value in state.items() if name.startswith(part)})
+            own = {name[len(part) :]: value for name, value in state.items() if name.startswith(part)}
+            net.load_state_dict(own, assign=True)
         return cls(generator, discriminator, settings["group"])
