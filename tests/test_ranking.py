@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY, TinyNet, tiny_classifier
-from lightleak.attacks.steps import best_first, select_candidates
+from lightleak.attacks.reconstruction import Reconstruction
+from lightleak.attacks.steps import select_candidates
 from lightleak.errors import UserError
 from lightleak.metrics.recognition import hits
 from lightleak.models.classifier import Classifier
@@ -53,7 +54,9 @@ def test_a_row_with_nan_names_nobody():
 def test_attacks_and_priors_choose_numbers():
     scores = torch.tensor([[NAN, 0.1], [0.3, NAN], [0.2, 0.4]])
     assert select_candidates(scores, torch.tensor([0, 1]), 2).tolist() == [[1, 2], [2, 0]]
-    assert best_first(torch.tensor([NAN, 0.2, 0.5, NAN]), 2).tolist() == [1, 0, 2, 3]
+    found = Reconstruction(torch.zeros(4, 3, 8, 8), torch.zeros(4).long(), torch.arange(4.0)[:, None],
+                           torch.tensor([NAN, 0.2, 0.5, NAN]))  # fmt: skip
+    assert found.best(4).latents.flatten().tolist() == [2, 1, 0, 3]
     logits = torch.tensor([[NAN, NAN], [1.0, 0.0], [0.0, 3.0]])
     assert pseudo_labels(logits, 1).tolist() == [[1], [2]]
 
