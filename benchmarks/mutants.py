@@ -37,7 +37,7 @@ MUTANTS = (
            "tests/test_collect.py -k dropped"),
     Mutant("the interval's expansion for few people", "metrics/evidence.py",
            "return min(low, mean - below), max(high, mean + above)", "return low, high",
-           "tests/test_evidence.py -k perfect_score"),
+           "tests/test_evidence.py -k interval"),
     Mutant("Student's t for few people", "metrics/evidence.py", "t = _student(level, spread.freedom)", "t = 1.96",
            "tests/test_evidence.py -k approaches"),
     Mutant("seeds as random effects", "metrics/evidence.py", "if of_seeds > rest:", "if False:",

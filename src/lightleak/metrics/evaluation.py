@@ -121,7 +121,9 @@ class Evaluation:
         """Read what `save` wrote; UserError if it is something else."""
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except UserError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:  # also numbers of too many digits, and endless brackets
             raise UserError(f"{path} is no evaluation: {error}") from error
 
 

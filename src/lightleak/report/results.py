@@ -203,7 +203,9 @@ class Results:
             for name in ("leaks", "warnings", "notes", "unequal", "primary", "families"):
                 fields[name] = tuple(fields.get(name, ()))
             return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"this is no record of a study ({error!r}); make the report again") from None
 
 
@@ -211,7 +213,9 @@ def read(path: Path | str) -> Results:
     """A record that `write` left, without its gallery; UserError if it is something else."""
     try:
         return Results.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # also numbers of too many digits, and endless brackets
         raise UserError(f"{path} is no record of a study: {error}") from None
 
 
