@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test slow fuzz lint docs bench clean
+.PHONY: demo test slow fuzz lint claims docs bench clean
 
 $(VENV)/run.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ lint: $(VENV)/dev.done  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+claims: $(VENV)/run.done  ## every sentence of the results' findings against its record
+	$(BIN)/python results/claims.py
 
 docs: $(VENV)/dev.done  ## the documentation, strict
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

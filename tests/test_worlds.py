@@ -92,7 +92,8 @@ def test_one_paired_difference_a_world_and_student_s_t_over_them(results: Result
                 np.subtract(means(title, name, judges), means("none", name, judges)).mean()
             )
             # Far out, where t is large, shares near an edge widen the interval a little.
-            assert gap.p == pytest.approx(expected[1], rel=1e-6 if expected[1] > 0.01 else 0.5)
+            assert gap.p is not None
+            assert gap.p == pytest.approx(expected[1], rel=1e-6) if expected[1] > 0.01 else gap.p < 0.001
             assert (gap.trainings, gap.worlds) == (1, WORLDS)
 
 

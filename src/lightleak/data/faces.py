@@ -18,6 +18,8 @@ __all__ = [
     "FACTORS",
     "Factor",
     "canonical",
+    "families",
+    "identity",
     "population",
     "render",
     "sample_circumstances",
@@ -148,6 +150,11 @@ def families(people: int = 40, lookalikes: int = 1, seed: int = 0, **_: Any) -> 
         return None
     first = range(0, people, lookalikes)
     return torch.arange(people) // lookalikes, torch.stack([_centre(seed, "private", i, lookalikes) for i in first])
+
+
+def identity(seed: int, person: int, lookalikes: int = 1, jitter: float = 0.45) -> Tensor:
+    """The factors of one private person of `population`, F."""
+    return _identity(seed, "private", person, lookalikes, jitter)
 
 
 def _centre(seed: int, kind: str, person: int, lookalikes: int) -> Tensor:

@@ -1,0 +1,368 @@
+"""Every sentence of the findings in README.md, computed from the records beside it; fails where they no longer agree.
+
+    python results/claims.py            checks (make claims; continuous integration runs it)
+    python results/claims.py --write    writes the sentences anew, where the records still support them
+
+A claim is a sentence whose numbers come out of records, and a condition that must hold for it to be said.
+"""
+# ruff: noqa: E501 -- a sentence is read best in one piece
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import torch
+
+from lightleak.data import faces
+from lightleak.metrics import truth
+from lightleak.metrics.evidence import Comparison, above_chance, over_worlds, seeds_interval
+
+HERE = Path(__file__).parent
+START, END = "<!-- findings: written by claims.py -->", "<!-- end of findings -->"
+
+HARD, HARDER = "demo-faces/hard", "demo-faces/harder"
+POINCARE, MARGIN = "defences-faces/poincare", "defences-faces/max-margin"
+STAGES, DENSE, SWEEP = "paper/tab2_stages/resnet18", "paper/tab2_stages/densenet121", "paper/fig9_ssf/resnet18"
+FUSED, EFFICIENT, VIT = "paper/tab4_repvgg/repvgg_a0", "paper/fig3_families/efficientnet_b0", "paper/fig7_transformers"
+# RoLSS was attacked by the Poincaré distance in four worlds, three trainings each.
+WORLDS = ((HARD, "RoLSS"), (HARDER, "RoLSS"), (POINCARE, "RoLSS"), (STAGES, "RoLSS (where 4)"))
+
+
+@dataclass
+class Records:
+    """The records below a folder, read once."""
+
+    folder: Path = HERE
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, name: str) -> dict[str, Any]:
+        """One record by its place, or the only one below it."""
+        if name not in self.known:
+            places = sorted(self.folder.glob(f"{name}/record.json")) or sorted(
+                self.folder.glob(f"{name}/*/record.json")
+            )
+            self.known[name] = json.loads(places[0].read_text(encoding="utf-8"))
+        return self.known[name]
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every record."""
+        places = sorted(self.folder.rglob("record.json"))
+        return [json.loads(place.read_text(encoding="utf-8")) for place in places]
+
+    def value(self, name: str, row: str, column: str) -> float:
+        """A number of the main table."""
+        return next(one for one in self.of(name)["rows"] if one["name"] == row)["measures"][column]["value"]
+
+    def gap(self, name: str, row: str, column: str) -> tuple[float, float, float]:
+        """A paired difference to the baseline with its interval, as the record has it."""
+        found = next(o for o in self.of(name)["differences"] if (o["row"], o["column"]) == (row, column))
+        return found["value"], found["low"], found["high"]
+
+    def least_corrected(self, name: str, row: str, column: str) -> float:
+        """Holm's p of a difference at its smallest: as if its interval, and those of all clearer ones, were normal."""
+        gaps = {o["row"]: o for o in self.of(name)["differences"] if o["column"] == column}
+        z = {other: 1.96 * 2 * abs(o["value"]) / (o["high"] - o["low"]) for other, o in gaps.items()}
+        clearer = sum(value > z[row] for value in z.values())
+        return 2 * (1 - NormalDist().cdf(z[row])) * (len(z) - clearer)
+
+    def level(self, name: str, row: str, column: str) -> tuple[float, float, float]:
+        """The same at equal natural accuracy."""
+        found = next(o for o in self.of(name)["levels"] if (o["row"], o["column"]) == (row, column))["difference"]
+        return found["value"], found["low"], found["high"]
+
+    def pooled(self, column: str, worlds: Sequence[tuple[str, str]] = WORLDS) -> Comparison:
+        """The mean of the worlds' differences with Student's interval over worlds."""
+        values = [torch.tensor([self.gap(name, row, column)[0]]) for name, row in worlds]
+        return over_worlds(values, [torch.zeros(1)] * len(values))
+
+
+def points(found: tuple[float, float, float] | Comparison) -> str:
+    """A difference in percentage points with its interval."""
+    ends = (found.value, found.low, found.high) if isinstance(found, Comparison) else found
+    value, low, high = (f"{100 * end:.0f}".replace("-0", "0").replace("-", "−") for end in ends if end is not None)
+    return f"{value} points ({low} to {high})"
+
+
+def percent(share: float) -> str:
+    """A share as the sentences write it."""
+    return f"{100 * share:.0f} %"
+
+
+def clear(found: tuple[float, float, float]) -> bool:
+    """Whether an interval leaves out zero."""
+    return found[1] > 0 or found[2] < 0
+
+
+Claim = Callable[[Records], tuple[str, bool]]
+CLAIMS: list[Claim] = []
+
+
+def claim(function: Claim) -> Claim:
+    """Put a claim on the list."""
+    CLAIMS.append(function)
+    return function
+
+
+@claim
+def rolss_by_the_judge(records: Records) -> tuple[str, bool]:
+    got, weak = records.pooled("hits@1"), records.gap(MARGIN, "RoLSS", "hits@1")
+    return (
+        f"**RoLSS defends, by the judge**: {points(got)} of AttAcc@1 over four worlds, p = {got.p:.2g}. Against the "
+        f"max-margin loss, in one of them, it is {points(weak)}: not shown.",
+        got.high is not None and got.high < 0 and got.p < 0.05 and not clear(weak),
+    )
+
+
+@claim
+def rolss_by_the_truth(records: Records) -> tuple[str, bool]:
+    got = records.pooled("true@1")
+    own = ", ".join(f"{100 * records.gap(name, row, 'true@1')[0]:.0f}".replace("-", "−") for name, row in WORLDS)
+    return (
+        f"**RoLSS by the truth: likely, not settled by these records.** In four worlds {own.replace('−0', '0')} points "
+        f"of true match @1, together {points(got)}, p = {got.p:.2g}. `studies/rolss_by_truth.py` asks it in sixteen.",
+        got.value < 0 and got.p >= 0.05,
+    )
+
+
+@claim
+def rolss_plus(records: Records) -> tuple[str, bool]:
+    judge, true = (records.gap(POINCARE, "RoLSS+", column) for column in ("hits@1", "true@1"))
+    return (
+        f"**RoLSS+ defends more in the one world where it was tried**: {points(judge)} by the judge, {points(true)} by "
+        "the truth; three trainings, one of eleven defences there.",
+        clear(judge) and clear(true) and judge[0] < records.gap(POINCARE, "RoLSS", "hits@1")[0],
+    )
+
+
+@claim
+def last_stage(records: Records) -> tuple[str, bool]:
+    stages = [records.gap(STAGES, f"RoLSS (where {stage})", "hits@1") for stage in (1, 2, 3, 4)]
+    runs = [torch.tensor(records.of(STAGES)["runs"][f"RoLSS (where {stage})"]["hits@1"]) for stage in (4, 3)]
+    contrast = over_worlds(list(runs[0][:, None]), list(runs[1][:, None]))
+    return (
+        f"**The last stage's skips are the leakiest** (ResNet-18): without them {points(stages[3])} by the judge; "
+        f"stages 1 to 3 are each within noise. That the effect grows from stage to stage is not shown; stage 4 minus "
+        f"stage 3 is {points(contrast)}, of three trainings on the same people.",
+        clear(stages[3]) and not any(map(clear, stages[:3])),
+    )
+
+
+@claim
+def ssf(records: Records) -> tuple[str, bool]:
+    whole = records.value(SWEEP, "no defence", "hits@1")
+    steps = [records.value(SWEEP, f"SSF (factor {k})", "hits@1") for k in ("0.5", "0.2", "0.05", "0")]
+    told = ", ".join(f"{100 * value:.0f}" for value in (whole, *steps))
+    return (
+        f"**SSF lies between**: {told} % by the judge at k = 1, 0.5, 0.2, 0.05, 0. It is one experiment, in which the "
+        "ends are clearly apart.",
+        all(a > b for a, b in zip((whole, *steps), steps)) and clear(records.gap(SWEEP, "SSF (factor 0)", "hits@1")),
+    )
+
+
+@claim
+def tts(records: Records) -> tuple[str, bool]:
+    one, other = records.gap(HARD, "TTS", "hits@1"), records.gap(POINCARE, "TTS", "hits@1")
+    return (
+        f"**TTS**: no in one world ({points(one)} by the judge), cannot tell in another ({points(other)}).",
+        max(map(abs, one)) < 0.05 and not clear(other),
+    )
+
+
+@claim
+def bido(records: Records) -> tuple[str, bool]:
+    alone, both = "BiDO (lambda x 0.005, lambda y 0.05)", "BiDO (lambda x 0.005, lambda y 0.05) + RoLSS"
+    with_, without = records.gap(POINCARE, both, "hits@1"), records.gap(POINCARE, alone, "hits@1")
+    rolss, true = records.gap(POINCARE, "RoLSS", "hits@1"), records.gap(POINCARE, both, "true@1")
+    return (
+        f"**BiDO with RoLSS** takes {points(with_)} by the judge, BiDO alone {points(without)}, RoLSS alone "
+        f"{points(rolss)}: that the two together do more than RoLSS is not shown, nor is an effect by the truth "
+        f"({points(true)}).",
+        clear(with_) and not clear(without) and not clear(true),
+    )
+
+
+@claim
+def mid(records: Records) -> tuple[str, bool]:
+    one, other = records.gap(POINCARE, "MID", "hits@1"), records.gap(MARGIN, "MID", "hits@1")
+    return (
+        f"**MID: not shown.** {points(one)} by the Poincaré loss is one of eleven comparisons on that page and does not "
+        f"survive a correction; by max-margin {points(other)}.",
+        records.least_corrected(POINCARE, "MID", "hits@1") >= 0.05 and not clear(other),
+    )
+
+
+@claim
+def one_strength(records: Records) -> tuple[str, bool]:
+    found = [
+        records.gap(name, row, "hits@1")
+        for name in (POINCARE, MARGIN)
+        for row in ("NegLS (alpha -0.5)", "TL-DMI (share 0.85)")
+    ]
+    return (
+        "**NegLS and TL-DMI**, each attacked at one strength alone, show nothing by either loss.",
+        not any(map(clear, found)),
+    )
+
+
+@claim
+def dp_sgd(records: Records) -> tuple[str, bool]:
+    row = "DP-SGD (epsilon None, noise 0.01)"
+    accuracy, verified = records.value(POINCARE, row, "accuracy"), records.value(POINCARE, row, "verified")
+    none = seeds_interval(torch.zeros(3, 32))  # none of 96, in its record (0 to 0): recomputed, since zeros are known
+    return (
+        f"**DP-SGD from scratch** learns {percent(accuracy)} here; none of its reconstructions is verified, which leaves "
+        f"up to {percent(none.high or 0)} open.",
+        verified == 0 and accuracy < 0.2,
+    )
+
+
+@claim
+def fusion(records: Records) -> tuple[str, bool]:
+    got = records.gap(FUSED, "no defence, fused", "hits@1")
+    return (
+        f"**Re-parameterising after training (RepVGG) does not defend**: {points(got)}.",
+        not clear(got) and got[1] > -0.05,
+    )
+
+
+@claim
+def concatenation(records: Records) -> tuple[str, bool]:
+    judge, true = (records.level(DENSE, "RoLSS (where 1)", column) for column in ("hits@1", "true@1"))
+    return (
+        f"**Concatenations leak** (DenseNet-121 without stage 1's, at equal natural accuracy): {points(judge)} by the "
+        f"judge, {points(true)} by the truth. The whole network was stopped there, which alone moves such a difference "
+        "by up to 5 points.",
+        judge[2] < -0.05 and true[2] < -0.05,
+    )
+
+
+@claim
+def efficientnet(records: Records) -> tuple[str, bool]:
+    judge, true = (records.level(EFFICIENT, "RoLSS", column) for column in ("hits@1", "true@1"))
+    return (
+        f"**EfficientNet-B0: not shown**, at equal accuracy {points(judge)} by the judge, {points(true)} by the truth.",
+        not clear(judge) and not clear(true),
+    )
+
+
+@claim
+def vit(records: Records) -> tuple[str, bool]:
+    judge, true = (records.gap(VIT, "RoLSS (where blocks.0.add_2)", column) for column in ("hits@1", "true@1"))
+    lost = records.value(VIT, "no defence", "accuracy") - records.value(VIT, "RoLSS (where blocks.0.add_2)", "accuracy")
+    return (
+        f"**A small ViT without its first MLP residual**: {points(judge)} by the judge, {points(true)} by the truth, at "
+        f"{100 * lost:.0f} points of natural accuracy; a whole one stopped there was not attacked.",
+        clear(judge) and clear(true),
+    )
+
+
+@claim
+def lowres(records: Records) -> tuple[str, bool]:
+    found = [
+        records.gap(f"lowres-faces/{name}", "RoLSS", column)
+        for name in ("gmi", "ked-mi", "lomma-gmi", "lomma-ked", "plg-mi")
+        for column in ("hits@1", "true@1")
+    ]
+    return (
+        "**Other attacks (GMI, KED-MI, LOMMA, PLG-MI)**: one training each, so they speak of these trained networks and "
+        "give no verdict on RoLSS.",
+        not any(map(clear, found)),
+    )
+
+
+@claim
+def judge_and_truth(records: Records) -> tuple[str, bool]:
+    rows = [
+        row["measures"]
+        for record in records.all()
+        for row in record["rows"]
+        if row["kind"] == "target" and row["measures"].get("hits@1") and row["measures"].get("true@1")
+    ]
+    less = sum(row["hits@1"]["value"] < row["true@1"]["value"] for row in rows)
+    return (
+        f"**The judge mostly sees more than the truth, not everywhere**: in {less} of {len(rows)} rows of these records "
+        "it names the right person less often than the truth does, asked the same question.",
+        0 < less < len(rows) / 2,
+    )
+
+
+def verified_centres(settings: dict[str, Any]) -> float:
+    """How many centres of families verification takes for their members, in the world that these settings draw."""
+    world = {name: settings[name] for name in ("people", "lookalikes", "jitter")}
+    world["seed"] = settings.get("seed", 0)
+    members = torch.stack(
+        [faces.identity(world["seed"], i, world["lookalikes"], world["jitter"]) for i in range(world["people"])]
+    )
+    known, centres = faces.families(**world)  # pyright: ignore
+    told = truth.compare(centres[known], torch.arange(len(members)), members)
+    return float(told.verified.double().mean())
+
+
+@claim
+def headline(records: Records) -> tuple[str, bool]:
+    judge, true, stranger, verified = (
+        records.value(HARD, "no defence", name) for name in ("hits@1", "true@1", "stranger@1", "verified")
+    )
+    family = verified_centres(records.of(HARD)["recipe"]["population"]["settings"])
+    return (
+        f"**What the judge's {percent(judge)} mean** (world `hard`, no defence): asked the same question, the truth agrees "
+        f"in {percent(true)}; among 1,000 strangers the person ranks first in {percent(stranger)}; a fixed threshold at "
+        f"one false match in 1,000 passes {percent(verified)}, and {percent(family)} of the centres of the right "
+        "families, which know nothing of the person.",
+        judge > true > stranger > verified and family > verified - 0.05,
+    )
+
+
+@claim
+def nulls(records: Records) -> tuple[str, bool]:
+    hits = round(112 * records.value(HARD, "null: never optimised", "hits@1"))
+    return (
+        "**Nulls**: images of the prior that nobody optimised are named as often as chance has it in the world `hard`.",
+        above_chance(hits, 112, 1 / 56) > 0.05,
+    )
+
+
+def findings(records: Records) -> tuple[list[str], list[str]]:
+    """The sentences, and what the records do not support."""
+    sentences, failed = [], []
+    for one in CLAIMS:
+        sentence, supported = one(records)
+        sentences.append(f"- {sentence}")
+        if not supported:
+            failed.append(f"{one.__name__}: the records no longer support this: {sentence}")
+    return sentences, failed
+
+
+def check(readme: str, records: Records) -> list[str]:
+    """What is wrong with the findings in a README: unsupported, missing, changed, or not computed."""
+    sentences, failed = findings(records)
+    if readme.count(START) != 1 or readme.count(END) != 1:
+        return [*failed, f"the findings' marks are not there once each: {START} and {END}"]
+    written = readme.partition(START)[2].partition(END)[0].strip().splitlines()
+    failed += [f"not in the README as computed: {one}" for one in sentences if one not in written]
+    failed += [f"in the README, but not computed from a record: {one}" for one in written if one not in sentences]
+    return failed
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 if every sentence stands."""
+    file = HERE / "README.md"
+    records = Records()
+    if "--write" in arguments:
+        sentences, failed = findings(records)
+        head, _, rest = file.read_text(encoding="utf-8").partition(START)
+        if not failed:
+            block = "\n".join([START, "", *sentences, "", ""])
+            file.write_text(head + block + END + rest.partition(END)[2], encoding="utf-8")
+    else:
+        failed = check(file.read_text(encoding="utf-8"), records)
+    print("\n".join(failed) if failed else f"{len(CLAIMS)} findings are what their records say")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
