@@ -17,6 +17,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import math
 import multiprocessing
 import queue
 import random
@@ -192,6 +193,9 @@ def examine(model: nn.Module, example: torch.Tensor) -> dict:
     model.eval()
     chosen = [skip for skip in skips if skip.stage == max(stages)]
     record["cut"] = [len(chosen), chosen[0].name]
+    largest = max(math.prod(skip.resolution) for skip in skips)
+    trunk = [skip for skip in chosen if math.prod(skip.resolution) > 1 or largest == 1]
+    record["trunk"] = len(trunk)
     ghosts = {n for n, _ in model.named_parameters()} - reached(model, example)
     for factor in (0.0, 0.5):
         started = time.process_time()
@@ -353,6 +357,10 @@ def verdict(record: dict) -> str:
             return f"{factor} is off by {record[factor]['far']:.0e}"
         if record[factor]["without_gradient"]:
             return f"{factor} leaves {record[factor]['without_gradient']} without gradient"
+    if record["factor 0.0"]["changed"] <= 1e-4:
+        return "last leaves the function as it was"
+    if record.get("trunk") == 0 and record["pixels"] > 64:  # small images may leave one pixel for the last stage
+        return "last cuts no block of the trunk"
     return "cut"
 
 
