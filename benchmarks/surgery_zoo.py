@@ -193,8 +193,9 @@ def examine(model: nn.Module, example: torch.Tensor) -> dict:
     model.eval()
     chosen = [skip for skip in skips if skip.stage == max(stages)]
     record["cut"] = [len(chosen), chosen[0].name]
-    largest = max(math.prod(skip.resolution) for skip in skips)
-    trunk = [skip for skip in chosen if math.prod(skip.resolution) > 1 or largest == 1]
+    sizes = {math.prod(skip.resolution) for skip in skips}
+    pyramid = min(sizes - {1}, default=1) <= 4  # small images may leave one pixel for the last stage
+    trunk = [skip for skip in chosen if pyramid or math.prod(skip.resolution) > 1]
     record["trunk"] = len(trunk)
     ghosts = {n for n, _ in model.named_parameters()} - reached(model, example)
     for factor in (0.0, 0.5):
@@ -359,7 +360,7 @@ def verdict(record: dict) -> str:
             return f"{factor} leaves {record[factor]['without_gradient']} without gradient"
     if record["factor 0.0"]["changed"] <= 1e-4:
         return "last leaves the function as it was"
-    if record.get("trunk") == 0 and record["pixels"] > 64:  # small images may leave one pixel for the last stage
+    if record.get("trunk") == 0:
         return "last cuts no block of the trunk"
     return "cut"
 
