@@ -1,4 +1,4 @@
-"""The contract that every attack keeps, and the closed forms of their steps."""
+"""PPA with its options, the closed forms of the steps that attacks share, oracles, and what an attack brings home."""
 
 import copy
 import dataclasses
@@ -9,138 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightleak.attacks import (
-    ATTACKS,
-    GMI,
-    KEDMI,
-    LOMMA,
-    PLGMI,
-    PPA,
-    AccessError,
-    Alignment,
-    Distillation,
-    Guess,
-    Oracle,
-    Reconstruction,
-    learn,
-    merge,
-)
-from lightleak.attacks.draws import Rows, own_draws
-from lightleak.attacks.frame import Part, group_of, whole_batches
-from lightleak.attacks.reconstruction import TENSORS, join
-from lightleak.attacks.steps import (
-    LOSSES,
-    belief_over_views,
-    cross_entropy,
-    max_margin,
-    negative_logit,
-    poincare,
-    select_candidates,
-)
-from lightleak.data.views import DRAWS, View
-from lightleak.errors import UserError
-from lightleak.priors import RenderedPrior
-from lightleak.priors.fit import PlgMi, fit
-
-# Settings that let each attack show its contract in seconds; a new attack adds its row.
-ROWS = {
-    "ppa": PPA(candidates=60, attempts=3, keep=2, steps=12, rate=0.05, views=6),
-    "plgmi": PLGMI(attempts=2, steps=12),
-    "gmi": GMI(attempts=2, steps=25, rate=0.03, weight=1.0, averaged=1),
-    "kedmi": KEDMI(attempts=2, steps=40, rate=0.1, log_variance=-4.0),
-    "lomma": LOMMA(attempts=2, steps=25, rate=0.03, around="gmi", weight=0.1, averaged=1, regulariser=0.1),
-    "guess": Guess(keep=2),
-}
-LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels
-OPTIMISING = [name for name in ROWS if name != "guess"]
-# The fixture that makes a row's prior, where the renderer cannot be it.
-PRIOR_OF = {"plgmi": "conditional"}
-LEARNT: dict[str, dict] = {}  # what a row learns beforehand; filled by `knowledge`
-
-
-@pytest.fixture(scope="module", autouse=True)
-def knowledge(tiny_target, tiny_population):
-    """What LOMMA learns of the target from public images, once for all tests."""
-    settings = Distillation(students=("timm:test_efficientnet",), pretrained=False, epochs=10, batch=8)
-    learnt = learn(Oracle(tiny_target), tiny_population.public, settings, torch.Generator().manual_seed(0))
-    LEARNT["lomma"] = {"knowledge": learnt}
-
-
-@pytest.fixture(scope="module")
-def rendered():
-    return RenderedPrior(size=32)
-
-
-@pytest.fixture(scope="module")
-def conditional(tiny_population, tiny_target):
-    """PLG-MI's prior for the tiny target, from the tiny public images."""
-    training = PlgMi(width=4, discriminator_width=4, latents=16, top=6, steps=4, critic_steps=1, batch=16, warmup=120)
-    return fit(tiny_population.public, training, target=Oracle(tiny_target).logits)
+ATTACK = ROWS["ppa"].attack
 
 
 @pytest.fixture
-def prior(request):
-    """The prior that suits the attack under test; the renderer where a test names no attack."""
-    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
-    return request.getfixturevalue(PRIOR_OF.get(name or "", "rendered"))
-
-
-def run(name, target, prior, classes=range(6), seed=0, access="gradients", **changes):
-    attack = dataclasses.replace(ROWS[name], **changes)
-    rng = torch.Generator().manual_seed(seed)
-    return attack.run(Oracle(target, access), prior, torch.tensor(list(classes)), rng, **LEARNT.get(name, {}))
-
-
-def test_every_attack_has_a_row():
-    assert set(ROWS) == set(ATTACKS)
-    assert all(isinstance(row, ATTACKS[name]) for name, row in ROWS.items())
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_images_are_of_the_asked_classes(name, tiny_target, prior):
-    found = run(name, tiny_target, prior, classes=[4, 1])
-    keep = ROWS[name].keep
-    assert found.classes.tolist() == [4] * keep + [1] * keep
-    assert found.images.shape == (2 * keep, 3, 32, 32)
-    assert found.images.min() >= 0
-    assert found.images.max() <= 1
-    assert not found.images.requires_grad
-    assert not found.latents.requires_grad
-    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
-    assert found.queries > 0
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_same_seed_same_result_other_seed_other_result(name, tiny_target, prior):
-    first, again, other = (run(name, tiny_target, prior, classes=[2], seed=seed) for seed in (3, 3, 4))
-    assert torch.equal(first.images, again.images)
-    assert torch.equal(first.confidence, again.confidence)
-    assert not torch.equal(first.images, other.images)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior):
-    whole = run(name, tiny_target, prior, batch=64)
-    small = run(name, tiny_target, prior, batch=5)
-    shards = merge([run(name, tiny_target, prior, classes=part) for part in ([0, 3], [1, 2, 4, 5])])
-    for other in (small, shards):
-        assert torch.equal(whole.classes, other.classes)
-        assert torch.allclose(whole.latents, other.latents, atol=2e-3)
-        assert torch.allclose(whole.images, other.images, atol=LEVEL)
-        assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
-
-
-@pytest.mark.parametrize("batch", [7, 9])  # identities of three attempts: two, three to a batch; one is left over
-@pytest.mark.parametrize("name", ROWS)
-def test_shards_cut_between_groups_join_to_the_whole_bit_for_bit(name, batch, tiny_target, prior):
-    group = dataclasses.replace(ROWS[name], batch=batch).group
-    assert 1 < group < 5
-    whole = run(name, tiny_target, prior, classes=range(5), batch=batch)
-    shards = [run(name, tiny_target, prior, part, batch=batch) for part in (range(group), range(group, 5))]
-    joined = join(shards)
-    for tensor in TENSORS:
-        assert torch.equal(getattr(whole, tensor), getattr(joined, tensor)), tensor
-    assert joined.queries == whole.queries
+def prior():
+    return RenderedPrior(size=32)
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 20))
@@ -161,43 +35,6 @@ def test_batches_hold_whole_identities_or_even_parts_of_one(identities, each, ba
         rest = list(whole_batches(identities - group, each, batch))
         moved = [slice(part.start + group * each, part.stop + group * each) for part in rest]
         assert moved == [part for part in parts if part.start >= group * each]
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_a_stricter_oracle_stops_it(name, tiny_target, prior):
-    order = ["gradients", "scores", "labels"]
-    for stricter in order[order.index(ATTACKS[name].access) + 1 :]:
-        with pytest.raises(AccessError, match="grants"):
-            run(name, tiny_target, prior, access=stricter)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_target_and_randomness_are_left_alone(name, tiny_target, prior):
-    target = copy.deepcopy(tiny_target).train()
-    before = {key: value.clone() for key, value in target.state_dict().items()}
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    run(name, target, prior, classes=[0])
-    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
-    assert target.training
-    assert all(p.grad is None and p.requires_grad for p in target.parameters())
-    assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("name", OPTIMISING)
-def test_it_raises_the_belief_above_start_and_null(name, tiny_target, prior):
-    found = run(name, tiny_target, prior)
-    start = run(name, tiny_target, prior, steps=0)
-    null = run("guess", tiny_target, prior)
-    # The belief in what is returned, judged by plain scores rather than by the attack's own views.
-    oracle = Oracle(tiny_target, "scores")
-
-    def belief(r):
-        return oracle.scores(r.images).gather(1, r.classes[:, None]).mean().item()
-
-    assert belief(found) > belief(start) - 1e-3
-    assert found.confidence.mean() > start.confidence.mean() + 0.02
-    assert belief(found) > belief(null) + 0.3
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -224,32 +61,19 @@ def test_ppa_keeps_the_contract_with_its_options(name, tiny_target, prior):
     assert not torch.equal(whole.images, plain.images)
 
 
-@pytest.mark.parametrize("kind", ["transforms", "noise"])
-@pytest.mark.parametrize("name", ["gmi", "kedmi", "lomma", "plgmi"])
-def test_every_attack_with_gradients_takes_an_alignment(name, kind, tiny_target, prior):
-    changes = {"alignment": Alignment(kind=kind, copies=3, batch=7), "steps": 4}
-    whole = run(name, tiny_target, prior, classes=[1, 4], **changes)
-    small = run(name, tiny_target, prior, classes=[4, 1], batch=2, **changes)
-    keep = ROWS[name].keep
-    assert torch.allclose(whole.images, torch.cat([small.images[keep:], small.images[:keep]]), atol=LEVEL)
-    plain = run(name, tiny_target, prior, classes=[1, 4], steps=4)
-    assert not torch.equal(whole.images, plain.images)
-    assert whole.queries > 2 * plain.queries  # each copy is a query
-
-
 def test_shared_views_are_one_for_a_class(tiny_target, prior):
     """Attempts of a class that start at the same place stay together only if they look through the same views."""
-    attack = dataclasses.replace(ROWS["ppa"], shared=True)
+    attack = dataclasses.replace(ATTACK, shared=True)
     oracle, start = Oracle(tiny_target), prior.sample(1, torch.Generator().manual_seed(0)).repeat(2, 1)
     twins = Part(5, torch.tensor([3, 3]), torch.tensor([0, 1])), lambda *_, **__: None
     first, second = attack.descend(oracle, prior, start, *twins)
     assert torch.allclose(first, second, atol=1e-5)
-    first, second = ROWS["ppa"].descend(oracle, prior, start, *twins)
+    first, second = ATTACK.descend(oracle, prior, start, *twins)
     assert not torch.allclose(first, second, atol=1e-3)
 
 
 def test_scored_candidates_can_be_given(tiny_target, prior):
-    attack, wanted = ROWS["ppa"], torch.tensor([0, 3])
+    attack, wanted = ATTACK, torch.tensor([0, 3])
 
     def rng(seed=0):
         return torch.Generator().manual_seed(seed)
@@ -268,7 +92,7 @@ def test_scored_candidates_can_be_given(tiny_target, prior):
 def test_progress_counts_up_to_the_end(tiny_target, prior):
     seen = []
     oracle = Oracle(tiny_target)
-    ROWS["ppa"].run(
+    ATTACK.run(
         oracle,
         prior,
         torch.tensor([0, 1]),

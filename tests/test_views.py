@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from lightleak.data.views import DRAWS, View, crop, recolour, uniform
+from lightleak.data.views import (
+    DRAWS,
+    View,
+    antialiased,
+    crop,
+    crop_matrices,
+    recolour,
+    resampled,
+    resized,
+    uniform,
+)
 
 FULL = View(scale=(0.3, 1.0), ratio=(0.7, 1.4), flip=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
 
@@ -98,3 +108,40 @@ def test_gradients_flow():
 def test_the_default_view_changes_nothing():
     images = torch.rand(2, 3, 8, 8)
     assert View()(images, torch.rand(2, DRAWS)) is images
+
+
+@pytest.mark.parametrize(("inputs", "size"), [(64, 32), (32, 64), (48, 49), (33, 100), (100, 33), (256, 224)])
+def test_a_product_with_two_matrices_is_antialiased_resizing(inputs, size):
+    images = torch.rand(2, 3, inputs, inputs, dtype=torch.float64)
+    theirs = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    matrix = antialiased(inputs, size)
+    assert torch.allclose(resampled(images, matrix, matrix), theirs, atol=1e-6)
+    single = resampled(images.float(), matrix.float(), matrix.float())
+    assert torch.allclose(single.double(), theirs, atol=1e-6)  # torch's own float32 kernel is up to 2e-5 away
+
+
+@pytest.mark.parametrize("size", [12, 33])
+def test_a_product_with_two_matrices_is_a_crop(size):
+    images, draws = torch.rand(6, 3, size, size, dtype=torch.float64), torch.rand(6, DRAWS, dtype=torch.float64)
+    images.requires_grad_()
+    left, top, width, height, mirror = FULL.boxes(draws)
+    theirs = crop(images, left, top, width, height, mirror)
+    ours = resampled(images, *crop_matrices(size, left, top, width, height, torch.where(mirror, -1.0, 1.0)))
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    slopes = [torch.autograd.grad(seen.square().sum(), images)[0] for seen in (ours, theirs)]
+    assert torch.allclose(*slopes, atol=1e-6)
+
+
+def test_no_step_off_the_cpu_goes_backward_through_a_sampler():
+    """`grid_sample` and antialiased interpolation have no deterministic backward pass on a GPU."""
+    images = torch.rand(2, 3, 40, 40, device="meta", requires_grad=True)
+    seen = FULL(resized(images, 32), torch.rand(2, DRAWS, device="meta"))
+    assert seen.shape == (2, 3, 32, 32)
+    waiting, names = [seen.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in names:
+            names.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    assert not {node.name() for node in names if "grid" in node.name().lower() or "upsample" in node.name().lower()}
+    assert any("MmBackward" in node.name() or "Matmul" in node.name() for node in names)

@@ -8,7 +8,7 @@ from lightleak.attacks.guess import Guess
 from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Distillation, Knowledge, learn
 from lightleak.attacks.lomma import LOMMA
-from lightleak.attacks.oracle import Access, AccessError, Oracle
+from lightleak.attacks.oracle import Access, AccessError, BudgetError, Oracle
 from lightleak.attacks.plgmi import PLGMI
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
@@ -34,6 +34,7 @@ __all__ = [
     "AccessError",
     "Alignment",
     "Attack",
+    "BudgetError",
     "Common",
     "Distillation",
     "Found",

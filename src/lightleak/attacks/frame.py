@@ -106,7 +106,9 @@ class Found:
     confidence: Tensor | None = None  # M: the belief, where the search has paid for it already; nobody asks again then
     drawn: Tensor | None = None  # int64, M: as which classes the prior draws them, if not as `classes`
     images: Tensor | None = None  # M x 3 x S x S in [0, 1], where `decode(latents, classes)` does not make them
-    per_class: Mapping[str, Tensor] = field(default_factory=dict)  # a row for each of `part.identities`
+    # A row for each of `part.identities`: distributions, or of searches by queries "curve", C x P x 2: queries spent,
+    # and the best belief so far.
+    per_class: Mapping[str, Tensor] = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)  # class -> why nothing was found
 
 
@@ -143,6 +145,13 @@ class Attack(Protocol):
     def searches(self) -> int:
         """Searches for each class; one may come back with several images."""
         return self.attempts
+
+    @property
+    def budget(self) -> int | None:
+        """Queries for each identity, beside what is common to all: a search spends them exactly and gives its own
+        `confidence`, since judging would cost more. None: it is no search by queries.
+        """
+        return None
 
     @property
     def group(self) -> int:
@@ -215,7 +224,9 @@ class Attack(Protocol):
                     watch(rows.start * self.steps + step * (rows.stop - rows.start), total, **numbers)
 
             before, started = oracle.queries, time.monotonic()
-            kept = self._kept(oracle, prior, part, self.search(oracle, prior, part, tell))
+            allowed = None if self.budget is None else self.budget * len(part.identities)
+            with oracle.at_most(allowed):
+                kept = self._kept(oracle, prior, part, self.search(oracle, prior, part, tell))
             kept = kept.noted(queries=oracle.queries - before, seconds=time.monotonic() - started)
             keeper.add(rows, kept)
         # 4. all together

@@ -22,6 +22,10 @@ class AccessError(PermissionError):
     """An attack asked for more than its threat model grants."""
 
 
+class BudgetError(RuntimeError):
+    """An attack asked more often than its budget of queries allows."""
+
+
 class Oracle:
     """What an attacker may ask of a target; every image shown counts as one query.
 
@@ -62,6 +66,7 @@ class Oracle:
         self.guard = guard
         self.queries = 0
         self.passes = 0
+        self._last: int | None = None  # the query that a budget ends with
         self.classes = target.classes
         self.size = target.size
         self._statistics = batch_statistics
@@ -101,6 +106,15 @@ class Oracle:
         """The class of the largest logit, N; -1 where a guard gives no answer."""
         given = self._given_out(images, rows)
         return given.argmax(1) if given.dim() == 2 else given
+
+    @contextmanager
+    def at_most(self, queries: int | None) -> Iterator[None]:
+        """While it lasts, more than so many queries raise BudgetError before they are answered; None: no bound."""
+        before, self._last = self._last, None if queries is None else self.queries + queries
+        try:
+            yield
+        finally:
+            self._last = before
 
     def settings(self) -> dict[str, Any]:
         """How it answers, beside the target's weights."""
@@ -155,6 +169,8 @@ class Oracle:
         self._target(torch.full((2, 3, self.size, self.size), 0.5, device=self.device))
 
     def _count(self, images: int, copies: int = 1) -> None:
+        if self._last is not None and self.queries + images > self._last:
+            raise BudgetError(f"{images} more queries were asked where {self._last - self.queries} are left")
         self.queries += images
         self.passes += images * copies
 

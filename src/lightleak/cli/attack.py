@@ -14,7 +14,7 @@ from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, po
 from lightleak.errors import UserError
 from lightleak.models.precision import Precision
 from lightleak.models.whose import people_of
-from lightleak.priors import RenderedPrior
+from lightleak.priors import PixelsPrior, RenderedPrior
 from lightleak.terminal import bar, console
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def main(
     Args:
         out: the reconstructions to write.
         target: the checkpoint to invert.
-        prior: "rendered", or the folder of a fitted prior.
+        prior: "rendered", "pixels" (no prior: an adversarial null), or the folder of a fitted prior.
         attack: which attack, and its settings.
         preset: PPA with a paper's settings instead, such as ppa, ppa-celeba, ppa-dogs, rolss, taa or published.
         classes: whom to reconstruct (default: all).
@@ -72,7 +72,8 @@ def main(
     bad = [label for label in classes if not 0 <= label < classifier.classes]
     if bad:
         raise UserError(f"{name} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
-    generator = RenderedPrior(size=classifier.size) if prior == "rendered" else priors.load(prior)
+    known = {"rendered": RenderedPrior, "pixels": PixelsPrior}
+    generator = known[prior](size=classifier.size) if prior in known else priors.load(prior)
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
     generator = generator.lowered(precision)
     oracle = Oracle(classifier, attack.access, precision=precision)

@@ -15,6 +15,7 @@ from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.priors.conditional64 import ConditionalPrior
 from lightleak.priors.gan64 import GanPrior, InversionPrior
+from lightleak.priors.pixels import PixelsPrior
 from lightleak.priors.prior import Prior
 from lightleak.priors.rendered import RenderedPrior
 from lightleak.priors.stylegan2 import StyleGAN2Prior
@@ -37,6 +38,7 @@ PRIORS: dict[str, type[Prior]] = {
     "conditional64": ConditionalPrior,
     "kedmi": InversionPrior,
     "stylegan2": StyleGAN2Prior,
+    "pixels": PixelsPrior,
 }
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from lightleak.errors import UserError
 from lightleak.models.precision import Precision
-from lightleak.priors.prior import Prior
+from lightleak.priors.prior import Prior, State
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 LIMITS = {"depth": 32, "base": 65536, "widest": 1024, "group": 64}
@@ -229,8 +229,16 @@ def synthesise(plan: Plan, w: Tensor) -> Tensor:
     """Images of a plan's window, about in [-1, 1], from styles N x `styles` shared by all layers or N x slots x
     `styles`.
     """
-    image, x = None, plan.const.expand(len(w), -1, -1, -1)
-    for step, (style, scale) in zip(plan.steps, _coefficients(plan, w), strict=True):
+    image = advance(plan, w, State(plan.const.expand(len(w), -1, -1, -1), None), slice(None)).image
+    assert image is not None
+    return image
+
+
+def advance(plan: Plan, w: Tensor, state: State, steps: slice) -> State:
+    """What some steps of a plan make of what the steps before them left; styles as in `synthesise`."""
+    x, image = state
+    coefficients = _coefficients(plan, w)[steps]
+    for step, (style, scale) in zip(plan.steps[steps], coefficients, strict=True):
         y = x * style.to(x.dtype)[:, :, None, None]
         if scale is None:
             colours = F.conv2d(y, step.weight, step.bias).to(w.dtype)
@@ -251,8 +259,7 @@ def synthesise(plan: Plan, w: Tensor) -> Tensor:
             x.add_(step.noise)
         x = F.leaky_relu_(x, 0.2)
         x = x if plan.clamp is None else x.clamp(-plan.clamp, plan.clamp)
-    assert image is not None
-    return image
+    return State(x, image)
 
 
 def _coefficients(plan: Plan, w: Tensor) -> list[tuple[Tensor, Tensor | None]]:
@@ -519,10 +526,42 @@ class StyleGAN2Prior(Prior):
 
         Latents of either space are taken. Only the crop is computed, and it is the crop of the whole.
         """
+        return self._seen(synthesise(self._plan(), self._styles(latents)))
+
+    @property
+    def blocks(self) -> int:
+        """One for each resolution from 4 pixels up; block b works at 4 * 2^b."""
+        return len(self.generator.synthesis.sizes)
+
+    def begin(self, latents: Tensor, block: int) -> State:
+        """The synthesis up to block `block`, exclusive: its features, and the image that the colours so far add up to.
+
+        Of a crop, only what it depends on.
+        """
+        plan = self._plan()
+        state = State(plan.const.expand(len(latents), -1, -1, -1), None)
+        return advance(plan, self._styles(latents), state, slice(0, self._first_step(block)))
+
+    def finish(self, state: State, latents: Tensor, block: int) -> Tensor:
+        """The images that a synthesis stopped before block `block` comes to, as `decode` gives them."""
+        image = advance(self._plan(), self._styles(latents), state, slice(self._first_step(block), None)).image
+        assert image is not None
+        return self._seen(image)
+
+    def _first_step(self, block: int) -> int:
+        """The number of a block's first convolution: the first block has two, the others three."""
+        if not 0 <= block < self.blocks:
+            raise UserError(f"this generator has blocks 0 to {self.blocks - 1}, not {block}")
+        return 3 * block - 1 if block else 0
+
+    def _styles(self, latents: Tensor) -> Tensor:
         styles = self.generator.settings["styles"]
-        w = latents if latents.shape[1] == styles else latents.unflatten(1, (-1, styles))
-        images = synthesise(self._plan(), w) * 0.5 + 0.5
-        return images.clamp(0, 1) if self.clip else images
+        return latents if latents.shape[1] == styles else latents.unflatten(1, (-1, styles))
+
+    def _seen(self, image: Tensor) -> Tensor:
+        """A synthesised image as others see it."""
+        image = image * 0.5 + 0.5
+        return image.clamp(0, 1) if self.clip else image
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The discriminator's score of each image alone, unbounded: only differences mean something.

@@ -3,7 +3,7 @@
 from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score
 from lightleak.study.tasks.evaluation import Evaluate, FitAppraiser, MeasurePrivate, Student, Teach
 from lightleak.study.tasks.populations import Draw, fingerprint, source
-from lightleak.study.tasks.priors import FitPrior, Ready, Rendered, ready
+from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered, ready
 from lightleak.study.tasks.targets import (
     Checkpoint,
     Derived,
@@ -29,6 +29,7 @@ __all__ = [
     "Invert",
     "InvertShard",
     "MeasurePrivate",
+    "Pixels",
     "Pretrain",
     "Ready",
     "Rendered",

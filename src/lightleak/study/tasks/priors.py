@@ -8,7 +8,7 @@ from lightleak import priors
 from lightleak.attacks import Access
 from lightleak.attacks.surrogate import teacher, told
 from lightleak.errors import UserError
-from lightleak.priors import Prior, RenderedPrior
+from lightleak.priors import PixelsPrior, Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Settings, check_target, fit
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
@@ -70,6 +70,23 @@ class Rendered(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         prior = RenderedPrior(size=self.population.load(store).size, strength=self.strength)
+        priors.save(prior, folder)
+        return {"latents": prior.latents}
+
+    def load(self, store: Store) -> Prior:
+        """The prior."""
+        return priors.load(store.folder(self))
+
+
+@dataclass(frozen=True)
+class Pixels(Task):
+    """No prior: attacks search in the pixels of the images themselves, as adversarial nulls do."""
+
+    population: Draw
+    asks: ClassVar[Access | None] = None
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        prior = PixelsPrior(size=self.population.load(store).size)
         priors.save(prior, folder)
         return {"latents": prior.latents}
 

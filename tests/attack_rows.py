@@ -1,0 +1,44 @@
+"""Settings that let each attack show its contract in seconds; a new attack adds its row."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, PPA, Attack, Guess, Oracle, Reconstruction
+
+
+@dataclass(frozen=True)
+class Row:
+    """An attack, with which prior it is tried, and what makes a run of it shorter."""
+
+    attack: Attack
+    prior: str = "rendered"  # a fixture
+    knowledge: bool = False  # whether it learns from public images first
+    short: tuple[tuple[str, Any], ...] = (("steps", 4),)
+
+
+ROWS = {
+    "ppa": Row(PPA(candidates=60, attempts=3, keep=2, steps=12, rate=0.05, views=6)),
+    "plgmi": Row(PLGMI(attempts=2, steps=12), prior="conditional"),
+    "gmi": Row(GMI(attempts=2, steps=25, rate=0.03, weight=1.0, averaged=1)),
+    "kedmi": Row(KEDMI(attempts=2, steps=40, rate=0.1, log_variance=-4.0)),
+    "lomma": Row(
+        LOMMA(attempts=2, steps=25, rate=0.03, around="gmi", weight=0.1, averaged=1, regulariser=0.1), knowledge=True
+    ),
+    "guess": Row(Guess(keep=2), short=()),
+}
+LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels
+OPTIMISING = [name for name, row in ROWS.items() if not row.attack.null]
+
+
+def run(
+    name, target, prior, learnt=None, classes=range(6), seed=0, access=None, oracle=None, **changes
+) -> Reconstruction:
+    """A run of a row's attack, with the access that it asks for, some of its settings changed."""
+    more = {key: changes.pop(key) for key in ("folder", "watch") if key in changes}
+    attack = replace(ROWS[name].attack, **changes)
+    oracle = oracle or Oracle(target, access or attack.access)
+    rng = torch.Generator().manual_seed(seed)
+    knowledge = learnt if ROWS[name].knowledge else None
+    return attack.run(oracle, prior, torch.tensor(list(classes)), rng, knowledge=knowledge, **more)

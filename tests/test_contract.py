@@ -1,0 +1,366 @@
+"""The contract that every attack keeps, on a plain target and on one that draws random numbers (attack_rows.py)."""
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from attack_rows import LEVEL, OPTIMISING, ROWS, run
+from conftest import tiny_classifier
+from lightleak.attacks import (
+    ATTACKS,
+    AccessError,
+    Alignment,
+    Attack,
+    BudgetError,
+    Distillation,
+    Found,
+    Oracle,
+    learn,
+    merge,
+)
+from lightleak.attacks.draws import Rows
+from lightleak.attacks.reconstruction import TENSORS, join
+from lightleak.errors import UserError
+from lightleak.models import bottleneck
+from lightleak.models.classifier import Classifier
+from lightleak.priors import RenderedPrior
+from lightleak.priors.fit import PlgMi, fit
+
+
+@pytest.fixture(scope="module")
+def learnt(tiny_target, tiny_population):
+    """What LOMMA learns of the target from public images, once for all tests."""
+    settings = Distillation(students=("timm:test_efficientnet",), pretrained=False, epochs=10, batch=8)
+    return learn(Oracle(tiny_target), tiny_population.public, settings, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    return RenderedPrior(size=32)
+
+
+@pytest.fixture(scope="module")
+def conditional(tiny_population, tiny_target):
+    """PLG-MI's prior for the tiny target, from the tiny public images."""
+    training = PlgMi(width=4, discriminator_width=4, latents=16, top=6, steps=4, critic_steps=1, batch=16, warmup=120)
+    return fit(tiny_population.public, training, target=Oracle(tiny_target).logits)
+
+
+@pytest.fixture
+def prior(request):
+    """The prior that suits the attack under test."""
+    return request.getfixturevalue(ROWS[request.node.callspec.params["name"]].prior)
+
+
+def test_every_attack_has_a_row():
+    assert set(ROWS) == set(ATTACKS)
+    assert all(type(row.attack) is ATTACKS[name] for name, row in ROWS.items())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_images_are_of_the_asked_classes(name, tiny_target, prior, learnt):
+    found = run(name, tiny_target, prior, learnt, classes=[4, 1])
+    keep = ROWS[name].attack.keep
+    assert found.classes.tolist() == [4] * keep + [1] * keep
+    assert found.images.shape == (2 * keep, 3, 32, 32)
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+    assert not found.images.requires_grad
+    assert not found.latents.requires_grad
+    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
+    assert found.queries > 0
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_same_seed_same_result_other_seed_other_result(name, tiny_target, prior, learnt):
+    first, again, other = (run(name, tiny_target, prior, learnt, classes=[2], seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.confidence, again.confidence)
+    assert not torch.equal(first.images, other.images)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior, learnt):
+    whole = run(name, tiny_target, prior, learnt, batch=64)
+    small = run(name, tiny_target, prior, learnt, batch=5)
+    shards = merge([run(name, tiny_target, prior, learnt, classes=part) for part in ([0, 3], [1, 2, 4, 5])])
+    for other in (small, shards):
+        assert torch.equal(whole.classes, other.classes)
+        assert torch.allclose(whole.latents, other.latents, atol=2e-3)
+        assert torch.allclose(whole.images, other.images, atol=LEVEL)
+        assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
+
+
+@pytest.mark.parametrize("batch", [7, 9])  # identities of three attempts: two, three to a batch; one is left over
+@pytest.mark.parametrize("name", ROWS)
+def test_shards_cut_between_groups_join_to_the_whole_bit_for_bit(name, batch, tiny_target, prior, learnt):
+    group = replace(ROWS[name].attack, batch=batch).group
+    assert 1 < group < 5
+    whole = run(name, tiny_target, prior, learnt, classes=range(5), batch=batch)
+    shards = [run(name, tiny_target, prior, learnt, part, batch=batch) for part in (range(group), range(group, 5))]
+    joined = join(shards)
+    for tensor in TENSORS:
+        assert torch.equal(getattr(whole, tensor), getattr(joined, tensor)), tensor
+    assert joined.queries == whole.queries
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_stricter_oracle_stops_it(name, tiny_target, prior, learnt):
+    order = ["gradients", "scores", "labels"]
+    for stricter in order[order.index(ATTACKS[name].access) + 1 :]:
+        with pytest.raises(AccessError, match="grants"):
+            run(name, tiny_target, prior, learnt, access=stricter)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_target_and_randomness_are_left_alone(name, tiny_target, prior, learnt):
+    target = copy.deepcopy(tiny_target).train()
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    run(name, target, prior, learnt, classes=[0])
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+    assert target.training
+    assert all(p.grad is None and p.requires_grad for p in target.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", OPTIMISING)
+def test_it_raises_the_belief_above_start_and_null(name, tiny_target, prior, learnt):
+    found = run(name, tiny_target, prior, learnt)
+    start = run(name, tiny_target, prior, learnt, steps=0)
+    null = run("guess", tiny_target, prior, learnt)
+    # The belief in what is returned, judged by plain scores rather than by the attack's own views.
+    oracle = Oracle(tiny_target, "scores")
+
+    def belief(r):
+        return oracle.scores(r.images).gather(1, r.classes[:, None]).mean().item()
+
+    assert belief(found) > belief(start) - 1e-3
+    assert found.confidence.mean() > start.confidence.mean() + 0.02
+    assert belief(found) > belief(null) + 0.3
+
+
+@pytest.mark.parametrize("kind", ["transforms", "noise"])
+@pytest.mark.parametrize("name", ["gmi", "kedmi", "lomma", "plgmi"])
+def test_every_attack_with_gradients_takes_an_alignment(name, kind, tiny_target, prior, learnt):
+    changes = {"alignment": Alignment(kind=kind, copies=3, batch=7), "steps": 4}
+    whole = run(name, tiny_target, prior, learnt, classes=[1, 4], **changes)
+    small = run(name, tiny_target, prior, learnt, classes=[4, 1], batch=2, **changes)
+    keep = ROWS[name].attack.keep
+    assert torch.allclose(whole.images, torch.cat([small.images[keep:], small.images[:keep]]), atol=LEVEL)
+    plain = run(name, tiny_target, prior, learnt, classes=[1, 4], steps=4)
+    assert not torch.equal(whole.images, plain.images)
+    assert whole.queries > 2 * plain.queries  # each copy is a query
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A target that draws random numbers
+
+
+class Forgetful(nn.Module):
+    """A small network with dropout and without batch norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.Dropout2d(0.3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(392, 6)
+        )
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.fixture(scope="module", params=["MID", "dropout"])
+def noisy(request, tiny_target):
+    """Makes oracles of a target with MID's bottleneck, or with dropout switched on."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if request.param == "MID":
+            net = bottleneck.insert(copy.deepcopy(tiny_target.net), {"head": "head", "width": 8})
+            return lambda access: Oracle(tiny_target.with_net(net), access)
+        target = Classifier(Forgetful(), size=32, classes=6)
+        return lambda access: Oracle(target, access, batch_statistics=True)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_noise_inside_a_target_belongs_to_the_attempt(name, noisy, prior, learnt):
+    def found(seed=0, classes=range(4), **changes):
+        torch.manual_seed(seed)  # whatever the user does with the global generator
+        state = torch.get_rng_state()
+        oracle = noisy(ROWS[name].attack.access)
+        assert oracle.noisy
+        result = run(name, None, prior, learnt, classes, oracle=oracle, **(dict(ROWS[name].short) | changes))
+        assert torch.equal(state, torch.get_rng_state())
+        return result
+
+    batch = 2 * ROWS[name].attack.attempts
+    whole, again = found(batch=batch), found(seed=9, batch=batch)
+    shards = join([found(seed=part, classes=(2 * part, 2 * part + 1), batch=batch) for part in (0, 1)])
+    for other in (again, shards):
+        for tensor in TENSORS:
+            assert torch.equal(getattr(whole, tensor), getattr(other, tensor)), tensor
+    assert torch.allclose(whole.latents, found(batch=5).latents, atol=2e-3)
+
+
+def test_an_answer_depends_on_its_row_alone(noisy):
+    oracle = noisy("gradients")
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rows = Rows(3, torch.arange(6), torch.arange(6) % 2, step=5)
+    together = oracle.logits(images, rows)
+    alone = torch.cat([oracle.logits(images[i : i + 1], rows.at(torch.tensor([i]))) for i in range(6)])
+    assert torch.allclose(together, alone, atol=1e-5)
+    for other in (replace(rows, step=6), replace(rows, seed=4), rows.repeated(1)):
+        assert not torch.allclose(oracle.logits(images, other), together, atol=1e-3)
+    # Without rows, the same image gets the same answer, in whatever company.
+    shown = oracle.scores(images)
+    assert torch.allclose(oracle.scores(images.flip(0)).flip(0), shown, atol=1e-5)
+    assert not torch.allclose(oracle.scores(images + 1e-6), shown, atol=1e-3)
+    with pytest.raises(UserError, match="6 images were shown with 2 rows"):
+        oracle.scores(images, rows.at(slice(2)))
+
+
+def test_answers_of_a_noisy_target_average_to_what_is_meant():
+    """A dropped-out linear network: over many rows the mean answer is the plain one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 4 * 4, 3))
+    oracle = Oracle(Classifier(net, size=4, classes=3), batch_statistics=True)
+    image = torch.rand(1, 3, 4, 4).expand(4000, -1, -1, -1)
+    count = torch.arange(4000)
+    answers = oracle.logits(image, Rows(0, count, count)).detach()
+    plain = Oracle(Classifier(net, size=4, classes=3)).logits(image[:1])
+    assert torch.allclose(answers.mean(0), plain[0], atol=5 * float(answers.std(0).max()) / 4000**0.5)
+    assert answers.std(0).min() > 0.01
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stopped and going on
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_stopped_attack_goes_on_from_its_last_finished_batch(name, tiny_target, prior, learnt, tmp_path):
+    heard = []
+
+    def stop(step, total, **_):
+        heard.append(step)
+        if step > total / 2:
+            raise StopError
+
+    short = dict(ROWS[name].short) | {"batch": 2 * ROWS[name].attack.attempts}
+    whole = run(name, tiny_target, prior, learnt, **short)
+    with pytest.raises(StopError):
+        run(name, tiny_target, prior, learnt, watch=stop, folder=tmp_path, **short)
+    assert list(tmp_path.glob("rows-*"))
+    rest = []
+    later = {"watch": lambda step, *_, **__: rest.append(step), "folder": tmp_path}
+    found = run(name, tiny_target, prior, learnt, **later, **short)
+    assert min(rest) > heard[0]  # what was finished is not done again
+    for tensor in TENSORS:
+        assert torch.equal(getattr(whole, tensor), getattr(found, tensor)), tensor
+    assert found.queries == whole.queries
+    assert {key: value.tolist() for key, value in found.per_class.items()} == {
+        key: value.tolist() for key, value in whole.per_class.items()
+    }
+    with pytest.raises(UserError, match="another attack left"):
+        run(name, tiny_target, prior, learnt, seed=1, folder=tmp_path, **short)
+
+
+def test_a_stopped_attack_may_go_on_in_smaller_batches(tiny_target, rendered, tmp_path):
+    def stop(step, total, **_):
+        if step > total / 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run("ppa", tiny_target, rendered, steps=2, batch=9, watch=stop, folder=tmp_path)
+    found = run("ppa", tiny_target, rendered, steps=2, batch=4, folder=tmp_path)
+    whole = run("ppa", tiny_target, rendered, steps=2)
+    assert found.classes.tolist() == whole.classes.tolist()
+    assert torch.allclose(found.latents, whole.latents, atol=2e-3)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A newcomer's attack: everything but its idea is the frame's
+
+
+@dataclass(frozen=True)
+class Wander(Attack):
+    """Random search by scores: the best of so many latents, which cost a query each."""
+
+    queries: int = 12
+    keep: int = 1
+    attempts: int = 1
+    excess: int = 0
+    batch: int = field(default=64, compare=False)
+    access: ClassVar = "scores"
+
+    @property
+    def steps(self):
+        return self.queries
+
+    @property
+    def budget(self):
+        return self.queries
+
+    def search(self, oracle, prior, part, tell):
+        best, latents = torch.full((len(part),), -1.0), part.latents(prior)
+        curve = []
+        for step in range(self.queries + self.excess):
+            tried = latents + (0.3 * part.normals(prior.latents, stream=step + 1) if step else 0)
+            belief = oracle.scores(prior.decode(tried), part.rows(step)).gather(1, part.classes[:, None])[:, 0]
+            latents = torch.where((belief > best)[:, None], tried, latents)
+            best = torch.maximum(best, belief)
+            curve.append(torch.stack([torch.full_like(best, step + 1), best], 1))
+            tell(step + 1, confidence=float(best.mean()))
+        return Found(latents, confidence=best, per_class={"curve": torch.stack(curve, 1)})
+
+
+def test_a_newcomer_writes_the_idea_alone(tiny_target, rendered, tmp_path):
+    oracle, classes = Oracle(tiny_target, "scores"), torch.tensor([4, 0, 3])
+    found = Wander().run(oracle, rendered, classes, torch.Generator().manual_seed(0))
+    assert found.queries == oracle.queries == 3 * 12  # exactly its budget, and nothing for judging
+    assert found.classes.tolist() == found.asked.tolist() == [4, 0, 3]
+    assert found.per_class["curve"].shape == (3, 12, 2)
+    assert (found.per_class["curve"][:, :, 1].diff(dim=1) >= 0).all()
+    found.save(tmp_path / "found.safetensors")
+    again = type(found).load(tmp_path / "found.safetensors")
+    assert torch.equal(again.per_class["curve"], found.per_class["curve"])
+    small = Wander(batch=1).run(Oracle(tiny_target, "scores"), rendered, classes, torch.Generator().manual_seed(0))
+    assert torch.allclose(small.latents, found.latents, atol=1e-4)
+    with pytest.raises(BudgetError, match="0 are left"):
+        Wander(excess=1).run(oracle, rendered, classes, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [([], "no class"), ([2, 2], "named twice"), ([6], "classes 0 to 5"), ([-1], "classes 0 to 5")],
+)
+def test_classes_that_cannot_be_attacked(classes, message, tiny_target, rendered):
+    oracle = Oracle(tiny_target, "scores")
+    with pytest.raises(UserError, match=message):
+        Wander().run(oracle, rendered, torch.tensor(classes, dtype=torch.int64), torch.Generator().manual_seed(0))
+    assert oracle.queries == 0
+
+
+def test_the_null_scores_chance(tiny_target, rendered):
+    """Classes are given out to images at random, so whatever the target says, one in six is right."""
+    found = run("guess", tiny_target, rendered, keep=60)
+    said = Oracle(tiny_target, "labels").labels(found.images)
+    assert (said == found.classes).double().mean().item() == pytest.approx(1 / 6, abs=4 * (5 / 36 / 360) ** 0.5)
+
+
+def test_latents_of_a_black_box_are_judged_by_labels(tiny_target, rendered):
+    with pytest.raises(AccessError):
+        run("gmi", tiny_target, rendered, access="labels", steps=1)
+
+
+def test_an_untrained_network_is_a_target_too(rendered):
+    found = run("gmi", tiny_classifier(), rendered, classes=[5], steps=1)
+    assert len(found) == 2
