@@ -25,15 +25,17 @@ import argparse
 import copy
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not count as work
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.attacks import GMI, KEDMI, Oracle
+from lightleak.attacks.frame import Part
 from lightleak.attacks.steps import asked
 from lightleak.data.population import Images
 from lightleak.models.zoo import build
@@ -133,18 +135,31 @@ def plain_kedmi_steps(generator, discriminator, target, noise, classes):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Given(Part):
+    """Searches whose random numbers are given."""
+
+    given: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def latents(self, prior):  # noqa: ARG002
+        return self.given
+
+    def normals(self, *shape, stream=0):  # noqa: ARG002
+        return self.given
+
+
 def our_gmi_steps(oracle, prior, latents, classes, steps):
     """`GMI.descend` for one batch."""
     attack = GMI(attempts=1, steps=steps, averaged=len(classes))
-    return attack.descend(prior, latents, classes, asked(oracle, attack.loss)(classes, classes), lambda *_, **__: None)
+    part = Given(0, classes, torch.zeros_like(classes), given=latents)
+    return attack.descend(prior, part, asked(oracle, attack.loss), lambda *_, **__: None).latents
 
 
 def our_kedmi_steps(oracle, prior, noise, classes):
     """`KEDMI.descend` for one batch."""
     attack = KEDMI(steps=noise.shape[1])
-    start = torch.zeros(len(classes), noise.shape[2]), torch.ones(len(classes), noise.shape[2])
-    identity = asked(oracle, attack.loss)(classes, classes)
-    return attack.descend(prior, start, classes, noise, identity, lambda *_, **__: None)[0]
+    part = Given(0, classes, torch.zeros_like(classes), given=noise)
+    return attack.descend(prior, part, asked(oracle, attack.loss), lambda *_, **__: None).per_class["mean"]
 
 
 def race(rounds, *jobs):

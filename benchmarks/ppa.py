@@ -40,6 +40,8 @@ import torch
 from torch.nn import functional as F
 
 from lightleak.attacks import PPA, Oracle
+from lightleak.attacks.draws import Rows
+from lightleak.attacks.frame import Part
 from lightleak.attacks.steps import belief_over_views, candidate_scores, view_draws
 from lightleak.data.views import resized
 from lightleak.models.zoo import build
@@ -289,7 +291,8 @@ class Ours:
 
     def step(self, latents, classes):
         attempts = torch.arange(len(latents))
-        self.attack.descend(self.oracle, self.prior, latents, classes, attempts, 0, lambda *_, **__: None)
+        part = Part(0, classes, attempts.to(classes.device))
+        self.attack.descend(self.oracle, self.prior, latents, part, lambda *_, **__: None)
 
     def scores(self, latents):
         return candidate_scores(self.oracle, self.prior, latents, self.size.batch)
@@ -301,7 +304,8 @@ class Ours:
         labels = torch.full((len(attempts),), label, device=images.device)
         draws = view_draws(1, labels, torch.arange(len(attempts)), self.size.views)
         view, batch = self.attack.judging, 4 * self.size.batch
-        return belief_over_views(self.oracle, images, labels, view, draws, batch).topk(self.size.keep).indices
+        rows = Rows(1, labels, torch.arange(len(attempts), device=labels.device))
+        return belief_over_views(self.oracle, images, rows, view, draws, batch).topk(self.size.keep).indices
 
     @torch.no_grad()
     def measure(self, attempts, kept):
@@ -364,7 +368,8 @@ def drift(world, steps):
     for precision in ("float32", "bfloat16"):
         ours = Ours(world, precision)
         attack = replace(ours.attack, steps=steps)
-        found = attack.descend(ours.oracle, ours.prior, latents, classes, attempts, 0, lambda *_, **__: None)
+        part = Part(0, classes, attempts.to(classes.device))
+        found = attack.descend(ours.oracle, ours.prior, latents, part, lambda *_, **__: None)
         with torch.no_grad():  # both judged in single precision
             scores = exact.oracle.scores(resized(exact.prior.decode(found), world.size.pixels))
         told[precision] = scores.gather(1, classes[:, None])[:, 0]

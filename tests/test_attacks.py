@@ -9,6 +9,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attack_rows import LEVEL, ROWS, run
+from lightleak.attacks import PPA, AccessError, Alignment, Oracle, Reconstruction, merge
+from lightleak.attacks.draws import Rows, own_draws
+from lightleak.attacks.frame import Part, group_of, whole_batches
+from lightleak.attacks.steps import (
+    LOSSES,
+    belief_over_views,
+    cross_entropy,
+    max_margin,
+    negative_logit,
+    poincare,
+    select_candidates,
+)
+from lightleak.data.views import DRAWS, View
+from lightleak.errors import UserError
+from lightleak.priors import RenderedPrior
+
 ATTACK = ROWS["ppa"].attack
 
 
