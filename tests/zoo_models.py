@@ -54,7 +54,7 @@ MODELS: dict[str, list[int]] = {
     "timm:poolformer_s12": [4, 4, 12, 4],
     "timm:levit_128": [8, 9, 9],
     "timm:xcit_nano_12_p8_224": [10, 10, 10, 10],
-    "timm:fastvit_t8": [7, 7, 13, 7],
+    "timm:fastvit_t8": [9, 9, 17, 9],
     "timm:hiera_tiny_224": [2, 4, 14, 4],
     "timm:davit_tiny": [8, 8, 24, 8],
     "timm:focalnet_tiny_srf": [8, 8, 24, 8],
