@@ -40,8 +40,8 @@ def _call(arguments: list[str]) -> None:
     import tyro
 
     called = next(iter(arguments), "")
-    if arguments[:2] == ["study", "status"] and not Path("status").exists():
-        arguments = ["study", "--status", *arguments[2:]]
+    if arguments[:1] == ["study"] and arguments[1:2] in (["status"], ["plan"]) and not Path(arguments[1]).exists():
+        arguments = ["study", f"--{arguments[1]}", *arguments[2:]]
     app = tyro.extras.SubcommandApp()
     for verb in VERBS:
         function: Any = import_module(f"lightleak.cli.{verb}").main if verb == called else _described(verb)

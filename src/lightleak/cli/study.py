@@ -1,6 +1,6 @@
 """`lightleak study`: a file of tasks, run here or on a cluster; what it would do, and how it stands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from lightleak.cli.arguments import Settings, command, values
 from lightleak.cli.running import run_tasks, show
 from lightleak.errors import UserError
+from lightleak.report.power import KNOWN, MOST, sizes, varied
 from lightleak.report.study import noted
 from lightleak.study import OnRay, OnSlurm, Plan, Status, Store, study_files
 from lightleak.study import load as load_study
@@ -18,9 +19,11 @@ from lightleak.study import plan as plan_study
 from lightleak.study import status as study_status
 from lightleak.study.parcel import Cluster
 from lightleak.study.progress import duration
+from lightleak.study.record import read
 from lightleak.study.run import declared, titled
 from lightleak.study.run import published as published_numbers
 from lightleak.study.task import Task
+from lightleak.study.tasks import Evaluate
 from lightleak.terminal import console
 
 TOLD = 40  # tasks that a dry run names
@@ -37,6 +40,9 @@ def main(
     slurm_options: Settings = {},  # noqa: B006
     dry_run: bool = False,
     status: bool = False,
+    plan: bool = False,
+    effect: float = 10.0,
+    power: float = 0.8,
     mixed_protocols: bool = False,
     show_private: bool = False,
     settings: Settings = {},  # noqa: B006
@@ -56,6 +62,9 @@ def main(
         slurm_options: further options of sbatch by their long names, such as account.
         dry_run: only say what would run, how long it should take, and how much disk.
         status: only say what is done, at work, failed and to do ("study status FILE" does the same).
+        plan: only say how many worlds, people and trainings find an effect ("study plan FILE" does the same).
+        effect: the difference to be found, in percentage points.
+        power: how often it is to be found, from 0 to 1.
         mixed_protocols: let evaluations of several protocols share a table.
         show_private: do not blur private images on the page.
         settings: arguments of the study's tasks(), such as: scale paper data facescrub:PATH prior FOLDER.
@@ -64,6 +73,8 @@ def main(
     out = out or Path("runs") / file.stem
     if status:
         return tell_status(study_status(tasks, Store(out)), here)
+    if plan:
+        return tell_sizes(tasks, out, effect / 100, power, declared(file))
     if dry_run:
         return tell_plan(plan_study(tasks, Store(out), here), here)
     if ray is not None and slurm is not None:
@@ -84,6 +95,31 @@ def _cluster(
         folder = store.root / "slurm"
         return OnSlurm(folder, slurm, study_files(), minutes=minutes, jobs=jobs, options=options)
     return None
+
+
+def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, primary: Sequence[str]) -> None:
+    """How large the study must be, from how its own records varied, or else earlier ones."""
+    metric = next(iter(primary), "true@1")
+    done = [task for task in tasks if task.name == "Evaluate" and Store(out).done(task)]
+    known = varied([read(Store(out).folder(task)) for task in done], metric) or KNOWN
+    targets = {one.found.target.title for one in tasks if isinstance(one, Evaluate)}
+    expected = [seconds for seconds in plan_study(tasks, Store(out)).seconds.values() if seconds]
+    evaluations = max(1, sum(task.name == "Evaluate" for task in tasks) - len(done))
+    tests = max(1, len(targets) - 1)
+    each = sum(expected) / evaluations * (tests + 1) if expected else None
+    found = sizes(effect, wanted, known, tests, seconds=each)
+    if not found:
+        raise UserError(f"no study of up to {MOST} worlds finds {100 * effect:g} points that often; ask for less")
+    table = Table(
+        title=f"to find {100 * effect:g} points of {metric} in {wanted:.0%} of studies, one of {tests} defences"
+    )
+    for name in ("worlds", "people each", "trainings each", "power", "hours of computing"):
+        table.add_column(name, justify="right")
+    for one in found:
+        hours = "unknown" if one.hours is None else f"{one.hours:.1f}"
+        table.add_row(str(one.worlds), str(one.people), str(one.trainings), f"{one.power:.0%}", hours)
+    console.print(table)
+    console.print(f"from {known.source}; paired t over worlds, corrected for {tests} tests", highlight=False)
 
 
 def tell_plan(todo: Plan, workers: int) -> None:
