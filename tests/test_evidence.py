@@ -358,6 +358,7 @@ def test_networks_that_always_agree_may_still_differ_a_little() -> None:
     assert got.value == 0
     assert got.high is not None
     assert 0.02 < got.high < 0.04
+    assert got.low == pytest.approx(-got.high)
     assert got.p == 1
 
 
