@@ -1,9 +1,9 @@
 """The study of low-resolution attacks: what it compares is what it says."""
 
 from lightleak.study import Task
+from lightleak.study.loading import load
 from lightleak.study.lowres import PRIORS, TARGETS, LowRes
 from lightleak.study.protocols import PROTOCOLS
-from lightleak.study.run import load
 
 
 def everything(tasks: list) -> dict[str, Task]:

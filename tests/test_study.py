@@ -5,6 +5,7 @@
 import io
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -26,8 +27,10 @@ from rich.console import Console
 
 from lightleak.attacks import PPA
 from lightleak.errors import UserError
-from lightleak.study import Event, Store, Task, WorkerDied, live, load, plain, plan, run
+from lightleak.study import Event, Store, Task, WorkerDied, execute, live, load, plain, plan, run, study_files
+from lightleak.study.parcel import pack
 from lightleak.study.progress import duration
+from lightleak.study.task import Absent
 from lightleak.study.tasks import Invert, Rendered, TrainTarget, source
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -657,6 +660,9 @@ def test_twenty_kills_of_driver_or_worker(tmp_path: Path, victim: str) -> None:
     print(f"{kills} kills of a {victim} in {rounds} studies: results identical, nothing published was done again")
 
 
+TASKS = "from lightleak.study.tasks import *\ndef tasks():\n    return "
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -664,14 +670,157 @@ def test_twenty_kills_of_driver_or_worker(tmp_path: Path, victim: str) -> None:
         ("x = 1", "has no function tasks"),
         ("def tasks():\n    yield 3", "gave a int"),
         ("def tasks(:", "line 1: "),
+        ("import nothing_of_that_name", "line 1: ModuleNotFoundError: No module named"),
+        ("def tasks():\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        ("def tasks():\n    return 3", "gave a int; expected tasks"),
+        ("def tasks(people):\n    return []", r"tasks\(people\) of .*missing"),
+        ("raise SystemExit", "line 1: SystemExit"),
+        ("x = '\udcff'", "study.py"),
+        (
+            TASKS + "[source('faces', nonsense=1)]",
+            "no setting nonse",
+        ),
+        (
+            TASKS + "[source('faces', people='x')]",
+            "people is a whole",
+        ),
+        (
+            TASKS + "[TrainTarget(source('faces'), seed=2**70)]",
+            "64 bits",
+        ),
+        (
+            TASKS + "[TrainTarget(source('faces'), seed={1})]",
+            "a set",
+        ),
     ],
 )
 def test_bad_study_files_are_one_clear_line(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "study.py"
     if text is not None:
-        file.write_text(text)
-    with pytest.raises(UserError, match=message):
+        file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=message) as caught:
         load(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_beside_a_study_can_be_imported_wherever_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "beside_one.py").write_text("from beside_two import NUMBER")
+    (tmp_path / "beside_two.py").write_text("NUMBER = 7\ndef double(x):\n    return 2 * x\n")
+    text = "import beside_one\nfrom beside_two import double\n" + STUDY
+    file = study_file(tmp_path, text.replace('{"sum": self.number', '{"sum": double(self.number) + beside_one.NUMBER'))
+    (task, *_) = load(file)[0].above
+    assert list(study_files())[-1].startswith("lightleak_study_")
+    packed = pack(study_files(), 1, execute, task, Store(tmp_path / "far"))
+    (tmp_path / "call.py").write_text(
+        "import pickle, sys\nfrom lightleak.study.parcel import perform\n"
+        "print(perform(pickle.load(open(sys.argv[1], 'rb'))))\n"
+    )
+    (tmp_path / "parcel").write_bytes(pickle.dumps(packed))
+    for name in ("beside_one.py", "beside_two.py"):
+        (tmp_path / name).unlink()  # another machine has none of these files
+    file.unlink()
+    command = [sys.executable, str(tmp_path / "call.py"), str(tmp_path / "parcel")]
+    answer = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=True)
+    assert "error=''" in answer.stdout
+    assert Store(tmp_path / "far").result(task)["sum"] == 7
+
+
+# --- damage
+
+
+def flipped(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+
+
+DAMAGE: dict[str, Any] = {
+    "a flipped bit": lambda folder: flipped(folder / "note.txt"),
+    "a changed digit": lambda folder: (folder / "result.json").write_text(
+        (folder / "result.json").read_text().replace("64", "63")
+    ),
+    "an emptied result": lambda folder: (folder / "result.json").write_text(""),
+    "a short file": lambda folder: (folder / "note.txt").write_text(""),
+    "a lost file": lambda folder: (folder / "note.txt").unlink(),
+    "an emptied record of sizes": lambda folder: (folder / "made.json").write_text(""),
+    "a lost record of sizes": lambda folder: (folder / "made.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_counts_as_not_done_and_is_said(tmp_path: Path, kind: str) -> None:
+    store, task = Store(tmp_path), Leaf(name_="one two three")
+    run([task], store)
+    whole = contents(tmp_path)
+    DAMAGE[kind](store.folder(task))
+    assert not store.done(task)
+    assert [one.key for one in plan([task], store).todo] == [task.key]
+    events = []
+    assert run([task], store, listen=events.append) == {}
+    assert [event.kind for event in events if event.kind != "progress"] == ["damaged", "started", "finished"]
+    assert str(store.folder(task)) in events[0].error
+    assert contents(tmp_path) == whole
+    assert store.done(task)
+
+
+def test_a_damaged_result_is_refused_by_whoever_reads_it(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), Leaf()
+    run([task], store)
+    DAMAGE["a changed digit"](store.folder(task))
+    with pytest.raises(UserError, match=r"is damaged .*; run the study again"):
+        store.result(task)
+
+
+def test_damage_below_a_finished_task_is_found_and_what_was_deleted_is_not_missed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    low, other = Node(1, log=str(tmp_path / "log")), Node(2, log=str(tmp_path / "log"))
+    top = Node(3, (low, other), log=str(tmp_path / "log"))
+    run([top], store)
+    store.drop(other)
+    flipped(store.folder(low) / "result.json")
+    assert [task.key for task in plan([top], store).todo] == [low.key]
+
+
+def test_results_of_older_versions_count_without_sizes(tmp_path: Path) -> None:
+    store, task = Store(tmp_path), Leaf()
+    run([task], store)
+    made = json.loads((store.folder(task) / "made.json").read_text())
+    del made["files"]
+    (store.folder(task) / "made.json").write_text(json.dumps(made))
+    assert store.done(task)
+    (store.folder(task) / "result.json").write_text("")
+    assert not store.done(task)
+
+
+# --- what data do not allow
+
+
+@dataclass(frozen=True)
+class Asks(Task):
+    below: tuple[Task, ...] = ()
+    spared: tuple[Task, ...] = ()
+    reason: str = ""
+
+    def spare(self) -> tuple[Task, ...]:
+        return self.spared
+
+    def run(self, store: Store, folder: Path, watch: Any) -> dict[str, Any]:
+        if self.reason:
+            raise Absent(self.reason)
+        return {"missed": [store.absent(task) for task in self.spared]}
+
+
+def test_what_the_data_do_not_allow_is_no_failure_and_may_be_spared(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    nobody = Asks(reason="nobody is public")
+    attack = Asks((nobody,))
+    evaluation = Asks((Asks(),), (attack,))
+    assert run([evaluation], store) == {}
+    assert store.absent(nobody) == store.absent(attack) == "nobody is public"
+    assert store.result(evaluation) == {"missed": ["nobody is public"]}
+    assert (
+        run([evaluation], store, listen=lambda event: pytest.fail(event.kind) if event.kind != "reused" else None) == {}
+    )
 
 
 # --- terminal

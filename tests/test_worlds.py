@@ -15,7 +15,7 @@ from lightleak.report.results import Results
 from lightleak.report.study import NOTE, pages, studied
 from lightleak.report.verdicts import verdict
 from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
-from lightleak.study.run import declared, load
+from lightleak.study.loading import declared, load
 
 PEOPLE, WORLDS = 8, 6
 JUDGES = ("timm:resnet14t", "torchvision:densenet121")

@@ -5,8 +5,13 @@ imported for an answer that needs none of it.
 """
 
 import ast
+import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,10 +23,14 @@ VERBS = ("demo", "skips", "train", "fit", "convert", "attack", "evaluate", "stud
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a verb; bad input is one line and exit code 2, Ctrl-C is 130."""
+    """Run a verb; bad input is one line and exit code 2, Ctrl-C (and SIGTERM, which is the same) is 130."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        _call(arguments)
+        with _terminated():
+            _call(arguments)
     except UserError as error:
         _say(f"[red]lightleak:[/] {_escape(str(error))}", soft_wrap=True)
         sys.exit(2)
@@ -31,6 +40,23 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM as KeyboardInterrupt, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _call(arguments: list[str]) -> None:

@@ -72,6 +72,9 @@ def main(
     bad = [label for label in classes if not 0 <= label < classifier.classes]
     if bad:
         raise UserError(f"{name} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
+    twice = [label for label in dict.fromkeys(classes) if classes.count(label) > 1]
+    if twice:
+        raise UserError(f"class {twice[0]} is named twice; people are attacked, and counted, once each")
     known = {"rendered": RenderedPrior, "pixels": PixelsPrior}
     generator = known[prior](size=classifier.size) if prior in known else priors.load(prior)
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)

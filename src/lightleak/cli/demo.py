@@ -32,7 +32,8 @@ def main(
     """
     began = time.monotonic()
     tasks = Demo(data, people, seed).tasks()
-    with noted(tasks, out, f"Lightleak demo: {data}", command()):
+    settings = {"data": data, "people": people, "seed": seed}
+    with noted(tasks, out, f"Lightleak demo: {data}", command(), settings=settings) as place:
         run_tasks(tasks, out, workers)
-    show(out, show_private)
+    show(place, show_private)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")

@@ -24,3 +24,5 @@ def main(folder: tyro.conf.Positional[Path], show_private: bool = False, mixed_p
         console.print(f"[bold]{overview(folder, folder.resolve().name.capitalize())}[/] shows them all")
         return
     show(folder, show_private, mixed_protocols)
+    for note in sorted(folder.glob(f"*/{NOTE}")):  # the same study with other settings
+        show(note.parent, show_private, mixed_protocols)

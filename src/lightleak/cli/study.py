@@ -1,6 +1,6 @@
 """`lightleak study`: a file of tasks, run here or on a cluster; what it would do, and how it stands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from lightleak.cli.arguments import Settings, command, values
 from lightleak.cli.running import run_tasks, show
 from lightleak.errors import UserError
 from lightleak.report.power import KNOWN, MOST, sizes, varied
-from lightleak.report.study import noted
+from lightleak.report.study import noted, place_of, settings_of
 from lightleak.study import OnRay, OnSlurm, Plan, Status, Store, study_files
 from lightleak.study import load as load_study
 from lightleak.study import plan as plan_study
 from lightleak.study import status as study_status
+from lightleak.study.loading import declared, titled
+from lightleak.study.loading import published as published_numbers
 from lightleak.study.parcel import Cluster
 from lightleak.study.progress import duration
 from lightleak.study.record import read
-from lightleak.study.run import declared, titled
-from lightleak.study.run import published as published_numbers
 from lightleak.study.task import Task
 from lightleak.study.tasks import Evaluate
 from lightleak.terminal import console
@@ -69,9 +69,18 @@ def main(
         show_private: do not blur private images on the page.
         settings: arguments of the study's tasks(), such as: scale paper data facescrub:PATH prior FOLDER.
     """
-    tasks = load_study(file, **values(settings))
+    asked = values(settings)
+    tasks = load_study(file, **asked)
     out = out or Path("runs") / file.stem
+    before = settings_of(out)
     if status:
+        if before is not None and place_of(out, asked) != out:
+            console.print(
+                f"[yellow]![/] {escape(str(out))} was run with {escape(_said(before))}; this is how it stands with "
+                f"{escape(_said(asked))}",
+                highlight=False,
+                soft_wrap=True,
+            )
         return tell_status(study_status(tasks, Store(out)), here)
     if plan:
         return tell_sizes(tasks, out, effect / 100, power, declared(file))
@@ -79,10 +88,15 @@ def main(
         return tell_plan(plan_study(tasks, Store(out), here), here)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
-    with noted(tasks, out, titled(file), command(), published_numbers(file), declared(file)):
+    told = (published_numbers(file), declared(file))
+    with noted(tasks, out, titled(file), command(), *told, settings=asked) as place:
         run_tasks(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
-    show(out, show_private, mixed_protocols)
+    show(place, show_private, mixed_protocols)
     return None
+
+
+def _said(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "no settings"
 
 
 def _cluster(

@@ -25,7 +25,7 @@ DATASETS: dict[str, Callable[..., Population]] = {
     "afhq": pictures.afhq,
 }
 
-__all__ = ["DATASETS", "Images", "People", "Population", "load"]
+__all__ = ["DATASETS", "Images", "People", "Population", "check", "load"]
 
 
 def load(data: str, **settings: Any) -> Population:
@@ -34,6 +34,12 @@ def load(data: str, **settings: Any) -> Population:
 
     Raises UserError for an unknown name or setting, a path where none is taken, or a missing one.
     """
+    _, function, path = check(data, **settings)
+    return function(path, **settings) if path else function(**settings)
+
+
+def check(data: str, **settings: Any) -> tuple[str, Callable[..., Population], str]:
+    """The name, function and path that `data` stands for; UserError, as `load` raises it, before anything is read."""
     name, colon, path = data.partition(":")
     if name not in DATASETS:
         hint = f"; for your own images write folder:{data}" if Path(data).is_dir() else ""
@@ -54,7 +60,7 @@ def load(data: str, **settings: Any) -> Population:
         raise UserError(f"data set {name!r} needs a path: write {name}:PATH")
     if colon and not takes_path:
         raise UserError(f"data set {name!r} takes no path; write {name}, not {data}")
-    return function(path, **settings) if takes_path else function(**settings)
+    return name, function, path
 
 
 def _fits(value: object, hint: Any) -> bool:

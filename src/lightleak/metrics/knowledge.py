@@ -14,6 +14,7 @@ from torch import Tensor
 from lightleak import randomness
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import Images, Population
+from lightleak.metrics.recognition import per_class
 from lightleak.models.classifier import Classifier
 from lightleak.models.zoo import build
 from lightleak.ranking import answers
@@ -48,4 +49,4 @@ def extracted(student: Classifier, population: Population, which: Tensor) -> Ten
     if not len(images):
         return torch.full((len(which),), torch.nan, dtype=torch.float64)
     right = (answers(predict(student, images)) == images.labels).double()
-    return torch.stack([right[images.labels == label].mean() for label in which])
+    return per_class(right, images.labels, which)

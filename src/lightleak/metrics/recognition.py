@@ -34,9 +34,21 @@ def hits(logits: Tensor, classes: Tensor, k: int = 1) -> Tensor:
 
 def per_class(values: Tensor, classes: Tensor, which: Tensor) -> Tensor:
     """The mean of `values` (N) over each class in `which`, in that order; NaN where it has no image."""
-    member = classes[None, :] == which[:, None]
-    total = torch.where(member, values.double()[None, :], 0.0).sum(1)
-    return total / member.sum(1)
+    known, place = classes.unique(return_inverse=True)
+    total = torch.zeros(len(known), dtype=torch.float64).index_add_(0, place, values.double().cpu())
+    mean = total / torch.bincount(place, minlength=len(known))
+    where = torch.searchsorted(known, which).clamp(max=max(len(known) - 1, 0))
+    if not len(known):
+        return torch.full((len(which),), torch.nan, dtype=torch.float64)
+    return torch.where(known[where] == which, mean[where], torch.nan)
+
+
+def rows_of(classes: Tensor, which: Tensor) -> tuple[Tensor, ...]:
+    """For each class in `which`, the rows (of `classes`, N) that are of it, ascending; in one pass over all."""
+    order = classes.argsort(stable=True)
+    ascending = classes[order].contiguous()
+    low, high = torch.searchsorted(ascending, which), torch.searchsorted(ascending, which, right=True)
+    return tuple(order[first:last] for first, last in zip(low.tolist(), high.tolist()))
 
 
 def nearest(features: Tensor, classes: Tensor, private: Tensor, labels: Tensor, squared: bool = True) -> Tensor:
@@ -49,9 +61,8 @@ def nearest(features: Tensor, classes: Tensor, private: Tensor, labels: Tensor, 
     if features.dim() != 2 or private.dim() != 2 or features.shape[1] != private.shape[1]:
         raise UserError(f"expected features N x D and M x D, got {tuple(features.shape)} and {tuple(private.shape)}")
     distance = torch.full((len(features),), torch.nan, dtype=torch.float64)
-    for label in classes.unique():
-        mine, own = classes == label, labels == label
-        if own.any():
+    for mine, own in zip(rows_of(classes, (known := classes.unique())), rows_of(labels, known)):
+        if len(own):
             # Differences, not the Gram matrix: its cancellation would swallow small distances.
             table = torch.cdist(
                 features[mine].double(), private[own].double(), compute_mode="donot_use_mm_for_euclid_dist"

@@ -1,6 +1,8 @@
 """Which evaluations make up a study, and the pages that show them: one for each population, attack and network."""
 
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +15,11 @@ from lightleak.report.collect import collect
 from lightleak.report.fairness import run_of
 from lightleak.report.results import Results
 from lightleak.report.worlds import collect_worlds, world_of
+from lightleak.study.keys import plain
 from lightleak.study.record import Record, read, read_costs, read_shares
 
-NOTE = "study.json"  # in the study's folder
+NOTE = "study.json"  # in the folder of the study's pages
+LONGEST = 60  # letters of a folder's name
 KINDS = {"evaluations": "Evaluate", "costs": "Costs", "shares": "Shares"}  # tasks whose results stand on pages
 
 
@@ -41,17 +45,57 @@ def noted(
     command: str,
     published: Mapping[str, Any] | None = None,
     primary: Sequence[str] = (),
-) -> Iterator[None]:
-    """Note which results make up the study, before it runs; the note goes again if no evaluation is ever made."""
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Path]:
+    """Note which results make up the study, before it runs; gives the folder of its pages.
+
+    That is the store itself or, where it holds pages of other settings, a folder in it. The note goes again if no
+    evaluation is ever made.
+    """
+    place = place_of(folder, settings or {})
     keys = {name: [task.key for task in tasks if task.name == kind] for name, kind in KINDS.items()}
-    about = {"title": title, "command": command, **keys, "published": published or {}, "primary": list(primary)}
-    publish(folder / NOTE, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
+    about = {
+        "title": title,
+        "command": command,
+        **keys,
+        "published": published or {},
+        "primary": list(primary),
+        "settings": plain(settings or {}),
+    }
+    about["store"] = "." if place == folder else ".."
+    publish(place / NOTE, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
     try:
-        yield
+        yield place
     finally:
         keys = keys["evaluations"]
         if keys and not any((folder / KINDS["evaluations"] / key).is_dir() for key in keys):
-            (folder / NOTE).unlink(missing_ok=True)
+            (place / NOTE).unlink(missing_ok=True)
+
+
+def place_of(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Where the pages of a study with these settings are, or will be: one place for all runs with the same settings."""
+    before = settings_of(folder)
+    return folder if before is None or before == plain(settings) else folder / _slug(settings)
+
+
+def settings_of(folder: Path) -> dict[str, Any] | None:
+    """With which settings the study in a folder was run; None if none of it is finished, or if nobody noted them."""
+    try:
+        about = json.loads((folder / NOTE).read_text())
+        finished = any((folder / KINDS["evaluations"] / key).is_dir() for key in about["evaluations"])
+        return about["settings"] if finished else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _slug(settings: Mapping[str, Any]) -> str:
+    """Settings as the name of a folder."""
+    told = "-".join(f"{name} {value}" for name, value in sorted(settings.items())) or "defaults"
+    text = re.sub(r"[^A-Za-z0-9.]+", "-", told).strip("-.")
+    if text == told.replace(" ", "-") and len(text) <= LONGEST:
+        return text
+    mark = hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{text[:LONGEST]}-{mark}"
 
 
 def studied(folder: Path) -> Studied:
@@ -59,8 +103,9 @@ def studied(folder: Path) -> Studied:
     try:
         about = json.loads((folder / NOTE).read_text())
         keys, title, command = about["evaluations"], about["title"], about["command"]
+        root = folder.parent if about.get("store") == ".." else folder
         found = {
-            name: tuple(place for key in about.get(name, []) if (place := folder / kind / key).is_dir())
+            name: tuple(place for key in about.get(name, []) if (place := root / kind / key).is_dir())
             for name, kind in KINDS.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

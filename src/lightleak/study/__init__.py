@@ -1,10 +1,11 @@
 """Studies: tasks that are keyed by what they say, run once, and survive anything."""
 
+from lightleak.study.loading import load, study_files
 from lightleak.study.on_ray import OnRay
 from lightleak.study.on_slurm import OnSlurm
 from lightleak.study.pool import Inline, Pool, WorkerDied
 from lightleak.study.progress import live
-from lightleak.study.run import Event, Failure, Outcome, Plan, execute, load, plan, run, study_files
+from lightleak.study.run import Event, Failure, Outcome, Plan, execute, plan, run
 from lightleak.study.status import AtWork, Failed, Status, status
 from lightleak.study.task import Store, Task, Watch, plain, versions
 

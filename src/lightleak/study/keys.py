@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lightleak.errors import UserError
+
 OURS = "lightleak."  # begins the modules whose classes are known by name and version
 
 
@@ -74,6 +76,8 @@ def canonical_fields(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def canonical(value: Any) -> Any:
     """JSON data that two values share exactly when they mean the same setting."""
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise UserError(f"whole numbers in a task have 64 bits with their sign, not {value.bit_length() + 1}")
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -1,6 +1,5 @@
 """A call that travels to a process which never saw the study's file, and what is done with it there."""
 
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-from lightleak.study.pool import limit_threads, load_module
+from lightleak.study.pool import limit_threads, load_modules
 from lightleak.study.task import Store, Task
 
 SWEPT: set[Path] = set()  # stores in which this process looked for what dead processes of its machine left
@@ -32,9 +31,7 @@ def pack(files: Mapping[str, Path], threads: int, function: Callable, *arguments
 def perform(parcel: Parcel) -> Any:
     """Make the call, in whatever process of whatever machine this is."""
     limit_threads(parcel.threads)
-    for name, (path, text) in parcel.files.items():
-        if name not in sys.modules:
-            load_module(name, Path(path), text)
+    load_modules({name: (Path(path), text) for name, (path, text) in parcel.files.items()})
     function, *arguments = ForkingPickler.loads(parcel.content)  # pyright: ignore[reportAttributeAccessIssue]
     for store in arguments:
         if isinstance(store, Store) and store.root not in SWEPT:

@@ -1,6 +1,7 @@
 """Worker processes behind an Executor: each call reports progress, each death is blamed on one call."""
 
 import importlib.util
+import linecache
 import multiprocessing
 import os
 import signal
@@ -136,8 +137,7 @@ def serve(pipe: Connection, threads: int, files: Mapping[str, Path]) -> None:
     """What a worker process does until its driver is gone."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     limit_threads(threads)
-    for name, path in files.items():
-        load_module(name, path)
+    load_modules({name: (path, None) for name, path in files.items()})
     while True:
         try:
             function, *args = pipe.recv()
@@ -182,6 +182,22 @@ def limit_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def load_modules(files: Mapping[str, tuple[Path, str | None]]) -> None:
+    """Import several files (or texts), whichever of them need others first; what is imported already stays."""
+    waiting = {name: file for name, file in files.items() if name not in sys.modules}
+    while waiting:
+        failures: dict[str, ImportError] = {}
+        for name, (path, text) in waiting.items():
+            try:
+                if name not in sys.modules:
+                    load_module(name, path, text)
+            except ImportError as error:
+                failures[name] = error
+        if len(failures) == len(waiting):
+            raise next(iter(failures.values()))
+        waiting = {name: waiting[name] for name in failures}
+
+
 def load_module(name: str, path: Path, text: str | None = None) -> ModuleType:
     """Import a Python file (or `text` in its place) under a name of ours, so that workers can find its classes."""
     specification = importlib.util.spec_from_file_location(name, path)
@@ -193,6 +209,7 @@ def load_module(name: str, path: Path, text: str | None = None) -> ModuleType:
         if text is None:
             specification.loader.exec_module(module)
         else:  # another machine may not have the file
+            linecache.cache[str(path)] = (len(text), None, text.splitlines(True), str(path))  # keys know sources
             exec(compile(text, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]

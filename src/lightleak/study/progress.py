@@ -48,7 +48,7 @@ def live(console: Console | None = None) -> Iterator[Callable[[Event], None]]:
                 bars.update(shown[key], completed=event.step, total=event.steps, note=_numbers(event))
             elif event.kind in ("finished", "failed") and key in shown:
                 bars.remove_task(shown.pop(key))
-            if event.kind in ("finished", "failed"):
+            if event.kind in ("finished", "failed", "damaged"):
                 _line(bars.console, event)
 
         yield listen
@@ -86,3 +86,5 @@ def _line(console: Console, event: Event) -> None:
         console.print(f"[green]✓[/] {label} [dim]{duration(event.seconds or 0)}", highlight=False)
     elif event.kind == "failed":
         console.print(f"[red]✗[/] {label}: {escape(event.error)}", highlight=False, soft_wrap=True)
+    elif event.kind == "damaged":
+        console.print(f"[yellow]![/] {label}: {escape(event.error)}; made anew", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from lightleak.errors import UserError
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.study.keys import keyed_in, plain
 from lightleak.study.protocols import Protocol
-from lightleak.study.task import Task
+from lightleak.study.task import ABSENT, Task
 from lightleak.study.whole import MADE, RESULT, check_file
 
 VERSION = 2
@@ -204,6 +204,8 @@ class Made:
 def read(folder: Path) -> Record:
     """The record of the evaluation in a task's folder; UserError if it is not whole."""
     data = _result(folder)
+    if isinstance(data, Mapping) and ABSENT in data and "evaluation" not in data:
+        raise UserError(f"{folder} is an evaluation that these data do not allow: {data[ABSENT]}")
     with_specs = "specs" in data if isinstance(data, Mapping) else False
     try:
         found = Record.from_json(data)

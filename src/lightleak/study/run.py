@@ -1,13 +1,11 @@
 """Run tasks in the order their needs allow, here or on any executor; what is done stays done."""
 
 import heapq
-import inspect
 import json
 import os
 import queue
 import shutil
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -15,15 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from lightleak.errors import UserError
-from lightleak.metrics.evaluation import METRICS
-from lightleak.study.pool import STUDY_MODULE, Inline, Pool, WorkerDied, load_module
-from lightleak.study.task import Store, Task, Watch, plain
+from lightleak.study.loading import one_line, study_files
+from lightleak.study.pool import Inline, Pool, WorkerDied
+from lightleak.study.task import ABSENT, Absent, Store, Task, Watch, plain
 
 REMEMBERED = 20  # earlier results of a class that an estimate looks at
 LOOK = 1.0  # seconds between looks at what tasks say of themselves through the store
@@ -37,6 +34,7 @@ class Plan:
     done: tuple[Task, ...]  # found finished
     seconds: Mapping[str, float | None]  # expected, by key; None where nothing is known
     sizes: Mapping[str, float | None] = field(default_factory=dict)  # expected bytes on disk, likewise
+    damaged: Mapping[str, str] = field(default_factory=dict)  # by key, what is wrong with results to be made anew
 
     def bytes(self) -> float | None:
         """Expected bytes of what is not done, None if nothing is known about any task."""
@@ -56,7 +54,7 @@ class Plan:
 class Event:
     """What a run tells its listener."""
 
-    kind: Literal["reused", "started", "progress", "finished", "failed", "blocked"]
+    kind: Literal["reused", "started", "progress", "finished", "failed", "blocked", "damaged"]
     task: Task
     done: int  # tasks of this run that are finished, reused ones included
     total: int  # tasks of this run
@@ -65,7 +63,7 @@ class Event:
     steps: int | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)  # what the task reports of itself
     seconds: float | None = None  # a finished task's
-    error: str = ""  # one line, of a failed task
+    error: str = ""  # one line, of a failed or damaged task
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def run(
                 outcome = Outcome(0.0, f"{death}, {retries + 1} times; with fewer workers each has more memory")
                 store.fail(task, outcome.error)
             except Exception as error:
-                outcome = Outcome(0.0, _line(error))
+                outcome = Outcome(0.0, one_line(error))
                 store.fail(task, traceback.format_exc())
             state.end(task, outcome)
     finally:
@@ -178,7 +176,7 @@ def execute(task: Task, store: Store, watch: Watch | None = None) -> Outcome:
     note = _Note(store, task, watch or _ignore)
     try:
         folder = store.begin(task)
-        result = task.run(store, folder, note.watch)
+        result = _result(task, store, folder, note.watch)
         seconds = time.perf_counter() - started
         store.publish(task, folder, result, seconds)
         return Outcome(seconds)
@@ -186,11 +184,23 @@ def execute(task: Task, store: Store, watch: Watch | None = None) -> Outcome:
         if store.done(task):  # another process finished it, and took the scratch folder with it
             return Outcome(0.0)
         store.fail(task, traceback.format_exc())
-        return Outcome(time.perf_counter() - started, _line(error))
+        return Outcome(time.perf_counter() - started, one_line(error))
     finally:
         note.file.unlink(missing_ok=True)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _result(task: Task, store: Store, folder: Path, watch: Watch) -> Mapping[str, Any]:
+    """What the task returns; that it is absent, and why, where the data do not allow it or what it needs."""
+    spared = {need.key for need in task.spare()}
+    missing = (store.absent(need) for need in task.needs() if need.key not in spared)
+    if why := next(filter(None, missing), None):
+        return {ABSENT: why}
+    try:
+        return task.run(store, folder, watch)
+    except Absent as reason:
+        return {ABSENT: str(reason)}
 
 
 class _Note:
@@ -231,7 +241,9 @@ def plan(tasks: Iterable[Task], store: Store, workers: int = 1) -> Plan:
 def _plan(tasks: Iterable[Task], store: Store, parts: int) -> Plan:
     todo: dict[str, Task] = {}
     done: dict[str, Task] = {}
+    damaged: dict[str, str] = {}
     path: set[str] = set()
+    seen: set[str] = set()  # below finished tasks
 
     def visit(task: Task) -> None:
         if task.key in todo or task.key in done:
@@ -240,7 +252,10 @@ def _plan(tasks: Iterable[Task], store: Store, parts: int) -> Plan:
             raise UserError(f"{task.label} needs itself; look at its needs()")
         if store.done(task):
             done[task.key] = task
+            below.append(task)
             return
+        if wrong := store.damaged(task):
+            damaged[task.key] = wrong
         task = task.split(parts)
         path.add(task.key)
         for need in task.needs():
@@ -248,85 +263,24 @@ def _plan(tasks: Iterable[Task], store: Store, parts: int) -> Plan:
         path.remove(task.key)
         todo[task.key] = task
 
+    below: list[Task] = []
     for task in tasks:
         visit(task)
+    while below:  # what finished tasks rest on may be gone, but where it is, it is whole
+        for need in below.pop().needs():
+            if need.key not in seen:
+                seen.add(need.key)
+                if store.damaged(need, thorough=False):
+                    visit(need)
+                elif store.folder(need).is_dir():
+                    below.append(need)
     history = {name: _history(store, name) for name in {task.name for task in todo.values()}}
     seconds, sizes = _expected(todo.values(), history), _sizes(todo.values(), history)
-    return Plan(tuple(todo.values()), tuple(done.values()), seconds, sizes)
-
-
-def load(path: Path | str, **settings: Any) -> list[Task]:
-    """The tasks of a study: a Python file with a function `tasks()` that returns or yields them.
-
-    `settings` are its arguments, such as the scale of a study of the paper; UserError if it does not take them.
-    """
-    path = Path(path).absolute()
-    if not path.is_file():
-        raise UserError(f"there is no study {path}; expected a Python file with a function tasks()")
-    name = f"{STUDY_MODULE}{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
-    try:
-        module = load_module(name, path)
-    except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from None
-    if not callable(getattr(module, "tasks", None)):
-        raise UserError(f"{path} has no function tasks(); a study defines one that yields its tasks")
-    try:
-        inspect.signature(module.tasks).bind(**settings)
-    except TypeError as error:
-        raise UserError(f"tasks{inspect.signature(module.tasks)} of {path}: {error}") from None
-    found = list(module.tasks(**settings))
-    strangers = [thing for thing in found if not isinstance(thing, Task)]
-    if strangers:
-        raise UserError(f"tasks() of {path} gave a {type(strangers[0]).__name__}; expected tasks only")
-    return found
-
-
-def published(path: Path | str) -> dict[str, Any]:
-    """The paper's numbers that a loaded study holds, by architecture: whose they are, and the rows of its table.
-
-    PUBLISHED has them by network, title and metric; STANDS_FOR says which of those networks a smaller one stands for.
-    """
-    module = _module(path)
-    numbers, stands_for = getattr(module, "PUBLISHED", {}), getattr(module, "STANDS_FOR", {})
-    found = {network: {"of": f"{network} on photographs", "rows": rows} for network, rows in numbers.items()}
-    return found | {small: found[network] for small, network in stands_for.items()}
-
-
-def declared(path: Path | str) -> tuple[str, ...]:
-    """The measures that a loaded study declares in PRIMARY, before it runs, to be what it asks."""
-    names = tuple(getattr(_module(path), "PRIMARY", ()))
-    if unknown := [name for name in names if name not in METRICS]:
-        raise UserError(f"{path} declares {', '.join(map(str, unknown))}; there are {', '.join(METRICS)}")
-    return names
-
-
-def titled(path: Path | str) -> str:
-    """What a loaded study calls itself: the first line of its docstring, or its file's name."""
-    module = _module(path)
-    lines = ((module and module.__doc__) or "").strip().splitlines()
-    return lines[0].removesuffix(".") if lines else Path(path).stem
-
-
-def _module(path: Path | str) -> Any:
-    """The module of a loaded study; None if it was not loaded."""
-    file = Path(path).absolute()
-    return next((sys.modules[name] for name, known in study_files().items() if known == file), None)
-
-
-def study_files() -> dict[str, Path]:
-    """The study files loaded here, by module name: workers load them before they unpickle their classes."""
-    names = [name for name in sys.modules if name.startswith(STUDY_MODULE)]
-    files = {name: Path(str(sys.modules[name].__file__)) for name in names}
-    return {name: file for name, file in files.items() if file.is_file()}
+    return Plan(tuple(todo.values()), tuple(done.values()), seconds, sizes, damaged)
 
 
 def _ignore(*_: Any, **__: Any) -> None:
     """Nobody listens."""
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _expected(tasks: Iterable[Task], history: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, float | None]:
@@ -395,6 +349,8 @@ class _State:
         self.failures: dict[str, Failure] = {}
         for task in todo.done:
             self.tell("reused", task)
+        for key, wrong in todo.damaged.items():
+            self.tell("damaged", self.tasks[key], error=wrong)
         for key, needs in self.missing.items():
             if not needs:
                 self.push(key)

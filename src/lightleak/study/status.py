@@ -67,7 +67,7 @@ def status(tasks: Iterable[Task], store: Store) -> Status:
     ]
     return Status(
         todo,
-        tuple(task for task in seen.values() if store.done(task)),
+        tuple(t for t in seen.values() if store.folder(t).is_dir() and not store.damaged(t, thorough=False)),
         tuple(_at_work(note) for note in store.at_work().values()),
         tuple(failed),
     )

@@ -130,13 +130,19 @@ class Store:
         folder = self.folder(task)
         return folder.is_dir() and damage(folder) is None
 
-    def damaged(self, task: Task) -> str | None:
-        """What is wrong with a task's files, in one line; None if they are whole or were never there."""
-        return damage(self.folder(task))
+    def damaged(self, task: Task, thorough: bool = True) -> str | None:
+        """What is wrong with a task's files, in one line; None if they are whole or were never there.
+
+        Unless `thorough`, files that nobody changed after they were published are taken to be as they were.
+        """
+        return damage(self.folder(task), thorough)
 
     def absent(self, task: Task) -> str | None:
-        """Why the data do not allow a finished task, None if they do."""
-        return self.result(task).get(ABSENT)
+        """Why the data do not allow a task, None if they do or it is not finished."""
+        try:
+            return self.result(task).get(ABSENT)
+        except UserError:
+            return None
 
     def result(self, task: Task) -> dict[str, Any]:
         """What the task's `run` returned; UserError if it is not finished."""

@@ -112,6 +112,8 @@ class Invert(Task):
         return (*super().needs(), run_of(self.target), *self.parts_done(), *scored)
 
     def __post_init__(self) -> None:
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise UserError(f"each class is attacked once, but {self.classes} names one twice")
         needed, kind = self.attack.needs().knowledge, type(self.attack).__name__
         if needed != (self.knowledge is not None):
             advice = "pass a Distil task" if needed else "leave it out"

@@ -12,6 +12,7 @@ from lightleak.metrics import appraiser as appraisers
 from lightleak.metrics.appraiser import Appraiser
 from lightleak.metrics.evaluate import Reference, evaluate, reference
 from lightleak.metrics.knowledge import extracted, teach
+from lightleak.metrics.recognition import rows_of
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.facenet import facenet
 from lightleak.models.inception import inception
@@ -218,7 +219,7 @@ class Evaluate(Task):
             watch=watch,
         )
         best = found.best(1)
-        first = [int((population.train.labels == label).nonzero()[0]) for label in best.classes]
+        first = [int(rows[0]) for rows in rows_of(population.train.labels, best.classes)]
         save_file(
             {
                 "classes": best.classes,

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from torch import Tensor
 
 from lightleak import data
 from lightleak.data import faces
-from lightleak.data.folders import scan
+from lightleak.data.decoded import cache_folder
+from lightleak.data.listing import scan
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
+from lightleak.files import publish
 from lightleak.study.task import Store, Task, Watch
 
 SPLITS = ("train", "validation", "test", "judge", "public")
@@ -28,7 +32,18 @@ class Draw(Task):
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the population function
     contents: str = ""  # what a folder holds, see `fingerprint`
 
+    def keyed(self) -> Mapping[str, Any]:
+        """Where pictures are read from files, what is in them counts and not where they lie."""
+        if not self.contents:
+            return super().keyed()
+        settings = {name: value for name, value in self.settings.items() if name != "cache"}
+        if settings.get("public"):
+            settings["public"] = _kind(settings["public"])
+        return {"source": _kind(self.source), "settings": settings, "contents": self.contents}
+
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        if self.contents and source(self.source, **self.settings).contents != self.contents:
+            raise UserError(f"the pictures in {self.source} have changed since the study was planned; start it again")
         population = data.load(self.source, **dict(self.settings), watch=watch)
         tensors: dict[str, Tensor] = {}
         for split in SPLITS:
@@ -70,22 +85,53 @@ class Draw(Task):
 
 
 def fingerprint(folder: str | Path, classes: bool = True) -> str:
-    """What a folder holds (names, sizes, times of change), as a hash; `classes`: only images in folders of classes."""
+    """What a folder holds (names and contents of its files), as a hash; `classes`: only images in folders of classes.
+
+    Contents are read once: their hashes are kept with sizes and times of change in the cache for decoded images.
+    """
     root = Path(folder).expanduser()
     if not classes and not root.is_dir():
         raise UserError(f"there is no folder {root}")
     names = scan(root).files if classes else sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
-    lines = []
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    kept = cache_folder(None) / f"hashes-{place}.json"
+    try:
+        known = json.loads(kept.read_text())
+    except (OSError, ValueError):
+        known = {}
+    hashes: dict[str, list[Any]] = {}
     for name in names:
-        status = (root / name).stat()
-        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:20]
+        try:
+            status = (root / name).stat()
+            mark = [status.st_size, status.st_mtime_ns]
+            before = known.get(name) if isinstance(known, dict) else None
+            if not (isinstance(before, list) and before[:2] == mark and len(before) == 3):
+                with (root / name).open("rb") as file:
+                    before = [*mark, hashlib.file_digest(file, "sha256").hexdigest()]
+        except OSError as error:  # a dangling link, or no permission: reading the data will say so
+            before = [0, 0, str(error.strerror)]
+        hashes[name] = before
+    if hashes != known:
+        with suppress(UserError):  # then they are read again the next time
+            publish(kept, lambda part: part.write_text(json.dumps(hashes)), "hashes of pictures")
+    total = hashlib.sha256()
+    for name, (_, _, content) in hashes.items():
+        total.update(os.fsencode(name) + b"\0" + str(content).encode() + b"\n")
+    return total.hexdigest()[:20]
 
 
 def source(text: str, **settings: Any) -> Draw:
-    """The population that "faces", "digits" or "celeba:PATH" names, with the settings of its function."""
+    """The population that "faces", "digits" or "celeba:PATH" names, with the settings of its function.
+
+    UserError for an unknown name or setting, a value of the wrong type, or a folder that is not there.
+    """
+    data.check(text, **settings)
     kind, _, path = text.partition(":")
     if kind == "folder":
         return Draw(text, settings, fingerprint(path) if path else "")
     places = [place for place in (path, str(settings.get("public") or "").partition(":")[2]) if place]
     return Draw(text, settings, " ".join(fingerprint(place, classes=False) for place in places))
+
+
+def _kind(source: str) -> str:
+    return source.partition(":")[0]

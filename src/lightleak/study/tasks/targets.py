@@ -13,11 +13,12 @@ from lightleak import defences, randomness
 from lightleak.data.population import Images, Population
 from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
+from lightleak.metrics.recognition import per_class
 from lightleak.models import whose
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.zoo import build, only_size
 from lightleak.ranking import answers
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Absent, Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
 from lightleak.surgery import fuse
 from lightleak.training import RECIPES, Moment, Recipe, accuracy_and_loss, predict, train
@@ -247,7 +248,7 @@ def described(target: Classifier, images: Images, test: Images) -> dict[str, Any
     seen, _ = accuracy_and_loss(target, images)
     return {
         "accuracy": float(right.double().mean()),
-        "accuracy_of": [float(right[test.labels == label].double().mean()) for label in test.labels.unique()],
+        "accuracy_of": per_class(right, test.labels, test.labels.unique()).tolist(),
         "train_accuracy": seen,
         "test_images": len(test),
         "parameters": sum(p.numel() for p in target.net.parameters()),
@@ -275,17 +276,30 @@ def digest(classifier: Classifier) -> str:
 
 
 def people(population: Population, kind: str) -> tuple[Images, Images, Images]:
-    """Training, validation and test images of the private people, or of as many public ones."""
+    """Training, validation and test images of the private people, or of as many public ones.
+
+    Raises Absent where the public images are not of people with several pictures each.
+    """
     if kind == "private":
         return population.train, population.validation, population.test
     if kind != "public":
         raise UserError(f"people are private or public, not {kind!r}")
     images = population.public.at(population.public.labels < population.classes)
     place = torch.zeros(len(images), dtype=torch.long)
-    for label in images.labels.unique():
-        own = (images.labels == label).nonzero().flatten()
-        place[own] = torch.arange(len(own)) * 10 // len(own)  # the tenth of its person's images
-    return images.at(place < 7), images.at((place >= 7) & (place < 8)), images.at(place >= 8)
+    order = images.labels.argsort(stable=True)
+    _, counts = images.labels.unique(return_counts=True)
+    total = counts.repeat_interleave(counts)
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    place[order] = (torch.arange(len(images)) - first) * 10 // total  # the tenth of its person's images
+    parts = images.at(place < 7), images.at((place >= 7) & (place < 8)), images.at(place >= 8)
+    if len(parts[0].labels.unique()) < 2 or not all(map(len, parts)):
+        most = int(counts.max()) if len(counts) else 0
+        who = f"{len(counts)} with at most {most} picture{'s' * (most != 1)} each" if most else "nobody"
+        raise Absent(
+            f"it is a network of other people, and of the public people ({who}) none can be trained and tested; "
+            "it takes two, with some seven pictures each"
+        )
+    return parts
 
 
 @dataclass(frozen=True)
