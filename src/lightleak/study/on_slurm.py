@@ -23,9 +23,9 @@ class OnSlurm(Cluster):
     """Submits each call as one job with the cores and graphics processors that its task asks for.
 
     folder: on a disk that all nodes see; submitit keeps its files there, those of jobs that ended well are deleted.
-    partition: None for Slurm's default. minutes: the time limit of a job; a training that it cuts off
-    goes on from its last checkpoint, an attack begins again (its finished parts stay). options: further options of sbatch by their long names. kind: "local" runs the jobs as
-    processes of this machine, for trying things out.
+    partition: None for Slurm's default. minutes: the time limit of a job; a training that it cuts off goes on from its
+    last checkpoint, an attack begins again (its finished parts stay). options: further options of sbatch by their long
+    names. kind: "local" runs the jobs as processes of this machine, for trying things out.
     """
 
     def __init__(
