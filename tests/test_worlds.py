@@ -14,8 +14,8 @@ from lightleak.report.page import page
 from lightleak.report.results import Results
 from lightleak.report.study import NOTE, pages, studied
 from lightleak.report.verdicts import verdict
-from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
 from lightleak.study.loading import declared, load
+from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
 
 PEOPLE, WORLDS = 8, 6
 JUDGES = ("timm:resnet14t", "torchvision:densenet121")
