@@ -293,6 +293,8 @@ def test_no_success_is_as_uncertain_whatever_was_repeated() -> None:
     square = t.ppf(0.975, 31) ** 2
     for got in ends:
         assert (got.value, got.low, got.high) == (0, 0, pytest.approx(square / (32 + square)))
+    half = evidence.seeds_interval(torch.full((3, 32), 0.5), rate=True)  # alike, yet no more than 32 people
+    assert half.high == pytest.approx(0.5 + 0.5 * (square / (32 + square)) ** 0.5)
     sure = evidence.seeds_interval(torch.ones(3, 32))
     assert (sure.value, sure.low, sure.high) == (1, pytest.approx(32 / (32 + square)), 1)
 
