@@ -16,6 +16,7 @@ from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrio
 from lightleak.priors.fit import QUICK, WganGp, fit
 from lightleak.priors.fit.wgan import gradient_penalty
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
+from lightleak.priors.pixels import PixelsPrior
 from lightleak.priors.rendered import RenderedPrior, mirrored
 from lightleak.priors.stylegan2 import Discriminator, StyleGAN2Prior
 from lightleak.priors.stylegan2 import Generator as StyleGenerator
@@ -67,6 +68,7 @@ EXAMPLES = {
     "conditional64": tiny_conditional,
     "kedmi": tiny_specific,
     "stylegan2": tiny_style,
+    "pixels": lambda: PixelsPrior(size=8),
 }
 CLASSES = torch.tensor([0, 3, 1, 5, 0])  # priors that draw no classes ignore them
 
