@@ -29,6 +29,10 @@ class OnCard(torch.Tensor):
     def __init__(self, inner):
         self.inner = inner
 
+    @property
+    def is_meta(self):
+        return False  # it holds its numbers
+
     def tolist(self):
         return self.inner.tolist()
 

@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "lightleak"
 LAYERS = [
     "version", "errors", "compat", "files", "fingerprint", "ranking", "randomness", "place", "surgery", "data",
     "models", "training", "defences", "priors", "attacks", "metrics", "study",
-    "convert", "report", "doctor", "terminal", "cli", "lightleak",
+    "convert", "report", "forecast", "doctor", "terminal", "cli", "lightleak",
 ]  # fmt: skip
 ROOT = "lightleak"  # the package itself, with all its public names: below everything
 

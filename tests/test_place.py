@@ -39,6 +39,11 @@ def test_a_name_that_is_none(name):
         choose(name)
 
 
+def forget():
+    for asked in (place._unfit, place._unusable):
+        asked.cache_clear()
+
+
 @pytest.fixture
 def two_cards(monkeypatch):
     """Two cards, as far as torch tells; what is asked of them is not computed."""
@@ -50,9 +55,9 @@ def two_cards(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     real = torch.ones
     monkeypatch.setattr(torch, "ones", lambda *size, **_: real(*size))
-    place._unusable.cache_clear()
+    forget()
     yield
-    place._unusable.cache_clear()
+    forget()
 
 
 @pytest.mark.usefixtures("two_cards")
@@ -87,10 +92,10 @@ def test_a_driver_that_fails_is_one_line(monkeypatch):
 
 def test_no_cuda_in_this_torch(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
-    place._unusable.cache_clear()
+    forget()
     with pytest.raises(UserError, match="built without CUDA"):
         choose("cuda")
-    place._unusable.cache_clear()
+    forget()
     assert cards("cpu") == []
 
 

@@ -12,17 +12,20 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from lightleak.attacks import PPA
 from lightleak.data.decoded import cache_folder
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
+from lightleak.forecast import forecast
 from lightleak.metrics import evidence
 from lightleak.metrics.evaluate import FEW_PEOPLE, GOOD_JUDGE
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
 from lightleak.models.inception import after_transform
+from lightleak.place import Place, found_cards, here
+from lightleak.priors import Prior
 from lightleak.ranking import answers
 from lightleak.training import RECIPES, predict
-from lightleak.training.loop import precision
 
 LIBRARIES = ("lightleak", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn", "scipy")
 EXTRAS = {"opacus": "dp", "ray": "cluster", "submitit": "slurm"}
@@ -52,17 +55,15 @@ def installed() -> list[Line]:
         found = _version(name)
         lines.append(Line(f"{name} (extra '{extra}')", found or f"absent: pip install 'lightleak[{extra}]'",
                           "good" if found else "note"))  # fmt: skip
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            lines.append(Line(f"GPU {index}", f"{about.name}, {_bytes(about.total_memory)}"))
-    else:
-        lines.append(Line("GPU", "none: everything runs on the CPU", "note"))
-    quick = precision(RECIPES["rolss"], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    lines += [Line(card, said, "good" if fit else "note") for card, said, fit in found_cards()]
+    if not any(line.what.startswith("cuda") for line in lines):
+        lines.append(Line("GPU", "torch finds none here", "note"))
+    lines.append(Line("computing on", f"{here().device}: {here().name}"))
+    quick = here().computes_bfloat16()
     lines.append(Line("bfloat16", "computed by the device" if quick else "not computed by the device: float32"))
     lines.append(Line("cores", f"{_cores()}, {torch.get_num_threads()} threads in a process"))
-    memory = _memory()
-    lines.append(Line("memory", _bytes(memory) if memory else "unknown"))
+    memory = Place().memory()
+    lines.append(Line("memory", str(memory) if memory else "unknown"))
     folder = cache_folder(None)
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     writable = os.access(place, os.W_OK)
@@ -119,21 +120,22 @@ def shared(population: Population) -> list[Line]:
 def expected(population: Population, architecture: str = "timm:resnet18") -> list[Line]:
     """Memory that the images take, and how long an epoch of an architecture takes on this device, from a few steps."""
     total = sum(getattr(population, name).pixels.numel() for name in SPLITS)
-    memory = _memory()
+    machine = Place().memory()
+    memory = machine.total if machine else None
     tight = bool(memory and 2 * total > memory)  # decoded bytes, and their parts
     text = f"{_bytes(2 * total)} for images while they are read, {_bytes(total)} after"
     lines = [Line("memory to expect", text + (f" of {_bytes(memory)}" if tight and memory else ""),
                   "bad" if tight else "good")]  # fmt: skip
     if not population.classes or not len(population.train):
         return lines
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = here().device  # where 'lightleak train' would train
     size = zoo.only_size(architecture) or population.size
     classifier = zoo.build(architecture, population.classes, size).to(device).train()
     seconds = min(_step(classifier, population.train, device) for _ in range(REPEATS)) / TRIED
     epoch = seconds * len(population.train)
     epochs = RECIPES["rolss"].epochs
     text = f"about {_duration(epoch)} an epoch of {architecture} at {size} pixels, "
-    text += f"{_duration(epoch * epochs)} for {epochs} epochs"
+    text += f"{_duration(epoch * epochs)} for {epochs} epochs on {device}"
     return [*lines, Line("time to expect", text)]
 
 
@@ -143,9 +145,26 @@ def _step(classifier: Classifier, images: Images, device: torch.device) -> float
     batch, labels = images.floats(index).to(device), images.labels[index].to(device)
     began = time.perf_counter()
     F.cross_entropy(classifier(batch), labels).backward()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    Place(device).wait()
     return time.perf_counter() - began
+
+
+def attack_expected(name: str, attack: PPA, prior: Prior, target: Classifier, people: int) -> list[Line]:
+    """Memory and time that an attack on so many people takes on this device, from one step of it."""
+    found = forecast(attack, prior, target, people)
+    need = f"{_bytes(found.networks)} for the networks and {_bytes(found.image)} for each image of a batch: "
+    need += f"{_bytes(found.memory)} for batches of {found.batch}"
+    line = Line(f"memory of {name}", need)
+    if found.fits is not None and found.free is not None:
+        enough = found.fits >= found.batch
+        text = f"{need}; {_bytes(found.free)} free"
+        text += "" if enough else f": --attack.batch {found.fits} fits" if found.fits else ": not even one fits"
+        line = Line(line.what, text, "good" if enough else "bad")
+    text = (
+        f"about {_duration(found.seconds)} on {here().device} for {people} people, each {attack.attempts} attempts of "
+    )
+    text += f"{attack.steps} steps and {attack.views} views, after {attack.candidates:,} candidates"
+    return [line, Line(f"time of {name}", text)]
 
 
 def good_judge(judge: Classifier, population: Population, watch: Callable[..., None] | None = None) -> list[Line]:
@@ -205,14 +224,6 @@ def _version(name: str) -> str | None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory() -> int | None:
-    """Bytes of memory in the machine."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _bytes(count: int) -> str:

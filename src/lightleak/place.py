@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lightleak.errors import UserError
 
 Precision = Literal["float32", "bfloat16"]
-Thing = TypeVar("Thing", Tensor, nn.Module)
+Thing = TypeVar("Thing", bound=Tensor | nn.Module)
 SHARE = 0.5  # of the free memory of a card that images may fill; the rest is for networks and what they compute
 NAMES = "auto, cpu, cuda, cuda:N or mps"
 
@@ -62,6 +62,11 @@ class Place:
         """Whether it is anything but the processor itself, with a memory of its own."""
         return self.device.type != "cpu"
 
+    @property
+    def exact(self) -> "Place":
+        """Where float64 is computed: here, but for Apple's GPUs, which have none."""
+        return Place(precision=self.precision) if self.device.type == "mps" else self
+
     def memory(self) -> Memory | None:
         """What is free and what there is; None where the system does not say."""
         if self.device.type == "cuda":
@@ -77,8 +82,11 @@ class Place:
         return memory is None or size <= share * memory.free
 
     def put(self, thing: Thing) -> Thing:
-        """A tensor or a network there; the same object if it is there already."""
-        return thing.to(self.device)
+        """A tensor or a network there; the same object if it is there already, or has shapes but no numbers yet."""
+        parts = [thing] if isinstance(thing, Tensor) else [*thing.parameters(), *thing.buffers()]
+        if any(part.is_meta for part in parts):
+            return thing
+        return thing.to(self.device)  # pyright: ignore[reportReturnType]
 
     def autocast(self) -> AbstractContextManager:
         """A context in which convolutions and products run in the place's precision."""
@@ -157,11 +165,21 @@ def choose(name: str = "auto", precision: Precision = "float32") -> Place:
 def cards(name: str = "auto") -> list[str]:
     """The names of the cards that a local study of this device shares out: one worker each; [] where there is none."""
     if name in ("auto", "cuda"):
-        fit = [f"cuda:{index}" for index in range(_count()) if not _unusable(index)]
+        fit = [f"cuda:{index}" for index in range(_count()) if not _unfit(index)]
         if fit or name == "cuda":
             return fit
     place = choose(name)
     return [str(place.device)] if place.is_card else []
+
+
+def found_cards() -> list[tuple[str, str, bool]]:
+    """Every CUDA card that torch sees: its name, what it is, and whether it can be computed on."""
+    found = []
+    for index in range(_count()):
+        name, why = f"cuda:{index}", _unusable(index)
+        place = Place(torch.device(name))
+        found.append((name, why or f"{place.name}, {place.memory()}", why is None))
+    return found
 
 
 def first_line(place: Place, name: str) -> str | None:
@@ -185,8 +203,8 @@ def _count() -> int:
 
 
 @cache
-def _unusable(index: int) -> str | None:
-    """Why a CUDA device cannot be computed on; None if it can."""
+def _unfit(index: int) -> str | None:
+    """Why a CUDA device cannot be computed on, as far as can be told without using its memory; None if it can."""
     if not torch.backends.cuda.is_built():
         return "this torch was built without CUDA (pip install torch from pytorch.org's index for CUDA)"
     count = _count()
@@ -198,6 +216,14 @@ def _unusable(index: int) -> str | None:
     if not torch.version.hip and not supported(capability, compiled):
         name, (major, minor) = torch.cuda.get_device_name(index), capability
         return f"{name} (capability {major}.{minor}) is too old for this torch, built for {', '.join(compiled)}"
+    return None
+
+
+@cache
+def _unusable(index: int) -> str | None:
+    """Why a CUDA device cannot be computed on; None if it can: it was tried."""
+    if why := _unfit(index):
+        return why
     try:
         torch.ones(2, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:

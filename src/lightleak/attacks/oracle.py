@@ -12,7 +12,7 @@ from lightleak.attacks.guards import Guard
 from lightleak.attacks.noise import content_seeds, is_noisy, keyed_noise
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
-from lightleak.models.precision import Precision, lowered
+from lightleak.place import Precision, lowered
 from lightleak.surgery.copies import copied
 
 Access = Literal["gradients", "scores", "labels"]

@@ -187,13 +187,13 @@ class Drawn:
         return len(self.found)
 
     @torch.no_grad()
-    def floats(self, index: Tensor) -> Tensor:
-        """The images at `index`, float32 in [0, 1]."""
+    def floats(self, index: Tensor, device: torch.device | None = None) -> Tensor:
+        """The images at `index`, float32 in [0, 1], on `device`."""
         if self.prior is None:
-            return self.found.floats(index)
-        device = self.prior.device
-        latents, classes = self.found.latents[index].to(device), self.found.classes[index].to(device)
-        return self.prior.decode(latents, classes).clamp(0, 1).float()
+            return self.found.floats(index).to(device or "cpu")
+        there = self.prior.device
+        latents, classes = self.found.latents[index].to(there), self.found.classes[index].to(there)
+        return self.prior.decode(latents, classes).clamp(0, 1).float().to(device or there)
 
 
 TENSORS = ("images", "classes", "latents", "confidence")

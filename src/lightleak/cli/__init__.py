@@ -4,7 +4,6 @@
 imported for an answer that needs none of it.
 """
 
-import ast
 import io
 import os
 import signal
@@ -63,27 +62,32 @@ def _call(arguments: list[str]) -> None:
     if arguments[:1] == ["--version"]:
         print(f"lightleak {__version__}")
         return
-    import tyro
-
-    called = next(iter(arguments), "")
     if arguments[:1] == ["study"] and arguments[1:2] in (["status"], ["plan"]) and not Path(arguments[1]).exists():
         arguments = ["study", f"--{arguments[1]}", *arguments[2:]]
+    called = next((verb for verb in VERBS if arguments[:1] == [verb]), None)
+    if called is None:  # a call for help, or a mistake
+        _parsed(arguments, None, None)
+        return
+    from lightleak.cli.outline import checked
+
+    asked_for_help = {"-h", "--help"} & set(arguments)
+    if "torch" not in sys.modules and not asked_for_help:  # to be quick is all that this is for
+        stand_in, readable = checked(called, arguments[1:])
+        _parsed([called, *readable], called, stand_in)
+    _parsed(arguments, called, import_module(f"lightleak.cli.{called}").main)
+
+
+def _parsed(arguments: list[str], called: str | None, function: Any) -> None:
+    """Call the function with what the command line says; a mistake is told, and ends with exit code 2."""
+    import tyro
+
+    from lightleak.cli.outline import described
+
     app = tyro.extras.SubcommandApp()
     for verb in VERBS:
-        function: Any = import_module(f"lightleak.cli.{verb}").main if verb == called else _described(verb)
-        app.command(function, name=verb)
+        stands: Any = function if verb == called else described(verb)
+        app.command(stands, name=verb)
     app.cli(prog="lightleak", description="How much does a vision model leak?", args=arguments)
-
-
-def _described(verb: str):
-    """A function with the docstring of a verb, which stands for it in the help."""
-    source = ast.parse((Path(__file__).parent / f"{verb}.py").read_text(encoding="utf-8"))
-    main = next(node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == "main")
-
-    def described() -> None: ...
-
-    described.__doc__ = ast.get_docstring(main)
-    return described
 
 
 def _say(text: str, soft_wrap: bool = False) -> None:

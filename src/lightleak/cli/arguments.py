@@ -3,15 +3,20 @@
 import ast
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from rich.console import Console
 from rich.markup import escape
 
 from lightleak import data
 from lightleak.errors import UserError
+from lightleak.place import choose, first_line
 from lightleak.terminal import bar, console
 
 if TYPE_CHECKING:
@@ -50,6 +55,23 @@ def classifier_of(checkpoint: Path | None, own: Own, what: str, size: int | None
         raise UserError(f"expected {what}, or a network of your own with --net FILE.py:NAME and --weights FILE")
     file = checkpoint or own.weights
     return opened(own.net, file, size=size, mean=own.mean or None, std=own.std or None, entry=own.entry)
+
+
+def computing(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb that computes at the place that its argument `device` names; its first line says if that is a card."""
+
+    @wraps(verb)
+    def placed(*arguments: Any, **named: Any) -> None:
+        bound = signature(verb).bind(*arguments, **named)
+        bound.apply_defaults()
+        device = bound.arguments["device"]
+        place = choose(device)
+        if line := first_line(place, device):
+            Console(stderr=True).print(f"[dim]{escape(line)}[/]", highlight=False)  # --json has the output to itself
+        with place.entered():
+            verb(*arguments, **named)
+
+    return placed
 
 
 def values(settings: dict[str, str]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from lightleak import priors
 from lightleak.attacks import ATTACKS, Attack, Distillation, Knowledge, Oracle, learn
 from lightleak.attacks.knowledge import FEATURES, SMALL
 from lightleak.attacks.ppa import PRESETS
-from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, population_of
+from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
 from lightleak.errors import UserError
-from lightleak.models.precision import Precision
 from lightleak.models.whose import people_of
+from lightleak.place import Precision
 from lightleak.priors import PixelsPrior, RenderedPrior
 from lightleak.terminal import bar, console
 
@@ -23,6 +23,7 @@ else:
     Choice = Union[tuple(ATTACKS.values())]  # noqa: UP007  whatever is registered is offered
 
 
+@computing
 def main(
     out: Path,
     target: Path | None = None,
@@ -35,6 +36,7 @@ def main(
     knowledge: Path | None = None,
     public: str | None = None,
     distillation: Distillation = SMALL,
+    device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     size: int | None = None,
     own: OwnNet = NOTHING,
@@ -57,6 +59,7 @@ def main(
         knowledge: the folder of what an attack (LOMMA) learns of public images; learnt there if it is not there yet.
         public: the data set whose public images it learns from (faces, digits or folder:PATH).
         distillation: how its students learn.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of that data set's function.
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
         own: a network of your own in place of a checkpoint of Lightleak's.

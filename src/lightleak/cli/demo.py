@@ -15,7 +15,8 @@ def main(
     out: Path = Path("runs/demo"),
     people: int = 20,
     seed: int = 0,
-    workers: int = 2,
+    workers: int | None = None,
+    device: str = "auto",
     show_private: bool = False,
 ) -> None:
     """The main job: train four targets, invert each, judge what leaked, write a page.
@@ -27,13 +28,14 @@ def main(
         out: where results are kept; the same command again reuses them.
         people: private people of the rendered world, a multiple of 4.
         seed: decides everything random.
-        workers: processes at a time.
+        workers: processes at a time (default: one for each GPU, 2 where there is none).
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         show_private: do not blur private images on the page.
     """
     began = time.monotonic()
     tasks = Demo(data, people, seed).tasks()
     settings = {"data": data, "people": people, "seed": seed}
     with noted(tasks, out, f"Lightleak demo: {data}", command(), settings=settings) as place:
-        run_tasks(tasks, out, workers)
+        run_tasks(tasks, out, workers, device)
     show(place, show_private)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")

@@ -8,29 +8,44 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from lightleak import doctor
-from lightleak.cli.arguments import Settings, population_of
+from lightleak import doctor, priors
+from lightleak.attacks.ppa import PRESETS
+from lightleak.cli.arguments import Settings, computing, population_of
+from lightleak.data.portrait import LARGEST
 from lightleak.errors import UserError
+from lightleak.models import zoo
 from lightleak.models.classifier import load
+from lightleak.priors import RenderedPrior
 from lightleak.terminal import bar, console
 
 
+@computing
 def main(
     data: str | None = None,
     judge: Path | None = None,
     architecture: str = "timm:resnet18",
+    preset: str | None = None,
+    prior: str = "rendered",
+    people: int = 530,
     json: bool = False,
+    device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
 ) -> None:
     """What is installed, and whether data and judge are whole and good enough. Exit code 0: yes, 1: no.
 
     Example: lightleak doctor --data celeba:/data/celeba --judge judge.safetensors
 
+    Example: lightleak doctor --preset rolss --prior ffhq --architecture timm:resnet101 --device cuda
+
     Args:
         data: a data set to read through: what is missing, damaged or there twice, by name.
         judge: a checkpoint to try on its test images.
-        architecture: whose training time to estimate.
+        architecture: whose training time to estimate, and which target a preset attacks.
+        preset: settings of PPA, such as rolss: the memory and the time that it takes on this device.
+        prior: what the preset draws with: "rendered", or the folder of a prior.
+        people: whom the preset attacks (with --data: those of the data).
         json: print JSON, with the name of every file.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
     """
     if judge is not None and data is None:
@@ -43,6 +58,14 @@ def main(
         if judge is not None:
             with bar(f"try {judge.name}") as watch:
                 sections[judge.name] = doctor.good_judge(load(judge), population, watch)
+        people = population.classes or people
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UserError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
+        target = zoo.build(architecture, people).eval()
+        with bar("try a step of the attack"):
+            generator = RenderedPrior(size=min(target.size, LARGEST)) if prior == "rendered" else priors.load(prior)
+            sections[f"preset {preset}"] = doctor.attack_expected(preset, PRESETS[preset], generator, target, people)
     bad = sum(line.state == "bad" for lines in sections.values() for line in lines)
     if json:
         print(as_json({name: [asdict(line) for line in lines] for name, lines in sections.items()}, indent=1))

@@ -9,7 +9,7 @@ from rich.table import Table
 from lightleak.attacks import (
     Reconstruction,
 )
-from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, population_of
+from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
 from lightleak.files import publish
 from lightleak.metrics import appraiser as appraisers
 from lightleak.metrics.evaluate import METRICS, evaluate
@@ -21,6 +21,7 @@ from lightleak.priors import RenderedPrior
 from lightleak.terminal import bar, console
 
 
+@computing
 def main(
     found: Path,
     out: Path,
@@ -34,6 +35,7 @@ def main(
     student: str | None = None,
     published: bool = False,
     fed_8_bit: bool = False,
+    device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     size: int | None = None,
     own: OwnNet = NOTHING,
@@ -55,6 +57,7 @@ def main(
         student: an architecture to teach by the reconstructions alone, for the knowledge extraction score.
         published: PPA's conventions for FID, precision, recall, density and coverage.
         fed_8_bit: hand reconstructions to the judge as 8-bit images, as the 64-pixel attacks do.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function, as in training.
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
         own: a network of your own as the judge, in place of a checkpoint of Lightleak's.

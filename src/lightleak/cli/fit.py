@@ -8,7 +8,7 @@ import tyro
 
 from lightleak import priors
 from lightleak.attacks.surrogate import teacher, told
-from lightleak.cli.arguments import Settings, population_of
+from lightleak.cli.arguments import Settings, computing, population_of
 from lightleak.errors import UserError
 from lightleak.files import check_folder
 from lightleak.models.classifier import load
@@ -21,12 +21,14 @@ else:
     Training = tyro.extras.subcommand_type_from_defaults(TRAININGS)
 
 
+@computing
 def main(
     out: Path,
     data: str = "faces",
     training: Training = QUICK,
     target: Path | None = None,
     seed: int = 0,
+    device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
 ) -> None:
     """Fit a generator to the public images of a data set.
@@ -39,6 +41,7 @@ def main(
         training: which generator, and how to train it.
         target: the checkpoint that it is made for, where the training needs one.
         seed: decides everything random.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
     """
     check_target(training, target is not None)

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from rich.markup import escape
 
 from lightleak.errors import UserError
+from lightleak.place import Place, cards
 from lightleak.report import main_table, narrowed, terminal, write
 from lightleak.report.study import pages, studied
 from lightleak.study import Store, live
@@ -18,16 +20,31 @@ from lightleak.terminal import console
 NOBODY = ("faces", "digits")  # painted faces and digits are nobody's: their pages show them as they are
 
 
+def workers_on(device: str, asked: int | None = None) -> int:
+    """Processes at a time on this machine: as asked, else one for each card, else two."""
+    if asked is not None and asked < 1:
+        raise UserError(f"at least one process is needed, not {asked}")
+    return asked or len(cards(device)) or 2
+
+
 def run_tasks(
-    tasks: Iterable[Task], out: Path, workers: int, cluster: Callable[[], Cluster | None] = lambda: None
+    tasks: Iterable[Task],
+    out: Path,
+    asked: int | None,
+    device: str = "auto",
+    cluster: Callable[[], Cluster | None] = lambda: None,
 ) -> None:
     """Run tasks under a live display; UserError that says what failed."""
-    if workers < 1:
-        raise UserError(f"at least one process is needed, not {workers}")
+    workers = workers_on(device, asked)
     store = Store(out).open()
     with cluster() or nullcontext() as executor, live() as listen:
         retries = 1 if executor is None else 3  # nodes come and go, which is no task's fault
-        failures = run_study(list(tasks), store, workers=workers, executor=executor, listen=listen, retries=retries)
+        if executor is None and (shared := cards(device)):
+            names = ", ".join(f"{card} {Place(torch.device(card)).name}" for card in shared)
+            console.print(f"[dim]computing on {escape(names)}: {workers} processes[/]", highlight=False)
+        failures = run_study(
+            list(tasks), store, workers=workers, executor=executor, listen=listen, retries=retries, device=device
+        )
     if failures:
         failure = next(iter(failures.values()))
         more = f" ({len(failures)} failed in all)" if len(failures) > 1 else ""

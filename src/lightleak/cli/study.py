@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightleak.cli.arguments import Settings, command, values
-from lightleak.cli.running import run_tasks, show
+from lightleak.cli.running import run_tasks, show, workers_on
 from lightleak.errors import UserError
 from lightleak.report.power import KNOWN, MOST, sizes, varied
 from lightleak.report.study import noted, place_of, settings_of
@@ -32,7 +32,8 @@ TOLD = 40  # tasks that a dry run names
 def main(
     file: tyro.conf.Positional[Path],
     out: Path | None = None,
-    here: int = 2,
+    here: int | None = None,
+    device: str = "auto",
     ray: str | None = None,
     slurm: str | None = None,
     minutes: int = 24 * 60,
@@ -54,7 +55,8 @@ def main(
     Args:
         file: the study.
         out: where results are kept (default: runs/NAME); on a cluster, a folder that all its machines see.
-        here: processes at a time on this machine.
+        here: processes at a time on this machine (default: one for each GPU, 2 where there is none).
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps; no part of what a task is.
         ray: run on the Ray cluster at HOST:PORT; "auto" finds this machine's, "local" starts one here.
         slurm: run as Slurm jobs in this partition.
         minutes: time limit of a Slurm job.
@@ -81,16 +83,17 @@ def main(
                 highlight=False,
                 soft_wrap=True,
             )
-        return tell_status(study_status(tasks, Store(out)), here)
+        return tell_status(study_status(tasks, Store(out)), workers_on(device, here))
     if plan:
         return tell_sizes(tasks, out, effect / 100, power, declared(file))
     if dry_run:
-        return tell_plan(plan_study(tasks, Store(out), here), here)
+        workers = workers_on(device, here)
+        return tell_plan(plan_study(tasks, Store(out), workers), workers)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
     told = (published_numbers(file), declared(file))
     with noted(tasks, out, titled(file), command(), *told, settings=asked) as place:
-        run_tasks(tasks, out, here, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
+        run_tasks(tasks, out, here, device, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     show(place, show_private, mixed_protocols)
     return None
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from lightleak import defences, randomness
-from lightleak.cli.arguments import Settings, population_of
+from lightleak.cli.arguments import Settings, computing, population_of
 from lightleak.errors import UserError
 from lightleak.files import check_place
 from lightleak.models import whose, zoo
@@ -13,6 +13,7 @@ from lightleak.terminal import bar, console
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
 
+@computing
 def main(
     out: Path,
     data: str = "faces",
@@ -22,6 +23,7 @@ def main(
     seed: int = 0,
     judge: bool = False,
     size: int | None = None,
+    device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
 ) -> None:
     """Train a classifier, with or without defences, to a checkpoint.
@@ -37,6 +39,7 @@ def main(
         seed: decides initial weights and the order of images.
         judge: train a judge instead, on the images that are set aside for it.
         size: pixels a side that the network sees (default: those of the images, or the only ones that it takes).
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
     """
     check_place(out, "the checkpoint")

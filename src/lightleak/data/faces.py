@@ -11,6 +11,7 @@ from lightleak.data.factors import CIRCUMSTANCES, FACTORS, Factor
 from lightleak.data.population import Images, Population, as_bytes
 from lightleak.data.portrait import LARGEST, SMALLEST, render
 from lightleak.errors import UserError
+from lightleak.place import here
 
 __all__ = [
     "CIRCUMSTANCES",
@@ -189,4 +190,5 @@ def _paint(
         circumstances = torch.cat([sample_circumstances(1, stream, strength) for stream in streams])
         grain = torch.stack([torch.randn(3, size, size, generator=stream) for stream in streams])
         people = factors[torch.tensor(indices) // count]
-        yield as_bytes(render(people, circumstances, size) + noise * grain)
+        paint = here().put  # what is random is drawn on the processor, everywhere alike
+        yield as_bytes(render(paint(people), paint(circumstances), size) + paint(noise * grain))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightleak.data.people import People, fingerprint
 from lightleak.errors import UserError
+from lightleak.place import Place
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,29 @@ class Images:
         """Side length in pixels."""
         return self.pixels.shape[-1]
 
-    def floats(self, index: Tensor | slice = slice(None)) -> Tensor:
-        """The images at `index` as float32 in [0, 1], N x 3 x S x S."""
-        return self.pixels[index].float().div_(255)
+    def floats(self, index: Tensor | slice = slice(None), device: torch.device | None = None) -> Tensor:
+        """The images at `index` as float32 in [0, 1], N x 3 x S x S, on `device`: they travel as bytes."""
+        chosen = self.pixels[index.to(self.pixels.device) if isinstance(index, Tensor) else index]
+        if device is not None and chosen.device != device:
+            chosen = chosen.pin_memory() if device.type == "cuda" else chosen
+            chosen = chosen.to(device, non_blocking=True)
+        return chosen.float().div_(255)
+
+    def labelled(self, index: Tensor, device: torch.device) -> Tensor:
+        """The labels at `index`, on `device`."""
+        return self.labels[index.to(self.labels.device)].to(device)
+
+    def on(self, device: torch.device) -> "Images":
+        """The same images with their bytes on a card, once and for all, if they fit there; else as they are, and they
+        travel in pieces.
+        """
+        if self.pixels.device == device or not Place(device).holds(self.pixels.numel()):
+            return self
+        return Images(self.pixels.to(device), self.labels.to(device))
 
     def at(self, index: Tensor) -> "Images":
         """The subset at `index` (integers or booleans)."""
-        return Images(self.pixels[index], self.labels[index])
+        return Images(self.pixels[index.to(self.pixels.device)], self.labels[index.to(self.labels.device)])
 
     def of(self, label: int) -> "Images":
         """Only the images of one class."""

@@ -20,6 +20,7 @@ from lightleak.data import faces
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.metrics.truth import SIZE, Yardstick, compare
+from lightleak.place import here, in_pieces
 from lightleak.training.loop import Watch
 
 
@@ -91,14 +92,14 @@ def fit_appraiser(settings: Fit | None = None, watch: Watch | None = None) -> Ap
     rng = torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # for the initial weights alone
-        appraiser = Appraiser(settings.width)
-    metric = _portrait_metric(rng)
+        appraiser = here().put(Appraiser(settings.width))
+    metric = here().put(_portrait_metric(rng))
     optimiser = torch.optim.AdamW(appraiser.parameters(), settings.rate, weight_decay=1e-2)
     for step in range(settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * min((step + 1) / 50, 1 - step / settings.steps)
         factors = faces.sample_factors(settings.batch, rng)
-        wrong = appraiser(_photographs(factors, settings, rng)) - factors
+        wrong = appraiser(_photographs(factors, settings, rng)) - here().put(factors)
         # The second term keeps factors in the game that hardly show.
         loss = ((wrong @ metric) * wrong).sum(1).mean() + 0.01 * wrong.square().mean()
         optimiser.zero_grad(set_to_none=True)
@@ -115,7 +116,8 @@ def fit_appraiser(settings: Fit | None = None, watch: Watch | None = None) -> Ap
 def appraise(appraiser: Appraiser, images: Tensor, batch: int = 256) -> Tensor:
     """Estimated identity factors of images N x 3 x S x S in [0, 1]: N x F."""
     with torch.no_grad():
-        return torch.cat([appraiser(piece.float()) for piece in images.split(batch)])
+        device = next(appraiser.parameters()).device
+        return in_pieces(lambda rows: appraiser(images[rows].to(device).float()).cpu(), len(images), batch)
 
 
 def quality(estimated: Tensor, factors: Tensor, scale: Yardstick | None = None) -> Quality:
@@ -149,18 +151,18 @@ def load(path: str | Path) -> Appraiser:
         raise UserError(
             f"{path} holds no appraiser of this version ({str(error).splitlines()[0]}); fit a new one"
         ) from error
-    return appraiser.eval().requires_grad_(False)
+    return here().put(appraiser.eval().requires_grad_(False))
 
 
 def _photographs(factors: Tensor, settings: Fit, rng: torch.Generator) -> Tensor:
-    """One noisy picture of each person, in circumstances of random strength."""
-    count = len(factors)
+    """One noisy picture of each person, in circumstances of random strength; drawn on the processor, painted here."""
+    count, paint = len(factors), here().put
     with torch.no_grad():
         circumstances = faces.sample_circumstances(count, rng) * settings.strength * torch.rand(count, 1, generator=rng)
         pieces = zip(factors.split(64), circumstances.split(64))
-        images = torch.cat([faces.render(who, how, SIZE) for who, how in pieces])
+        images = torch.cat([faces.render(paint(who), paint(how), SIZE) for who, how in pieces])
         grain = settings.noise * torch.rand(count, 1, 1, 1, generator=rng)
-        return (images + grain * torch.randn(images.shape, generator=rng)).clamp(0, 1)
+        return (images + paint(grain * torch.randn(images.shape, generator=rng))).clamp(0, 1)
 
 
 def _portrait_metric(rng: torch.Generator, people: int = 64, size: int = 32, reach: float = 0.25) -> Tensor:

@@ -23,6 +23,7 @@ from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_sh
 from lightleak.metrics.evidence import Measure
 from lightleak.metrics.whose import same_people
 from lightleak.models.classifier import Classifier
+from lightleak.place import here, in_pieces
 from lightleak.priors.prior import Prior
 from lightleak.ranking import answers
 from lightleak.training.loop import Watch
@@ -129,12 +130,13 @@ def evaluate(
     attacks do, as files would hold them. `rng` is of older versions. `watch` counts reconstructions. Raises
     UserError if images, classes, judge and population do not fit together.
     """
+    reconstruction, nulls = _home(reconstruction), {name: _home(null) for name, null in (nulls or {}).items()}
     whose = same_people(reconstruction, judge, population)
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
     scoring = _Scoring(
         judge, population, factors, prior, appraiser, face_embedding, inception, known, published, fed_8_bit
     )
-    nulls, null_students = dict(nulls or {}), null_students or {}
+    null_students = null_students or {}
     evaluation = replace(scoring.of(reconstruction, student), ceiling=scoring.ceiling(reconstruction.classes))
     if evaluation.families is not None:
         nulls[FAMILY] = family_only(population, reconstruction.classes.unique())
@@ -145,6 +147,11 @@ def evaluate(
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
     return replace(evaluation, people=population.people, warnings=(*whose, *_warnings(evaluation)))
+
+
+def _home(found: Reconstruction) -> Reconstruction:
+    """The same with all but its images on the processor: an attack may leave them where it ran."""
+    return replace(found, **{name: getattr(found, name).cpu() for name in ("classes", "latents", "confidence")})
 
 
 def family_only(population: Population, classes: Tensor) -> Reconstruction:
@@ -158,7 +165,8 @@ def family_only(population: Population, classes: Tensor) -> Reconstruction:
     centres = population.family_factors[population.families[classes]]
     neutral = torch.zeros(len(centres), len(faces.CIRCUMSTANCES))
     with torch.no_grad():
-        images = torch.cat([faces.canonical(piece, population.size) for piece in centres.split(truth.PIECE)])
+        pieces = here().put(centres).split(truth.PIECE)
+        images = torch.cat([faces.canonical(piece, population.size).cpu() for piece in pieces])
     unasked = torch.full((len(centres),), torch.nan)
     return Reconstruction(images, classes, torch.cat([centres, neutral], 1), unasked, redrawn=False)
 
@@ -252,10 +260,11 @@ class _Scoring:
         features, logits = _judged(self.judge, EightBit(seen, self.judge.size) if self.fed_8_bit else seen)
         told = (k for k in (1, 5) if k < self.population.classes)
         per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in told}
-        per_image["delta_eval"] = recognition.nearest(features, classes, known.features, known.labels)
+        put = here().exact.put
+        per_image["delta_eval"] = recognition.nearest(put(features), classes, known.features, known.labels).cpu()
         if self.face_embedding is not None and known.faces is not None:
             embedded = _read(self.face_embedding, seen)
-            per_image["delta_face"] = recognition.nearest(embedded, classes, known.faces, known.labels)
+            per_image["delta_face"] = recognition.nearest(put(embedded), classes, known.faces, known.labels).cpu()
         return features, per_image
 
     def _true(
@@ -300,6 +309,7 @@ class _Scoring:
         if self.inception is not None and self.known.inception is not None:
             pairs[""] = (self.known.inception, _read(self.inception, reconstruction.drawn_by(self.prior)))
         for prefix, (real, drawn) in pairs.items():
+            real, drawn = (here().exact.put(rows) for rows in (real, drawn))
             found, why = _realism(
                 real,
                 self.known.labels,
@@ -455,9 +465,9 @@ class EightBit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def floats(self, index: Tensor) -> Tensor:
-        """The images at `index`, float32 in [0, 1] at 256 levels."""
-        return eight_bit(self.images.floats(index), self.size)
+    def floats(self, index: Tensor, device: torch.device | None = None) -> Tensor:
+        """The images at `index`, float32 in [0, 1] at 256 levels, on `device`."""
+        return eight_bit(self.images.floats(index), self.size).to(device or "cpu")
 
 
 Pictures = Images | Drawn | EightBit  # of which some at a time can be had as floats
@@ -480,10 +490,13 @@ def _read(
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
+
+        def told(rows: slice) -> Tensor:
+            seen = images.floats(torch.arange(len(images))[rows], device)
+            return (function or network)(seen).flatten(1).float().cpu()
+
         with torch.no_grad():
-            pieces = torch.arange(len(images)).split(batch)
-            floats = (images.floats(piece) for piece in pieces)
-            return torch.cat([(function or network)(piece.to(device)).flatten(1).float().cpu() for piece in floats])
+            return in_pieces(told, len(images), batch)
     finally:
         for module, training in modes:
             module.training = training

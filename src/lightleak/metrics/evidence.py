@@ -440,4 +440,4 @@ def _checked(values: Tensor, most: int) -> Tensor:
         raise UserError(f"expected one value per identity, got shape {tuple(values.shape)}")
     if not values.isfinite().all():
         raise UserError("expected finite values, got NaN or infinity; leave out what could not be measured")
-    return values.double()
+    return values.cpu().double()  # intervals are no work for a card

@@ -39,7 +39,7 @@ def fid(real: Tensor, fake: Tensor) -> float:
     Computed in float64 with unbiased covariances. Biased upwards when N or M is not much larger than D.
     """
     _check(real, fake, least=2)
-    real, fake = real.double(), fake.double()
+    real, fake = real.double(), fake.to(real.device).double()
     shift = (real.mean(0) - fake.mean(0)).square().sum()
     # tr sqrt(A B) is the nuclear norm of X Y' for A = X'X, B = Y'Y: no matrix root, no complex noise.
     x = (real - real.mean(0)) / (len(real) - 1) ** 0.5
@@ -89,7 +89,7 @@ def by_image(real: Tensor, fake: Tensor, k: int = 3, published: bool = False) ->
     (As published, density is of each real image.)
     """
     _check(real, fake, least=k + 1)
-    real, fake = real.double(), fake.double()
+    real, fake = real.double(), fake.to(real.device).double()
     # The distance to oneself comes first, so the k-th neighbour is entry k + 1.
     real_ball = torch.cat([d.kthvalue(k + 1, dim=1).values for d in _distances(real, real)])
     fake_ball = torch.cat([d.kthvalue(k + 1, dim=1).values for d in _distances(fake, fake)])

@@ -1,4 +1,7 @@
-"""Does a judge recognise the person? Attack accuracy and distances, from logits and features."""
+"""Does a judge recognise the person? Attack accuracy and distances, from logits and features.
+
+Numbers are computed where the first argument is; the others follow it there.
+"""
 
 import torch
 from torch import Tensor
@@ -17,7 +20,7 @@ def true_rank(scores: Tensor, classes: Tensor) -> Tensor:
         raise UserError(f"expected scores N x C and N classes, got {tuple(scores.shape)} and {tuple(classes.shape)}")
     if len(classes) and (int(classes.min()) < 0 or int(classes.max()) >= scores.shape[1]):
         raise UserError(f"expected classes from 0 to {scores.shape[1] - 1}, got up to {int(classes.max())}")
-    own = scores.gather(1, classes[:, None])
+    own = scores.gather(1, classes.to(scores.device)[:, None])
     rank = (scores >= own).sum(1) - 1
     return torch.where(scores.isfinite().all(1), rank, scores.shape[1])
 
@@ -34,6 +37,7 @@ def hits(logits: Tensor, classes: Tensor, k: int = 1) -> Tensor:
 
 def per_class(values: Tensor, classes: Tensor, which: Tensor) -> Tensor:
     """The mean of `values` (N) over each class in `which`, in that order; NaN where it has no image."""
+    classes, which = classes.cpu(), which.cpu()
     known, place = classes.unique(return_inverse=True)
     total = torch.zeros(len(known), dtype=torch.float64).index_add_(0, place, values.double().cpu())
     mean = total / torch.bincount(place, minlength=len(known))
@@ -60,7 +64,8 @@ def nearest(features: Tensor, classes: Tensor, private: Tensor, labels: Tensor, 
     """
     if features.dim() != 2 or private.dim() != 2 or features.shape[1] != private.shape[1]:
         raise UserError(f"expected features N x D and M x D, got {tuple(features.shape)} and {tuple(private.shape)}")
-    distance = torch.full((len(features),), torch.nan, dtype=torch.float64)
+    classes, private, labels = (tensor.to(features.device) for tensor in (classes, private, labels))
+    distance = torch.full((len(features),), torch.nan, dtype=torch.float64, device=features.device)
     for mine, own in zip(rows_of(classes, (known := classes.unique())), rows_of(labels, known)):
         if len(own):
             # Differences, not the Gram matrix: its cancellation would swallow small distances.

@@ -13,7 +13,7 @@ random, never from the population at hand, so a number means the same for 5 clas
   person scores, and the average face scores about 0.7: only less than that says something about the person.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lightleak.data import faces
 from lightleak.errors import UserError
+from lightleak.place import here
 
 SIZE = 64  # pixels a side of canonical portraits
 PIECE = 256  # people handled at once
@@ -51,19 +52,20 @@ def yardstick(false_match_rate: float = 1e-3, people: int = 1000, seed: int = 0)
             "at least 20 false matches are needed: take more people"
         )
     strangers = portraits(faces.sample_factors(people, torch.Generator().manual_seed(seed)))
-    row, column = torch.triu_indices(people, people, 1)
+    row, column = torch.triu_indices(people, people, 1, device=strangers.device)
     distances = distance_table(strangers, strangers)[row, column]
     threshold = distances.kthvalue(int(false_match_rate * pairs)).values
-    return Yardstick(float(threshold), float(distances.mean()), false_match_rate, pairs, strangers)
+    return Yardstick(float(threshold), float(distances.mean()), false_match_rate, pairs, strangers.cpu())
 
 
 def portraits(factors: Tensor) -> Tensor:
-    """Canonical portraits of `factors` (N x F) as rows of 3 x 64 x 64 pixels in [0, 1]: N x 12288."""
+    """Canonical portraits of `factors` (N x F) as rows of 3 x 64 x 64 pixels in [0, 1]: N x 12288, painted here."""
     expected = len(faces.FACTORS)
     if factors.dim() != 2 or factors.shape[1] != expected or not factors.isfinite().all():
         raise UserError(f"expected finite factors of shape N x {expected}, got shape {tuple(factors.shape)}")
     with torch.no_grad():
-        return torch.cat([faces.canonical(piece, SIZE).flatten(1) for piece in factors.float().split(PIECE)])
+        pieces = here().exact.put(factors).float().split(PIECE)
+        return torch.cat([faces.canonical(piece, SIZE).flatten(1) for piece in pieces])
 
 
 def distance_table(a: Tensor, b: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ def distance_table(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of each reconstruction; every tensor has one entry per image."""
+    """What is true of each reconstruction; every tensor has one entry per image, on the CPU."""
 
     distance: Tensor  # to the true person: RMS of canonical portraits
     error: Tensor  # the same over the typical distance of random people
@@ -101,7 +103,8 @@ def families(private: Tensor, groups: Tensor, scale: Yardstick | None = None) ->
     """How alike the private people (C x F) of one family (`groups`, C) are; None where every family is one person."""
     scale = scale or yardstick()
     known = portraits(private)
-    same = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool)
+    groups = groups.to(known.device)
+    same = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool, device=known.device)
     if not same.any():
         return None
     distances = distance_table(known, known)[same]
@@ -127,10 +130,11 @@ def compare(
     if int(classes.min()) < 0 or int(classes.max()) >= len(private):
         raise UserError(f"expected classes from 0 to {len(private) - 1}, got up to {int(classes.max())}")
     known = portraits(private)
-    pieces = zip(factors.split(PIECE), classes.split(PIECE))
-    kin = groups if groups is not None else torch.arange(len(private))
+    scale = replace(scale, strangers=scale.strangers.to(known.device))
+    pieces = zip(factors.split(PIECE), classes.to(known.device).split(PIECE))
+    kin = (groups if groups is not None else torch.arange(len(private))).to(known.device)
     columns = zip(*(_held_against(portraits(piece), labels, known, scale, kin) for piece, labels in pieces))
-    distance, rank, among_strangers, family, member = (torch.cat(column) for column in columns)
+    distance, rank, among_strangers, family, member = (torch.cat(column).cpu() for column in columns)
     alike = (family, member) if groups is not None else (None, None)
     return Truth(distance, distance / scale.typical, distance <= scale.threshold, rank, among_strangers, *alike)
 

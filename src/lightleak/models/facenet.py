@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lightleak.errors import UserError
 from lightleak.models.published import Weights, read_tensors
 from lightleak.models.weights import check_keys
+from lightleak.place import here
 
 SIZE = 160
 ANCHORS = ("last_linear.weight", "conv2d_1a.conv.weight")  # names that tell it
@@ -140,7 +141,7 @@ def facenet(weights: str | Path | Weights) -> FaceEmbedding:
     weights = weights if isinstance(weights, Weights) else Weights.of(weights)
     network = from_state(read_tensors(weights.path, ANCHORS), weights.path)
     network.title = f"FaceNet of {weights.title}"
-    return network
+    return here().put(network)
 
 
 def from_state(tensors: Mapping[str, Tensor], source: str = "the state dict") -> FaceEmbedding:

@@ -17,6 +17,7 @@ from torchvision.models import inception as blocks
 from lightleak.errors import UserError
 from lightleak.models.published import Weights, read_tensors
 from lightleak.models.weights import check_keys
+from lightleak.place import here
 
 SIZE = 299
 ANCHORS = ("fc.weight", "Mixed_7c.branch_pool.conv.weight")  # names that tell it
@@ -124,4 +125,4 @@ def inception(weights: str | Path | Weights, published: bool = False) -> Incepti
     network.net.load_state_dict(tensors)
     network.net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     network.title = f"Inception-v3 of {weights.title}" + (", fed in [-3, 1]" if published else "")
-    return network.eval().requires_grad_(False)
+    return here().put(network.eval().requires_grad_(False))

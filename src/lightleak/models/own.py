@@ -22,6 +22,7 @@ from lightleak.models.classifier import load
 from lightleak.models.normalisation import Normalisation
 from lightleak.models.trial import Item
 from lightleak.models.wrap import Classifier, say
+from lightleak.place import here
 
 # Where libraries note the side of the images that a network takes, and what their functions call the number of classes.
 SIDES = ("pretrained_cfg.input_size", "default_cfg.input_size", "config.image_size", "visual.image_size")
@@ -100,8 +101,8 @@ def opened(
             raise UserError("give a checkpoint, or --net FILE.py:NAME with --weights FILE")
         return load(file)
     if file is not None and is_checkpoint(file):
-        return load(file, unwrapped(made(spec)))
-    return own(spec, file, size=size, mean=mean, std=std, entry=entry)
+        return here().put(load(file, unwrapped(made(spec))))
+    return here().put(own(spec, file, size=size, mean=mean, std=std, entry=entry))
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightleak.errors import UserError
 from lightleak.models.wrap import Classifier
+from lightleak.place import here
 
 # Constructor arguments that some torchvision models need to give plain logits and a deterministic, quick start.
 TORCHVISION_OPTIONS = {
@@ -35,7 +36,9 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
     net, size = BUILDERS[library](name, classes, size, pretrained)
     # Networks of the 64-pixel attacks bring the normalisation that they were published with.
     mean, std = getattr(net, "mean", (0.5,) * 3), getattr(net, "std", (0.5,) * 3)
-    return Classifier(net, size=size, classes=classes, architecture=architecture, mean=tuple(mean), std=tuple(std))
+    about: dict[str, Any] = {"architecture": architecture, "mean": tuple(mean), "std": tuple(std)}
+    # Built on the processor everywhere, so that all devices begin with the same weights.
+    return here().put(Classifier(net, size=size, classes=classes, **about))
 
 
 def only_size(architecture: str) -> int | None:

@@ -9,10 +9,12 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
+from torch import nn
 
 from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.place import here
 from lightleak.priors.conditional64 import ConditionalPrior
 from lightleak.priors.gan64 import GanPrior, InversionPrior
 from lightleak.priors.pixels import PixelsPrior
@@ -94,8 +96,12 @@ def load(folder: str | Path) -> Prior:
     if sha256(weights).hexdigest() != seal:
         raise UserError(f"{folder / WEIGHTS} is damaged or belongs to another prior than {RECIPE}; fit it again")
     try:
-        return PRIORS[kind].restore(settings, parse(weights))
+        prior = PRIORS[kind].restore(settings, parse(weights))
     except (SafetensorError, RuntimeError, RecursionError, *DAMAGE) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{folder} does not hold a {kind} prior: {' '.join(str(error).split())[:200]}") from None
+    for part in vars(prior).values():
+        if isinstance(part, nn.Module):
+            here().put(part)
+    return prior

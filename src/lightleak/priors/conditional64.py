@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.models.precision import Precision, lowered
+from lightleak.place import Precision, lowered
 from lightleak.priors.gan64 import doublings
 from lightleak.priors.prior import Prior
 
@@ -111,7 +111,7 @@ class Spectral(nn.Module):
             self.follow()
         # Copies, since a second pass may move the estimate before this one's gradient is taken.
         u, v = self.weight_u.clone(), self.weight_v.clone()
-        with torch.autocast(u.device.type, enabled=False):  # a norm wants full precision
+        with lowered("float32", u.device):  # a norm wants full precision
             return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
 
     @torch.no_grad()

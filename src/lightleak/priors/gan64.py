@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lightleak.errors import UserError
-from lightleak.models.precision import Precision, lowered
+from lightleak.place import Precision, lowered
 from lightleak.priors.prior import Prior
 
 SIZES = (8, 16, 32, 64, 128, 256)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.models.precision import Precision
+from lightleak.place import Precision, lowered
 from lightleak.priors.prior import Prior, State
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -264,7 +264,7 @@ def advance(plan: Plan, w: Tensor, state: State, steps: slice) -> State:
 
 def _coefficients(plan: Plan, w: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     """For each step, the scale of its inputs (N x inputs) and that of its outputs (N x outputs), in full precision."""
-    with torch.autocast(w.device.type, enabled=False):
+    with lowered("float32", w.device):
         if w.dim() == 2:
             styles = F.linear(w, plan.weight, plan.bias).split(plan.widths, 1)
         else:
@@ -614,7 +614,9 @@ class StyleGAN2Prior(Prior):
                 with torch.device("meta"):  # the weights are about to come
                     nets[part] = kind(**shapes[part])
                 own = {
-                    name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")
+                    name.removeprefix(f"{part}."): value.float() if value.is_floating_point() else value
+                    for name, value in state.items()
+                    if name.startswith(f"{part}.")
                 }
                 nets[part].load_state_dict(own, assign=True)
         return cls(**nets, **settings)

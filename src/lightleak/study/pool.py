@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,12 +48,21 @@ class Pool(Executor):
     """Up to `workers` spawned processes with `threads` each; a call is `function(task, *args, watch=...)`.
 
     The standard library's pool cannot tell which call killed a worker and declares all of them broken; here
-    the others go on, and leaving the pool kills what still runs.
+    the others go on, and leaving the pool kills what still runs. Of several `cards` ("cuda:0", ...) each worker sees
+    one alone.
     """
 
-    def __init__(self, workers: int, report: Report, threads: int = 1, files: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        report: Report,
+        threads: int = 1,
+        files: Mapping[str, Path] | None = None,
+        cards: Sequence[str] = (),
+    ) -> None:
         self.report = report
         self.setup = (threads, dict(files or {}))
+        self.cards = tuple(cards)
         self.slots = threading.Semaphore(workers)
         self.lock = threading.Lock()
         self.closed = False
@@ -86,7 +95,9 @@ class Pool(Executor):
                 raise WorkerDied("the pool is closed")
             if self.idle:
                 return self.idle.pop()
-            worker = Worker(*self.setup)
+            taken = [worker.card for worker in self.workers]
+            card = min(self.cards, key=taken.count) if len(self.cards) > 1 else None
+            worker = Worker(*self.setup, card)
             self.workers.add(worker)
             return worker
 
@@ -105,10 +116,11 @@ class Pool(Executor):
 class Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, threads: int, files: Mapping[str, Path]) -> None:
+    def __init__(self, threads: int, files: Mapping[str, Path], card: str | None = None) -> None:
+        self.card = card
         context = multiprocessing.get_context("spawn")
         self.pipe, far_end = context.Pipe()
-        self.process = context.Process(target=serve, args=(far_end, threads, dict(files)))
+        self.process = context.Process(target=serve, args=(far_end, threads, dict(files), card))
         # Ctrl-C reaches the whole process group; children inherit the blocked signal: the driver answers.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -133,8 +145,10 @@ class Worker:
             raise WorkerDied(f"its process died (exit code {self.process.exitcode})") from None
 
 
-def serve(pipe: Connection, threads: int, files: Mapping[str, Path]) -> None:
+def serve(pipe: Connection, threads: int, files: Mapping[str, Path], card: str | None = None) -> None:
     """What a worker process does until its driver is gone."""
+    if card is not None:
+        see_only(card)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     limit_threads(threads)
     load_modules({name: (path, None) for name, path in files.items()})
@@ -172,6 +186,15 @@ def _die_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)  # nothing is lost: only a rename publishes
+
+
+def see_only(card: str) -> None:
+    """Let this process see one card, "cuda:N" of those that its driver sees, as its only one; before CUDA starts."""
+    index = int(card.partition(":")[2])
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        seen = [one for one in os.environ.get(name, "").split(",") if one]
+        if seen or name.startswith("CUDA"):
+            os.environ[name] = seen[index] if index < len(seen) else str(index)
 
 
 def limit_threads(threads: int) -> None:

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from lightleak.errors import UserError
+from lightleak.place import cards, choose
 from lightleak.study.loading import one_line, study_files
 from lightleak.study.pool import Inline, Pool, WorkerDied
 from lightleak.study.task import ABSENT, Absent, Store, Task, Watch, plain
@@ -88,6 +90,7 @@ def run(
     listen: Listener | None = None,
     retries: int = 1,
     split: bool = True,
+    device: str = "auto",
 ) -> dict[str, Failure]:
     """Finish `tasks` and all they need; returns the failures by key.
 
@@ -95,8 +98,9 @@ def run(
     can reach the store; it gets `execute(task, store)` as soon as a task's needs are there, and is not shut down;
     if it has a method `slots()`, it gets no more tasks at a time than that. listen: called in this thread with
     every Event. retries: how often a task may start again after its process died. split: where fewer tasks can be
-    cut into parts than there are workers, cut them; results and keys stay the same. A task that raises stops only
-    those that need it. Ctrl-C stops all at once; nothing half-done is published.
+    cut into parts than there are workers, cut them; results and keys stay the same. device: where tasks compute, such
+    as "cuda"; several cards are shared out among the workers, and on a cluster each worker uses what it was given. A
+    task that raises stops only those that need it. Ctrl-C stops all at once; nothing half-done is published.
     """
     store.open()
     slots: Callable[[], int] | None = getattr(executor, "slots", None)
@@ -113,9 +117,13 @@ def run(
             inbox.put(("progress", (task, step, steps, numbers)))
 
     inside: Executor | None = None
+    shared: list[str] = []
     if executor is None:
         threads = max(1, (os.cpu_count() or 1) // workers)
-        inside = Inline(report) if workers <= 1 else Pool(workers, report, threads, study_files())
+        shared = cards(device)
+        if not shared:
+            choose(device)  # one line now, not one for each task
+        inside = Inline(report) if workers <= 1 else Pool(workers, report, threads, study_files(), shared)
     at_once = len(todo.todo) if executor is not None and slots is None else workers
     looked = time.monotonic()
     running: dict[Future, Task] = {}
@@ -123,7 +131,8 @@ def run(
         while state.ready or running:
             while state.ready and len(running) < at_once:
                 task = state.start()
-                future = (executor or inside).submit(execute, task, store)  # pyright: ignore
+                where = _device_of(task, device, shared, executor is not None)
+                future = (executor or inside).submit(partial(execute, device=where), task, store)  # pyright: ignore
                 running[future] = task
                 future.add_done_callback(lambda future: inbox.put(("ended", future)))
             if executor is not None and time.monotonic() - looked > LOOK:  # what runs elsewhere tells the store
@@ -167,8 +176,16 @@ class Outcome:
     error: str = ""
 
 
-def execute(task: Task, store: Store, watch: Watch | None = None) -> Outcome:
-    """Run one task in a folder of its own and publish it; the store keeps the traceback if it raises."""
+def _device_of(task: Task, device: str, shared: list[str], elsewhere: bool) -> str:
+    """The device that a worker is told: of several cards it sees its own alone, on a cluster the one it was given."""
+    kind = device.partition(":")[0]
+    if elsewhere:
+        return kind if task.gpus or kind != "cuda" else "auto"
+    return "cuda" if len(shared) > 1 else device
+
+
+def execute(task: Task, store: Store, watch: Watch | None = None, device: str = "auto") -> Outcome:
+    """Run one task on a device, in a folder of its own, and publish it; the store keeps the traceback if it raises."""
     if store.done(task):
         return Outcome(0.0)
     folder = None
@@ -176,9 +193,10 @@ def execute(task: Task, store: Store, watch: Watch | None = None) -> Outcome:
     note = _Note(store, task, watch or _ignore)
     try:
         folder = store.begin(task)
-        result = _result(task, store, folder, note.watch)
-        seconds = time.perf_counter() - started
-        store.publish(task, folder, result, seconds)
+        with choose(device).entered():
+            result = _result(task, store, folder, note.watch)
+            seconds = time.perf_counter() - started
+            store.publish(task, folder, result, seconds)
         return Outcome(seconds)
     except Exception as error:
         if store.done(task):  # another process finished it, and took the scratch folder with it

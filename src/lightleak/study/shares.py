@@ -37,7 +37,7 @@ class Shares(Task):
         classifier = self.target.load(store).eval()
         population = self.target.population.load(store)
         spread = torch.linspace(0, len(population.test) - 1, min(self.images, len(population.test))).long()
-        images, labels = population.test.floats(spread), population.test.labels[spread]
+        images, labels = population.test.floats(spread, classifier.device), population.test.labels[spread]
         shares = {row.skip: row.share for row in gradient_shares(classifier.net, classifier.prepared(images), labels)}
         # A cut network is seen with the stages of the whole one; a skip that is gone carries nothing.
         whole = build(self.target.architecture, classifier.classes, classifier.size)

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightleak.errors import UserError
+from lightleak.place import here
 from lightleak.study.keys import Keyed, canonical_fields, fields_of, identity, keyed_in, plain
 from lightleak.study.whole import MADE, RESULT, check_file, damage, seal
 from lightleak.version import __version__
@@ -299,20 +299,11 @@ def commit() -> str:
 
 
 def device() -> str:
-    """What this process computes on: the graphics processor that it began to use, else the processor."""
+    """What this process computes on: the card that it was given or began to use, else the processor."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
+    if not here().is_card and torch is not None and torch.cuda.is_initialized():  # the task's own doing
         return torch.cuda.get_device_name()
-    return _processor()
-
-
-@cache
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return here().name
 
 
 def _write(file: Path, data: Mapping[str, Any]) -> None:

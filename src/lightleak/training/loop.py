@@ -17,6 +17,8 @@ from lightleak.data.views import uniform
 from lightleak.errors import UserError
 from lightleak.fingerprint import fingerprint
 from lightleak.models.classifier import Classifier
+from lightleak.place import Place, batch_of, in_pieces
+from lightleak.place import lowered as computed_in
 from lightleak.ranking import answers
 from lightleak.surgery.copies import copied
 from lightleak.training.plan import (
@@ -70,12 +72,15 @@ def train(
     settled = _settled(images, validation, recipe, plan, moments)
     made = {} if folder is None else _made(classifier, images, validation, recipe, plan, seed, moments)
     state = State(folder, made)
+    device = classifier.device
+    images, validation = images.on(device), validation.on(device)
     mechanism = mechanism_of(plan, recipe, len(images))
     told = {
         "recipe": asdict(recipe),
         "seed": seed,
         "images": len(images),
-        "precision": "bfloat16" if bfloat16(plan, recipe, classifier.device) else "float32",
+        "precision": "bfloat16" if bfloat16(plan, recipe, device) else "float32",
+        "device": Place(device).name,
         **{name: value for name, value in classifier.record.items() if name == "pretraining"},
     }
 
@@ -105,7 +110,8 @@ def train(
             _carry(before, old, optimiser, classifier.net)
             check(classifier, images, plan, mechanism, epoch / recipe.epochs)
             state.forget()  # an earlier network is another network; the best is chosen among the final ones
-        means = one_epoch(classifier, optimiser, images, recipe, plan, mechanism, epoch, seed)
+        with batch_of(min(recipe.batch, len(images)), "--recipe.batch", device):
+            means = one_epoch(classifier, optimiser, images, recipe, plan, mechanism, epoch, seed)
         right, loss_there = accuracy_and_loss(classifier, validation)
         _check_finite(classifier, {**means, "validation loss": loss_there}, epoch)
         measured = {name: value for name, value in means.items() if name != "loss"}
@@ -200,37 +206,37 @@ def one_epoch(
     for group in optimiser.param_groups:
         group["lr"] = recipe.rate_at(epoch)
     _train_mode(classifier)
-    total, steps = 0.0, 0
-    measured: dict[str, float] = {}
+    losses: list[Tensor | float] = []  # on a card, nothing is waited for before the epoch ends
+    measured: dict[str, list[Tensor]] = {}
 
     def objective(index: Tensor) -> Tensor:
-        pixels = recipe.view(images.floats(index).to(device), uniform(len(index), rng).to(device))
+        pixels = recipe.view(images.floats(index, device), uniform(len(index), rng).to(device))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        batch = Batch(classifier, pixels, images.labels[index].to(device), epoch / recipe.epochs)
+        batch = Batch(classifier, pixels, images.labelled(index, device), epoch / recipe.epochs)
         loss, quantities = measured_loss(plan, batch, lowered)
         for name, value in quantities.items():
-            measured[name] = measured.get(name, 0.0) + value
+            measured.setdefault(name, []).append(value)
         return loss
 
     # Dropout and the like know no source but the global one.
     with randomness.own(_mix(seed, epoch), device), mechanism.stepping(classifier, optimiser) as step:
         for index in mechanism.draws(rng):
-            total += step(objective, index)
-            steps += 1
-    return {"loss": total / steps} | {name: value / steps for name, value in measured.items()}
+            losses.append(step(objective, index))
+    steps = len(losses)
+    return {name: sum(map(float, values)) / steps for name, values in ({"loss": losses} | measured).items()}
 
 
-def measured_loss(plan: Plan, batch: Batch, lowered: bool = False) -> tuple[Tensor, dict[str, float]]:
+def measured_loss(plan: Plan, batch: Batch, lowered: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
     """The whole loss of a batch, in bfloat16 if `lowered`, and what each term of the plan measured in its pass."""
     layers = [tuple(term.layers(batch.classifier)) for term in plan.terms]
-    quantities: dict[str, float] = {}
+    quantities: dict[str, Tensor] = {}
     with hidden(batch.classifier, sum(layers, ())) as outputs:
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=lowered):
+        with computed_in("bfloat16" if lowered else "float32", batch.images.device):
             loss = (plan.loss or cross_entropy)(batch)
         for term, names in zip(plan.terms, layers):
             for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
                 loss = loss + term.weights[name] * value
-                quantities[name] = float(value.detach())
+                quantities[name] = value.detach()
     return loss, quantities
 
 
@@ -243,8 +249,8 @@ def check(classifier: Classifier, images: Images, plan: Plan, mechanism: Mechani
         lambda batch: measured_loss(plan, batch)[0],
         Batch(
             classifier,
-            images.floats(index).to(classifier.device),
-            images.labels[index].to(classifier.device),
+            images.floats(index, classifier.device),
+            images.labelled(index, classifier.device),
             progress,
         ),
     )
@@ -261,9 +267,7 @@ def precision(recipe: Recipe, device: torch.device) -> bool:
     """Whether to compute in bfloat16: as the recipe says, or where the device has instructions for it."""
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return Place(device).computes_bfloat16()
 
 
 @torch.no_grad()
@@ -276,19 +280,16 @@ def predict(classifier: nn.Module, images: Images, batch: int = 256) -> Tensor:
     classifier.eval()
     device = next(classifier.parameters()).device
     with randomness.own(0, device):
-        logits = [
-            classifier(images.floats(slice(i, i + batch)).to(device)).float().cpu()
-            for i in range(0, len(images), batch)
-        ]
+        logits = in_pieces(lambda rows: classifier(images.floats(rows, device)).float().cpu(), len(images), batch)
     for module, training in modes:
         module.training = training
-    return torch.cat(logits)
+    return logits
 
 
 def accuracy_and_loss(classifier: nn.Module, images: Images) -> tuple[float, float]:
     """Share of images whose largest logit is their class (no class where one is NaN), and the mean cross-entropy."""
-    logits = predict(classifier, images)
-    return float((answers(logits) == images.labels).double().mean()), float(F.cross_entropy(logits, images.labels))
+    logits, labels = predict(classifier, images), images.labels.cpu()
+    return float((answers(logits) == labels).double().mean()), float(F.cross_entropy(logits, labels))
 
 
 @contextmanager

@@ -44,7 +44,8 @@ class Term:
 
 
 Objective = Callable[[Tensor], Tensor]  # indices of images -> their mean loss, to be differentiated
-Step = Callable[[Objective, Tensor], float]  # (objective, indices of a batch) -> the loss, after one step of descent
+# (objective, indices of a batch) -> the loss, after one step of descent; on a card it is not waited for
+Step = Callable[[Objective, Tensor], Tensor | float]
 
 
 class Mechanism(Protocol):
@@ -89,12 +90,12 @@ class Plain:
     def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:  # noqa: ARG002
         """Ordinary steps."""
 
-        def step(objective: Objective, index: Tensor) -> float:
+        def step(objective: Objective, index: Tensor) -> Tensor:
             loss = objective(index)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            return float(loss.detach())
+            return loss.detach()
 
         return nullcontext(step)
 

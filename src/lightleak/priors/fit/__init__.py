@@ -11,6 +11,7 @@ import torch
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.place import here
 from lightleak.priors import Prior
 from lightleak.priors.fit.kedmi import KED_QUICK, KedMi, fit_kedmi
 from lightleak.priors.fit.plgmi import PLG_QUICK, PlgMi, fit_plgmi
@@ -43,17 +44,18 @@ def fit(
     seed: int = 0,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     target: Logits | None = None,
 ) -> Prior:
     """A prior learnt from public images, of the kind that the settings are of; some kinds also ask the `target`.
 
     With a folder, training continues from the checkpoint in it, to the same result as without a stop; a checkpoint of
-    other images, settings or another seed is refused. `watch(step, total, **numbers)` hears each step's losses.
+    other images, settings or another seed is refused. `watch(step, total, **numbers)` hears each step's losses. It is
+    learnt on `device`, by default the place of this process.
     """
     check_target(settings, target is not None)
     asked = (target,) if settings.needs_target else ()
-    return FITS[type(settings)](images, settings, seed, folder, watch, device, *asked)
+    return FITS[type(settings)](images, settings, seed, folder, watch, device or here().device, *asked)
 
 
 def check_target(settings: Settings, given: bool) -> None:

@@ -20,6 +20,7 @@ computed in full precision.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from torch.optim import Adam
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.place import Place, lowered
 from lightleak.priors.fit.state import State, batch, follow, recipe, update
 from lightleak.priors.stylegan2 import Dense, Discriminator, Generator, StyleGAN2Prior
 
@@ -301,17 +303,15 @@ def _average(run: _Training, decay: float) -> None:
     run.average.mapping.w_avg.copy_(run.generator.mapping.w_avg)
 
 
-def _autocast(run: _Training, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16)
+def _autocast(run: _Training, device: torch.device) -> AbstractContextManager:
+    return lowered("bfloat16" if run.bfloat16 else "float32", device)
 
 
 def _bfloat16(settings: SmallStyleGAN2, device: torch.device) -> bool:
     """Whether to compute in bfloat16: as the settings say, or where the device has instructions for it."""
     if settings.precision != "auto":
         return settings.precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return Place(device).computes_bfloat16()
 
 
 def _start(images: Images, settings: SmallStyleGAN2, seed: int, device: torch.device | str) -> _Training:

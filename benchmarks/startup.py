@@ -1,0 +1,66 @@
+"""How long the command line takes to answer, in seconds of processor time.
+
+    python benchmarks/startup.py            # all
+    python benchmarks/startup.py --quick    # those that import nothing heavy
+
+Help, version and wrong command lines import nothing heavy: half a second at most. `lightleak skips` is compared with a
+process that only imports what it needs (torch, timm, rich and tyro) and builds the same network: at most 1.3 times.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+ANSWERS = {
+    "lightleak --version": ["--version"],
+    "lightleak --help": ["--help"],
+    "a wrong verb": ["skip"],
+    "a wrong flag": ["train", "--bogus"],
+    "a missing argument": ["attack"],
+}
+SKIPS = ["skips", "timm:resnet18", "--json"]
+BARE = """
+import tyro, rich.console, rich.table, torch, timm
+from lightleak import compat
+net = timm.create_model("resnet18", num_classes=1000)
+"""
+
+
+def seconds(command, rounds):
+    """Median processor seconds of a command and what it starts."""
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    taken = []
+    for _ in range(rounds):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, env=environment, capture_output=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    return statistics.median(taken)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args(arguments)
+    lightleak = [sys.executable, "-m", "lightleak"]
+    found = {}
+    for name, line in ANSWERS.items():
+        found[name] = seconds([*lightleak, *line], chosen.rounds)
+        print(f"{name}: {found[name]:.2f} s (at most 0.5)")
+    if not chosen.quick:
+        bare, skips = (seconds(c, chosen.rounds) for c in ([sys.executable, "-c", BARE], [*lightleak, *SKIPS]))
+        found |= {"bare": bare, "lightleak skips": skips, "ratio": skips / bare}
+        print(
+            f"lightleak skips: {skips:.2f} s, what it needs alone: {bare:.2f} s, {skips / bare:.2f} times (at most 1.3)"
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()

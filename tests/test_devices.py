@@ -1,0 +1,226 @@
+"""Every public path on a second device that refuses to mix: training, priors, attacks, metrics, the appraiser, tasks.
+
+What comes home is compared with the same on the processor: the device decides nothing but the last digits.
+"""
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from conftest import TinyNet, tiny_classifier
+from lightleak import priors
+from lightleak.attacks import GMI, KEDMI, PPA, Guess, Oracle, Reconstruction
+from lightleak.data import faces
+from lightleak.defences import MID, BiDO, RoLSS, plan
+from lightleak.metrics import appraiser, recognition, truth
+from lightleak.metrics.evaluate import evaluate
+from lightleak.models.classifier import load, save
+from lightleak.models.zoo import build
+from lightleak.place import Place, here
+from lightleak.priors import RenderedPrior
+from lightleak.priors.fit import PlgMi, SmallStyleGAN2, WganGp, fit
+from lightleak.study import Store, Task, pool
+from lightleak.training import Recipe, predict, train
+from second_device import card
+
+run = import_module("lightleak.study.run")  # the package's `run` is its function
+RECIPE = Recipe(epochs=2, batch=8, precision="float32")
+
+
+@pytest.fixture
+def there():
+    """The place of the second device, entered."""
+    with card() as device, Place(device).entered() as place:
+        yield place
+
+
+def test_populations_are_painted_there_and_come_home_as_bytes(there):
+    settings = {"people": 2, "images": 2, "size": 32, "public_people": 2, "judge_images": 2, "test_images": 2}
+    found = faces.population(**settings)
+    assert found.train.pixels.device.type == "cpu"
+    staged = found.train.on(there.device)
+    assert staged.pixels.device == there.device
+    assert staged.floats(torch.tensor([1]), there.device).device == there.device
+    assert found.train.floats(slice(0, 2), there.device).device == there.device
+    assert torch.equal(staged.at(torch.tensor([1])).pixels.cpu(), found.train.pixels[1:2])
+
+
+@pytest.mark.parametrize("defences", [(), (RoLSS(),), (BiDO(),), (MID(),)], ids=str)
+def test_training(there, tiny_population, tmp_path, defences):
+    expected = train(
+        tiny_classifier(), tiny_population.train, tiny_population.validation, RECIPE, plan(defences, RECIPE)
+    )
+    target = there.put(tiny_classifier())
+    trained = train(
+        target, tiny_population.train, tiny_population.validation, RECIPE, plan(defences, RECIPE), folder=tmp_path
+    )
+    assert trained.device == there.device
+    # Sums are made in another order there, and descent makes more of it.
+    assert trained.record["history"][-1]["loss"] == pytest.approx(expected.record["history"][-1]["loss"], rel=1e-4)
+    assert torch.allclose(predict(trained, tiny_population.test), predict(expected, tiny_population.test), atol=5e-3)
+
+
+def test_a_classifier_comes_back_there(there, tmp_path):
+    path = save(there.put(tiny_classifier()), tmp_path / "own.safetensors")
+    loaded = load(path, net=there.put(TinyNet()))
+    assert loaded.device == there.device
+    assert all(tensor.device == there.device for tensor in loaded.state_dict().values())
+
+
+def reconstruction(people, device):
+    prior = RenderedPrior(size=32)
+    latents = prior.sample(2 * people, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        images = prior.decode(latents)
+    classes = torch.arange(people).repeat_interleave(2)
+    return Reconstruction(*(tensor.to(device) for tensor in (images, classes, latents, torch.rand(2 * people))))
+
+
+def test_evaluation(there, tiny_population, tiny_judge):
+    with Place().entered():
+        expected = evaluate(
+            reconstruction(6, "cpu"), tiny_judge, tiny_population, factors=RenderedPrior(size=32).factors_of
+        )
+    judge = there.put(tiny_judge)
+    try:
+        found = evaluate(
+            reconstruction(6, there.device), judge, tiny_population, factors=RenderedPrior(size=32).factors_of
+        )
+    finally:
+        tiny_judge.cpu()
+    for name, measure in expected.measures.items():
+        if name != "confidence" and measure is not None:
+            assert found.measures[name].value == pytest.approx(measure.value, rel=1e-3, abs=1e-6), name
+
+
+def test_metrics_follow_their_first_argument(there):
+    scores, classes = torch.rand(8, 5), torch.randint(5, (8,))
+    on = there.device
+    for first, second in ((scores.to(on), classes), (scores, classes.to(on)), (scores.to(on), classes.to(on))):
+        assert torch.equal(recognition.true_rank(first, second).cpu(), recognition.true_rank(scores, classes))
+        assert torch.equal(recognition.hits(first, second, 2).cpu(), recognition.hits(scores, classes, 2))
+    features, labels = torch.rand(9, 4), torch.arange(9) % 5
+    near = recognition.nearest(scores[:, :4].to(on), classes, features, labels)
+    assert torch.equal(near.cpu(), recognition.nearest(scores[:, :4], classes, features, labels))
+    people = faces.sample_factors(4, torch.Generator().manual_seed(1))
+    told = truth.compare(people.to(on), torch.arange(4), people, groups=torch.tensor([0, 0, 1, 1]))
+    assert told.verified.all()
+    assert told.member.all()
+
+
+def test_the_appraiser(there):
+    settings = appraiser.Fit(steps=2, batch=4, width=4, images=4)
+    fitted = appraiser.fit_appraiser(settings)
+    assert next(fitted.parameters()).device == there.device
+    images = torch.rand(3, 3, 64, 64)
+    found = appraiser.appraise(fitted, images)
+    assert found.device.type == "cpu"
+    with Place().entered():
+        expected = appraiser.appraise(appraiser.fit_appraiser(settings), images)
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
+ATTACKING = {
+    "ppa": PPA(candidates=8, attempts=2, keep=1, steps=2, rate=0.05, views=2),
+    "gmi": GMI(attempts=2, steps=2, rate=0.03, weight=1.0, averaged=1),
+    "kedmi": KEDMI(attempts=2, steps=2, rate=0.1),
+    "guess": Guess(keep=1),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKING)
+def test_attacks_run_where_their_target_is(there, name):
+    attack, prior = ATTACKING[name], RenderedPrior(size=32)
+
+    def found(place):
+        with place.entered():
+            oracle = Oracle(place.put(tiny_classifier()), attack.access)
+            return attack.run(oracle, prior, torch.tensor([4, 1]), torch.Generator().manual_seed(0))
+
+    ours, expected = found(there), found(Place())
+    assert ours.classes.tolist() == expected.classes.tolist()
+    assert ours.images.device.type == "cpu"
+    assert torch.allclose(ours.latents.cpu(), expected.latents, atol=1e-3)
+    assert torch.allclose(ours.confidence.cpu(), expected.confidence, atol=1e-4)
+
+
+FITTING = {
+    "wgan": WganGp(width=4, critic_width=4, latents=8, steps=1, batch=4, warmup=1),
+    "plgmi": PlgMi(width=4, discriminator_width=4, latents=8, top=2, steps=1, critic_steps=1, batch=4, warmup=1),
+    "stylegan2": SmallStyleGAN2(base=32, widest=8, critic_base=32, critic_widest=8, steps=1, batch=4),
+}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_priors_are_learnt_there_and_come_back_there(there, tiny_population, tmp_path, name):
+    settings = FITTING[name]
+    asked = Oracle(there.put(tiny_classifier())).logits if settings.needs_target else None
+    prior = fit(tiny_population.public, settings, target=asked)
+    assert prior.device == there.device
+    priors.save(prior, tmp_path)
+    back = priors.load(tmp_path)
+    assert back.device == there.device
+    latents = back.sample(2, torch.Generator().manual_seed(0)).to(there.device)
+    with torch.no_grad():
+        images = back.decode(latents, torch.zeros(2, dtype=torch.long).to(there.device))
+    assert images.device == there.device
+    with Place().entered():
+        assert priors.load(tmp_path).device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class Where(Task):
+    """Says where it was run."""
+
+    def run(self, store, folder, watch):  # noqa: ARG002
+        net = build("timm:resnet10t", 2, 32)
+        return {"place": str(here().device), "network": str(net.device)}
+
+
+def test_tasks_compute_where_they_are_told_and_their_keys_do_not_say(tmp_path, monkeypatch):
+    before = Where().key
+    with card() as device:
+        monkeypatch.setattr(run, "choose", lambda name: Place(device if name == "cuda:0" else torch.device("cpu")))
+        store = Store(tmp_path).open()
+        assert not run.execute(Where(), store, device="cuda:0").error
+    assert store.result(Where()) == {"place": "meta", "network": "meta"}
+    assert Where().key == before
+
+
+def test_workers_share_out_the_cards(monkeypatch):
+    class Started:
+        def __init__(self, threads, files, card=None):  # noqa: ARG002
+            self.card = card
+
+    monkeypatch.setattr(pool, "Worker", Started)
+    workers = pool.Pool(4, print, 1, {}, ["cuda:0", "cuda:1"])
+    assert [workers._worker().card for _ in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert pool.Pool(1, print, 1, {}, ["cuda:0"])._worker().card is None  # the only card needs no hiding
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pool.see_only("cuda:1")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    pool.see_only("cuda:1")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+
+@pytest.mark.parametrize(
+    ("device", "shared", "elsewhere", "gpus", "told"),
+    [
+        ("auto", [], False, 1.0, "auto"),
+        ("cuda", ["cuda:0", "cuda:1"], False, 1.0, "cuda"),  # a worker sees its own card alone
+        ("auto", ["cuda:0", "cuda:1"], False, 0.0, "cuda"),
+        ("cuda:1", ["cuda:1"], False, 1.0, "cuda:1"),
+        ("cuda:1", [], True, 1.0, "cuda"),  # on a cluster, the card that it was given
+        ("cuda", [], True, 0.0, "auto"),  # none was asked for
+        ("auto", [], True, 1.0, "auto"),
+        ("cpu", [], True, 1.0, "cpu"),
+    ],
+)
+def test_what_a_worker_is_told(device, shared, elsewhere, gpus, told):
+    task = SimpleNamespace(gpus=gpus)
+    assert run._device_of(task, device, shared, elsewhere) == told
