@@ -150,11 +150,11 @@ def test_numbers_counted_differently_refuse_to_share_a_table(study, tmp_path, ca
         collect(folders, "mixed")
     (folder / tasks[1].key / "made.json").unlink()  # it says what was written
     with pytest.raises(
-        UserError, match=r"do not compare \(no named protocol: no defence, SSF, TTS; celeba-300x5 v2: R"
+        UserError, match=r"do not compare \(no named protocol: no defence, SSF, TTS; celeba-300x5 v1: R"
     ):
         collect(folders, "mixed")
     results = collect(folders, "mixed", mixed_protocols=True)
-    assert results.warnings[0] == "counted differently, and so not comparable: no named protocol; celeba-300x5 v2"
+    assert results.warnings[0] == "counted differently, and so not comparable: no named protocol; celeba-300x5 v1"
     about = {"title": "t", "command": "c", "evaluations": [task.key for task in tasks]}
     (tmp_path / "study.json").write_text(json.dumps(about))
     assert call("report", tmp_path) == 2

@@ -93,7 +93,7 @@ def test_damage_is_named_and_fails(photographs, capsys):
 
 def test_it_fits_eighty_columns(photographs, capsys, monkeypatch):
     (photographs / "person0" / ("a_long_name_" * 9 + ".png")).write_text("no picture")
-    monkeypatch.setattr(cli, "console", Console(width=80))
+    monkeypatch.setattr("lightleak.cli.doctor.console", Console(width=80))
     _, text = call(capsys, "--data", f"folder:{photographs}", "--settings", "size", 16)
     assert max(map(len, text.splitlines())) <= 80
     assert "a_long_name_" in text
