@@ -2,55 +2,24 @@
 
     1. no image's logits, nor the slope of its loss, move with another image of the batch
     2. nothing in the network remembers the images that it was shown, but for its weights
-    3. Opacus finds as many gradients as there are images, and they are those of one backward pass per image
+    3. as many gradients are found as there are images, of the lengths and directions of one backward pass per image
 
 A network that fails would be trained with an epsilon that does not hold, or along gradients that are none.
 """
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightleak import randomness
+from lightleak.defences.ghost import Hooks, listening
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.surgery.copies import copied
 from lightleak.training.plan import Batch, Loss
 
-Hooks = Callable[..., Any]  # Opacus's GradSampleHooks
 WORKING = "timm's ResNets, DenseNets, ConvNeXts and ViTs work"
 # How far two ways of computing the same in float32 may lie apart, relative to its size.
 TOLERANCE = 1e-3
-
-
-@contextmanager
-def gradients_by_image(net: nn.Module, hooks_of: Hooks) -> Iterator[None]:
-    """While this is open, a backward pass of a mean loss leaves each image's gradient in `parameter.grad_sample`.
-
-    Opacus 1.6 unfolds the input of a convolution by strides, as if it lay in memory as N, C, H, W: of any other layout
-    it makes wrong gradients without a word. So every layer that it listens to gets its input in that order, also
-    where a network permutes inside.
-    """
-    net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # spares most layers the copy
-    hooks = hooks_of(net, loss_reduction="mean")
-    in_order = [m.register_forward_pre_hook(_contiguous) for m in hooks.iterate_submodules(net)]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")  # the images need no gradient
-            warnings.filterwarnings("ignore", message="There is a performance drop")  # attention, image by image
-            yield
-    finally:
-        hooks.cleanup()
-        for handle in in_order:
-            handle.remove()
-
-
-def _contiguous(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(each.contiguous() if isinstance(each, Tensor) else each for each in inputs)
 
 
 def check(classifier: Classifier, loss: Loss, batch: Batch, hooks_of: Hooks) -> None:
@@ -107,7 +76,7 @@ def _each_alone(classifier: Classifier, loss: Loss, batch: Batch) -> None:
 
 
 def _each_found(classifier: Classifier, batch: Batch, hooks_of: Hooks) -> None:
-    """3: gradients by Opacus against one backward pass per image, of the same forward pass."""
+    """3: lengths, and the gradient of each image among the others, against one backward pass per image."""
     named = {name: p for name, p in classifier.net.named_parameters() if p.requires_grad}
     count = len(batch.images)
 
@@ -119,23 +88,26 @@ def _each_found(classifier: Classifier, batch: Batch, hooks_of: Hooks) -> None:
     alone = [
         torch.autograd.grad(height, list(named.values()), retain_graph=True, allow_unused=True) for height in heights()
     ]
-    try:
-        with gradients_by_image(classifier.net, hooks_of):
-            heights().mean().backward()
-            found = {name: getattr(p, "grad_sample", None) for name, p in named.items()}
-    except Exception as error:  # Opacus and torch.func raise what they like
-        raise UserError(f"{_refusal(classifier, [])}: {' '.join(str(error).split())[:160]}; {WORKING}") from error
     size = sum(float(g.square().sum()) for row in alone for g in row if g is not None) ** 0.5
     wrong = []
-    for place, (name, parameter) in enumerate(named.items()):
-        expected = torch.stack([torch.zeros_like(parameter) if r[place] is None else r[place] for r in alone])  # pyright: ignore[reportArgumentType, reportCallIssue]
-        got = found[name]
-        got = torch.zeros_like(expected) if got is None else got
-        if not isinstance(got, Tensor) or got.shape != expected.shape:
-            shape = tuple(got.shape) if isinstance(got, Tensor) else f"{len(got)} tensors"
-            wrong.append(f"{name} ({shape}, not {count} times {tuple(parameter.shape)})")
-        elif not float((got - expected).norm()) <= TOLERANCE * (float(expected.norm()) + 1e-2 * size):
-            wrong.append(f"{name} (other values)")
+    try:
+        with listening(classifier.net, hooks_of) as gradients_of:
+            found = gradients_of(heights().mean(), count).parts
+        for place, (name, parameter) in enumerate(named.items()):
+            expected = torch.stack([torch.zeros_like(parameter) if r[place] is None else r[place] for r in alone])  # pyright: ignore[reportArgumentType, reportCallIssue]
+            got, lengths = torch.zeros_like(expected), expected.new_zeros(count)
+            if (part := found.get(parameter)) is not None:
+                if part.count != count:
+                    shape = (part.count, *parameter.shape)
+                    wrong.append(f"{name} ({shape}, not {count} times {tuple(parameter.shape)})")
+                    continue
+                got = torch.stack([part.weighted(one) for one in torch.eye(count).to(expected)])
+                lengths = part.squares().sqrt()
+            apart = max(float((got - expected).norm()), float((lengths - expected.flatten(1).norm(dim=1)).norm()))
+            if not apart <= TOLERANCE * (float(expected.norm()) + 1e-2 * size):
+                wrong.append(f"{name} (other values)")
+    except Exception as error:  # Opacus and torch.func raise what they like
+        raise UserError(f"{_refusal(classifier, [])}: {' '.join(str(error).split())[:160]}; {WORKING}") from error
     if wrong:
         raise UserError(f"{_refusal(classifier, wrong)}; {WORKING}")
 

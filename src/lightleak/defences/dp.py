@@ -23,7 +23,8 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lightleak.defences.by_image import WORKING, check, gradients_by_image
+from lightleak.defences.by_image import WORKING, check
+from lightleak.defences.ghost import listening
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.group_norm import batch_norms, groups_of, regroup
@@ -131,18 +132,18 @@ class Private:
         )
 
         def step(objective: Objective, index: Tensor) -> float:
-            loss = objective(index if len(index) else torch.zeros(1, dtype=torch.long))
+            nobody = not len(index)  # a step of noise alone, whose stand-in does not count
+            loss = objective(torch.zeros(1, dtype=torch.long) if nobody else index)
+            found = gradients_of(loss, max(1, len(index)))
+            weights = (self.settings.clip / (found.lengths() + 1e-6)).clamp_max(1.0)
+            summed = found.weighted(torch.zeros_like(weights) if nobody else weights)
             private.zero_grad(set_to_none=True)
-            loss.backward()
             for parameter in private.params:
-                if parameter.grad_sample is None:  # pyright: ignore[reportAttributeAccessIssue]  # unused in this pass
-                    parameter.grad_sample = parameter.new_zeros(max(1, len(index)), *parameter.shape)  # pyright: ignore[reportAttributeAccessIssue]
-                if not len(index):  # nobody was drawn: a step of noise alone, whose stand-in does not count
-                    parameter.grad_sample.zero_()  # pyright: ignore[reportAttributeAccessIssue]
+                parameter.grad = summed[parameter] if parameter in summed else torch.zeros_like(parameter)
             private.step()
             return float(loss.detach())
 
-        with gradients_by_image(classifier.net, hooks_of):
+        with listening(classifier.net, hooks_of) as gradients_of:
             yield step
 
     def spent(self) -> dict[str, Any]:
@@ -202,10 +203,10 @@ MISSING = "DP-SGD needs Opacus; install lightleak[dp]"
 def _opacus() -> tuple[Callable[..., Any], Callable[..., Any]]:
     try:
         from opacus.grad_sample.grad_sample_module import GradSampleHooks
-        from opacus.optimizers import DPOptimizer
+        from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
     except ImportError:
         raise UserError(MISSING) from None
-    return GradSampleHooks, DPOptimizer
+    return GradSampleHooks, DPOptimizerFastGradientClipping  # which adds noise to sums that are clipped
 
 
 def _bounded(module: nn.Module) -> bool:
