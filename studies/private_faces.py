@@ -10,7 +10,7 @@ same three steps:
     python studies/private_faces.py runs/private_faces        chooses, and writes private_faces.json beside this file
     lightleak study studies/private_faces.py --here 1         everything; what is done stays done
 
-About an hour and a half on one core, nearly all of it gradients by image.
+About an hour on one core.
 """
 
 import json
