@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, PPA, Attack, Guess, Oracle, Reconstruction
+from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, PPA, Attack, Guess, MIFace, Oracle, Reconstruction
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ ROWS = {
         knowledge=True,
         short=(("steps", 4), ("regulariser", 0.0)),  # what was learnt of one target's features says nothing of another
     ),
+    "miface": Row(MIFace(attempts=2, steps=12, rate=1.0, start="noise"), prior="pixels"),
     "guess": Row(Guess(keep=2), short=()),
 }
 LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels

@@ -27,7 +27,7 @@ from lightleak.attacks.reconstruction import TENSORS, join
 from lightleak.errors import UserError
 from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
-from lightleak.priors import RenderedPrior
+from lightleak.priors import PixelsPrior, RenderedPrior
 from lightleak.priors.fit import PlgMi, fit
 
 
@@ -41,6 +41,11 @@ def learnt(tiny_target, tiny_population):
 @pytest.fixture(scope="module")
 def rendered():
     return RenderedPrior(size=32)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return PixelsPrior(size=32)
 
 
 @pytest.fixture(scope="module")

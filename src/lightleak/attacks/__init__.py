@@ -8,6 +8,7 @@ from lightleak.attacks.guess import Guess
 from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Distillation, Knowledge, learn
 from lightleak.attacks.lomma import LOMMA
+from lightleak.attacks.miface import MIFace
 from lightleak.attacks.oracle import Access, AccessError, BudgetError, Oracle
 from lightleak.attacks.plgmi import PLGMI
 from lightleak.attacks.ppa import PPA
@@ -19,6 +20,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "kedmi": KEDMI,
     "lomma": LOMMA,
     "plgmi": PLGMI,
+    "miface": MIFace,
     "guess": Guess,
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "Guard",
     "Guess",
     "Knowledge",
+    "MIFace",
     "Needs",
     "Oracle",
     "Part",

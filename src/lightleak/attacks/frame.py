@@ -119,6 +119,7 @@ class Needs:
     knowledge: bool = False  # from public images: students (surrogates) of the target, where its features lie
     classes: bool = False  # a prior that draws people of given classes
     blocks: bool = False  # a prior whose synthesis can be stopped between blocks
+    pixels: bool = False  # no prior: latents that are the pixels themselves
 
 
 class Attack(Protocol):
@@ -302,6 +303,8 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor, knowled
         problems.append(f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}")
     if needs.blocks and not prior.blocks:
         problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
+    if needs.pixels and not prior.pixels:
+        problems.append(f"{name} searches in the pixels themselves, not with {type(prior).__name__}; use prior pixels")
     if problems:
         raise UserError("; ".join(problems))
 

@@ -123,8 +123,8 @@ def evaluate(
     population and either the rendered prior (or `factors`, its `factors_of`: latents N x L -> factors N x F) or an
     `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
     `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
-    same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls must come from the same
-    prior; where private people look alike, the centre of each family is a null of its own (`FAMILY`). `published`
+    same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls come from the same prior,
+    or from none (MI-Face's pixels, of which truth then says nothing without an `appraiser`); where private people look alike, the centre of each family is a null of its own (`FAMILY`). `published`
     repeats PPA's precision, recall, density and coverage (person by person, other definitions); for its FID the
     `inception` must be built so too. `fed_8_bit` hands reconstructions to the judge as the 64-pixel
     attacks do, as files would hold them. `rng` is of older versions. `watch` counts reconstructions. Raises
@@ -292,7 +292,8 @@ class _Scoring:
         """The identity factors of each image, and what they were read off ("latents" or "images")."""
         if self.factors is not None:
             return self.factors(reconstruction.latents), "latents"
-        found = self.prior.factors_of(reconstruction.latents) if self.prior is not None else None
+        known = self.prior is not None and reconstruction.suits(self.prior)
+        found = self.prior.factors_of(reconstruction.latents) if self.prior is not None and known else None
         if found is not None:
             return found, "latents"
         if self.appraiser is None:

@@ -1,11 +1,11 @@
 """No prior at all: a latent is the image's own pixels.
 
 What an attack finds in it may convince the target and shows nobody: every attack through it is an adversarial null.
-MI-Face (Fredrikson et al., CCS 2015) is gradient descent in it.
+MI-Face (Fredrikson et al., CCS 2015; `attacks/miface.py`) is gradient descent in it.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class PixelsPrior(Prior):
     """Any image: latents are 3 x size x size colours in [0, 1], drawn evenly; outside they are clamped."""
 
     size: int = 64
+    pixels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= LARGEST:

@@ -23,6 +23,7 @@ class Prior(Protocol):
     """
 
     log_odds: ClassVar[bool] = False  # whether realism is the log-odds of being real, not a score of some critic's
+    pixels: ClassVar[bool] = False  # whether latents are the colours of the image itself: no prior at all
 
     @property
     def size(self) -> int:
