@@ -1,14 +1,21 @@
 """MI-Face: golden values on a toy that can be solved by hand, its end, its processing, and its place in a report."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from lightleak.attacks import MIFace, Oracle
-from lightleak.attacks.miface import blurred, flatter
+from lightleak.attacks import Guess, MIFace, Oracle
+from lightleak.attacks.miface import PRESETS, blurred, flatter
+from lightleak.defences import RoLSS
 from lightleak.errors import UserError
+from lightleak.metrics.evaluate import evaluate
 from lightleak.models.classifier import Classifier
 from lightleak.priors import PixelsPrior, RenderedPrior
+from lightleak.report.collect import NULLS
+from lightleak.study.comparison import Setting, compare
+from lightleak.study.tasks import source
 
 
 def rng() -> torch.Generator:
@@ -113,6 +120,32 @@ def test_processing_in_closed_form():
         )
         assert torch.equal(process(noise, 0.0), noise)
     assert flatter(noise, 0.3).mean().item() == pytest.approx(noise.mean().item(), abs=1e-6)
+
+
+def test_as_a_null_it_convinces_the_target_and_has_no_truth(tiny_target, tiny_judge, tiny_population):
+    """Pixels are no factors, however many of them there are."""
+    classes, painter = torch.arange(6), RenderedPrior(32)
+    oracle = Oracle(tiny_target)
+    noise = MIFace(steps=30, rate=1.0, start="noise").run(oracle, PixelsPrior(32), classes, rng())
+    assert (noise.confidence > 0.9).all()
+    guessed = Guess(keep=1).run(oracle, painter, classes, rng())
+    told = evaluate(guessed, tiny_judge, tiny_population, prior=painter, nulls={"adversarial": noise})
+    assert told.measures["verified"] is not None
+    null = told.nulls["adversarial"]
+    assert null.measures["hits@1"] is not None
+    assert null.measures["verified"] is None
+    assert null.measures["true@1"] is None
+    assert "adversarial" in NULLS
+
+
+def test_a_comparison_runs_it_beside_each_target_where_asked():
+    setting = Setting(source("faces", people=4), attack=Guess(keep=1), adversarial=PRESETS["null"])
+    for task in compare(setting, ((), (RoLSS(),))):
+        null = task.nulls["adversarial"]
+        assert null.target == task.found.target
+        assert null.attack == PRESETS["null"]
+        assert null in task.spare()
+    assert "adversarial" not in compare(replace(setting, adversarial=None), ((),))[0].nulls
 
 
 @pytest.mark.parametrize("process", ["blur", "total-variation"])

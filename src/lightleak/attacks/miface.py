@@ -106,7 +106,7 @@ class MIFace(Attack):
                 moved = (x[active] - self.rate * slope).clamp(0, 1).unflatten(1, (3, prior.size, prior.size))
                 x[active] = PROCESSES[self.process](moved, self.strength).flatten(1)
         # 4. the best iterate of each
-        return Found(best)
+        return Found(best, images=prior.decode(best))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -89,16 +89,9 @@ class Reconstruction:
         return kept.cpu() if kept.dtype == torch.uint8 else as_bytes(kept)
 
     def drawn_by(self, prior: Prior | None) -> "Drawn":
-        """The images as the prior draws them where that is larger than what is kept, made again piece by piece.
-
-        Of another prior's latents, as those of an adversarial null among pixels, the kept images are all there is.
-        """
-        again = prior is not None and self.redrawn and prior.size > self.size and self.suits(prior)
+        """The images as the prior draws them where that is larger than what is kept, made again piece by piece."""
+        again = prior is not None and self.redrawn and prior.size > self.size
         return Drawn(self, prior if again else None)
-
-    def suits(self, prior: Prior) -> bool:
-        """Whether its latents are as long as the prior's: others say nothing to it."""
-        return self.latents.dim() == 2 and self.latents.shape[1] == prior.latents
 
     def best(self, count: int = 1) -> "Reconstruction":
         """The `count` images of each class that the target believes most, best first, classes ascending."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from lightleak.attacks import (
     Reconstruction,
@@ -66,7 +67,12 @@ def main(
     population = population_of(data, settings)
     factors = None
     if population.factors is not None and prior == "rendered":
-        factors = RenderedPrior(size=population.size).factors_of
+        painter = RenderedPrior(size=population.size)
+
+        def of_painter(latents: Tensor) -> Tensor | None:
+            return painter.factors_of(latents) if latents.shape[1] == painter.latents else None
+
+        factors = of_painter
     reconstruction = Reconstruction.load(found)
     nulls = {null.name: Reconstruction.load(null)} if null else {}
     reader = appraisers.load(appraiser) if appraiser else None

@@ -102,7 +102,7 @@ def evaluate(
     judge: Classifier,
     population: Population,
     *,
-    factors: Callable[[Tensor], Tensor] | None = None,
+    factors: Callable[[Tensor], Tensor | None] | None = None,
     prior: Prior | None = None,
     appraiser: Appraiser | None = None,
     face_embedding: nn.Module | None = None,
@@ -120,15 +120,16 @@ def evaluate(
 
     With the `prior` that reconstruction and nulls were made with, judges see images at the size that it draws, where
     that is larger than what is kept; they are made again of the latents, piece by piece. Truth needs a rendered
-    population and either the rendered prior (or `factors`, its `factors_of`: latents N x L -> factors N x F) or an
+    population and either the rendered prior (or `factors`, its `factors_of`: latents N x L -> factors N x F, None of
+    other latents) or an
     `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
     `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
-    same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls come from the same prior,
-    or from none (MI-Face's pixels, of which truth then says nothing without an `appraiser`); where private people look alike, the centre of each family is a null of its own (`FAMILY`). `published`
-    repeats PPA's precision, recall, density and coverage (person by person, other definitions); for its FID the
-    `inception` must be built so too. `fed_8_bit` hands reconstructions to the judge as the 64-pixel
-    attacks do, as files would hold them. `rng` is of older versions. `watch` counts reconstructions. Raises
-    UserError if images, classes, judge and population do not fit together.
+    same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls come from the same prior
+    or from none (pixels; without an `appraiser` there is no truth about them then); where private people look alike,
+    the centre of each family is a null of its own (`FAMILY`). `published` repeats PPA's precision, recall, density and
+    coverage (person by person, other definitions); for its FID the `inception` must be built so too. `fed_8_bit` hands
+    reconstructions to the judge as the 64-pixel attacks do, as files would hold them. `rng` is of older versions.
+    `watch` counts reconstructions. Raises UserError if images, classes, judge and population do not fit together.
     """
     reconstruction, nulls = _home(reconstruction), {name: _home(null) for name, null in (nulls or {}).items()}
     whose = same_people(reconstruction, judge, population)
@@ -177,7 +178,7 @@ class _Scoring:
 
     judge: Classifier
     population: Population
-    factors: Callable[[Tensor], Tensor] | None
+    factors: Callable[[Tensor], Tensor | None] | None
     prior: Prior | None
     appraiser: Appraiser | None
     face_embedding: nn.Module | None
@@ -290,10 +291,11 @@ class _Scoring:
 
     def _factors(self, reconstruction: Reconstruction) -> tuple[Tensor | None, str | None]:
         """The identity factors of each image, and what they were read off ("latents" or "images")."""
+        latents, found = reconstruction.latents, None
         if self.factors is not None:
-            return self.factors(reconstruction.latents), "latents"
-        known = self.prior is not None and reconstruction.suits(self.prior)
-        found = self.prior.factors_of(reconstruction.latents) if self.prior is not None and known else None
+            found = self.factors(latents)
+        elif self.prior is not None and latents.shape[1:] == (self.prior.latents,):  # not of a null among pixels
+            found = self.prior.factors_of(latents)
         if found is not None:
             return found, "latents"
         if self.appraiser is None:

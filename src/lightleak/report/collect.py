@@ -218,6 +218,7 @@ def _left_out(
 NULLS = {
     "never optimised": "images of the prior, given out at random",
     FAMILY: "the centre of each person's family of look-alikes, which knows nothing of the person",
+    "adversarial": "MI-Face in the pixels, without a prior: who is recognised here was never shown",
     "other people": "the same attack on the same network, trained on none of these people",
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lightleak.attacks import PPA, Attack, Guess
+from lightleak.attacks import PPA, Attack, Guess, MIFace
 from lightleak.attacks.knowledge import SMALL, Distillation
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
@@ -16,6 +16,7 @@ from lightleak.study.tasks import (
     Evaluate,
     FitPrior,
     Invert,
+    Pixels,
     Ready,
     Rendered,
     Target,
@@ -43,6 +44,7 @@ class Setting:
     seeds: tuple[int, ...] = (0,)
     checkpoints: tuple[Moment, ...] = ()  # copies that every target leaves on its way
     protocol: Protocol | None = None  # by which everything is counted
+    adversarial: MIFace | None = None  # a third null: images that convince each target and show nobody
 
     def target(self, defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
         """The training of one target."""
@@ -76,9 +78,10 @@ def compare(
     defences: Sequence[tuple[Defence, ...]] = FOUR,
     forms: Callable[[TrainTarget], Sequence[Target]] | None = None,
 ) -> list[Evaluate]:
-    """One evaluation for each defence and training seed, each beside its two nulls.
+    """One evaluation for each defence and training seed, each beside its nulls.
 
-    The nulls: images of the prior that nobody optimised, and the same attack on the same network of other people.
+    The nulls: images of the prior that nobody optimised, the same attack on the same network of other people, and,
+    where the setting asks for it, images that are optimised without any prior (MI-Face).
     `forms`: what of a training is attacked, by default the trained network; its checkpoints, or its fused form.
     """
     null = setting.target((), setting.seeds[0], "public")
@@ -89,7 +92,10 @@ def compare(
             trained = setting.target(defence, seed)
             for form in forms(trained) if forms else (trained,):
                 guessed = Invert(form, setting.prior_for(form), Guess(setting.attack.keep))
-                evaluations.append(setting.evaluated(form, {"never optimised": guessed, "other people": others}))
+                nulls = {"never optimised": guessed, "other people": others}
+                if setting.adversarial is not None:
+                    nulls["adversarial"] = Invert(form, Pixels(setting.population), setting.adversarial, seed=seed)
+                evaluations.append(setting.evaluated(form, nulls))
     return evaluations
 
 

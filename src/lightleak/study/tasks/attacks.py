@@ -15,7 +15,7 @@ from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
 from lightleak.models.whose import people_of
 from lightleak.study.task import Store, Task, Watch
-from lightleak.study.tasks.priors import FitPrior, Ready, Rendered
+from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
 from lightleak.study.tasks.targets import Target, run_of
 
 
@@ -28,7 +28,7 @@ class Score(Task):
     """
 
     target: Target
-    prior: FitPrior | Rendered | Ready
+    prior: FitPrior | Rendered | Pixels | Ready
     attack: Attack  # a `preparation`
     seed: int = 0
 
@@ -99,7 +99,7 @@ class Invert(Task):
 
     gpus = 1.0
     target: Target
-    prior: FitPrior | Rendered | Ready
+    prior: FitPrior | Rendered | Pixels | Ready
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
     seed: int = 0
