@@ -29,6 +29,7 @@ from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
 from lightleak.priors import PixelsPrior, RenderedPrior
 from lightleak.priors.fit import PlgMi, fit
+from second_device import card
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,24 @@ def test_every_attack_with_gradients_takes_an_alignment(name, kind, tiny_target,
     plain = run(name, tiny_target, prior, learnt, classes=[1, 4], steps=4)
     assert not torch.equal(whole.images, plain.images)
     assert whole.queries > 2 * plain.queries  # each copy is a query
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_it_runs_where_its_target_is(name, tiny_target, learnt, request):
+    """On a second device that refuses to mix with the processor: the same but for the last digits."""
+    kind, short = ROWS[name].prior, dict(ROWS[name].short)
+    prior = PixelsPrior(size=32) if kind == "rendered" else request.getfixturevalue(kind)
+    expected = run(name, tiny_target, prior, learnt, classes=[4, 1], **short)
+    with card() as device:
+        target = copy.deepcopy(tiny_target).to(device)
+        if kind != "rendered":
+            nets = {part: copy.deepcopy(getattr(prior, part)).to(device) for part in ("generator", "discriminator")}
+            prior = replace(prior, **nets)
+        found = run(name, target, prior, learnt, classes=[4, 1], **short)
+        assert found.pixels.device.type == found.latents.device.type == found.confidence.device.type == "cpu"
+    assert found.classes.tolist() == expected.classes.tolist()
+    assert torch.allclose(found.latents, expected.latents, atol=5e-3)
+    assert torch.allclose(found.confidence, expected.confidence, atol=5e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
