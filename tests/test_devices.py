@@ -4,7 +4,7 @@ What comes home is compared with the same on the processor: the device decides n
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -16,11 +16,12 @@ from lightleak import priors
 from lightleak.attacks import GMI, KEDMI, PPA, Guess, Oracle, Reconstruction
 from lightleak.data import faces
 from lightleak.defences import MID, BiDO, RoLSS, plan
+from lightleak.errors import UserError
 from lightleak.metrics import appraiser, recognition, truth
 from lightleak.metrics.evaluate import evaluate
 from lightleak.models.classifier import load, save
 from lightleak.models.zoo import build
-from lightleak.place import Place, here
+from lightleak.place import Place, choose, here
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import PlgMi, SmallStyleGAN2, WganGp, fit
 from lightleak.study import Store, Task, pool
@@ -224,3 +225,76 @@ def test_workers_share_out_the_cards(monkeypatch):
 def test_what_a_worker_is_told(device, shared, elsewhere, gpus, told):
     task = SimpleNamespace(gpus=gpus)
     assert run._device_of(task, device, shared, elsewhere) == told
+
+
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+def test_a_full_card_ends_training_in_one_line_and_the_rerun_goes_on(tiny_population, tmp_path, monkeypatch):
+    recipe = replace(RECIPE, epochs=3)
+    loop, begun = import_module("lightleak.training.loop"), []
+    whole = loop.one_epoch
+
+    def training():
+        return train(tiny_classifier(), tiny_population.train, tiny_population.validation, recipe, folder=tmp_path)
+
+    def fills_up(*arguments):
+        begun.append(arguments[6])
+        if begun == [0, 1]:
+            raise torch.OutOfMemoryError(FULL)
+        return whole(*arguments)
+
+    monkeypatch.setattr(loop, "one_epoch", fills_up)
+    with pytest.raises(UserError, match=r"a batch of 8 does not fit .*: --recipe.batch \d; what is done stays done"):
+        training()
+    resumed = training()
+    assert begun == [0, 1, 1, 2]  # the first epoch stayed done
+    monkeypatch.undo()
+    expected = train(tiny_classifier(), tiny_population.train, tiny_population.validation, recipe)
+    assert torch.equal(resumed.net.head.weight, expected.net.head.weight)
+
+
+def test_a_full_card_ends_an_attack_in_one_line_and_a_smaller_batch_goes_on(tmp_path, monkeypatch):
+    attack, prior, wanted = replace(ATTACKING["ppa"], batch=4), RenderedPrior(size=32), torch.arange(6)
+    whole, searched = PPA.search, []
+
+    def run_it(one):
+        oracle = Oracle(tiny_classifier(), one.access)
+        return one.run(oracle, prior, wanted, torch.Generator().manual_seed(0), folder=tmp_path)
+
+    def fills_up(self, oracle, prior, part, tell):
+        searched.append(part.identities.tolist())
+        if len(searched) == 2:
+            raise torch.OutOfMemoryError(FULL)
+        return whole(self, oracle, prior, part, tell)
+
+    monkeypatch.setattr(PPA, "search", fills_up)
+    with pytest.raises(UserError, match=r"a batch of 4 does not fit .*: --attack.batch 2; what is done stays done"):
+        run_it(attack)
+    found = run_it(replace(attack, batch=2))
+    assert searched == [[0, 1], [2, 3], [2], [3], [4], [5]]  # the first two people stayed done
+    assert found.classes.tolist() == list(range(6))
+
+
+@pytest.mark.gpu
+def test_the_whole_path_on_a_card_is_the_same_twice_and_near_the_processor(tiny_population):
+    """Train, attack and evaluate: every step on the card."""
+
+    def path(place):
+        with place.entered():
+            target = train(place.put(tiny_classifier()), tiny_population.train, tiny_population.validation, RECIPE)
+            judge = place.put(tiny_classifier(seed=7))
+            found = ATTACKING["ppa"].run(
+                Oracle(target), RenderedPrior(size=32), torch.arange(6), torch.Generator().manual_seed(0)
+            )
+            told = evaluate(found, judge, tiny_population, factors=RenderedPrior(size=32).factors_of)
+        return target, found, told
+
+    first, again, here_too = path(choose("cuda")), path(choose("cuda")), path(Place())
+    assert first[0].device.type == "cuda"
+    assert all(torch.equal(a, b) for a, b in zip(first[0].state_dict().values(), again[0].state_dict().values()))
+    assert torch.equal(first[1].latents, again[1].latents)
+    assert torch.equal(first[1].images, again[1].images)
+    loss, other = (told.record["history"][-1]["loss"] for told in (first[0], here_too[0]))
+    assert loss == pytest.approx(other, rel=1e-2)
+    assert set(first[2].measures) == set(here_too[2].measures)

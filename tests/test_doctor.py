@@ -12,10 +12,15 @@ from rich.console import Console
 from torch import nn
 
 from lightleak import cli, doctor
+from lightleak.attacks import PPA
 from lightleak.data.population import Images, as_bytes
 from lightleak.errors import UserError
+from lightleak.forecast import forecast
 from lightleak.models.classifier import Classifier, save
 from lightleak.models.inception import after_transform
+from lightleak.models.zoo import build
+from lightleak.place import Memory
+from lightleak.priors import RenderedPrior
 
 
 def states(lines: list[doctor.Line]) -> dict[str, str]:
@@ -138,7 +143,7 @@ def test_images_in_two_parts_are_found(tiny_population):
 
 def test_a_population_larger_than_memory_is_bad(tiny_population, monkeypatch):
     assert states(doctor.expected(tiny_population))["memory to expect"] == "good"
-    monkeypatch.setattr(doctor, "_memory", lambda: 1000)
+    monkeypatch.setattr("lightleak.place._machine_memory", lambda: Memory(500, 1000))
     assert states(doctor.expected(tiny_population))["memory to expect"] == "bad"
 
 
@@ -214,3 +219,35 @@ def test_the_verb_tries_a_judge(tmp_path, capsys, photographs):
     assert code in (0, 1)
     assert "judge's accuracy" in text
     assert "timm:resnet10t at 16 pixels" in text
+
+
+def test_what_an_attack_needs_is_told_from_one_step_of_it(monkeypatch, capsys):
+    """Memory grows with the batch alone, time with people and steps; a batch that does not fit is to mend."""
+    prior, target = RenderedPrior(size=32), build("timm:resnet10t", 4, 32).eval()
+    attack = PPA(candidates=10, attempts=2, keep=1, steps=3, views=2, batch=8)
+    found = forecast(attack, prior, target, 4)
+    weights = sum(t.numel() * t.element_size() for t in (*target.parameters(), *target.buffers()))
+    assert found.networks == pytest.approx(weights, rel=0.01)
+    assert found.memory == found.networks + 8 * found.image
+    # Two images keep twice what one keeps: counted a second time, with hooks on the layers of the target alone.
+    kept = []
+    hooks = [m.register_forward_hook(lambda *a: kept.append(a[2].numel() * 4)) for m in target.modules()
+             if isinstance(m, nn.Conv2d | nn.Linear)]  # fmt: skip
+    target(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    assert found.image > sum(kept)
+    assert found.seconds > 0
+    small = replace(found, free=int((found.networks + 4.5 * found.image) / 0.9))
+    assert small.fits == 4
+    assert replace(found, free=None).fits is None
+    assert replace(found, free=10).fits == 0
+    monkeypatch.setattr(doctor, "forecast", lambda *_: small)
+    line = doctor.attack_expected("rolss", attack, prior, target, 4)[0]
+    assert line.state == "bad"
+    assert "--attack.batch 4 fits" in line.said
+    monkeypatch.undo()
+    code, text = call(capsys, "--preset", "smoke", "--architecture", "timm:resnet10t", "--people", 4)
+    assert code == 0
+    assert "for 4 people" in " ".join(text.split())
+    assert call(capsys, "--preset", "smokes")[0] == 2

@@ -26,6 +26,7 @@ from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import as_bytes
 from lightleak.data.views import resized
 from lightleak.errors import UserError
+from lightleak.place import batch_of
 from lightleak.priors.prior import Prior
 from lightleak.training.loop import Watch
 
@@ -226,7 +227,7 @@ class Attack(Protocol):
 
             before, started = oracle.queries, time.monotonic()
             allowed = None if self.budget is None else self.budget * len(part.identities)
-            with oracle.at_most(allowed):
+            with oracle.at_most(allowed), batch_of(self.batch, "--attack.batch", oracle.device):
                 kept = self._kept(oracle, prior, part, self.search(oracle, prior, part, tell))
             kept = kept.noted(queries=oracle.queries - before, seconds=time.monotonic() - started)
             keeper.add(rows, kept)

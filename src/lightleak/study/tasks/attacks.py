@@ -17,6 +17,7 @@ from lightleak.models.whose import people_of
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
 from lightleak.study.tasks.targets import Target, run_of
+from lightleak.study.tasks.work import attacked, size_of, times_small
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,11 @@ class Invert(Task):
     def cost(self) -> float:
         if self.cut:
             return 0.0
-        return 20.0 if self.attack.steps > 1 else 2.0
+        if self.attack.steps <= 1:
+            return 2.0
+        population, architecture = self.target.population, self.target.architecture
+        searches = attacked(population, self.classes) * self.attack.attempts * self.attack.steps / (3 * 50)
+        return 20.0 * searches * times_small(architecture, size_of(population))
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         if self.cut:

@@ -20,6 +20,7 @@ from lightleak.models.zoo import build, only_size
 from lightleak.ranking import answers
 from lightleak.study.task import Absent, Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
+from lightleak.study.tasks.work import images_of, size_of, times_small
 from lightleak.surgery import fuse
 from lightleak.training import RECIPES, Moment, Recipe, accuracy_and_loss, predict, train
 
@@ -40,7 +41,7 @@ class Pretrain(Task):
 
     @property
     def cost(self) -> float:
-        return 3.0 * self.recipe.epochs
+        return 3.0 * self.recipe.epochs * _work(self.population, self.architecture, "images", 12)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
@@ -92,7 +93,7 @@ class TrainTarget(Task):
 
     @property
     def cost(self) -> float:
-        return 3.0 * self.recipe.epochs
+        return 3.0 * self.recipe.epochs * _work(self.population, self.architecture, "images", 12)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
@@ -238,6 +239,11 @@ def run_of(target: Target) -> TrainTarget:
     return target.run_of if isinstance(target, Derived) else target
 
 
+def _work(population: Draw, architecture: str, split: str, each: int, size: int | None = None) -> float:
+    """An epoch's work as a multiple of the small world's, in which the costs were measured."""
+    return images_of(population, split, each) * times_small(architecture, size or size_of(population))
+
+
 def _kept(place: int) -> str:
     return f"checkpoint-{place}.safetensors"
 
@@ -319,7 +325,7 @@ class TrainJudge(Task):
 
     @property
     def cost(self) -> float:
-        return 6.0 * self.recipe.epochs
+        return 6.0 * self.recipe.epochs * _work(self.population, self.architecture, "judge_images", 40, self.size)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)

@@ -1,0 +1,66 @@
+"""How much work a network is, beside the small one that the costs of tasks were measured with.
+
+Only for estimates: a multiply-add of a ResNet-18 at 64 pixels takes as long as one of a ResNet-50 at 224, near enough.
+What earlier tasks really took corrects the rest.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightleak.models import zoo
+from lightleak.study.tasks.populations import Draw
+
+SMALL = ("timm:resnet18", 64)  # the network and the size
+IMAGES, PEOPLE = 56 * 12, 56  # of that world
+
+
+@cache
+def multiply_adds(architecture: str, size: int | None) -> float | None:
+    """Of one image's forward pass, in convolutions and linear layers; None where it cannot be told."""
+    counted = 0
+
+    def count(module: nn.Module, _: Any, output: Any) -> None:
+        nonlocal counted
+        weight = module.weight
+        counted += output.numel() // output.shape[1] * weight.numel() if output.dim() == 4 else weight.numel()
+
+    try:
+        with torch.device("meta"):
+            classifier = zoo.build(architecture, 10, size)
+            for module in classifier.net.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    module.register_forward_hook(count)
+            classifier.net.eval()(torch.zeros(1, 3, classifier.size, classifier.size))
+    except Exception:  # an estimate must not stop anybody
+        return None
+    return float(counted) or None
+
+
+def times_small(architecture: str, size: int | None) -> float:
+    """The work of one image through this network, as a multiple of the small world's; 1 where it cannot be told."""
+    own, small = multiply_adds(architecture, size), multiply_adds(*SMALL)
+    return own / small if own and small else 1.0
+
+
+def size_of(population: Draw) -> int | None:
+    """The side of its images as far as its settings say; None where they do not."""
+    size = population.settings.get("size", 64 if population.source == "faces" else None)
+    return size if isinstance(size, int) else None
+
+
+def images_of(population: Draw, split: str = "images", each: int = 12) -> float:
+    """Images in a part of a rendered population as a multiple of the small world's; 1 for others."""
+    if population.source != "faces":
+        return 1.0
+    people, images = population.settings.get("people", 40), population.settings.get(split, each)
+    return people * images / (PEOPLE * each)
+
+
+def attacked(population: Draw, classes: tuple[int, ...] | None) -> float:
+    """How many people are attacked, as a multiple of the small world's; 1 where it is not known."""
+    if classes is not None:
+        return len(classes) / PEOPLE
+    return population.settings.get("people", 40) / PEOPLE if population.source == "faces" else 1.0
