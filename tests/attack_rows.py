@@ -5,7 +5,21 @@ from typing import Any
 
 import torch
 
-from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, PPA, Attack, Guess, MIFace, Oracle, Reconstruction
+from lightleak.attacks import (
+    BREPMI,
+    GMI,
+    KEDMI,
+    LOMMA,
+    PLGMI,
+    PPA,
+    SMILE,
+    Attack,
+    Guess,
+    MIFace,
+    MirrorBlackBox,
+    Oracle,
+    Reconstruction,
+)
 
 
 @dataclass(frozen=True)
@@ -16,6 +30,7 @@ class Row:
     prior: str = "rendered"  # a fixture
     knowledge: bool = False  # whether it learns from public images first
     short: tuple[tuple[str, Any], ...] = (("steps", 4),)
+    start: tuple[tuple[str, Any], ...] = (("steps", 0),)  # what makes it return where it begins
 
 
 ROWS = {
@@ -29,6 +44,22 @@ ROWS = {
         short=(("steps", 4), ("regulariser", 0.0)),  # what was learnt of one target's features says nothing of another
     ),
     "miface": Row(MIFace(attempts=2, steps=12, rate=1.0, start="noise"), prior="pixels"),
+    "mirror-black-box": Row(
+        MirrorBlackBox(queries=190, attempts=2, samples=40, population=20, enough=None),
+        short=(("queries", 38),),
+        start=(("queries", 0),),
+    ),
+    "smile": Row(
+        SMILE(queries=130, attempts=2, samples=40, descent=4, rate=0.1, population=8),
+        knowledge=True,
+        short=(("queries", 36), ("descent", 2)),
+        start=(("queries", 0),),
+    ),
+    "brepmi": Row(
+        BREPMI(queries=10 * 16, attempts=2, samples=60, points=4, radius=0.5),
+        short=(("queries", 10 * 2),),
+        start=(("queries", 0),),
+    ),
     "guess": Row(Guess(keep=2), short=()),
 }
 LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels
@@ -43,5 +74,5 @@ def run(
     attack = replace(ROWS[name].attack, **changes)
     oracle = oracle or Oracle(target, access or attack.access)
     rng = torch.Generator().manual_seed(seed)
-    knowledge = learnt if ROWS[name].knowledge else None
+    knowledge = learnt[attack.access] if ROWS[name].knowledge and learnt else None
     return attack.run(oracle, prior, torch.tensor(list(classes)), rng, knowledge=knowledge, **more)

@@ -34,9 +34,12 @@ from second_device import card
 
 @pytest.fixture(scope="module")
 def learnt(tiny_target, tiny_population):
-    """What LOMMA learns of the target from public images, once for all tests."""
+    """What LOMMA and SMILE learn of the target from public images, each with its own access, once for all tests."""
     settings = Distillation(students=("timm:test_efficientnet",), pretrained=False, epochs=10, batch=8)
-    return learn(Oracle(tiny_target), tiny_population.public, settings, torch.Generator().manual_seed(0))
+    return {
+        access: learn(Oracle(tiny_target, access), tiny_population.public, settings, torch.Generator().manual_seed(0))
+        for access in ("gradients", "scores")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ def test_target_and_randomness_are_left_alone(name, tiny_target, prior, learnt):
 @pytest.mark.parametrize("name", OPTIMISING)
 def test_it_raises_the_belief_above_start_and_null(name, tiny_target, prior, learnt):
     found = run(name, tiny_target, prior, learnt)
-    start = run(name, tiny_target, prior, learnt, steps=0)
+    start = run(name, tiny_target, prior, learnt, **dict(ROWS[name].start))
     null = run("guess", tiny_target, prior, learnt)
     # The belief in what is returned, judged by plain scores rather than by the attack's own views.
     oracle = Oracle(tiny_target, "scores")
@@ -146,8 +149,11 @@ def test_it_raises_the_belief_above_start_and_null(name, tiny_target, prior, lea
     def belief(r):
         return oracle.scores(r.images).gather(1, r.classes[:, None]).mean().item()
 
-    assert belief(found) > belief(start) - 1e-3
-    assert found.confidence.mean() > start.confidence.mean() + 0.02
+    if ROWS[name].attack.access == "labels":  # it knows no belief that could rise
+        assert belief(found) > belief(start) + 0.02
+    else:
+        assert belief(found) > belief(start) - 1e-3
+        assert found.confidence.mean() > start.confidence.mean() + 0.02
     assert belief(found) > belief(null) + 0.3
 
 
@@ -371,6 +377,32 @@ def test_classes_that_cannot_be_attacked(classes, message, tiny_target, rendered
     with pytest.raises(UserError, match=message):
         Wander().run(oracle, rendered, torch.tensor(classes, dtype=torch.int64), torch.Generator().manual_seed(0))
     assert oracle.queries == 0
+
+
+def test_what_was_learnt_with_more_access_is_refused(tiny_target, rendered, learnt):
+    oracle = Oracle(tiny_target, "scores")
+    attack, rng = ROWS["smile"].attack, torch.Generator().manual_seed(0)
+    with pytest.raises(UserError, match="granted scores, but its knowledge is learnt from gradients"):
+        attack.run(oracle, rendered, torch.tensor([0]), rng, knowledge=learnt["gradients"])
+    assert oracle.queries == 0
+
+
+BUDGETED = [name for name, row in ROWS.items() if row.attack.budget is not None]
+
+
+@pytest.mark.parametrize("name", BUDGETED)
+def test_a_budget_is_never_exceeded_and_curves_rise(name, tiny_target, prior, learnt):
+    """What a search says that it spent is what the oracle counted, and no more than its budget."""
+    oracle = Oracle(tiny_target, ROWS[name].attack.access)
+    budget = dict(ROWS[name].short)["queries"]
+    found = run(name, None, prior, learnt, oracle=oracle, batch=5, **dict(ROWS[name].short))
+    assert found.queries == oracle.queries
+    assert found.queries - found.shared <= 6 * budget
+    (curve,) = (value for name, value in found.per_class.items() if name in ("curve", "radii"))
+    assert curve.shape[0] == 6
+    assert curve[:, -1, 0].sum() == found.queries - found.shared
+    assert (curve[:, -1, 0] <= budget).all()
+    assert (curve.diff(dim=1) >= 0).all()
 
 
 def test_the_null_scores_chance(tiny_target, rendered):

@@ -1,6 +1,7 @@
 """Attacks: frozen settings with a `search` that reads like the paper's algorithm box; one file each."""
 
 from lightleak.attacks.alignment import Alignment
+from lightleak.attacks.brepmi import BREPMI
 from lightleak.attacks.frame import Attack, Common, Found, Needs, Part
 from lightleak.attacks.gmi import GMI
 from lightleak.attacks.guards import GUARDS, Guard
@@ -9,10 +10,12 @@ from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Distillation, Knowledge, learn
 from lightleak.attacks.lomma import LOMMA
 from lightleak.attacks.miface import MIFace
+from lightleak.attacks.mirror_black_box import MirrorBlackBox
 from lightleak.attacks.oracle import Access, AccessError, BudgetError, Oracle
 from lightleak.attacks.plgmi import PLGMI
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
+from lightleak.attacks.smile import SMILE
 
 ATTACKS: dict[str, type[Attack]] = {
     "ppa": PPA,
@@ -21,17 +24,22 @@ ATTACKS: dict[str, type[Attack]] = {
     "lomma": LOMMA,
     "plgmi": PLGMI,
     "miface": MIFace,
+    "mirror-black-box": MirrorBlackBox,
+    "smile": SMILE,
+    "brepmi": BREPMI,
     "guess": Guess,
 }
 
 __all__ = [
     "ATTACKS",
+    "BREPMI",
     "GMI",
     "GUARDS",
     "KEDMI",
     "LOMMA",
     "PLGMI",
     "PPA",
+    "SMILE",
     "Access",
     "AccessError",
     "Alignment",
@@ -44,6 +52,7 @@ __all__ = [
     "Guess",
     "Knowledge",
     "MIFace",
+    "MirrorBlackBox",
     "Needs",
     "Oracle",
     "Part",

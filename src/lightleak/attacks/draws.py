@@ -37,6 +37,30 @@ def own_latents(prior: Prior, seed: int, classes: Tensor, attempts: Tensor) -> T
     return _each(seed, classes, attempts, lambda own: prior.sample(1, own)[0])
 
 
+class Streams:
+    """A generator for each search, which goes on from step to step; who leaves the batch disturbs nobody else."""
+
+    def __init__(self, seed: int, classes: Tensor, attempts: Tensor, stream: int = 0) -> None:
+        pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
+        self.own = [keyed(seed + stream, *pair) for pair in pairs]
+        self.device = classes.device
+
+    def normals(self, index: Tensor, *shape: int) -> Tensor:
+        """Standard normal numbers of the searches at `index`, N x shape."""
+        return self._drawn(index, lambda own: torch.randn(shape, generator=own))
+
+    def uniforms(self, index: Tensor, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) of the searches at `index`, N x shape."""
+        return self._drawn(index, lambda own: torch.rand(shape, generator=own))
+
+    def numbers(self, index: Tensor, below: int, *shape: int) -> Tensor:
+        """Whole numbers from 0 to below - 1 of the searches at `index`, int64, N x shape."""
+        return self._drawn(index, lambda own: torch.randint(below, shape, generator=own))
+
+    def _drawn(self, index: Tensor, draw) -> Tensor:
+        return torch.stack([draw(self.own[place]) for place in index.tolist()]).to(self.device)
+
+
 def _each(seed: int, classes: Tensor, attempts: Tensor, draw) -> Tensor:
     pairs = zip(classes.tolist(), attempts.tolist(), strict=True)
     return torch.stack([draw(keyed(seed, *pair)) for pair in pairs]).to(classes.device)

@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol, get_args
 import torch
 from torch import Tensor
 
-from lightleak.attacks.draws import Rows, own_draws, own_latents, own_normals, seed_of
+from lightleak.attacks.draws import Rows, Streams, own_draws, own_latents, own_normals, seed_of
 from lightleak.attacks.keeping import Keeper
 from lightleak.attacks.knowledge import Knowledge
 from lightleak.attacks.oracle import Access, Oracle
@@ -91,6 +91,10 @@ class Part:
     def normals(self, *shape: int, stream: int = 0) -> Tensor:
         """Standard normal numbers for each search, N x shape."""
         return own_normals(self.seed + stream, self.classes, self.attempts, shape)
+
+    def streams(self) -> Streams:
+        """A generator for each search, for as many draws as it takes."""
+        return Streams(self.seed, self.classes, self.attempts, 1)
 
     def rows(self, step: int) -> Rows:
         """Whose images are shown in a step, for the oracle; one image a search (see `Rows.repeated`)."""
@@ -300,6 +304,8 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor, knowled
         problems.append("a class is named twice; it would count twice")
     if needs.knowledge and knowledge is None:
         problems.append(f"{name} uses what it learnt from public images; pass knowledge=learn(oracle, images, ...)")
+    if knowledge is not None and not grants(attack.access, knowledge.access):
+        problems.append(f"{name} is granted {attack.access}, but its knowledge is learnt from {knowledge.access}")
     if needs.classes and prior.classes is None:
         problems.append(f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}")
     if needs.blocks and not prior.blocks:

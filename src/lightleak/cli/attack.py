@@ -96,6 +96,8 @@ def main(
     found = found.noted(beforehand=learnt.queries if learnt else 0)
     found.named(people_of(classifier)).save(out)
     shutil.rmtree(scratch, ignore_errors=True)
+    for label, why in found.failures.items():
+        console.print(f"no image of class {label}: {why}", highlight=False)
     console.print(
         f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
         f"{found.queries} queries, {found.seconds:.0f} s"

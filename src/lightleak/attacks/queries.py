@@ -1,0 +1,101 @@
+"""What attacks share that search by queries alone: what a target says of samples and candidates, and at what cost."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightleak.attacks.draws import Rows
+from lightleak.attacks.frame import Attack, Common, Part
+from lightleak.attacks.oracle import Oracle
+from lightleak.attacks.steps import CANDIDATES
+from lightleak.data.views import resized
+from lightleak.errors import UserError
+from lightleak.priors.prior import Prior
+
+POINTS = 200  # of a curve, at most: what is recorded of a search must not grow with its budget
+
+Ask = Callable[[Tensor, Rows], Tensor]  # what a target says of images, whose rows are these
+
+
+@torch.no_grad()
+def shown(ask: Ask, oracle: Oracle, prior: Prior, latents: Tensor, rows: Rows, batch: int) -> Tensor:
+    """What `ask` says of the images of latents N x L, N x ..., so many images at a time."""
+    said = []
+    for index in torch.arange(len(latents), device=latents.device).split(batch):
+        images = prior.decode(latents[index]).clamp(0, 1)
+        said.append(ask(resized(images, oracle.size), rows.at(index)))
+    return torch.cat(said)
+
+
+def only_without_classes(prior: Prior) -> None:
+    """UserError, before anything is asked, if the prior draws people of given classes: whose would its samples be?"""
+    if prior.classes is not None:
+        raise UserError(
+            f"this attack searches a prior that knows no classes, and {type(prior).__name__} draws those of "
+            f"{prior.classes}; fit one of public images alone"
+        )
+
+
+def belief_in(oracle: Oracle) -> Ask:
+    """The target's belief that images show their rows' classes, N; no number counts as no belief."""
+
+    def ask(images: Tensor, rows: Rows) -> Tensor:
+        return oracle.scores(images, rows).gather(1, rows.classes[:, None]).squeeze(1).nan_to_num(nan=0.0)
+
+    return ask
+
+
+def table_of(ask: Ask, oracle: Oracle, prior: Prior, count: int, seed: int, batch: int, kappa: float | None) -> Common:
+    """Samples of the prior (`latents`, M x L) and what the target says of them (`said`, M x ...), for all classes.
+
+    With `kappa` they are moved into the prior's box first.
+    """
+    only_without_classes(prior)
+    asked = oracle.queries
+    latents = prior.sample(count, torch.Generator().manual_seed(seed))
+    if kappa is not None:
+        low, high = (end.to(latents.device) for end in prior.box(kappa))
+        latents = latents.clamp(low, high)
+    there = torch.arange(count, device=oracle.device)
+    rows = Rows(seed, torch.zeros_like(there), there, CANDIDATES)
+    said = shown(ask, oracle, prior, latents.to(oracle.device), rows, batch)
+    return Common({"latents": latents.cpu(), "said": said.cpu()}, seed, oracle.queries - asked)
+
+
+def box_for(prior: Prior, kappa: float, part: Part) -> tuple[Tensor, Tensor]:
+    """Lower and upper ends of the prior's box, where the searches are."""
+    low, high = prior.box(kappa)
+    return low.to(part.device), high.to(part.device)
+
+
+class Curve:
+    """How far each class has come with how many queries, recorded at most `POINTS` times in `rounds` rounds."""
+
+    def __init__(self, part: Part, rounds: int) -> None:
+        self.place, self.classes, self.rounds = part.place, len(part.identities), rounds
+        self.at = set(torch.linspace(0, rounds, min(rounds + 1, POINTS)).round().int().tolist())
+        self.points: list[Tensor] = []
+
+    def add(self, number: int, spent: Tensor, reached: Tensor) -> None:
+        """After round `number`, from 0 to `rounds`: queries spent by each search, and the best that it has, N each."""
+        if number not in self.at:
+            return
+        queries = torch.zeros(self.classes, device=spent.device).index_add(0, self.place, spent.float())
+        best = torch.full_like(queries, -torch.inf).scatter_reduce(0, self.place, reached.float(), "amax")
+        self.points.append(torch.stack([queries, best], 1))
+
+    def table(self) -> Tensor:
+        """C x P x 2: queries and the best so far; searches that ended early stay where they were."""
+        missing = len(self.at) - len(self.points)
+        return torch.stack(self.points + self.points[-1:] * missing, 1)
+
+
+def too_small(attack: Attack, queries: int, least: int, searches: int) -> list[str]:
+    """What is wrong with a budget of queries for each class, of which each of its searches needs so many at least."""
+    name = type(attack).__name__
+    if queries % searches:
+        return [f"{queries} queries cannot be shared evenly by {searches} attempts; take a multiple"]
+    if queries // searches < least:
+        return [f"{queries} queries a class are too few: {name} needs at least {least} for each of {searches} attempts"]
+    return []
