@@ -8,6 +8,7 @@ import torch
 from lightleak.attacks import (
     BREPMI,
     GMI,
+    IFGMI,
     KEDMI,
     LOMMA,
     PLGMI,
@@ -42,6 +43,12 @@ ROWS = {
         LOMMA(attempts=2, steps=25, rate=0.03, around="gmi", weight=0.1, averaged=1, regulariser=0.1),
         knowledge=True,
         short=(("steps", 4), ("regulariser", 0.0)),  # what was learnt of one target's features says nothing of another
+    ),
+    "ifgmi": Row(
+        IFGMI(candidates=40, attempts=2, stages=(15, 8, 8), radii=(1e3, 1e3, 1e3), rate=0.1),
+        prior="stylegan",
+        short=(("stages", (2, 1, 1)),),
+        start=(("stages", (0, 0, 0)),),
     ),
     "miface": Row(MIFace(attempts=2, steps=12, rate=1.0, start="noise"), prior="pixels"),
     "mirror-black-box": Row(

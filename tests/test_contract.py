@@ -1,7 +1,7 @@
 """The contract that every attack keeps, on a plain target and on one that draws random numbers (attack_rows.py)."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 import pytest
@@ -27,8 +27,9 @@ from lightleak.attacks.reconstruction import TENSORS, join
 from lightleak.errors import UserError
 from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
-from lightleak.priors import PixelsPrior, RenderedPrior
+from lightleak.priors import PixelsPrior, RenderedPrior, StyleGAN2Prior
 from lightleak.priors.fit import PlgMi, fit
+from lightleak.priors.stylegan2 import Generator
 from second_device import card
 
 
@@ -50,6 +51,13 @@ def rendered():
 @pytest.fixture(scope="module")
 def pixels():
     return PixelsPrior(size=32)
+
+
+@pytest.fixture(scope="module")
+def stylegan():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return StyleGAN2Prior(Generator(32, latents=8, styles=8, depth=2, base=256, widest=16), psi=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +186,9 @@ def test_it_runs_where_its_target_is(name, tiny_target, learnt, request):
     expected = run(name, tiny_target, prior, learnt, classes=[4, 1], **short)
     with card() as device:
         target = copy.deepcopy(tiny_target).to(device)
-        if kind != "rendered":
-            nets = {part: copy.deepcopy(getattr(prior, part)).to(device) for part in ("generator", "discriminator")}
-            prior = replace(prior, **nets)
+        parts = {one.name: getattr(prior, one.name) for one in fields(prior) if one.init}
+        nets = {part: copy.deepcopy(net).to(device) for part, net in parts.items() if isinstance(net, nn.Module)}
+        prior = replace(prior, **nets)
         found = run(name, target, prior, learnt, classes=[4, 1], **short)
         assert found.pixels.device.type == found.latents.device.type == found.confidence.device.type == "cpu"
     assert found.classes.tolist() == expected.classes.tolist()

@@ -6,6 +6,7 @@ from lightleak.attacks.frame import Attack, Common, Found, Needs, Part
 from lightleak.attacks.gmi import GMI
 from lightleak.attacks.guards import GUARDS, Guard
 from lightleak.attacks.guess import Guess
+from lightleak.attacks.ifgmi import IFGMI
 from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Distillation, Knowledge, learn
 from lightleak.attacks.lomma import LOMMA
@@ -23,6 +24,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "kedmi": KEDMI,
     "lomma": LOMMA,
     "plgmi": PLGMI,
+    "ifgmi": IFGMI,
     "miface": MIFace,
     "mirror-black-box": MirrorBlackBox,
     "smile": SMILE,
@@ -35,6 +37,7 @@ __all__ = [
     "BREPMI",
     "GMI",
     "GUARDS",
+    "IFGMI",
     "KEDMI",
     "LOMMA",
     "PLGMI",

@@ -123,7 +123,7 @@ class Needs:
 
     knowledge: bool = False  # from public images: students (surrogates) of the target, where its features lie
     classes: bool = False  # a prior that draws people of given classes
-    blocks: bool = False  # a prior whose synthesis can be stopped between blocks
+    blocks: int = 0  # a prior whose synthesis has at least so many blocks to stop between
     pixels: bool = False  # no prior: latents that are the pixels themselves
 
 
@@ -308,7 +308,9 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor, knowled
         problems.append(f"{name} is granted {attack.access}, but its knowledge is learnt from {knowledge.access}")
     if needs.classes and prior.classes is None:
         problems.append(f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}")
-    if needs.blocks and not prior.blocks:
+    if needs.blocks > prior.blocks > 0:
+        problems.append(f"{name} has {needs.blocks} stages, a block each, and this prior has {prior.blocks} blocks")
+    elif needs.blocks and not prior.blocks:
         problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
     if needs.pixels and not prior.pixels:
         problems.append(f"{name} searches in the pixels themselves, not with {type(prior).__name__}; use prior pixels")

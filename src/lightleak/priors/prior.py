@@ -114,6 +114,10 @@ class Prior(Protocol):
         """The synthesis up to block `block`, exclusive."""
         raise UserError(f"{type(self).__name__} cannot be stopped between blocks; use a StyleGAN2 prior")
 
+    def through(self, state: State, latents: Tensor, block: int) -> State:  # noqa: ARG002
+        """What block `block` makes of the state before it."""
+        raise UserError(f"{type(self).__name__} cannot be stopped between blocks; use a StyleGAN2 prior")
+
     def finish(self, state: State, latents: Tensor, block: int) -> Tensor:  # noqa: ARG002
         """The images in [0, 1] that a synthesis stopped before block `block` comes to; `begin` and `finish` of the
         same latents are `decode`.

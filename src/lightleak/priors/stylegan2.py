@@ -542,6 +542,11 @@ class StyleGAN2Prior(Prior):
         state = State(plan.const.expand(len(latents), -1, -1, -1), None)
         return advance(plan, self._styles(latents), state, slice(0, self._first_step(block)))
 
+    def through(self, state: State, latents: Tensor, block: int) -> State:
+        """What block `block` makes of the state before it; not of the last, with which a synthesis finishes."""
+        steps = slice(self._first_step(block), self._first_step(block + 1))
+        return advance(self._plan(), self._styles(latents), state, steps)
+
     def finish(self, state: State, latents: Tensor, block: int) -> Tensor:
         """The images that a synthesis stopped before block `block` comes to, as `decode` gives them."""
         image = advance(self._plan(), self._styles(latents), state, slice(self._first_step(block), None)).image
