@@ -12,12 +12,15 @@ from attack_rows import LEVEL, OPTIMISING, ROWS, run
 from conftest import tiny_classifier
 from lightleak.attacks import (
     ATTACKS,
+    GMI,
+    LOMMA,
     AccessError,
     Alignment,
     Attack,
     BudgetError,
     Distillation,
     Found,
+    Guess,
     Oracle,
     learn,
     merge,
@@ -28,8 +31,9 @@ from lightleak.errors import UserError
 from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
 from lightleak.priors import PixelsPrior, RenderedPrior, StyleGAN2Prior
-from lightleak.priors.fit import PlgMi, fit
+from lightleak.priors.fit import KED_QUICK, PLG_QUICK, PlgMi, fit
 from lightleak.priors.stylegan2 import Generator
+from lightleak.study.tasks import Distil, FitPrior, Invert, Rendered, TrainTarget, source
 from second_device import card
 
 
@@ -428,3 +432,28 @@ def test_latents_of_a_black_box_are_judged_by_labels(tiny_target, rendered):
 def test_an_untrained_network_is_a_target_too(rendered):
     found = run("gmi", tiny_classifier(), rendered, classes=[5], steps=1)
     assert len(found) == 2
+
+
+def test_what_is_learnt_beforehand_is_granted_no_more_than_the_attack():
+    population = source("faces", people=6)
+    target = TrainTarget(population)
+    conditional = FitPrior(population, PLG_QUICK, target=target)
+    assert conditional.asks == "gradients"
+    with pytest.raises(UserError, match="Wander is granted scores, but its prior is learnt from gradients"):
+        Invert(target, conditional, Wander())
+    assert FitPrior(population, KED_QUICK, target=target).asks == "scores"
+    Invert(target, FitPrior(population, KED_QUICK, target=target), Wander())
+    Invert(target, conditional, Guess())  # a null stands beside the attack whose prior it takes
+    with pytest.raises(UserError, match="uses no knowledge"):
+        Invert(target, Rendered(population), GMI(), knowledge=Distil(target))
+
+
+@pytest.mark.parametrize("access", ["scores", "labels"])
+def test_surrogates_are_learnt_of_whatever_is_granted(access, tiny_target, tiny_population):
+    settings = Distillation(students=("timm:test_efficientnet",), pretrained=False, epochs=2, batch=8)
+    oracle = Oracle(tiny_target, access)
+    found = learn(oracle, tiny_population.public, settings, torch.Generator().manual_seed(0))
+    assert (found.mean, found.access, found.queries) == (None, access, len(tiny_population.public))
+    with pytest.raises(UserError, match="says nothing of features"):
+        LOMMA(steps=1).identity(oracle, found, 0)
+    assert len(found.students) == 1

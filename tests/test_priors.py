@@ -11,7 +11,7 @@ from PIL import Image
 from lightleak.data.faces import FACTORS
 from lightleak.data.population import Images
 from lightleak.errors import UserError
-from lightleak.priors import PRIORS, load, save, show
+from lightleak.priors import PRIORS, learnt, load, save, show
 from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.fit import QUICK, WganGp, fit
 from lightleak.priors.fit.wgan import gradient_penalty
@@ -393,3 +393,13 @@ def test_convolutions_may_run_in_bfloat16(kind):
     (slope,) = torch.autograd.grad(rough.realism(close, classes).sum(), latents)
     assert slope.abs().sum() > 0
     assert rough.settings() == prior.settings()
+
+
+def test_a_prior_says_what_it_learnt_of_a_target(tmp_path):
+    save(tiny_gan(), tmp_path / "plain")
+    assert learnt(tmp_path / "plain") is None
+    save(tiny_specific(), tmp_path / "made", {"access": "scores", "queries": 24})
+    assert learnt(tmp_path / "made") == ("scores", 24)
+    assert type(load(tmp_path / "made")) is InversionPrior
+    with pytest.raises(UserError, match="there is no prior"):
+        learnt(tmp_path)

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightleak.attacks.draws import Rows, Streams, own_draws, own_latents, own_normals, seed_of
 from lightleak.attacks.keeping import Keeper
 from lightleak.attacks.knowledge import Knowledge
-from lightleak.attacks.oracle import Access, Oracle
+from lightleak.attacks.oracle import Access, AccessError, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import as_bytes
 from lightleak.data.views import resized
@@ -292,8 +292,12 @@ def believed(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
 
 
 def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor, knowledge: Knowledge | None) -> None:
-    """UserError in one line if an attack cannot be run so; nothing has been spent then."""
+    """UserError (AccessError of an oracle that grants less) in one line if an attack cannot be run so; nothing has
+    been spent then.
+    """
     name, needs, problems = type(attack).__name__, attack.needs(), []
+    if not grants(oracle.access, attack.access):
+        raise AccessError(f"this oracle grants {oracle.access} only; {name} asks for {attack.access}")
     if not len(classes):
         problems.append("there is no class to attack")
     elif not 0 <= int(classes.min()) <= int(classes.max()) < oracle.classes:

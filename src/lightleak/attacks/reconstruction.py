@@ -90,8 +90,9 @@ class Reconstruction:
 
     def drawn_by(self, prior: Prior | None) -> "Drawn":
         """The images as the prior draws them where that is larger than what is kept, made again piece by piece."""
-        again = prior is not None and self.redrawn and prior.size > self.size
-        return Drawn(self, prior if again else None)
+        if prior is None or not self.redrawn or prior.size <= self.size:
+            return Drawn(self, None)
+        return Drawn(self, prior if self.latents.shape[1:] == (prior.latents,) else None)  # a null may be of another
 
     def best(self, count: int = 1) -> "Reconstruction":
         """The `count` images of each class that the target believes most, best first, classes ascending."""

@@ -2,12 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Union, cast
 
 import torch
 
 from lightleak import priors
-from lightleak.attacks import ATTACKS, Attack, Distillation, Knowledge, Oracle, learn
+from lightleak.attacks import ATTACKS, Access, Attack, Distillation, Knowledge, Oracle, learn
+from lightleak.attacks.frame import grants
 from lightleak.attacks.knowledge import FEATURES, SMALL
 from lightleak.attacks.ppa import PRESETS
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
@@ -83,6 +84,11 @@ def main(
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
     generator = generator.lowered(precision)
     oracle = Oracle(classifier, attack.access, precision=precision)
+    made = None if prior in known else priors.learnt(prior)
+    if made and not attack.null and not grants(attack.access, cast(Access, made[0])):
+        raise UserError(
+            f"{type(attack).__name__} is granted {attack.access}, but {prior} learnt of a target's {made[0]}"
+        )
     learnt = None
     if attack.needs().knowledge:
         learnt = _knowledge(Oracle(classifier, attack.access), knowledge, public, settings, distillation, seed)
@@ -93,7 +99,7 @@ def main(
     with bar(f"{type(attack).__name__} on {Path(name).name}") as watch:
         rng, scratch = torch.Generator().manual_seed(seed), out.with_name(f".{out.name}.attack")
         found = attack.run(oracle, generator, wanted, rng, watch, knowledge=learnt, folder=scratch)
-    found = found.noted(beforehand=learnt.queries if learnt else 0)
+    found = found.noted(beforehand=(learnt.queries if learnt else 0) + (made[1] if made else 0))
     found.named(people_of(classifier)).save(out)
     shutil.rmtree(scratch, ignore_errors=True)
     for label, why in found.failures.items():

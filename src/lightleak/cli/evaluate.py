@@ -7,9 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from lightleak.attacks import (
-    Reconstruction,
-)
+from lightleak import priors
+from lightleak.attacks import Reconstruction
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
 from lightleak.files import publish
 from lightleak.metrics import appraiser as appraisers
@@ -51,7 +50,8 @@ def main(
         judge: the checkpoint of a classifier that the attacker never saw ('lightleak train --judge').
         data: the data set of the target: faces, digits or folder:PATH.
         null: reconstructions that cannot have leaked anything, scored in the same way.
-        prior: what the reconstructions were made with; only "rendered" tells their factors.
+        prior: what the reconstructions were made with: "rendered", which tells their factors, "pixels", or a folder,
+            whose prior judges then see the images of at the size that it draws.
         appraiser: reads factors off images, where no rendered prior tells them.
         inception: weights of pytorch-fid or torchvision, for FID, precision, recall, density and coverage.
         face: weights of facenet-pytorch, for delta_face.
@@ -90,6 +90,7 @@ def main(
         classifier,
         population,
         factors=factors,
+        prior=None if prior in ("rendered", "pixels") else priors.load(prior),
         appraiser=reader,
         face_embedding=embedding,
         inception=realism,

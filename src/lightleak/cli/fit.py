@@ -53,7 +53,7 @@ def main(
     with bar("fit the prior") as watch:
         asked = told(oracle) if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
-    priors.save(prior, out)
+    priors.save(prior, out, {"access": oracle.access, "queries": oracle.queries} if oracle else None)
     priors.show(prior, out / "samples.png")
     shutil.rmtree(out / ".training", ignore_errors=True)
     console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")

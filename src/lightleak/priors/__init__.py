@@ -1,8 +1,10 @@
 """Generators of plausible images, known or learnt from public data: what an attacker searches in."""
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -44,9 +46,10 @@ PRIORS: dict[str, type[Prior]] = {
 }
 
 
-def save(prior: Prior, folder: str | Path) -> None:
-    """Write a prior to prior.safetensors and prior.json in `folder`, each by rename; the recipe seals the
-    weights.
+def save(prior: Prior, folder: str | Path, learnt: Mapping[str, Any] | None = None) -> None:
+    """Write a prior to prior.safetensors and prior.json in `folder`, each by rename; the recipe seals the weights.
+
+    `learnt` is what it learnt of a target: {"access": what was granted, "queries": images shown}.
     """
     kinds = [name for name, kind in PRIORS.items() if type(prior) is kind]
     if not kinds:
@@ -54,6 +57,8 @@ def save(prior: Prior, folder: str | Path) -> None:
     folder = Path(folder)
     weights = serialise({name: value.detach().cpu().contiguous() for name, value in prior.state().items()})
     recipe = {"kind": kinds[0], "settings": prior.settings(), "weights": sha256(weights).hexdigest()}
+    if learnt is not None:
+        recipe["learnt"] = dict(learnt)
     publish(folder / WEIGHTS, lambda part: part.write_bytes(weights), "the prior")
     publish(folder / RECIPE, lambda part: part.write_text(json.dumps(recipe, indent=2)), "the prior")
 
@@ -66,6 +71,15 @@ def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
     images = prior.decode(latents, torch.arange(count) % (prior.classes or count))
     sheet = as_bytes(images).unflatten(0, (rows, rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return publish(path, lambda part: Image.fromarray(sheet.numpy()).save(part, format="PNG"), "the samples")
+
+
+def learnt(folder: str | Path) -> tuple[str, int] | None:
+    """The access with which the prior in `folder` learnt of a target, and the queries that this took; None: of none."""
+    try:
+        note = json.loads((Path(folder).expanduser() / RECIPE).read_text()).get("learnt")
+        return None if note is None else (str(note["access"]), int(note["queries"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"there is no prior in {folder}; 'lightleak fit' and 'lightleak convert' write one") from None
 
 
 def seal(folder: str | Path) -> str:

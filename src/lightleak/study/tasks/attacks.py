@@ -172,10 +172,11 @@ class Invert(Task):
         else:
             shards = [self.attacked(store, self.identities(store), watch, store.scratch(self))]
         # How long it took is noted by the store; what is written here is the same whenever it is made again.
-        path = write(folder / "reconstructions.safetensors", [found.noted(seconds=0.0) for found in shards])
-        found = Reconstruction.load(path)
         learnt = {"knowledge": self.knowledge, "prior": self.prior if self.prior.asks else None}
         beforehand = {name: store.result(task)["queries"] for name, task in learnt.items() if task is not None}
+        notes = {"seconds": 0.0, "beforehand": sum(beforehand.values())}
+        path = write(folder / "reconstructions.safetensors", [found.noted(**notes) for found in shards])
+        found = Reconstruction.load(path)
         return {
             "queries": found.queries,
             "beforehand": beforehand,
