@@ -7,7 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "lightleak"
 LAYERS = [
-    "version", "errors", "compat", "files", "fingerprint", "ranking", "randomness", "place", "surgery", "data",
+    "version", "errors", "compat", "files", "plugins", "fingerprint", "ranking", "randomness", "place",
+    "surgery", "data",
     "models", "training", "defences", "priors", "attacks", "metrics", "study",
     "convert", "report", "forecast", "doctor", "terminal", "cli", "lightleak",
 ]  # fmt: skip

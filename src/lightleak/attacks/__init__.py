@@ -1,5 +1,7 @@
 """Attacks: frozen settings with a `search` that reads like the paper's algorithm box; one file each."""
 
+from dataclasses import is_dataclass
+
 from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.brepmi import BREPMI
 from lightleak.attacks.frame import Attack, Common, Found, Needs, Part
@@ -17,8 +19,9 @@ from lightleak.attacks.plgmi import PLGMI
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
 from lightleak.attacks.smile import SMILE
+from lightleak.plugins import Registry
 
-ATTACKS: dict[str, type[Attack]] = {
+OURS: dict[str, type[Attack]] = {
     "ppa": PPA,
     "gmi": GMI,
     "kedmi": KEDMI,
@@ -31,6 +34,12 @@ ATTACKS: dict[str, type[Attack]] = {
     "brepmi": BREPMI,
     "guess": Guess,
 }
+ATTACKS: Registry[type[Attack]] = Registry(
+    "lightleak.attacks",
+    OURS,
+    lambda thing: isinstance(thing, type) and is_dataclass(thing) and Attack in thing.__mro__,
+    "frozen dataclass with lightleak.attacks.Attack as its base",
+)
 
 __all__ = [
     "ATTACKS",

@@ -117,3 +117,6 @@ def main(
         console.print(f"[dim]{metric}: {escape(network)}[/]", highlight=False)
     for warning in result.warnings:
         console.print(f"[yellow]{escape(warning)}[/]")
+
+
+main.__doc__ = str(main.__doc__).replace("by the truth.\n", f"by the truth: {', '.join(METRICS)}.\n", 1)

@@ -63,3 +63,7 @@ def main(
     shutil.rmtree(scratch, ignore_errors=True)
     right, _ = accuracy_and_loss(trained, population.test)
     console.print(f"natural accuracy {right:.1%} on {len(population.test)} test images: {out}")
+
+
+NAMES = ", ".join(defences.DEFENCES)
+main.__doc__ = str(main.__doc__).replace("names separated by commas", f"names separated by commas, of {NAMES}")

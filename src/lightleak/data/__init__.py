@@ -12,8 +12,9 @@ from lightleak.data import celeba, digits, dogs, faces, facescrub, folders, pict
 from lightleak.data.people import People
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
+from lightleak.plugins import Registry
 
-DATASETS: dict[str, Callable[..., Population]] = {
+OURS: dict[str, Callable[..., Population]] = {
     "faces": faces.population,
     "digits": digits.population,
     "folder": folders.population,
@@ -24,6 +25,9 @@ DATASETS: dict[str, Callable[..., Population]] = {
     "metfaces": pictures.metfaces,
     "afhq": pictures.afhq,
 }
+DATASETS: Registry[Callable[..., Population]] = Registry(
+    "lightleak.datasets", OURS, callable, "function that returns a Population"
+)
 
 __all__ = ["DATASETS", "Images", "People", "Population", "check", "load"]
 

@@ -1,6 +1,6 @@
 """Defences: frozen settings with a `plan` that says what they do to plain training; one file each."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Protocol
 
 from lightleak.defences.bido import BiDO
@@ -11,6 +11,7 @@ from lightleak.defences.smoothing import NegLS
 from lightleak.defences.transfer import TLDMI, pretrain
 from lightleak.defences.two_stage import TTS
 from lightleak.errors import UserError
+from lightleak.plugins import Registry
 from lightleak.training.plan import Plan, combine
 from lightleak.training.recipes import Recipe
 
@@ -23,7 +24,7 @@ class Defence(Protocol):
     def plan(self, recipe: Recipe) -> Plan: ...
 
 
-DEFENCES: dict[str, type[Defence]] = {
+OURS: dict[str, type[Defence]] = {
     "rolss": RoLSS,
     "rolss+": RoLSSPlus,
     "ssf": SSF,
@@ -34,6 +35,14 @@ DEFENCES: dict[str, type[Defence]] = {
     "tldmi": TLDMI,
     "dp": DPSGD,
 }
+DEFENCES: Registry[type[Defence]] = Registry(
+    "lightleak.defences",
+    OURS,
+    lambda thing: (
+        isinstance(thing, type) and is_dataclass(thing) and hasattr(thing, "plan") and hasattr(thing, "title")
+    ),
+    "frozen dataclass with a title and a method plan(recipe)",
+)
 
 
 def parse(text: str) -> tuple[Defence, ...]:

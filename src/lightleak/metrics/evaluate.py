@@ -1,14 +1,10 @@
 """Everything measured on one reconstruction, with intervals, chance and nulls."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightleak.attacks.reconstruction import PIECE, Drawn, Reconstruction
@@ -16,11 +12,12 @@ from lightleak.data import faces
 from lightleak.data.images import eight_bit
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
-from lightleak.files import publish
-from lightleak.metrics import evidence, knowledge, realism, recognition, truth
+from lightleak.metrics import evidence, realism, recognition, truth
 from lightleak.metrics.appraiser import Appraiser, appraise
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_shown
 from lightleak.metrics.evidence import Measure
+from lightleak.metrics.metric import Seen, Unmeasured
+from lightleak.metrics.reference import Reference
 from lightleak.metrics.whose import same_people
 from lightleak.models.classifier import Classifier
 from lightleak.place import here, in_pieces
@@ -36,37 +33,7 @@ FEW_PEOPLE = 20  # fewer than this are flagged
 FAMILY = "the family only"  # the null that knows the look-alikes of each person, and nothing of the person
 MANIFOLD = ("precision", "recall", "density", "coverage")
 REALISM = ("fid", *MANIFOLD)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What the judge and other networks say of the private images: the same for every reconstruction."""
-
-    judge_accuracy: Measure  # on the population's test images
-    labels: Tensor  # of the training images, N
-    features: Tensor  # of the training images, N x D
-    faces: Tensor | None = None  # the same by the face embedding
-    inception: Tensor | None = None  # the same by the network for FID
-    networks: dict[str, str] = field(default_factory=dict)  # metric -> which network
-
-    def save(self, path: str | Path) -> Path:
-        """Write one safetensors file, whole or not at all."""
-        tensors = {name: getattr(self, name) for name in ("labels", "features", "faces", "inception")}
-        about = {"judge_accuracy": asdict(self.judge_accuracy), "networks": self.networks}
-        present = {name: value.contiguous() for name, value in tensors.items() if value is not None}
-        metadata = {"reference": json.dumps(about)}
-        return publish(path, lambda part: save_file(present, part, metadata=metadata), "the features")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Reference":
-        """Read what `save` wrote; UserError if it is something else."""
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})["reference"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls(Measure(**about["judge_accuracy"]), networks=about["networks"], **tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path} holds no features of private images ({error})") from None
+NO_SET = "one portrait is no set of pictures"
 
 
 def reference(
@@ -193,44 +160,34 @@ class _Scoring:
         """Everything measured on one reconstruction, without nulls and warnings; `one_picture`: it is no set."""
         population, known = self.population, self.known
         _check(reconstruction, self.judge, population)
-        which = reconstruction.classes.unique()
-        features, per_image = self._recognised(reconstruction)
-        truths, source, scale = self._true(reconstruction, per_image.get("hits@1"))
-        per_image |= truths
-
-        # Per person, with intervals over people; what a student learnt from them is per person already.
-        per_class = {
-            name: recognition.per_class(values, reconstruction.classes, which) for name, values in per_image.items()
-        }
-        if student is not None:
-            per_class["knowledge"] = knowledge.extracted(student, population, which)
-        tried = set(per_class)
-        per_class = {name: values for name, values in per_class.items() if values.isfinite().all()}
-        families = _families(population, which)
+        seen = self._seen(reconstruction, student, one_picture)
+        which, families = seen.which, _families(population, seen.which)
         measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
-        for name, values in per_class.items():
-            measures[name] = evidence.interval(values, rate=METRICS[name].rate, clusters=families)
+        per_class: dict[str, Tensor] = {}
+        missing: dict[str, str] = {}
+        for name, metric in METRICS.items():
+            try:
+                value = metric.of(seen)
+                if isinstance(value, Measure):
+                    measures[name] = value
+                    continue
+                per_class[name] = _by_person(name, value, seen)
+                measures[name] = evidence.interval(per_class[name], rate=metric.rate, clusters=families)
+            except Unmeasured as why:
+                missing[name] = str(why)
 
-        unrealistic: dict[str, str] = dict.fromkeys(
-            (prefix + name for prefix in ("", "judge_") for name in REALISM), "one portrait is no set of pictures"
-        )
-        if not one_picture:
-            found, unrealistic = self._real(reconstruction, features)
-            measures |= found
-
-        absent = [name for name, measure in measures.items() if measure is None]
-        alike = None
+        chance = {name: METRICS[name].chance(seen) for name, measure in measures.items() if measure}
+        scale, alike = seen.scale, None
         if scale is not None and population.families is not None and population.factors is not None:
             alike = truth.families(population.factors, population.families, scale)
+        source = seen.truth_from
         return Evaluation(
             classes=tuple(which.tolist()),
             images=len(reconstruction),
             measures=measures,
             per_class={name: tuple(values.tolist()) for name, values in per_class.items()},
-            chance={name: value for name, value in _chance(population, scale, which).items() if measures[name]},
-            missing={
-                name: unrealistic.get(name) or _reason(name, population, name in tried, source) for name in absent
-            },
+            chance={name: value for name, value in chance.items() if value is not None},
+            missing=missing,
             networks=known.networks,
             judge_accuracy=known.judge_accuracy,
             truth_from=source,
@@ -253,41 +210,36 @@ class _Scoring:
         drawn = Reconstruction(pictures.floats(), pictures.labels, latents=nothing, confidence=nothing)
         return self._real(drawn, _judged(self.judge, pictures)[0])[0]
 
-    def _recognised(self, reconstruction: Reconstruction) -> tuple[Tensor, dict[str, Tensor]]:
-        """The judge's features, and what the judge and a face embedding say of each image."""
-        classes, known = reconstruction.classes, self.known
-        seen = reconstruction.drawn_by(self.prior)
-        per_image: dict[str, Tensor] = {"confidence": reconstruction.confidence}
-        features, logits = _judged(self.judge, EightBit(seen, self.judge.size) if self.fed_8_bit else seen)
-        told = (k for k in (1, 5) if k < self.population.classes)
-        per_image |= {f"hits@{k}": recognition.hits(logits, classes, k) for k in told}
-        put = here().exact.put
-        per_image["delta_eval"] = recognition.nearest(put(features), classes, known.features, known.labels).cpu()
-        if self.face_embedding is not None and known.faces is not None:
-            embedded = _read(self.face_embedding, seen)
-            per_image["delta_face"] = recognition.nearest(put(embedded), classes, known.faces, known.labels).cpu()
-        return features, per_image
-
-    def _true(
-        self, reconstruction: Reconstruction, judged: Tensor | None
-    ) -> tuple[dict[str, Tensor], str | None, truth.Yardstick | None]:
-        """What is true of each image, how the truth was read off it ("latents" or "images"), and the yardstick."""
-        population, source = self.population, None
-        if population.factors is None:
-            return {}, None, None
-        found, source = self._factors(reconstruction)
-        if found is None:
-            return {}, None, None
-        scale = truth.yardstick()
-        told = truth.compare(found, reconstruction.classes, population.factors, scale, population.families)
-        per_image: dict[str, Tensor] = {"verified": told.verified, "error": told.error}
-        if judged is not None:
-            per_image["judge_only"] = judged & ~told.verified
-        per_image |= {f"true@{k}": told.rank < k for k in (1, 5) if k < population.classes}
-        if told.family is not None and told.member is not None:
-            per_image |= {"family@1": told.family, "member@1": told.member}
-        per_image |= {f"stranger@{k}": told.rank_among_strangers < k for k in (1, 5)}
-        return per_image, source, scale
+    def _seen(self, reconstruction: Reconstruction, student: Classifier | None, one_picture: bool) -> Seen:
+        """What the judge, the face embedding, the truth and the student say of each image, and of the set."""
+        population = self.population
+        drawn = reconstruction.drawn_by(self.prior)
+        features, logits = _judged(self.judge, EightBit(drawn, self.judge.size) if self.fed_8_bit else drawn)
+        faced = self.face_embedding is not None and self.known.faces is not None
+        realism: dict[str, Measure] = {}
+        unreal = dict.fromkeys((prefix + name for prefix in ("", "judge_") for name in REALISM), NO_SET)
+        if not one_picture:
+            realism, unreal = self._real(reconstruction, features)
+        factors, source = self._factors(reconstruction) if population.factors is not None else (None, None)
+        scale = held = None
+        if factors is not None and population.factors is not None:
+            scale = truth.yardstick()
+            held = truth.compare(factors, reconstruction.classes, population.factors, scale, population.families)
+        return Seen(
+            reconstruction,
+            population,
+            reconstruction.classes.unique(),
+            self.known,
+            features,
+            logits,
+            embedded=_read(self.face_embedding, drawn) if faced and self.face_embedding else None,
+            truth=held,
+            scale=scale,
+            truth_from=source,
+            student=student,
+            realism=realism,
+            unreal=unreal,
+        )
 
     def _factors(self, reconstruction: Reconstruction) -> tuple[Tensor | None, str | None]:
         """The identity factors of each image, and what they were read off ("latents" or "images")."""
@@ -326,17 +278,16 @@ class _Scoring:
         return measures, missing
 
 
-def _chance(population: Population, scale: truth.Yardstick | None, which: Tensor) -> dict[str, float]:
-    """What a guess, or a random person, scores."""
-    chance = {f"{name}@{k}": k / population.classes for name in ("hits", "true") for k in (1, 5)}
-    chance["knowledge"] = 1 / population.classes
-    if scale is not None:
-        chance |= {f"stranger@{k}": k / (len(scale.strangers) + 1) for k in (1, 5)}
-        chance |= {"verified": scale.false_match_rate, "error": 1.0}
-        if population.families is not None:
-            sizes = (population.families[which][:, None] == population.families).sum(1).double()
-            chance |= {"family@1": float(sizes.mean()) / population.classes, "member@1": float((1 / sizes).mean())}
-    return chance
+def _by_person(name: str, value: Tensor, seen: Seen) -> Tensor:
+    """What a metric says of each attacked person; Unmeasured if that is no number for all, UserError if too few."""
+    over, expected = METRICS[name].over, {"images": len(seen.classes), "people": len(seen.which), "set": 0}
+    if over == "set" or value.shape != (expected[over],):
+        wanted = "a Measure" if over == "set" else f"{expected[over]} values, one for each of the {over}"
+        raise UserError(f"the metric '{name}' should give {wanted}, not shape {tuple(value.shape)}")
+    values = recognition.per_class(value, seen.classes, seen.which) if over == "images" else value.double()
+    if not values.isfinite().all():
+        raise Unmeasured("some people have no finite value")
+    return values
 
 
 def _family_chance(alike: truth.Families) -> dict[str, float]:
@@ -416,25 +367,6 @@ def _warnings(evaluation: Evaluation) -> Iterator[str]:
 def _families(population: Population, which: Tensor) -> Tensor | None:
     """The family of each of these people; None where nobody looks alike."""
     return None if population.families is None else population.families[which]
-
-
-def _reason(name: str, population: Population, measured: bool, source: str | None) -> str:
-    """Why a metric is missing."""
-    if measured:
-        return "some people have no finite value"
-    if name in REALISM:
-        return "no feature network was given (inception=)"
-    if name == "knowledge":
-        return "no student was given (student=)"
-    if name == "delta_face":
-        return "no face embedding was given (face_embedding=)"
-    if name in ("family@1", "member@1") and source:
-        return f"nobody in '{population.name}' is known to look like anybody else"
-    if name == "hits@5" or source:
-        return f"5 guesses among {population.classes} people say nothing"
-    if population.factors is None:
-        return f"nobody knows the true factors of '{population.name}'"
-    return "neither factors= (of the rendered prior) nor appraiser= was given"
 
 
 def _check(reconstruction: Reconstruction, judge: Classifier, population: Population) -> None:

@@ -16,45 +16,7 @@ from lightleak.files import publish
 from lightleak.metrics import evidence
 from lightleak.metrics.appraiser import Quality
 from lightleak.metrics.evidence import Comparison, Measure
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How to read one number."""
-
-    label: str
-    meaning: str
-    leak: int  # 1: more is a worse leak, -1: less is, 0: neither
-    rate: bool = False  # a share in [0, 1]
-
-
-METRICS: dict[str, Metric] = {
-    "hits@1": Metric("AttAcc@1", "the judge sees the right person", 1, True),
-    "hits@5": Metric("AttAcc@5", "the right person is among the judge's five best", 1, True),
-    "confidence": Metric("confidence", "the attacked model's own belief", 0, True),
-    "verified": Metric("verified", "the person passes verification at the false match rate", 1, True),
-    "judge_only": Metric("judge only", "the judge sees the person, verification does not", 0, True),
-    "true@1": Metric("true match @1", "nearest to the right one of the private people", 1, True),
-    "true@5": Metric("true match @5", "the right one is among the five nearest private people", 1, True),
-    "family@1": Metric("right family", "nearest to the person or to one of the person's look-alikes", 1, True),
-    "member@1": Metric("right member", "told the family, nearest to the right one of its members", 1, True),
-    "stranger@1": Metric("match among 1,000 @1", "nearer to the person than to 1,000 strangers", 1, True),
-    "stranger@5": Metric("match among 1,000 @5", "at most four of 1,000 strangers are nearer", 1, True),
-    "error": Metric("error", "distance from the person, 1 = a random person's", -1),
-    "knowledge": Metric("KES", "accuracy on private photographs of a student taught by reconstructions", 1, True),
-    "delta_eval": Metric("delta_eval", "squared judge-feature distance to the nearest private image", -1),
-    "delta_face": Metric("delta_face", "squared face-embedding distance to the nearest private image", -1),
-    "fid": Metric("FID", "Fréchet distance to the private images", 0),
-    "precision": Metric("precision", "share of reconstructions among the private images", 0, True),
-    "recall": Metric("recall", "share of private images among the reconstructions", 0, True),
-    "density": Metric("density", "private neighbourhoods around a reconstruction", 0),
-    "coverage": Metric("coverage", "share of private images with a reconstruction nearby", 0, True),
-    "judge_fid": Metric("FID over judge features", "Fréchet distance, as the judge sees images", 0),
-    "judge_precision": Metric("precision (judge)", "precision over the judge's features", 0, True),
-    "judge_recall": Metric("recall (judge)", "recall over the judge's features", 0, True),
-    "judge_density": Metric("density (judge)", "density over the judge's features", 0),
-    "judge_coverage": Metric("coverage (judge)", "coverage over the judge's features", 0, True),
-}
+from lightleak.metrics.registry import METRICS, shown_in
 
 
 @dataclass(frozen=True)
@@ -167,7 +129,6 @@ def difference(
 
 SURELY = 0.05  # a leak is shown where its p value is below
 NOT_SHOWN = "is not shown to leak"
-AGAINST_CHANCE = ("hits@1", "verified", "true@1", "member@1")
 
 
 def not_shown(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -176,7 +137,7 @@ def not_shown(evaluations: Sequence[Evaluation]) -> list[str]:
     The evaluations (of one target's trainings) are pooled: all their images against the nominal rate, binomially.
     """
     told = []
-    for metric in AGAINST_CHANCE:
+    for metric in shown_in("chance"):
         chance = [one.chance[metric] for one in evaluations if metric in one.chance and metric in one.per_class]
         if len(chance) < len(evaluations):
             continue

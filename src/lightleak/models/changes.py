@@ -12,17 +12,21 @@ from torch import Tensor, nn
 from lightleak import surgery
 from lightleak.errors import UserError
 from lightleak.models import bottleneck, group_norm
+from lightleak.plugins import Registry
 
 SURGERY = "surgery"
 Change = dict[str, Any]  # "kind" and what that kind needs, as JSON data
 
 # How a change that is not surgery is made again: (network, change) -> network.
-CHANGES: dict[str, Callable[[nn.Module, Change], nn.Module]] = {
+OURS: dict[str, Callable[[nn.Module, Change], nn.Module]] = {
     "bottleneck": bottleneck.insert,
     "draws": bottleneck.average,
     "group_norm": group_norm.regroup,
     "bias": bottleneck.with_bias,
 }
+CHANGES: Registry[Callable[[nn.Module, Change], nn.Module]] = Registry(
+    "lightleak.changes", OURS, callable, "function of a network and a change that returns the network"
+)
 
 
 def noted(changes: Iterable[Change], net: nn.Module) -> tuple[Change, ...]:

@@ -17,6 +17,7 @@ from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.place import here
+from lightleak.plugins import Registry
 from lightleak.priors.conditional64 import ConditionalPrior
 from lightleak.priors.gan64 import GanPrior, InversionPrior
 from lightleak.priors.pixels import PixelsPrior
@@ -36,7 +37,7 @@ DAMAGE = (
 )  # by wrong settings
 
 
-PRIORS: dict[str, type[Prior]] = {
+OURS: dict[str, type[Prior]] = {
     "rendered": RenderedPrior,
     "gan64": GanPrior,
     "conditional64": ConditionalPrior,
@@ -44,6 +45,12 @@ PRIORS: dict[str, type[Prior]] = {
     "stylegan2": StyleGAN2Prior,
     "pixels": PixelsPrior,
 }
+PRIORS: Registry[type[Prior]] = Registry(
+    "lightleak.priors",
+    OURS,
+    lambda thing: isinstance(thing, type) and hasattr(thing, "restore"),
+    "class that follows lightleak.priors.prior.Prior",
+)
 
 
 def save(prior: Prior, folder: str | Path, learnt: Mapping[str, Any] | None = None) -> None:

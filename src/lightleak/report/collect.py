@@ -11,33 +11,18 @@ from lightleak.errors import UserError
 from lightleak.metrics.evaluate import FAMILY
 from lightleak.metrics.evaluation import METRICS, Evaluation
 from lightleak.metrics.evidence import Measure
+from lightleak.metrics.registry import shown_in
 from lightleak.report import trainings
 from lightleak.report.fairness import Entry, Group, counting, entries, grouped, run_of, swept_counting
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
 from lightleak.report.origin import listed, made_of, versions_of
-from lightleak.report.results import Results, Row
+from lightleak.report.results import Difference, Results, Row
 from lightleak.report.verdicts import corrected
 from lightleak.report.ways import Way, levels_of, points, taken_of, ways_of
 from lightleak.study.record import CostsRecord, Record, SharesRecord, read, read_costs, read_shares
 
-SHOWN = (
-    "hits@1",
-    "hits@5",
-    "verified",
-    "true@1",
-    "true@5",
-    "family@1",
-    "member@1",
-    "stranger@1",
-    "error",
-    "confidence",
-)
-ASKED = ("knowledge", "delta_face", "fid", "precision", "recall", "density", "coverage")  # shown where measured
-FRONTIER = ("hits@1", "true@1", "verified")  # leaks that are compared at equal natural accuracy
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
-STORED = ("accuracy", "hits@1", "verified", "true@1", "family@1", "member@1", "stranger@1", "error")  # person by person
-COMPARED = ("hits@1", "verified", "true@1", "member@1", "error")  # differences to the baseline are given in these
 PEOPLE = ("name", "size", "classes", "images", "settings")  # what a recipe says of them
 
 
@@ -64,66 +49,29 @@ def collect(
     """
     everything = entries([(read(folder), folder) for folder in folders])
     whole = _ends(everything)
-    if not whole:
-        raise UserError("there is no finished evaluation to report; run the study first")
-    if len({one.record.population.key for one in everything}) > 1:
-        raise UserError("one table compares targets of one population; these evaluations are of several")
-    ways = counting([one.record for one in everything])
-    apart = len(ways) > 1 and not swept_counting(ways)
-    if apart and not mixed_protocols:
-        told = "; ".join(f"{name}: {', '.join(_titles(own))}" for name, own in ways.items())
-        raise UserError(f"numbers counted differently do not compare ({told}); ask for it with --mixed-protocols")
-    made = made_of([*folders, *costs])
-    rowed = grouped(whole)
-    first = whole[0].record
-    priced = {one.title: one for one in map(read_costs, costs)}
-
-    rows = [_row(group.name, [one.record for one in group.entries]) for group in rowed]
-    rows = [
-        replace(_priced(row, priced), kind="reference" if group.different else "target")
-        for row, group in zip(rows, rowed)
-    ]
+    ways = _counted(everything, whole, mixed_protocols)
+    rowed, first = grouped(whole), whole[0].record
+    targets, baseline = [group for group in rowed if not group.different], rowed[0].name
     paper = (published or {}).get(first.target.architecture, {})
-    rows = [_beside(row, paper.get("rows", {}).get(row.name, {})) for row in rows]
-    measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
-    counted = first.protocol.metrics if first.protocol else ()  # those that the protocol names beside the usual ones
-    shown = [name for name in dict.fromkeys(("accuracy", *SHOWN, *ASKED, *OF_TARGETS, *counted)) if name in measured]
-    targets = [group for group in rowed if not group.different]
-    curves = ways_of(everything, targets, [name for name in FRONTIER if name in shown])
-    rows += trainings.null_rows([one.record for one in whole], NULLS)
-    chance = {name: Measure(value) for name, value in first.evaluation.chance.items()}
-    chance["accuracy"] = Measure(1 / first.population.classes)
-    rows.append(Row("chance", _only(chance, shown), "chance", "a guess, or a person drawn at random"))
-    rows = [Row(r.name, _only(r.measures, shown), r.kind, r.detail, _only(r.missing, shown)) for r in rows]
-
-    baseline = rowed[0].name
-    defences = {group.name: group.entries[0].record.target.defences for group in targets}
-    swept, sweep = _swept(defences, baseline)
-    if not swept:
-        swept, sweep = _swept_otherwise(rowed)
-    told = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
-    differences = []
-    for group in targets[1:]:
-        if len(group.entries) != len(targets[0].entries):
-            continue
-        own, base = ([one.record for one in some.entries] for some in (group, targets[0]))
-        gaps = (trainings.difference(own, base, group.name, metric) for metric in COMPARED if metric in shown)
-        differences += [gap for gap in gaps if gap is not None]
+    rows = _measured(rowed, {one.title: one for one in map(read_costs, costs)}, paper.get("rows", {}))
+    shown = _shown(rows, first.protocol.metrics if first.protocol else ())
+    curves = ways_of(everything, targets, [name for name in shown_in("curve") if name in shown])
     alike = trainings.groups([one.record for one in whole])
     levels = tuple(levels_of(curves, baseline, alike))
     met = {one.row for one in levels} | {baseline}
+    swept, sweep = _swept({group.name: group.entries[0].record.target.defences for group in targets}, baseline)
+    if not swept:
+        swept, sweep = _swept_otherwise(rowed)
+    told = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
     return Results(
         title=title,
         columns=columns(*shown),
-        rows=tuple(rows),
+        rows=tuple(_only_shown(row, shown) for row in (*rows, *_beside_targets(whole))),
         summary=_summary(first, len(rowed), max(len(group.entries) for group in rowed)),
         baseline=baseline,
-        differences=corrected(differences),
+        differences=corrected(_differences(targets, shown)),
         primary=tuple(name for name in primary if name in shown),
-        tables={
-            group.name: trainings.stored([one.record for one in group.entries], [m for m in shown if m in STORED])
-            for group in rowed
-        },
+        tables=_tables(rowed, shown),
         families=() if alike is None else tuple(alike.tolist()),
         curves={name: tuple(points(way, alike)) for name, way in curves.items()},
         levels=levels,
@@ -139,13 +87,9 @@ def collect(
         gallery=gallery(rowed),
         gallery_note=note(first.population.classes),
         warnings=(
-            *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if apart else []),
+            *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if _apart(ways) else []),
             *_warnings(targets),
-            *(
-                f"{name}: no natural accuracy is reached by it and by {baseline} alike"
-                for name in curves
-                if name not in met
-            ),
+            *(_never_met(name, baseline) for name in curves if name not in met),
             *_left_out(everything, whole, targets, curves),
         ),
         notes=(
@@ -155,15 +99,93 @@ def collect(
             *([f"The published numbers are of {paper['of']}."] if paper else []),
         ),
         recipe=_recipe(whole),
-        versions=versions_of(made),
         command=command,
-        date=max((one.finished[:10] for one in made), default=""),
-        machine=listed([one.machine for one in made]),
-        device=listed([one.device for one in made]),
-        commit=listed([one.commit for one in made]),
         protocol="; ".join(ways),
-        seconds=sum(one.seconds for one in made),
+        **_provenance([*folders, *costs]),
     )
+
+
+def _apart(ways: Mapping[str, Sequence[Record]]) -> bool:
+    """Whether evaluations were counted in ways that do not compare."""
+    return len(ways) > 1 and not swept_counting(ways)
+
+
+def _counted(everything: Sequence[Entry], whole: Sequence[Entry], mixed: bool) -> Mapping[str, Sequence[Record]]:
+    """By whose protocols the evaluations were counted; UserError if they make no table together."""
+    if not whole:
+        raise UserError("there is no finished evaluation to report; run the study first")
+    if len({one.record.population.key for one in everything}) > 1:
+        raise UserError("one table compares targets of one population; these evaluations are of several")
+    ways = counting([one.record for one in everything])
+    if _apart(ways) and not mixed:
+        told = "; ".join(f"{name}: {', '.join(_titles(own))}" for name, own in ways.items())
+        raise UserError(f"numbers counted differently do not compare ({told}); ask for it with --mixed-protocols")
+    return ways
+
+
+def _measured(rowed: Sequence[Group], priced: Mapping[str, CostsRecord], paper: Mapping[str, Any]) -> list[Row]:
+    """A row for each target or reference, with what its defence costs and what the paper says."""
+    rows = []
+    for group in rowed:
+        row = _priced(_row(group.name, [one.record for one in group.entries]), priced)
+        row = replace(row, kind="reference" if group.different else "target")
+        rows.append(_beside(row, paper.get(row.name, {})))
+    return rows
+
+
+def _shown(rows: Sequence[Row], named: Sequence[str]) -> list[str]:
+    """The columns, in order: what was measured and belongs in the table, or is named by the protocol."""
+    measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
+    return [n for n in dict.fromkeys(("accuracy", *shown_in("table"), *OF_TARGETS, *named)) if n in measured]
+
+
+def _beside_targets(whole: Sequence[Entry]) -> list[Row]:
+    """The nulls, and chance."""
+    first = whole[0].record
+    chance = {name: Measure(value) for name, value in first.evaluation.chance.items()}
+    chance["accuracy"] = Measure(1 / first.population.classes)
+    nulls = trainings.null_rows([one.record for one in whole], NULLS)
+    return [*nulls, Row("chance", chance, "chance", "a guess, or a person drawn at random")]
+
+
+def _only_shown(row: Row, shown: list[str]) -> Row:
+    return replace(row, measures=_only(row.measures, shown), missing=_only(row.missing, shown))
+
+
+def _differences(targets: Sequence[Group], shown: Sequence[str]) -> list[Difference]:
+    """Every target minus the baseline, where both have as many trainings."""
+    found = []
+    for group in targets[1:]:
+        if len(group.entries) != len(targets[0].entries):
+            continue
+        own, base = ([one.record for one in some.entries] for some in (group, targets[0]))
+        compared = [metric for metric in shown_in("difference") if metric in shown]
+        gaps = (trainings.difference(own, base, group.name, metric) for metric in compared)
+        found += [gap for gap in gaps if gap is not None]
+    return found
+
+
+def _tables(rowed: Sequence[Group], shown: Sequence[str]) -> dict[str, dict[str, list[list[float]]]]:
+    """By row, what is kept person by person."""
+    kept = [metric for metric in shown if metric in ("accuracy", *shown_in("record"))]
+    return {group.name: trainings.stored([one.record for one in group.entries], kept) for group in rowed}
+
+
+def _never_met(name: str, baseline: str) -> str:
+    return f"{name}: no natural accuracy is reached by it and by {baseline} alike"
+
+
+def _provenance(folders: Sequence[Path]) -> dict[str, Any]:
+    """When, where and with what the results came about."""
+    made = made_of(folders)
+    return {
+        "versions": versions_of(made),
+        "date": max((one.finished[:10] for one in made), default=""),
+        "machine": listed([one.machine for one in made]),
+        "device": listed([one.device for one in made]),
+        "commit": listed([one.commit for one in made]),
+        "seconds": sum(one.seconds for one in made),
+    }
 
 
 def _recipe(whole: Sequence[Entry]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import METRICS
 from lightleak.metrics.evidence import Measure, over_worlds, worlds_interval
-from lightleak.report.collect import COMPARED, NULLS, SHOWN, STORED
+from lightleak.metrics.registry import shown_in
+from lightleak.report.collect import NULLS
 from lightleak.report.fairness import run_of
 from lightleak.report.glossary import columns
 from lightleak.report.origin import listed, made_of, versions_of
@@ -47,7 +48,7 @@ def collect_worlds(
         raise UserError("a page over worlds needs at least two; these evaluations are of one")
     first = next(iter(places.values()))
     judges = list(dict.fromkeys(record.judge.architecture for record in places.values()))
-    asked = [name for name in (ACCURACY, *SHOWN) if _of(next(iter(kept.values())), name)]
+    asked = [name for name in (ACCURACY, *shown_in("table")) if _of(next(iter(kept.values())), name)]
     by_judge = [f"hits@1 {judge}" for judge in judges] if len(judges) > 1 else []
     baseline = next(iter(kept))
     made = made_of(list(places))
@@ -55,7 +56,7 @@ def collect_worlds(
         named(name, metric, gap, trainings=1, worlds=len(shared))
         for name, worlds in kept.items()
         if name != baseline and (shared := [world for world in worlds if world in kept[baseline]])
-        for metric in (*COMPARED, *by_judge, ACCURACY)
+        for metric in (*shown_in("difference"), *by_judge, ACCURACY)
         if (gap := _compared(worlds, kept[baseline], shared, metric)) is not None
     ]
     rows = [_row(name, worlds, [*asked, *by_judge]) for name, worlds in kept.items()]
@@ -69,7 +70,9 @@ def collect_worlds(
         differences=corrected([one for one in found if any(one.column == column.name for column in shown)]),
         primary=tuple(name for name in primary if name in asked),
         tables={
-            name: {metric: _lists(_of(worlds, metric)) for metric in STORED if _of(worlds, metric)}
+            name: {
+                metric: _lists(_of(worlds, metric)) for metric in (ACCURACY, *shown_in("record")) if _of(worlds, metric)
+            }
             for name, worlds in kept.items()
         },
         families=() if (alike := groups([first])) is None else tuple(alike.tolist()),
