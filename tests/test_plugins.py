@@ -1,16 +1,19 @@
-"""Packages that add something to Lightleak: found by name, in help, in a study and in its report; clashes harm nobody."""
+"""Packages that add something to Lightleak are found in help, studies and reports; clashes harm nobody."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightleak import attacks, defences
-from lightleak.attacks import ATTACKS, Guess
-from lightleak.metrics.registry import METRICS
+from lightleak.attacks import ATTACKS, Guess, Oracle
+from lightleak.metrics import registry
 from lightleak.plugins import Registry
+from lightleak.priors import RenderedPrior
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_attack"
 
@@ -115,12 +118,12 @@ def installed(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("installed")
 def test_what_is_installed_comes_in_by_name_and_clashes_are_one_line(caplog):
     with caplog.at_level(logging.WARNING, "lightleak"):
-        registry = fresh(ATTACKS, attacks.OURS)
-        assert registry["ppa"] is ATTACKS["ppa"]
+        known = fresh(ATTACKS, attacks.OURS)
+        assert known["ppa"] is ATTACKS["ppa"]
         assert "toy_leak" not in sys.modules  # our own names cost nothing
-        assert [*registry] == [*attacks.OURS, "toy"]
-        assert registry["toy"].__name__ == "ToyAttack"
-        assert registry["guess"] is Guess
+        assert [*known] == [*attacks.OURS, "toy"]
+        assert known["toy"].__name__ == "ToyAttack"
+        assert known["guess"] is Guess
     (told,) = caplog.messages
     assert told == (
         "lightleak: the plug-in 'guess' in lightleak.attacks of the package toy-leak is left out: the name is taken"
@@ -131,7 +134,7 @@ def test_what_is_installed_comes_in_by_name_and_clashes_are_one_line(caplog):
 def test_what_cannot_be_imported_or_is_something_else_is_left_out(caplog):
     with caplog.at_level(logging.WARNING, "lightleak"):
         assert [*fresh(defences.DEFENCES, defences.OURS)] == [*defences.OURS, "toy"]
-        assert "wrong" not in fresh(METRICS, dict(METRICS))
+        assert "wrong" not in fresh(registry.METRICS, registry.OURS)
     absent, gone, wrong = caplog.messages
     assert "'absent'" in absent
     assert "No module named 'no_such_module'" in absent
@@ -166,8 +169,6 @@ if __name__ == "__main__" and len(sys.argv) > 1:
 
 def ran(folder, *arguments):
     """What one process says that has the folder's packages."""
-    import os
-
     source = str(Path(__file__).parents[1] / "src")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), source]), "COLUMNS": "250"}
     (folder / "script.py").write_text(RUN)
@@ -196,7 +197,7 @@ def test_a_toy_of_each_kind_is_in_the_help_in_a_study_and_in_its_report(tmp_path
 
 
 @pytest.mark.slow
-def test_the_template_of_an_attack_installs_and_keeps_the_contract(tmp_path, tiny_target):
+def test_the_template_of_an_attack_installs_and_is_found(tmp_path):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     copy = tmp_path / "source"
     copy.mkdir()
@@ -208,11 +209,6 @@ def test_the_template_of_an_attack_installs_and_keeps_the_contract(tmp_path, tin
 
 
 def test_the_templates_attack_draws_by_class_and_seed_alone(monkeypatch, tiny_target):
-    import torch
-
-    from lightleak.attacks import Oracle
-    from lightleak.priors import RenderedPrior
-
     monkeypatch.syspath_prepend(EXAMPLE)
     from my_attack import BestOf  # pyright: ignore[reportMissingImports]
 
