@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "lightleak"
 LAYERS = [
-    "version", "errors", "compat", "files", "plugins", "fingerprint", "ranking", "randomness", "place",
+    "version", "errors", "compat", "files", "plugins", "notebook", "fingerprint", "ranking", "randomness", "place",
     "surgery", "data",
     "models", "training", "defences", "priors", "attacks", "metrics", "study",
     "convert", "report", "forecast", "doctor", "terminal", "cli", "lightleak",

@@ -49,6 +49,11 @@ class KEDMI(Attack):
     access: ClassVar[Access] = "gradients"
     sorted: ClassVar[bool] = False
 
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return "KED-MI"
+
     def __post_init__(self) -> None:
         problems = []
         if self.attempts < 1 or self.steps < 0 or self.batch < 1 or self.coupled < 0:

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lightleak.attacks import pictures
 from lightleak.attacks.pieces import Column, write_pieces
 from lightleak.data.people import UNKNOWN, People
 from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.notebook import figure
 from lightleak.priors.prior import Prior
 from lightleak.ranking import as_lowest
 
+IN_NOTEBOOK = 32  # classes of which a notebook shows an image
 PIECE = 256  # images that are in memory as floats at a time
 
 
@@ -132,6 +136,22 @@ class Reconstruction:
     def named(self, people: People) -> "Reconstruction":
         """The same, saying whom its classes mean."""
         return self.noted(people=people)
+
+    def grid(self, each: int = 1, columns: int = 8) -> Image:
+        """A sheet of the `each` most believed images of each class, classes ascending, `columns` of them in a row."""
+        if each < 1 or columns < 1:
+            raise UserError(f"a grid has at least one image of each class and one column, not {each} and {columns}")
+        return pictures.sheet(self, each, columns)
+
+    def save_images(self, folder: str | Path) -> list[Path]:
+        """Write every image as PNG, in a folder for each class: "folder/003-anna/000.png"; return the files."""
+        return pictures.save(self, Path(folder).expanduser())
+
+    def _repr_html_(self) -> str:
+        first = self.classes.unique()[:IN_NOTEBOOK]
+        shown = self.at(torch.isin(self.classes, first).nonzero().flatten())
+        more = "" if len(first) == len(self.classes.unique()) else f"; of the first {len(first)} classes"
+        return figure(f"{self!r}; the most believed of each class{more}", shown.grid())
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""

@@ -84,19 +84,15 @@ def main(
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
     generator = generator.lowered(precision)
     oracle = Oracle(classifier, attack.access, precision=precision)
+    learnt, called = None, attack.title or type(attack).__name__
     made = None if prior in known else priors.learnt(prior)
     if made and not attack.null and not grants(attack.access, cast(Access, made[0])):
-        raise UserError(
-            f"{type(attack).__name__} is granted {attack.access}, but {prior} learnt of a target's {made[0]}"
-        )
-    learnt = None
+        raise UserError(f"{called} is granted {attack.access}, but {prior} learnt of a target's {made[0]}")
     if attack.needs().knowledge:
         learnt = _knowledge(Oracle(classifier, attack.access), knowledge, public, settings, distillation, seed)
     elif knowledge or public:
-        raise UserError(
-            f"{type(attack).__name__} uses no knowledge from public images; leave --knowledge, --public out"
-        )
-    with bar(f"{type(attack).__name__} on {Path(name).name}") as watch:
+        raise UserError(f"{called} uses no knowledge from public images; leave --knowledge, --public out")
+    with bar(f"{called} on {Path(name).name}") as watch:
         rng, scratch = torch.Generator().manual_seed(seed), out.with_name(f".{out.name}.attack")
         found = attack.run(oracle, generator, wanted, rng, watch, knowledge=learnt, folder=scratch)
     found = found.noted(beforehand=(learnt.queries if learnt else 0) + (made[1] if made else 0))

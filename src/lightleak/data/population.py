@@ -11,7 +11,7 @@ from lightleak.errors import UserError
 from lightleak.place import Place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Images:
     """A labelled set of square images, held as bytes."""
 
@@ -29,6 +29,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __repr__(self) -> str:
+        side = self.pixels.shape[-1]
+        return f"Images({len(self)} of {len(self.labels.unique())} classes, {side} x {side} pixels)"
 
     @property
     def size(self) -> int:
@@ -78,7 +82,7 @@ class Finding:
         return f"{self.text}: {self.files[0] if len(self.files) == 1 else f'such as {self.files[0]}'}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Population:
     """Private people (classes 0 to C - 1) in four disjoint sets of images, and public people who are none of them."""
 
@@ -97,6 +101,12 @@ class Population:
     findings: tuple[Finding, ...] = ()  # the same with every file's name, as far as files are concerned
     division: str = ""  # how private images are divided: rule and seed; "" where nothing is divided
     pictures: str = ""  # hash of the private pictures, whatever their size; "" where they are drawn
+
+    def __repr__(self) -> str:
+        sets = ("train", "validation", "test", "judge", "public")
+        told = ", ".join(f"{len(getattr(self, name))} {name}" for name in sets)
+        truth = "" if self.factors is None else ", truth known"
+        return f"Population({self.name!r}, {self.classes} people, {self.size} pixels, images: {told}{truth})"
 
     @property
     def people(self) -> People:

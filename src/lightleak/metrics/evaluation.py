@@ -4,8 +4,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,11 @@ from lightleak.metrics.appraiser import Quality
 from lightleak.metrics.evidence import Comparison, Measure
 from lightleak.metrics.registry import METRICS, shown_in
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """All measures of one reconstruction; what could not be measured is None in `measures`, with a reason in `missing`.
 
@@ -46,6 +50,36 @@ class Evaluation:
     nulls: dict[str, "Evaluation"] = field(default_factory=dict)  # the same scoring on what leaks nothing
     warnings: tuple[str, ...] = ()
     people: People | None = None  # whom the labels mean; None: an older record, or a null
+
+    def __repr__(self) -> str:
+        main = [(name, self.measures.get(name)) for name in ("hits@1", "verified")]
+        told = [f"{METRICS[name].label} {measure.value:.1%}" for name, measure in main if measure]
+        return f"Evaluation({', '.join([f'{len(self.classes)} people', f'{self.images} images', *told])})"
+
+    def table(self) -> "DataFrame":
+        """A row for each metric: label, value, low and high of its 95 % interval, chance, every null's value, and the
+        reason where there is no number (NaN).
+        """
+        from pandas import DataFrame
+
+        nulls = {f"null: {name}": null.measures for name, null in self.nulls.items()}
+        rows = {
+            name: {
+                "label": METRICS[name].label if name in METRICS else name,
+                **{end: _end(measure, end) for end in ("value", "low", "high")},
+                "chance": self.chance.get(name, math.nan),
+                **{null: _end(measures.get(name), "value") for null, measures in nulls.items()},
+                "missing": self.missing.get(name, ""),
+            }
+            for name, measure in self.measures.items()
+        }
+        return DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+    def _repr_html_(self) -> str:
+        shown = self.table().drop(columns="missing")
+        shown = shown[shown["value"].notna()].set_index("label").rename_axis(None)
+        said = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        return f"<p>{escape(repr(self))}</p>{shown.to_html(float_format='{:.3f}'.format, na_rep='')}<ul>{said}</ul>"
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as JSON data."""
@@ -93,6 +127,12 @@ def _measure(data: Mapping[str, Any] | None) -> Measure | None:
     """A measure as it was written; None where its value is no finite number."""
     measure = Measure(**data) if data else None
     return measure if measure is not None and _finite(measure.value) else None
+
+
+def _end(measure: Measure | None, name: str) -> float:
+    """One number of a measure, NaN where there is none."""
+    value = None if measure is None else getattr(measure, name)
+    return math.nan if value is None else value
 
 
 def _finite(value: Any) -> bool:

@@ -16,6 +16,7 @@ from lightleak.models import normalisation, trial
 from lightleak.models.changes import noted
 from lightleak.models.normalisation import Normalisation
 from lightleak.models.trial import Item, Reading
+from lightleak.notebook import table
 
 FORMAT = 1
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
@@ -128,6 +129,18 @@ class Classifier(nn.Module):
     def notes(self) -> tuple[str, ...]:
         """What was concluded of the network rather than stated, a sentence each."""
         return self.reading.notes
+
+    def _repr_html_(self) -> str:
+        sides = self.sides or (self.size, self.size)
+        rows = [
+            ("network", self.architecture or type(self.net).__name__),
+            ("classes", self.classes),
+            ("image size", f"{sides[0]} x {sides[1]} pixels"),
+            ("parameters", f"{sum(one.numel() for one in self.net.parameters()):,}"),
+            ("changes", ", ".join(str(one["kind"]) for one in self.changes) or "none"),
+            ("on", self.device),
+        ]
+        return table("Classifier", (), rows)
 
     def with_net(self, net: nn.Module, *, change: dict[str, Any] | None = None) -> "Classifier":
         """The same classifier around another network; `change` says what was done to it last, if it was no surgery."""

@@ -184,7 +184,7 @@ def _told_apart(groups: Sequence[Sequence[Path]], records: Mapping[Path, Record]
     """For each page of a study, what the others do not share with it: network, people, settings of the attack."""
     firsts = [records[group[0]] for group in groups]
     worlds = [{"": f"{o.population.classes} people, {o.population.name}", **o.population.settings} for o in firsts]
-    other = _differing([{"": one.attack.name, "title": one.attack.title} for one in firsts])  # has other settings, too
+    other = _differing([{"": one.attack.title or one.attack.name} for one in firsts])  # has other settings, too
     networks = _differing([{"": one.target.architecture} for one in firsts])
     attacks = other if any(other) else _differing([{**one.attack.settings} for one in firsts])
     return [", ".join(filter(None, told)) for told in zip(networks, _differing(worlds), attacks)]

@@ -21,7 +21,7 @@ from lightleak.surgery.flow import (
     unseen,
 )
 from lightleak.surgery.observe import Observation, observe
-from lightleak.surgery.stages import Join, Skip, with_stages
+from lightleak.surgery.stages import Join, Joins, Skip, with_stages
 from lightleak.surgery.through import SurgeryError
 
 
@@ -31,12 +31,12 @@ def find_skips(model: nn.Module, example: Tensor | None = None) -> list[Skip]:
     `example`: an image batch, N x 3 x H x W; by default one of the size that the model declares. The model is run once
     and left as it was. Raises SurgeryError where it cannot be run or seen through.
     """
-    return [join for join in find_joins(model, example) if join.is_skip]
+    return Joins(join for join in find_joins(model, example) if join.is_skip)
 
 
 def find_joins(model: nn.Module, example: Tensor | None = None) -> list[Join]:
     """Every join of two signals: the skips, and with a `reason` those that are none."""
-    return joins_of(model, observe(model, prepare(model, example)))
+    return Joins(joins_of(model, observe(model, prepare(model, example))))
 
 
 def prepare(model: nn.Module, example: Tensor | None) -> Tensor:

@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lightleak.notebook import table
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Join:
     """A place where two signals that depend on the image are added or concatenated."""
 
@@ -27,6 +29,17 @@ class Join:
     through: tuple[str, ...] = ()  # every module, wherever it lies, that the signals which did not go around passed
     pooled: bool = False  # all that it joins was pooled to one token before
 
+    def __repr__(self) -> str:
+        name, kind, stage, channels, resolution = self._row
+        what = "Skip" if self.is_skip else "Join"
+        return f"{what}({name!r}, {kind}, stage {stage}, {channels} channels, {resolution})"
+
+    @property
+    def _row(self) -> tuple[str, str, str, str, str]:
+        """The essentials, for people."""
+        size = " x ".join(map(str, self.resolution))
+        return (self.name, self.kind, str(self.stage or "–"), str(self.channels), size)
+
     @property
     def is_skip(self) -> bool:
         """Whether one of the signals went around layers, so that it can be cut."""
@@ -39,6 +52,20 @@ class Join:
 
 
 Skip = Join
+
+
+class Joins(list[Join]):
+    """A list that shows itself with one join in a line."""
+
+    def __repr__(self) -> str:
+        return "[" + ",\n ".join(map(repr, self)) + "]"
+
+    def _repr_html_(self) -> str:
+        skips = sum(one.is_skip for one in self)
+        others = () if skips == len(self) else ("no skip, because",)
+        rows = [(*one._row, one.reason) if others else one._row for one in self]
+        title = f"{skips} skips" + (f" and {len(self) - skips} other joins" if others else "")
+        return table(title, ("name", "kind", "stage", "channels", "resolution", *others), rows)
 
 
 def with_stages(joins: list[Join]) -> list[Join]:
