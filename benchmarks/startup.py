@@ -25,8 +25,8 @@ ANSWERS = {
 }
 SKIPS = ["skips", "timm:resnet18", "--json"]
 BARE = """
+import lightleak  # beside a torch without CUDA, timm does not import without it
 import tyro, rich.console, rich.table, torch, timm
-from lightleak import compat
 net = timm.create_model("resnet18", num_classes=1000)
 """
 
@@ -37,7 +37,9 @@ def seconds(command, rounds):
     taken = []
     for _ in range(rounds):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, env=environment, capture_output=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        if done.returncode not in (0, 2):  # 2: a wrong command line, told
+            raise SystemExit(done.stderr.decode())
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     return statistics.median(taken)
