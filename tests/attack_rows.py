@@ -40,7 +40,7 @@ ROWS = {
     "gmi": Row(GMI(attempts=2, steps=25, rate=0.03, weight=1.0, averaged=1)),
     "kedmi": Row(KEDMI(attempts=2, steps=40, rate=0.1, log_variance=-4.0)),
     "lomma": Row(
-        LOMMA(attempts=2, steps=25, rate=0.03, around="gmi", weight=0.1, averaged=1, regulariser=0.1),
+        LOMMA(attempts=2, steps=50, rate=0.03, around="gmi", weight=0.1, averaged=1, regulariser=0.1),
         knowledge=True,
         short=(("steps", 4), ("regulariser", 0.0)),  # what was learnt of one target's features says nothing of another
     ),
