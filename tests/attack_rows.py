@@ -14,6 +14,7 @@ from lightleak.attacks import (
     PLGMI,
     PPA,
     SMILE,
+    VMI,
     Attack,
     Guess,
     MIFace,
@@ -50,6 +51,7 @@ ROWS = {
         short=(("stages", (2, 1, 1)),),
         start=(("stages", (0, 0, 0)),),
     ),
+    "vmi": Row(VMI(attempts=2, steps=40, draws=2, rate=0.03, divergence=0.01, couplings=2, width=8)),
     "miface": Row(MIFace(attempts=2, steps=12, rate=1.0, start="noise"), prior="pixels"),
     "mirror-black-box": Row(
         MirrorBlackBox(queries=190, attempts=2, samples=40, population=20, enough=None),

@@ -19,6 +19,7 @@ from lightleak.attacks.plgmi import PLGMI
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
 from lightleak.attacks.smile import SMILE
+from lightleak.attacks.vmi import VMI
 from lightleak.plugins import Registry
 
 OURS: dict[str, type[Attack]] = {
@@ -28,6 +29,7 @@ OURS: dict[str, type[Attack]] = {
     "lomma": LOMMA,
     "plgmi": PLGMI,
     "ifgmi": IFGMI,
+    "vmi": VMI,
     "miface": MIFace,
     "mirror-black-box": MirrorBlackBox,
     "smile": SMILE,
@@ -52,6 +54,7 @@ __all__ = [
     "PLGMI",
     "PPA",
     "SMILE",
+    "VMI",
     "Access",
     "AccessError",
     "Alignment",
