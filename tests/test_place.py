@@ -212,10 +212,24 @@ def test_the_second_device_refuses_to_mix():
         assert there.tolist() == [1, 1, 1]
 
 
+def test_float32_is_float32_there_and_everything_is_put_back(monkeypatch):
+    """Also while it lasts, others may read torch's switches: torch.compile and cudnn.flags do."""
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    switches = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    with place._exact(torch.device("cuda:0")):
+        with torch.backends.cudnn.flags(benchmark=True):
+            pass
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == switches
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 @pytest.mark.gpu
 def test_a_card_computes_the_same_bytes_twice():
     with choose("cuda").entered() as there:
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert not torch.backends.cudnn.allow_tf32
         net = there.put(torch.nn.Conv2d(3, 8, 3))
         images = there.put(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
         first, second = (torch.autograd.grad(net(images).square().sum(), net.weight)[0] for _ in range(2))

@@ -359,13 +359,14 @@ def _exact(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    products: Any = torch.backends.cuda.matmul
-    convolutions: Any = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+    # By the older switches: once fp32_precision of convolutions is set, whatever reads the older ones (among them
+    # torch.backends.cudnn.flags and torch.compile) raises, as of torch 2.13.
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (products.allow_tf32, convolutions.allow_tf32)
     filling: Any = torch.utils.deterministic
-    before = (products.fp32_precision, convolutions.fp32_precision)
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = filling.fill_uninitialized_memory
-    products.fp32_precision = convolutions.fp32_precision = "ieee"
+    products.allow_tf32 = convolutions.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)  # a user's network may need what has no such algorithm
     filling.fill_uninitialized_memory = False
     torch.cuda.set_device(device)
@@ -374,7 +375,7 @@ def _exact(device: torch.device) -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
             yield
     finally:
-        products.fp32_precision, convolutions.fp32_precision = before
+        products.allow_tf32, convolutions.allow_tf32 = before
         torch.use_deterministic_algorithms(strict, warn_only=warn)
         filling.fill_uninitialized_memory = filled
 
