@@ -119,4 +119,5 @@ def main(
         console.print(f"[yellow]{escape(warning)}[/]")
 
 
-main.__doc__ = str(main.__doc__).replace("by the truth.\n", f"by the truth: {', '.join(METRICS)}.\n", 1)
+EXAMPLE = "Example: lightleak evaluate"
+main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Measures: {', '.join(METRICS)}.\n\n    {EXAMPLE}", 1)
