@@ -7,6 +7,7 @@ import pytest
 
 from lightleak.attacks import PPA, Guess
 from lightleak.data.views import View
+from lightleak.defences import MID
 from lightleak.study import Store, plan, run
 from lightleak.study.tasks import Invert, InvertShard, Rendered, Score, TrainTarget, source
 from lightleak.training import Recipe
@@ -107,3 +108,14 @@ def test_the_number_of_workers_decides_without_changing_the_key(finished, tmp_pa
         assert run([one], store, executor=threads, listen=lambda event: labels.append(event.task.label)) == {}
     assert "invert no defence, part 2 of 2" in labels
     assert files(store) == files(finished)
+
+
+def test_a_target_that_draws_random_numbers_gives_the_same_bytes_again_and_in_parts(tmp_path):
+    """MID's noise belongs to the attempt and the step, so a rerun and any shards make the same file."""
+    store, found = Store(tmp_path), []
+    noisy = Invert(TrainTarget(POPULATION, recipe=RECIPE, defences=(MID(),)), Rendered(POPULATION), ATTACK)
+    for task in (noisy, noisy, replace(noisy, parts=3)):
+        assert run([task], store) == {}
+        found.append((store.folder(noisy) / "reconstructions.safetensors").read_bytes())
+        store.drop(noisy)
+    assert found[0] == found[1] == found[2]
