@@ -25,6 +25,7 @@ class Normalisation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    assumed: bool = False  # whether nobody stated it, the network neither
 
 
 def of(net: nn.Module, mean: Any = None, std: Any = None) -> Normalisation:
@@ -43,7 +44,7 @@ def of(net: nn.Module, mean: Any = None, std: Any = None) -> Normalisation:
                 note = f"images for {name} are normalised by what it says of itself (mean and std {told})"
                 return Normalisation(*found, (note,))
     guess = f"nobody stated how images for {name} are normalised: mean = std = 0.5 (to [-1, 1]) is assumed; "
-    return Normalisation(*HALF, (guess + "state mean and std",))
+    return Normalisation(*HALF, (guess + "state mean and std",), assumed=True)
 
 
 def checked(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

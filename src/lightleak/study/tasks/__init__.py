@@ -2,7 +2,8 @@
 
 from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score
 from lightleak.study.tasks.evaluation import Evaluate, FitAppraiser, MeasurePrivate, Student, Teach
-from lightleak.study.tasks.populations import Draw, fingerprint, source
+from lightleak.study.tasks.given import Given, Surrogate
+from lightleak.study.tasks.populations import Draw, Redivided, fingerprint, source
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered, ready
 from lightleak.study.tasks.targets import (
     Checkpoint,
@@ -26,15 +27,18 @@ __all__ = [
     "FitAppraiser",
     "FitPrior",
     "Fused",
+    "Given",
     "Invert",
     "InvertShard",
     "MeasurePrivate",
     "Pixels",
     "Pretrain",
     "Ready",
+    "Redivided",
     "Rendered",
     "Score",
     "Student",
+    "Surrogate",
     "Target",
     "Teach",
     "TrainJudge",

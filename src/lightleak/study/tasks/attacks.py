@@ -16,7 +16,7 @@ from lightleak.errors import UserError
 from lightleak.models.whose import people_of
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
-from lightleak.study.tasks.targets import Target, run_of
+from lightleak.study.tasks.targets import Attacked, run_of
 from lightleak.study.tasks.work import attacked, size_of, times_small
 
 
@@ -28,7 +28,7 @@ class Score(Task):
     The candidates' images are not kept: making them again for another target is less than a hundredth of the work.
     """
 
-    target: Target
+    target: Attacked
     prior: FitPrior | Rendered | Pixels | Ready
     attack: Attack  # a `preparation`
     seed: int = 0
@@ -46,7 +46,7 @@ class Score(Task):
         return 3.0
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
-        oracle = Oracle(self.target.load(store), weaker("scores", self.attack.access))
+        oracle = Oracle(self.target.load(store), weaker("scores", self.attack.access), guard=self.target.guard)
         found = self.attack.prepared(oracle, self.prior.load(store), torch.Generator().manual_seed(self.seed))
         if found is None:
             raise UserError(f"{type(self.attack).__name__} prepares nothing")
@@ -65,7 +65,7 @@ class Score(Task):
 class Distil(Task):
     """What an attacker learns of a target from public images before attacking: students, and where its features lie."""
 
-    target: Target
+    target: Attacked
     settings: Distillation = SMALL
     seed: int = 0
     access: Access = "gradients"  # that of the attack which uses it
@@ -80,7 +80,8 @@ class Distil(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         public = self.target.population.load(store).public
-        oracle, rng = Oracle(self.target.load(store), self.access), torch.Generator().manual_seed(self.seed)
+        oracle = Oracle(self.target.load(store), self.access, guard=self.target.guard)
+        rng = torch.Generator().manual_seed(self.seed)
         knowledge = learn(oracle, public, self.settings, rng, store.scratch(self), watch)
         knowledge.save(folder)
         return {"images": len(public), "agreement": knowledge.agreement, "queries": knowledge.queries}
@@ -99,7 +100,7 @@ class Invert(Task):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
     gpus = 1.0
-    target: Target
+    target: Attacked
     prior: FitPrior | Rendered | Pixels | Ready
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
@@ -192,7 +193,7 @@ class Invert(Task):
         """What the attack finds of these classes; finished batches are kept in the folder."""
         target = self.target.load(store)
         found = self.attack.run(
-            Oracle(target, self.attack.access),
+            Oracle(target, self.attack.access, guard=self.target.guard),
             self.prior.load(store),
             wanted,
             torch.Generator().manual_seed(self.seed),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from lightleak.errors import UserError
 from lightleak.metrics import appraiser as appraisers
 from lightleak.metrics.appraiser import Appraiser
 from lightleak.metrics.evaluate import Reference, evaluate, reference
@@ -30,6 +31,7 @@ from lightleak.study.record import (
 )
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.attacks import Invert
+from lightleak.study.tasks.given import Given, Surrogate
 from lightleak.study.tasks.targets import Checkpoint, TrainJudge, digest, run_of
 from lightleak.training import RECIPES, Recipe
 
@@ -256,6 +258,8 @@ class Evaluate(Task):
 
     def _target(self, store: Store) -> TargetRecord:
         target = self.found.target
+        if isinstance(target, Given | Surrogate):
+            raise UserError(f"a study evaluates what it trained, not {target.title}; 'lightleak audit' measures that")
         return TargetRecord(
             title=target.title,
             key=target.key,

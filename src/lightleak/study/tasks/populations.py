@@ -15,6 +15,7 @@ from torch import Tensor
 from lightleak import data
 from lightleak.data import faces
 from lightleak.data.decoded import cache_folder
+from lightleak.data.listed import read_list, redivided
 from lightleak.data.listing import scan
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
@@ -41,10 +42,14 @@ class Draw(Task):
             settings["public"] = _kind(settings["public"])
         return {"source": _kind(self.source), "settings": settings, "contents": self.contents}
 
+    def drawn(self, watch: Watch | None = None) -> Population:
+        """The population, drawn or read anew."""
+        return data.load(self.source, **dict(self.settings), watch=watch)
+
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         if self.contents and source(self.source, **self.settings).contents != self.contents:
             raise UserError(f"the pictures in {self.source} have changed since the study was planned; start it again")
-        population = data.load(self.source, **dict(self.settings), watch=watch)
+        population = self.drawn(watch)
         tensors: dict[str, Tensor] = {}
         for split in SPLITS:
             images: Images = getattr(population, split)
@@ -82,6 +87,22 @@ class Draw(Task):
             family_factors=centres,
             **{split: Images(tensors[f"{split}.pixels"], tensors[f"{split}.labels"]) for split in SPLITS},
         )
+
+
+@dataclass(frozen=True)
+class Redivided(Draw):
+    """A population of pictures divided by a list of those that a model was trained on, see `data.listed`."""
+
+    listed: str = ""  # sha256 of the list
+    file: str = field(default="", compare=False)  # where it lies
+
+    def keyed(self) -> Mapping[str, Any]:
+        """As any population, and by the list."""
+        return {**super().keyed(), "listed": self.listed}
+
+    def drawn(self, watch: Watch | None = None) -> Population:
+        """The population: training pictures are those listed, all others are held out."""
+        return redivided(super().drawn(watch), self.source, read_list(self.file))
 
 
 def fingerprint(folder: str | Path, classes: bool = True) -> str:
@@ -127,9 +148,11 @@ def source(text: str, **settings: Any) -> Draw:
     """
     data.check(text, **settings)
     kind, _, path = text.partition(":")
+    other = str(settings.get("public") or "").partition(":")[2]
     if kind == "folder":
-        return Draw(text, settings, fingerprint(path) if path else "")
-    places = [place for place in (path, str(settings.get("public") or "").partition(":")[2]) if place]
+        seen = [fingerprint(path)] if path else []
+        return Draw(text, settings, " ".join([*seen, *([fingerprint(other, classes=False)] if other else [])]))
+    places = [place for place in (path, other) if place]
     return Draw(text, settings, " ".join(fingerprint(place, classes=False) for place in places))
 
 

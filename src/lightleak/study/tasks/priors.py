@@ -12,7 +12,7 @@ from lightleak.priors import PixelsPrior, Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Settings, check_target, fit
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.targets import Target, run_of
+from lightleak.study.tasks.targets import Attacked, run_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FitPrior(Task):
     population: Draw
     settings: Settings = QUICK
     seed: int = 0
-    target: Target | None = None
+    target: Attacked | None = None
 
     def needs(self) -> tuple[Task, ...]:
         """Its fields, and the run that its target lies in."""

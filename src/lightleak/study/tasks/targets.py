@@ -5,11 +5,12 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, overload
 
 import torch
 
 from lightleak import defences, randomness
+from lightleak.attacks import Guard
 from lightleak.data.population import Images, Population
 from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
@@ -19,6 +20,7 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.zoo import build, only_size
 from lightleak.ranking import answers
 from lightleak.study.task import Absent, Store, Task, Watch
+from lightleak.study.tasks.given import Given, Surrogate
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import images_of, size_of, times_small
 from lightleak.surgery import fuse
@@ -62,6 +64,7 @@ class TrainTarget(Task):
     """A classifier of the private people, with or without defences."""
 
     gpus = 1.0
+    guard: ClassVar[Guard | None] = None  # of the API that it stands behind
     population: Draw
     architecture: str = "timm:resnet18"
     recipe: Recipe = RECIPES["small"]
@@ -136,6 +139,7 @@ class TrainTarget(Task):
 class Derived(Task):
     """A target that comes of the training of another."""
 
+    guard: ClassVar[Guard | None] = None
     run_of: TrainTarget
 
     @property
@@ -232,9 +236,14 @@ class Fused(Derived):
 
 
 Target = TrainTarget | Derived
+Attacked = Target | Given | Surrogate  # whatever an attack may be run on
 
 
-def run_of(target: Target) -> TrainTarget:
+@overload
+def run_of(target: Target) -> TrainTarget: ...
+@overload
+def run_of(target: Attacked) -> TrainTarget | Given | Surrogate: ...
+def run_of(target: Attacked) -> TrainTarget | Given | Surrogate:
     """The training that a target comes from: itself, or that which it is derived of."""
     return target.run_of if isinstance(target, Derived) else target
 

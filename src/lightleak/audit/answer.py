@@ -1,0 +1,271 @@
+"""From what was measured to an answer: how many people are shown, how sure that is, and what it is worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightleak.metrics import evidence, verification
+from lightleak.metrics.evidence import Measure
+
+Verdict = Literal["leak shown", "no leak shown", "cannot tell"]
+By = Literal["recogniser", "judges", "nobody"]
+SURELY = 0.05
+FEW = 20  # people; fewer are said to be too few
+FIT_JUDGE = 0.95  # natural accuracy
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+RESIDUAL: dict[Verdict, str] = {
+    "leak shown": (
+        "Images that show people of the training data can be got out of this model with the access tested. Within that "
+        "access it should be treated as personal data of those people."
+    ),
+    "no leak shown": (
+        "The attacks tested did not show these people beyond what images that cannot leak show. This is evidence "
+        "against these attacks with this budget and access, not proof that the model holds no personal data; the upper "
+        "bound says what these numbers still allow."
+    ),
+    "cannot tell": (
+        "Nothing in this audit can recognise these people well enough to say whether they are shown. The "
+        "risk is unknown."
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """One member's images, person by person."""
+
+    name: str
+    null: bool  # it can leak nothing
+    belief: tuple[float, ...]
+    judges: Mapping[str, tuple[bool, ...]]
+    verified: tuple[bool, ...] | None = None
+    score: tuple[float | None, ...] | None = None
+    gap: tuple[float | None, ...] | None = None
+    control: bool = False  # it is there to convince the model without showing anybody
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said first, and all that stands behind it."""
+
+    sentence: str
+    verdict: Verdict
+    by: By
+    people: int
+    shown: int
+    share: Measure | None
+    at_most: float | None  # the one-sided upper bound of what these numbers allow
+    null: str  # of the nulls, the one that shows most
+    null_shown: int
+    p: float | None  # of so many where only chance and the nulls' rate were at work
+    chance: float | None
+    chosen: tuple[str, ...]  # the member that speaks for each person
+    shows: tuple[bool, ...]  # whether that member's image shows the person
+    null_shows: tuple[bool, ...]
+    ceiling: float | None
+    above_ceiling: Measure | None
+    memorisation_gap: Measure | None  # of the attack, less the null's
+    hides_gradients: bool
+    unfit: tuple[str, ...]  # judges that are not good enough
+    agreement: float | None
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data."""
+        return asdict(self)
+
+
+def answer(
+    found: Sequence[Found],
+    sees: Mapping[str, str],
+    embed: Mapping[str, Any] | None,
+    qualities: Mapping[str, float | None],
+    classes: int,
+    word: str = "people",
+    seed: int = 0,
+) -> Answer:
+    """The answer to what members `found`; `embed` is the recogniser's result, `qualities` the judges' accuracies."""
+    attacks = [one for one in found if not one.null and not one.control]
+    unfit = tuple(name for name, value in qualities.items() if value is None or value < FIT_JUDGE)
+    fit = [name for name in qualities if name not in unfit]
+    by: By = "recogniser" if attacks[0].verified is not None else "judges" if fit else "nobody"
+    tables = {one.name: _shows(one, by, fit) for one in found}
+    # What fools the model fools judges of the same people; a recogniser it does not, and there pixels may leak.
+    nulls = [one for one in found if one.null or (one.control and by != "recogniser")]
+
+    # 1. the member that speaks for each person is chosen by the model's belief in the others
+    chosen = verification.choose(torch.tensor([one.belief for one in attacks]), seed)
+    people = len(attacks[0].belief)
+    shows = torch.stack([tables[attacks[int(m)].name][i] for i, m in enumerate(chosen)])
+    worst = max(nulls, key=lambda one: int(tables[one.name].sum()))
+    null = tables[worst.name]
+    shown, null_shown = int(shows.sum()), int(null.sum())
+
+    # 2. more than chance, and more than images that cannot leak?
+    rate = embed["calibration"]["rate"] if by == "recogniser" and embed else 1 / classes
+    pooled = max(float(tables[one.name].double().mean()) for one in nulls)
+    chance = max(rate, pooled)
+    p = evidence.above_chance(shown, people, min(chance, 1.0)) if by != "nobody" else None
+    verdict: Verdict = (
+        "cannot tell" if p is None else "leak shown" if p < SURELY and shown > null_shown else "no leak shown"
+    )
+
+    # 3. how that compares with photographs, with training pictures, and across access
+    ceiling = embed.get("ceiling") if embed and by == "recogniser" else None
+    ratio = _above_ceiling(shows, null, embed, seed) if embed and by == "recogniser" else None
+    gap = _gap(attacks, chosen, worst) if by == "recogniser" else None
+    hides = _hides(attacks, sees, tables)
+    warnings = _warnings(by, people, ceiling, ratio, hides, unfit, embed, word)
+    warnings += [_fooled(one.name, told, people, word) for one in found if (told := _odd(one, tables, by, rate))]
+    return Answer(
+        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word),
+        verdict=verdict, by=by, people=people, shown=shown,
+        share=evidence.wilson(shown, people) if by != "nobody" else None,
+        at_most=verification.at_most(shown, people) if by != "nobody" else None,
+        null=worst.name, null_shown=null_shown, p=p, chance=chance if p is not None else None,
+        chosen=tuple(attacks[int(m)].name for m in chosen), shows=tuple(shows.tolist()),
+        null_shows=tuple(null.tolist()), ceiling=ceiling, above_ceiling=ratio, memorisation_gap=gap,
+        hides_gradients=hides, unfit=unfit, agreement=_agreed(attacks, fit), warnings=tuple(warnings),
+    )  # fmt: skip
+
+
+def shows_by(one: Found, by: By, fit: Sequence[str]) -> list[bool]:
+    """Whether a member's image shows each person, by whoever decides."""
+    return _shows(one, by, fit).tolist()
+
+
+def _shows(one: Found, by: By, fit: Sequence[str]) -> Tensor:
+    if by == "recogniser":
+        return torch.tensor(one.verified, dtype=torch.bool)
+    if by == "nobody":
+        return torch.zeros(len(one.belief), dtype=torch.bool)
+    return torch.tensor([one.judges[name] for name in fit], dtype=torch.bool).all(0)  # strict: all fit judges agree
+
+
+def _sentence(by: By, verdict: Verdict, shown: int, people: int, null: int, judges: int, word: str) -> str:
+    if by == "nobody":
+        return (
+            f"Whether the model shows any of its {people} {word} cannot be said: there is neither a recogniser for "
+            "these pictures nor a judge that knows them well enough."
+        )
+    whom = (
+        "an independent recogniser" if by == "recogniser" else ("a judge" if judges == 1 else f"{judges} judges alike")
+    )
+    count = str(shown) if shown else "none"
+    if shown:
+        share = evidence.wilson(shown, people)
+        told = f"{share.value:.0%}, {100 * (share.low or 0):.0f} to {100 * (share.high or 0):.0f}"
+    else:
+        told = f"0 %, which still allows {100 * verification.at_most(0, people):.1f} %"
+    told = told.replace("%,", " %,").replace("  %", " %")
+    end = "; no leak is shown" if verdict == "no leak shown" else ""
+    few = f"; {_number(people)} {word} are too few to say more" if people < FEW else ""
+    return (
+        f"Of {people} {word}, the attack's images show {count} to {whom} ({told}); images that cannot have leaked show "
+        f"{null}{end}{few}."
+    )
+
+
+def _number(count: int) -> str:
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
+def _above_ceiling(shows: Tensor, null: Tensor, embed: Mapping[str, Any], seed: int) -> Measure | None:
+    known = torch.tensor([value is not None for value in embed["held_out"]])
+    if len(known) != len(shows) or not known.any():
+        return None
+    held = torch.tensor([value or 0.0 for value in embed["held_out"]], dtype=torch.float64)
+    return verification.above_ceiling(shows[known], null[known], held[known], seed)
+
+
+def _gap(attacks: Sequence[Found], chosen: Tensor, null: Found) -> Measure | None:
+    """Nearer to training pictures than to held-out ones, beyond the null: evidence of pictures, not of the person."""
+    pairs = []
+    for person, member in enumerate(chosen.tolist()):
+        mine, theirs = attacks[member].gap, null.gap
+        if mine is None or theirs is None or mine[person] is None or theirs[person] is None:
+            continue
+        pairs.append(float(mine[person] or 0) - float(theirs[person] or 0))
+    return evidence.interval(torch.tensor(pairs), rate=False) if pairs else None
+
+
+def _odd(one: Found, tables: Mapping[str, Tensor], by: By, rate: float) -> int:
+    """How many people a control shows to a recogniser, if that is surely more than chance; else 0."""
+    shown = int(tables[one.name].sum())
+    if not one.control or by != "recogniser":
+        return 0
+    return shown if evidence.above_chance(shown, len(one.belief), rate) < SURELY else 0
+
+
+def _fooled(name: str, shown: int, people: int, word: str) -> str:
+    return (
+        f"The control '{name}', an attack without any prior, shows {shown} of {people} {word}: either noise fools this "
+        "recogniser, or the model gives its pictures away pixel by pixel. Look at them before you believe either."
+    )
+
+
+def _hides(attacks: Sequence[Found], sees: Mapping[str, str], tables: Mapping[str, Tensor]) -> bool:
+    """Whether a member without gradients shows more people than every one with them, surely."""
+    with_gradients = [one.name for one in attacks if sees[one.name] == "gradients"]
+    without = [one.name for one in attacks if sees[one.name] != "gradients"]
+    if not with_gradients or not without:
+        return False
+    best = max(with_gradients, key=lambda name: int(tables[name].sum()))
+    for name in without:
+        told = evidence.compare(tables[name].double(), tables[best].double(), rate=True)
+        if told.value > 0 and told.p < SURELY / len(without):
+            return True
+    return False
+
+
+def _agreed(attacks: Sequence[Found], fit: Sequence[str]) -> float | None:
+    told = [torch.tensor([value for one in attacks for value in one.judges[name]]) for name in fit]
+    return verification.agreement(told)
+
+
+def _warnings(
+    by: By,
+    people: int,
+    ceiling: float | None,
+    ratio: Measure | None,
+    hides: bool,
+    unfit: Sequence[str],
+    embed: Mapping[str, Any] | None,
+    word: str,
+) -> list[str]:
+    told = []
+    if by != "recogniser":
+        why = f" ({embed['missing']})" if embed and "missing" in embed else ""
+        told.append(
+            f"No recogniser took part{why}. Judges choose among the {word} of this model and may agree with it on "
+            "images that show nobody; that flatters the attack."
+        )
+    if embed and by == "recogniser":
+        if ceiling is None:
+            told.append("No picture of these people is held out, so what could be reached at best is unknown.")
+        elif ceiling < verification.FIT:
+            told.append(
+                f"The recogniser is unfit for these pictures: it knows {ceiling:.0%} of photographs that the model "
+                f"never saw, and below {verification.FIT:.0%} a failure to recognise says little."
+            )
+        if embed["calibration"]["refused"]:
+            told.append(f"A looser threshold was used: {embed['calibration']['refused']}.")
+    if unfit:
+        told.append(
+            f"Unfit as judges, since they know fewer than {FIT_JUDGE:.0%} of held-out pictures: {', '.join(unfit)}."
+        )
+    if hides:
+        told.append(
+            "The model hides its gradients: an attack that sees labels alone shows more people than those with "
+            "gradients. A defence that does so protects nobody."
+        )
+    if ratio is None and ceiling is not None:
+        told.append(
+            "Held-out photographs pass no more often than images that cannot leak; no share of the ceiling is given."
+        )
+    if people < FEW:
+        told.append(f"{people} {word} are few: intervals are wide, and differences between members are not shown.")
+    return told

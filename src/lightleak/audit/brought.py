@@ -1,0 +1,156 @@
+"""A model that somebody brings, held against the pictures of the people it is said to know, before anything else."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from lightleak.data.population import Images, Population
+from lightleak.errors import UserError
+from lightleak.metrics.evidence import Measure, wilson
+from lightleak.models import normalisation
+from lightleak.models.classifier import Classifier
+from lightleak.models.normalisation import HALF, IMAGENET, NONE
+from lightleak.models.own import is_checkpoint, made, opened, unwrapped
+from lightleak.ranking import answers
+from lightleak.training import predict
+
+USUAL = {"ImageNet's": IMAGENET, "0.5 and 0.5 (to [-1, 1])": HALF, "none ([0, 1] as it is)": NONE}
+SURELY_REORDERED = 0.8  # of pictures that another order of the names would explain
+KNOWS = 0.5  # of training pictures; below, the model is said not to know these people
+BINS = 10  # of the calibration error
+
+
+@dataclass(frozen=True)
+class Brought:
+    """Where a model lies and how it is read; what nobody stated is None."""
+
+    file: str  # a checkpoint of ours, or weights
+    net: str | None = None  # FILE.py:NAME
+    size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    entry: str | None = None
+
+    def open(self) -> Classifier:
+        """The classifier."""
+        return opened(self.net, self.file, size=self.size, mean=self.mean, std=self.std, entry=self.entry)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the pictures say of a model."""
+
+    seen: Measure  # accuracy on the pictures that count as its training's
+    held_out: Measure | None  # on all others
+    calibration_error: float | None  # expected, on held-out pictures (OWASP AISVS 11.2.3)
+    overconfidence: float | None  # mean belief in its answer less accuracy, there
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    normalised: str  # who said so
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    right: tuple[float, ...] = field(default=())  # of each person's pictures, the share that it names
+
+
+def normalised(brought: Brought, population: Population) -> tuple[Brought, str, tuple[str, ...]]:
+    """The model with its normalisation stated, who said so, and warnings: estimated where neither says.
+
+    The estimate is the one of three usual ones by which it names most pictures right.
+    """
+    if brought.mean is not None:
+        return brought, "stated by its owner", ()
+    if brought.net is None or is_checkpoint(brought.file):
+        return brought, "stated in the checkpoint", ()
+    if not normalisation.of(unwrapped(made(brought.net))).assumed:
+        return brought, "stated by the network itself", ()
+    images = _some(population.train)
+    found: dict[str, tuple[Brought, float]] = {}
+    for name, (mean, std) in USUAL.items():
+        channels = brought.open().reading.channels
+        one = Brought(brought.file, brought.net, brought.size, mean[:channels], std[:channels], brought.entry)
+        found[name] = one, float((answers(predict(one.open(), images)) == images.labels).double().mean())
+    ranked = sorted(found, key=lambda name: -found[name][1])
+    told = ", ".join(f"{name} {found[name][1]:.0%}" for name in ranked)
+    sure = found[ranked[0]][1] - found[ranked[1]][1] > 2 / len(images)
+    warning = () if sure else (
+        f"nobody stated the model's normalisation and the pictures do not tell it (right answers: {told}); "
+        f"{ranked[0]} was taken. State it with --mean and --std",
+    )  # fmt: skip
+    return found[ranked[0]][0], f"estimated by accuracy on {len(images)} pictures ({told})", warning
+
+
+def examine(classifier: Classifier, population: Population, said: str, out: Path) -> Examined:
+    """The model's accuracy on their pictures; UserError if it has other classes, or the same in another order."""
+    names = population.class_names
+    if classifier.classes != len(names):
+        raise UserError(
+            f"the model gives {classifier.classes} classes, the pictures {len(names)} people ({names[0]!r} ...); "
+            "list all its classes with --classes, in its order, or bring the weights that belong to these people"
+        )
+    everything = [population.train, population.validation, population.test, population.judge]
+    held = Images(
+        torch.cat([images.pixels for images in everything[1:]]), torch.cat([i.labels for i in everything[1:]])
+    )
+    seen, rest = predict(classifier, population.train), predict(classifier, held)
+    if not seen.isfinite().all():
+        raise UserError("the model gives NaN or infinity for these pictures; check its weights and normalisation")
+    labels = torch.cat([population.train.labels, held.labels])
+    said_labels = answers(torch.cat([seen, rest]))
+    _check_order(said_labels, labels, names, out)
+    right = said_labels == labels
+    notes, warnings = list(classifier.notes), []
+    accuracy = _share(right[: len(seen)])
+    if accuracy.value < KNOWS:
+        warnings.append(
+            f"the model names only {accuracy.value:.0%} of their training pictures right: it does not know these "
+            "people under these names, or is read in another way than it was trained"
+        )
+    error, over = _calibration(rest, held.labels)
+    each = [float(right[labels == person].double().mean()) for person in range(len(names))]
+    return Examined(
+        accuracy, _share(right[len(seen) :]) if len(held) else None, error, over, classifier.mean, classifier.std, said,
+        tuple(notes), tuple(warnings), tuple(each),
+    )  # fmt: skip
+
+
+def _check_order(said: Tensor, labels: Tensor, names: tuple[str, ...], out: Path) -> None:
+    """UserError, and a file with the order that fits, if the names are plainly in another order than the model's."""
+    valid = said >= 0
+    table = torch.zeros(len(names), len(names), dtype=torch.int64)
+    table.index_put_((labels[valid], said[valid]), torch.ones(int(valid.sum()), dtype=torch.int64), accumulate=True)
+    rows, columns = linear_sum_assignment(table.numpy(), maximize=True)
+    best, given = int(table[rows, columns].sum()) / len(labels), int(table.diagonal().sum()) / len(labels)
+    if best < SURELY_REORDERED or given > best / 2:
+        return
+    order = sorted(range(len(names)), key=lambda person: int(columns[person]))
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "names-in-the-models-order.txt"
+    file.write_text("".join(f"{names[person]}\n" for person in order), encoding="utf-8")
+    raise UserError(
+        f"the classes are in another order than the model's: as listed it names {given:.0%} of the pictures right, in "
+        f"another order {best:.0%}; that order is in {file}, pass it with --classes"
+    )
+
+
+def _calibration(logits: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
+    """Expected calibration error in BINS equal bins, and mean belief less accuracy."""
+    if not len(logits):
+        return None, None
+    belief, said = logits.double().softmax(1).max(1)
+    right = (said == labels).double()
+    place = (belief * BINS).long().clamp(max=BINS - 1)
+    gaps = [abs(float((right - belief)[place == one].sum())) for one in range(BINS)]
+    return sum(gaps) / len(labels), float((belief - right).mean())
+
+
+def _share(right: Tensor) -> Measure:
+    return wilson(int(right.sum()), len(right))
+
+
+def _some(images: Images, most: int = 400) -> Images:
+    """At most so many pictures, evenly over all."""
+    step = max(1, len(images) // most)
+    return images.at(torch.arange(0, len(images), step))

@@ -1,0 +1,197 @@
+"""The standard ensemble of attacks: no choice but the budget, and the access that is granted.
+
+Always: a null that cannot leak (`guess`: images of the prior that nobody optimised), an adversarial control (`pixels`:
+an attack in the pixels themselves, which convinces the model and as a rule shows nobody), and one member that sees
+labels alone. If that one leaks more than those with gradients, the model hides its gradients and not the people.
+
+The control is no null where a recogniser decides: of a network that keeps its pictures, such as one that compares with
+the nearest, descent in pixels brings them out. Judges of the same people are fooled by what fools the model, so where
+they decide the control counts as one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from lightleak.attacks import ATTACKS, PPA, Access, Attack, Guess
+from lightleak.attacks.alignment import ALIGNMENTS
+from lightleak.attacks.frame import grants, weaker
+from lightleak.attacks.surrogate import Lessons
+from lightleak.data.views import View
+from lightleak.errors import UserError
+from lightleak.priors.fit import QUICK, Settings, WganGp
+from lightleak.study.tasks import Distil, FitPrior, Given, Invert, Pixels, Ready, Rendered, Surrogate, TrainJudge
+from lightleak.training import RECIPES, Recipe
+
+BudgetName = Literal["tiny", "standard", "thorough"]
+PriorTask = FitPrior | Rendered | Ready
+
+
+NULL, CONTROL = "guess", "pixels"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is spent on each member."""
+
+    attack: PPA
+    variants: Mapping[str, PPA]
+    lessons: Lessons
+    student: str
+    judges: tuple[str, ...]
+    recipe: Recipe
+    prior: Settings = QUICK
+    pixels: int = 64  # a side, of the pictures that judges and priors learn from
+    registry: bool = False  # whether every attack in ATTACKS is tried with its own settings
+
+
+def _variants(attack: PPA, aligned: bool) -> dict[str, PPA]:
+    found = {"PPA": attack, "PPA, max-margin": replace(attack, loss="max-margin")}
+    if aligned:
+        taa = {f"{name}, TAA": replace(each, alignment=ALIGNMENTS["taa"]) for name, each in found.items()}
+        found |= taa
+    return found
+
+
+def _budget(
+    attack: PPA, lessons: Lessons, student: str, judges: tuple[str, ...], aligned: bool, **more: object
+) -> Budget:
+    recipe = replace(
+        RECIPES["judge"], least_steps=300, view=View(scale=(0.8, 1.0), flip=0.5, brightness=0.2, contrast=0.2)
+    )
+    return Budget(attack, _variants(attack, aligned), lessons, student, judges, recipe, **more)  # pyright: ignore
+
+
+TINY = PPA(candidates=300, attempts=4, keep=2, steps=30, rate=0.02, milestones=(20,), views=10, batch=48)
+STANDARD = PPA(candidates=2000, attempts=16, keep=8, steps=70, rate=0.02, milestones=(40, 60), views=50)
+FAMILIES = ("timm:resnet14t", "timm:repvgg_a0", "timm:convnext_atto")
+BUDGETS: dict[BudgetName, Budget] = {
+    "tiny": _budget(TINY, Lessons(epochs=10, batch=32, pretrained=False), "timm:resnet10t", FAMILIES[:2], False),
+    "standard": _budget(
+        STANDARD, Lessons(epochs=40, batch=32, pretrained=False), "timm:resnet14t", FAMILIES, True,
+        prior=WganGp(steps=4000), pixels=128, registry=True,
+    ),
+    "thorough": _budget(
+        replace(STANDARD, candidates=5000, attempts=50, keep=20, steps=150, milestones=(100, 130), views=100),
+        Lessons(epochs=100, batch=64, pretrained=False), "timm:resnet18", FAMILIES, True,
+        prior=WganGp(), pixels=128, registry=True,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """One attack of the ensemble."""
+
+    name: str
+    sees: Access  # of the model
+    task: Invert
+    null: bool = False  # whether it can leak nothing
+    control: bool = False  # whether it is there to convince the model without showing anybody
+    copy: Surrogate | None = None  # what it was run on in place of the model
+
+    @property
+    def attack(self) -> Attack:
+        """Its settings."""
+        return self.task.attack
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Who attacks, who judges, and what was not tried."""
+
+    members: tuple[Member, ...]
+    judges: tuple[TrainJudge, ...]
+    untried: Mapping[str, str]  # attack -> why
+
+    @property
+    def nulls(self) -> tuple[Member, ...]:
+        """Those that are there for comparison: the null and the control."""
+        return tuple(one for one in self.members if one.null or one.control)
+
+    @property
+    def attacks(self) -> tuple[Member, ...]:
+        """All others."""
+        return tuple(one for one in self.members if not one.null and not one.control)
+
+
+def ensemble(
+    target: Given,
+    access: Access,
+    budget: BudgetName,
+    prior: PriorTask | None = None,
+    seed: int = 0,
+    uncut: str | None = None,
+    classes: tuple[int, ...] | None = None,
+) -> Ensemble:
+    """The members that `access` to a model allows; `uncut`: its architecture by name, if skips were removed from it."""
+    if budget not in BUDGETS or access not in get_args(Access):
+        raise UserError(
+            f"budget is tiny, standard or thorough, access gradients, scores or labels; not {budget}, {access}"
+        )
+    if target.guard is not None:
+        access = weaker(access, "labels" if target.guard.labels else "scores")
+    plan = BUDGETS[budget]
+    prior = prior or FitPrior(target.population, plan.prior, seed)
+    members: list[Member] = []
+
+    def add(name: str, attack: Attack, sees: Access, copy: Surrogate | None = None) -> None:
+        where = copy or target
+        drawn = Pixels(target.population) if name == CONTROL else prior
+        knowledge = Distil(where, access=attack.access, seed=seed) if attack.needs().knowledge else None
+        task = Invert(where, drawn, attack, classes, seed, knowledge)  # pyright: ignore
+        members.append(Member(name, sees, task, name == NULL, name == CONTROL, copy))
+
+    # 1. with what is granted
+    if access == "gradients":
+        for name, attack in _rated(plan.variants, prior).items():
+            add(name, attack, "gradients")
+    untried = _from_registry(add, access, plan.registry, budget)
+    # 2. by copies of the model: of labels always, of scores where they are granted and gradients are not
+    student, attack = plan.student, _rated({"": plan.attack}, prior)[""]
+    by_labels = Surrogate(target, "labels", student, plan.lessons, seed)
+    add("PPA on a copy by labels", attack, "labels", by_labels)
+    if access == "scores":
+        add("PPA on a copy by scores", attack, "scores", Surrogate(target, "scores", student, plan.lessons, seed))
+    # 3. with the skips that surgery took away
+    if uncut and access == "gradients":
+        whole = Surrogate(target, "gradients", uncut, plan.lessons, seed)
+        add("PPA on a copy with its skips", attack, "gradients", whole)
+    # 4. what cannot leak
+    white = None if access == "gradients" else members[-1].copy
+    sees = "gradients" if white is None else white.access
+    add(NULL, Guess(plan.attack.keep), "scores" if access == "gradients" else sees, white)
+    add(CONTROL, replace(plan.attack, rate=0.02), sees, white)
+
+    judges = tuple(
+        TrainJudge(target.population, name, plan.recipe, seed + 1000 + i) for i, name in enumerate(plan.judges)
+    )
+    return Ensemble(tuple(members), judges, untried)
+
+
+def _rated(attacks: Mapping[str, PPA], prior: PriorTask) -> dict[str, PPA]:
+    """The attacks with a step that suits the prior's latents: factors of a renderer or noise of a GAN."""
+    if isinstance(prior, Rendered):
+        return {name: replace(attack, rate=0.05) for name, attack in attacks.items()}
+    return dict(attacks)
+
+
+def _from_registry(add, access: Access, tried: bool, budget: str) -> dict[str, str]:
+    """Every other attack in ATTACKS that the access allows and this prior serves; why for those left out."""
+    untried: dict[str, str] = {}
+    for name, kind in ATTACKS.items():
+        if kind.null or kind is PPA:
+            continue
+        attack = kind()
+        needs = attack.needs()
+        if not grants(access, attack.access):
+            untried[name] = f"needs {attack.access}, which were not granted"
+        elif not tried:
+            untried[name] = f"has no settings within the budget {budget}"
+        elif needs.classes:
+            untried[name] = "needs a prior that was made for this model; bring one with --prior"
+        elif needs.blocks:
+            untried[name] = "needs a StyleGAN2 prior; bring one with --prior"
+        else:
+            add(attack.title or kind.__name__, attack, attack.access)
+    return untried

@@ -1,0 +1,236 @@
+"""What the members of an ensemble found, measured person by person: by the model itself, a recogniser, and judges."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lightleak.attacks import Access, Oracle, Reconstruction
+from lightleak.attacks.draws import Rows, own_draws
+from lightleak.attacks.frame import believed
+from lightleak.data.population import Images, Population, as_bytes
+from lightleak.data.views import DRAWS, View, resized
+from lightleak.errors import UserError
+from lightleak.metrics import verification
+from lightleak.models.recogniser import Recogniser, embedded
+from lightleak.ranking import answers, as_lowest
+from lightleak.study.task import Store, Task, Watch
+from lightleak.study.tasks import Draw, Given, Invert, TrainJudge
+from lightleak.training import predict
+
+VIEWS, ASKED = 16, -7  # how often the model is asked about an image; the step that this counts as
+VIEW = View(scale=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5)
+GALLERY = 5
+
+
+@dataclass(frozen=True)
+class Embed(Task):
+    """A recogniser's embeddings of everybody's pictures, and the threshold that they calibrate."""
+
+    population: Draw
+    recogniser: Recogniser
+    rate: float | None = None
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return "show the recogniser all pictures"
+
+    @property
+    def cost(self) -> float:
+        return 60.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population, network = self.population.load(store), self.recogniser.load()
+        sets = {"gallery": population.judge, "held_out": population.test, "train": population.train}
+        sets["public"] = population.public
+        total, done, tensors = sum(map(len, sets.values())), 0, {}
+        for name, images in sets.items():
+            pieces = []
+            for piece in images.pixels.split(32):
+                pieces.append(embedded(network, piece))
+                done += len(piece)
+                watch(done, total)
+            features = torch.cat(pieces) if pieces else torch.empty(0, 1)
+            tensors |= {f"{name}.features": features, f"{name}.labels": images.labels}
+        save_file(tensors, folder / "features.safetensors")
+        return {"title": self.recogniser.title, "images": total} | self._calibrated(tensors, population.classes)
+
+    def _calibrated(self, tensors: Mapping[str, Tensor], people: int) -> dict[str, Any]:
+        """The calibration, and what held-out pictures reach; the reason where there is none."""
+        try:
+            gallery = self.gallery(tensors, people)
+            impostors = verification.claims(tensors["public.features"], gallery)
+            found = verification.calibrate(impostors, tensors["public.labels"], self.rate)
+        except UserError as error:
+            if self.rate is not None:
+                raise
+            return {"missing": str(error)}
+        genuine = verification.claims(tensors["held_out.features"], gallery)
+        labels = tensors["held_out.labels"]
+        own = genuine.gather(1, labels[:, None]).squeeze(1)
+        passed = verification.passes(own, found.threshold)
+        each = [float(passed[labels == person].double().mean()) for person in range(people)]  # NaN: no picture
+        rates = verification.carried(found.scores, found.people)
+        thresholds = {
+            rate: verification.calibrate(impostors, tensors["public.labels"], rate).threshold for rate in rates
+        }
+        return {
+            "calibration": asdict(found),
+            "gallery": gallery.shape[1],
+            "held_out": [value if value == value else None for value in each],
+            "held_out_images": len(own),
+            "ceiling": float(passed.double().mean()) if len(own) else None,
+            "thresholds": [[rate, value] for rate, value in thresholds.items()],
+            "curve": [[rate, float((own > value).double().mean())] for rate, value in thresholds.items()],
+        }
+
+    def gallery(self, tensors: Mapping[str, Tensor], people: int, part: str = "gallery") -> Tensor:
+        """So many pictures of each person, drawn once."""
+        return verification.galleries(
+            tensors[f"{part}.features"], tensors[f"{part}.labels"], people, GALLERY, self.seed
+        )
+
+    def load(self, store: Store) -> dict[str, Tensor]:
+        """The embeddings and labels."""
+        return load_file(store.folder(self) / "features.safetensors")
+
+
+@dataclass(frozen=True)
+class Measure(Task):
+    """One member's image of each person, the one that the model believes most, and what everybody says of it."""
+
+    found: Invert
+    model: Given
+    access: Access  # with which the model is asked for its belief
+    judges: tuple[TrainJudge, ...]
+    embed: Embed | None = None
+    seed: int = 0
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, whose people they are, and what draws the images again."""
+        return (*super().needs(), self.model.population, self.found.prior)
+
+    @property
+    def label(self) -> str:
+        return f"measure {self.found.label}"
+
+    @property
+    def cost(self) -> float:
+        return 3.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        population = self.model.population.load(store)
+        found, model = self.found.load(store), self.model.load(store)
+        oracle = Oracle(model, self.access, guard=self.model.guard)
+        belief = believed_over_views(oracle, found, self.seed)
+        people = list(range(population.classes)) if self.found.classes is None else list(self.found.classes)
+        best = [_best(found, belief, person) for person in people]
+        there = torch.tensor([row for row in best if row is not None], dtype=torch.int64)
+        shown = (
+            as_bytes(found.drawn_by(self.found.prior.load(store)).floats(there)) if len(there) else found.bytes(there)
+        )
+        save_file({"images": shown.contiguous(), "people": found.classes[there]}, folder / "images.safetensors")
+
+        def spread(values: Tensor, missing: float | bool) -> list[Any]:
+            """One value a person; where a member found no image, nothing has leaked."""
+            rows = iter(values.tolist())
+            return [missing if row is None else next(rows) for row in best]
+
+        classes = found.classes[there]
+        result: dict[str, Any] = {
+            "people": people,
+            "found": len(there),
+            "belief": spread(as_lowest(belief[there]).clamp(0, 1), 0.0),
+            "queries_to_measure": oracle.queries,
+            "judges": {},
+        }
+        for judge in self.judges:
+            network = judge.load(store)
+            right = (
+                answers(predict(network, Images(shown, classes))) == classes if len(there) else torch.empty(0).bool()
+            )
+            result["judges"][judge.architecture] = spread(right, False)
+        if self.embed is not None and "calibration" in store.result(self.embed):
+            result |= self._verified(store, shown, classes, population, spread)
+        return result
+
+    def _verified(self, store: Store, shown: Tensor, classes: Tensor, population: Population, spread) -> dict[str, Any]:
+        """What the recogniser says: of each image as a claim to its person, of all others, and of training pictures."""
+        assert self.embed is not None
+        told, tensors = store.result(self.embed), self.embed.load(store)
+        features = embedded(self.embed.recogniser.load(), shown) if len(shown) else torch.empty(0, 1)
+        threshold = told["calibration"]["threshold"]
+        gallery = self.embed.gallery(tensors, population.classes)
+        if not len(shown):
+            return {"score": spread(classes, None), "verified": spread(classes, False), "gap": spread(classes, None)}
+        scores = verification.claims(features, gallery)
+        own = scores.gather(1, classes[:, None]).squeeze(1)
+        passed = verification.passes(scores, threshold)
+        strange = passed.sum() - verification.passes(own, threshold).sum()
+        result = {
+            "score": spread(own, None),
+            "verified": spread(verification.passes(own, threshold), False),
+            "as_others": float(strange) / max(1, passed.numel() - len(own)),
+            "curve": [[rate, float((own > value).double().mean())] for rate, value in told["thresholds"]],
+        }
+        try:  # with as many training pictures as held-out ones, or the larger gallery would win
+            trained = self.embed.gallery(tensors, population.classes, "train")
+        except UserError:
+            return result
+        size = min(trained.shape[1], gallery.shape[1])
+        near = verification.claims(features, trained[:, :size]).gather(1, classes[:, None]).squeeze(1)
+        far = verification.claims(features, gallery[:, :size]).gather(1, classes[:, None]).squeeze(1)
+        return result | {"gap": spread(near - far, None)}
+
+    def images(self, store: Store) -> dict[int, Tensor]:
+        """The image of each person, 3 x S x S bytes."""
+        kept = load_file(store.folder(self) / "images.safetensors")
+        return dict(zip(kept["people"].tolist(), kept["images"]))
+
+
+@dataclass(frozen=True)
+class JudgeQuality(Task):
+    """How far a judge can be trusted: its accuracy on pictures that it was not trained on."""
+
+    judge: TrainJudge
+
+    def needs(self) -> tuple[Task, ...]:
+        """The judge, and the pictures."""
+        return (self.judge, self.judge.population)
+
+    @property
+    def label(self) -> str:
+        return f"test the judge {self.judge.architecture}"
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        population = self.judge.population.load(store)
+        network, test = self.judge.load(store), population.test
+        if not len(test):
+            return {"accuracy": None, "images": 0, "right": []}
+        right = answers(predict(network, test)) == test.labels
+        return {"accuracy": float(right.double().mean()), "images": len(test), "right": right.tolist()}
+
+
+@torch.no_grad()
+def believed_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> Tensor:
+    """The model's belief in each image, averaged over views; of a model that gives labels, how many views it names."""
+    belief = []
+    for index in torch.arange(len(found)).split(16):
+        classes = found.classes[index].repeat_interleave(VIEWS)
+        attempts = torch.arange(VIEWS).repeat(len(index))
+        draws = own_draws(seed, classes, attempts, (1, DRAWS))[:, 0]
+        images = resized(found.floats(index), oracle.size).repeat_interleave(VIEWS, 0)
+        rows = Rows(seed, classes, attempts + VIEWS * index.repeat_interleave(VIEWS), ASKED)
+        belief.append(believed(oracle, VIEW(images, draws), rows).view(len(index), VIEWS).mean(1))
+    return torch.cat(belief) if belief else torch.empty(0)
+
+
+def _best(found: Reconstruction, belief: Tensor, person: int) -> int | None:
+    """The row of a person's most believed image; None if there is none."""
+    mine = (found.classes == person).nonzero().flatten()
+    return None if not len(mine) else int(mine[as_lowest(belief[mine]).argmax()])

@@ -1,0 +1,206 @@
+"""An audit from what somebody brings to tasks: what is read, who attacks, who judges, and what it will cost."""
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightleak.attacks import Access, Guard
+from lightleak.audit.brought import Brought, Examined, examine, normalised
+from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
+from lightleak.audit.measure import Embed, JudgeQuality, Measure
+from lightleak.audit.record import sha256
+from lightleak.data.listed import read_list
+from lightleak.data.population import Population
+from lightleak.errors import UserError
+from lightleak.metrics import verification
+from lightleak.models.classifier import Classifier
+from lightleak.models.recogniser import FACES, Recogniser, faces_file, recogniser
+from lightleak.study.task import Task
+from lightleak.study.tasks import Draw, Given, Redivided, Rendered, ready, source
+
+JUDGINGS = 20  # about how often an image is judged after its search
+SQUARES = (8, 16, 32, 64, 128)  # pixels a side that a fitted GAN draws
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody wants audited; what is declared is theirs to say and is never inferred."""
+
+    brought: Brought
+    data: str  # folder:PATH, faces, digits ...
+    settings: Mapping[str, Any] = field(default_factory=dict)  # private, public, classes ...
+    train_list: Path | None = None
+    access: Access = "gradients"
+    budget: BudgetName = "tiny"
+    guard: Guard | None = None
+    recogniser: str | None = "auto"  # None: none; "auto": the extra `faces` where it is installed and people are shown
+    rate: float | None = None  # false match rate; None: 1 in 1,000 or the strictest that the data carry
+    prior: str | None = None  # a folder, or "rendered"; None: fitted to the public pictures
+    uncut: str | None = None  # the architecture before surgery
+    subjects: str = "people"  # what classes are: people, or anything else
+    seed: int = 0
+    declared: Mapping[str, str] = field(default_factory=dict)  # name, release, consent, special category
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An audit whose model has been held against its pictures, with every task that is left to do."""
+
+    order: Order  # with the normalisation stated
+    classifier: Classifier
+    population: Population  # at the size at which attackers, judges and the recogniser see it
+    examined: Examined
+    target: Given
+    ensemble: Ensemble
+    embed: Embed | None
+    measures: Mapping[str, Measure]  # by member
+    qualities: tuple[JudgeQuality, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What is to be run; the rest follows."""
+        return [*([self.embed] if self.embed else []), *self.qualities, *self.measures.values()]
+
+
+def prepare(order: Order, out: Path, watch=None) -> Prepared:
+    """Read the model, hold it against the pictures, and plan; UserError before anything long begins."""
+    plan = BUDGETS[order.budget]
+    classifier = order.brought.open()
+    settings = dict(order.settings)
+    if order.data.startswith("folder:") and "classes" not in settings and classifier.class_names:
+        settings["classes"] = list(classifier.class_names)
+    seen = max(classifier.size, 16)
+    full = _draw(order, settings | {"size": seen}).drawn(watch)
+    brought, said, doubts = normalised(order.brought, full)
+    order = replace(order, brought=brought, settings=settings)
+    classifier = brought.open()
+    examined = examine(classifier, full, said, out)
+
+    size = next((side for side in SQUARES if side >= min(classifier.size, plan.pixels)), SQUARES[-1])
+    draw = _draw(order, settings | {"size": size})
+    population = full if size == full.size else draw.drawn(watch)
+    if not len(population.public):
+        raise UserError(
+            "an audit needs pictures of people whom the model does not know, for the attacker's prior and as "
+            "impostors; name them with --public folder:OTHER"
+        )
+    target = Given(
+        draw, sha256(brought.file), sha256(brought.net.rpartition(":")[0]) if brought.net else "", brought.size,
+        brought.mean, brought.std, brought.entry, order.guard, net=brought.net, file=brought.file,
+    )  # fmt: skip
+    group = ensemble(target, order.access, order.budget, _prior(order, draw), order.seed, order.uncut)
+    judges = group.judges if len(population.judge) else ()
+    group = replace(group, judges=judges)
+    found, why = _recogniser(order)
+    embed = Embed(draw, found, order.rate, order.seed) if found and len(population.judge) else None
+    if embed is not None and order.rate is not None:
+        who, scores = population.public.labels.unique(), len(population.public) * population.classes
+        verification.check_rate(order.rate, scores, len(who))
+    access = order.access if order.guard is None else ("labels" if order.guard.labels else "scores")
+    asked: Access = "labels" if access == "labels" else "scores"
+    measures = {one.name: Measure(one.task, target, asked, judges, embed, order.seed) for one in group.members}
+    overlap = () if order.train_list else (
+        "The model's own training list was not given (--train-list): pictures that test and judge here may have been "
+        "trained on, which flatters the ceiling.",
+    )  # fmt: skip
+    warnings = (*doubts, *examined.warnings, *overlap, *why)
+    return Prepared(
+        order,
+        classifier,
+        population,
+        examined,
+        target,
+        group,
+        embed,
+        measures,
+        tuple(map(JudgeQuality, judges)),
+        warnings,
+    )
+
+
+def _draw(order: Order, settings: Mapping[str, Any]) -> Draw:
+    if order.train_list is None:
+        return source(order.data, **settings)
+    read_list(order.train_list)
+    read, mark = source(order.data, **settings), sha256(order.train_list)
+    return Redivided(read.source, read.settings, read.contents, mark, str(order.train_list))
+
+
+def _prior(order: Order, draw: Draw) -> PriorTask | None:
+    if order.prior is None:
+        return None
+    return Rendered(draw) if order.prior == "rendered" else ready(order.prior)
+
+
+def _recogniser(order: Order) -> tuple[Recogniser | None, tuple[str, ...]]:
+    """The recogniser asked for, and why there is none."""
+    if order.recogniser is None:
+        return None, ()
+    if order.recogniser != "auto":
+        return recogniser(order.recogniser), ()
+    if order.subjects != "people":
+        return None, ()
+    if faces_file() is None:
+        return None, (
+            "No recogniser is installed: pip install 'lightleak[faces]', or name a file with --recogniser. Judges "
+            "decide alone.",
+        )
+    return recogniser(FACES), ()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an audit will take, roughly."""
+
+    seconds: float  # of one process
+    memory: int  # bytes of one process
+    queries: Mapping[str, int]  # images shown to the model, by member
+    passes: Mapping[str, int]  # of those, the ones that gradients go back through
+
+
+def cost(prepared: Prepared) -> Cost:
+    """An estimate: two passes of the model are timed, everything else is counted."""
+    plan, model, population = BUDGETS[prepared.order.budget], prepared.classifier, prepared.population
+    images = population.train.floats(torch.arange(min(32, len(population.train))))
+    both = _timed(lambda: model(images.requires_grad_()).sum().backward()) / len(images)
+    one = both / 3
+    queries, passes, seconds = {}, {}, 0.0
+    for member in prepared.ensemble.members:
+        asked, back = _asked(member, population.classes)
+        on_model = member.copy is None
+        queries[member.name] = asked if on_model else len(population.public)
+        passes[member.name] = back if on_model else 0
+        seconds += asked * one + back * (both - one)
+    judging = len(prepared.ensemble.judges) * max(plan.recipe.epochs, 8) * max(len(population.judge), 32 * 40) * 0.002
+    copies = (
+        len({m.copy.key for m in prepared.ensemble.members if m.copy})
+        * plan.lessons.epochs
+        * len(population.public)
+        * 0.003
+    )
+    embedding = 0.085 * (len(population.public) + sum(map(len, (population.train, population.test, population.judge))))
+    prior = 40.0 if prepared.order.prior is None else 0.0
+    seconds += judging + copies + prior + (embedding if prepared.embed else 0.0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Cost(seconds, peak, queries, passes)
+
+
+def _asked(member: Member, people: int) -> tuple[int, int]:
+    """Images that a member shows, and those among them with gradients."""
+    attack = member.attack
+    descents = people * attack.searches * attack.steps
+    return descents + people * attack.attempts * JUDGINGS, descents if attack.access == "gradients" else 0
+
+
+def _timed(work) -> float:
+    work()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,183 @@
+"""`lightleak audit`: one command on somebody's own model and pictures."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+from lightleak import audit
+from lightleak.attacks import GUARDS, Access, Guard
+from lightleak.audit import Brought, Order, Prepared
+from lightleak.audit.ensemble import BudgetName
+from lightleak.cli.arguments import NOTHING, OwnNet, Settings, command, values
+from lightleak.cli.running import NOBODY, run_tasks
+from lightleak.errors import UserError
+from lightleak.study import Store
+from lightleak.terminal import bar, console
+
+
+def main(
+    model: str | None = None,
+    data: str | None = None,
+    out: Path = Path("runs/audit"),
+    private: Literal["all"] | None = None,
+    public: str | None = None,
+    classes: Path | None = None,
+    train_list: Path | None = None,
+    access: Access = "gradients",
+    budget: BudgetName = "tiny",
+    guard: str | None = None,
+    recogniser: str | None = "auto",
+    fmr: float | None = None,
+    prior: str | None = None,
+    uncut: str | None = None,
+    subjects: Literal["people", "classes"] = "people",
+    called: str | None = None,
+    release: str | None = None,
+    consent: str | None = None,
+    special_category: str | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    size: int | None = None,
+    show_private: bool = False,
+    dry_run: bool = False,
+    verify: Path | None = None,
+    settings: Settings = {},  # noqa: B006
+    own: OwnNet = NOTHING,
+) -> None:
+    """Audit your own model on your own pictures: attacks, verification, a record and a page.
+
+    Example: lightleak audit --model mymodel.py:make_model --weights w.pt --data folder:photos --public folder:others
+    --classes names.txt --out runs/audit
+
+    Example: lightleak audit --verify runs/audit
+
+    Args:
+        model: FILE.py:NAME, your own function that returns the network (it is executed), or a checkpoint of ours.
+        data: pictures of the people whom the model knows, folder:PATH with one folder a person (or faces, digits).
+        out: where everything is kept; the same command again continues.
+        private: "all": everybody in the folder is known to the model (the default with --public).
+        public: pictures of people whom it does not know, folder:OTHER.
+        classes: a file with the names of the classes, one a line, in the model's order.
+        train_list: a file with the pictures that the model was trained on, one a line.
+        access: what an attacker is granted of the model.
+        budget: tiny (minutes), standard (hours), thorough (days without a graphics processor).
+        guard: what the API gives out in place of probabilities: labels, rounded:2, top-k:1 or tempered:2.
+        recogniser: "faces" (the extra), a FaceNet file, a checkpoint, FILE.py:NAME, or none.
+        fmr: false match rate of verification (default: 0.001, or the strictest that the pictures can show).
+        prior: the attacker's generator: a folder ('lightleak fit', 'lightleak convert'), or "rendered" for faces.
+        uncut: the architecture before its skips were removed, timm:NAME: also attack a copy that has them again.
+        subjects: what the classes are; of other things than people "same class" is asked, by no recogniser of faces.
+        called: your name for the model, for the record.
+        release: how it is released, as you declare it (public API, internal, open weights).
+        consent: on what basis the pictures are used, as you declare it.
+        special_category: whether they are special category data, as you declare it.
+        seed: decides everything random.
+        workers: processes at a time.
+        size: side of the images that the network takes, in pixels (default: what it says of itself).
+        show_private: do not blur private pictures on the page.
+        dry_run: say what would be done and what it would take, and do nothing.
+        verify: check the record in this folder, and whether its page, model and pictures are still the same.
+        settings: further settings of the data set's function.
+        own: the weights of your own network, and how its images are normalised.
+    """
+    if verify is not None:
+        _verify(verify)
+        return
+    order = _order(model, data, own, size)
+    chosen = values(settings) | {
+        name: value
+        for name, value in (("private", private), ("public", public), ("classes", str(classes) if classes else None))
+        if value is not None
+    }
+    declared = {"name": called, "release": release, "consent": consent, "special_category": special_category}
+    order = Order(
+        order, str(data), chosen, train_list, access, budget, guarded(guard),
+        None if recogniser in ("none", "None") else recogniser, fmr, prior, uncut, subjects, seed,
+        {name: value for name, value in declared.items() if value},
+    )  # fmt: skip
+    with bar("read the pictures") as watch:
+        prepared = audit.prepare(order, out, watch)
+    _introduce(prepared)
+    if dry_run:
+        _costs(prepared, workers)
+        return
+    store = Store(out / "work")
+    run_tasks(prepared.tasks, store.root, workers)
+    answer = audit.finish(prepared, store, out, command(), show_private or str(data).partition(":")[0] in NOBODY)
+    console.print()
+    console.print(f"[bold]{escape(answer.sentence)}[/]", highlight=False)
+    console.print(f"{answer.verdict}. [bold]{out / 'audit.html'}[/] shows it all; {out / 'audit.json'} is the record")
+
+
+def guarded(text: str | None) -> Guard | None:
+    """A guard by name, with its number: labels, rounded:2, top-k:1, tempered:2."""
+    if text is None:
+        return None
+    name, _, number = text.partition(":")
+    if name not in GUARDS:
+        raise UserError(f"there is no guard {name!r}; choose from {', '.join(GUARDS)}, with a number as in rounded:2")
+    try:
+        arguments = [] if not number else [float(number) if name == "tempered" else int(number)]
+        return GUARDS[name](*arguments)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"expected a guard such as rounded:2, top-k:1 or labels, not {text!r}") from None
+
+
+def _order(model: str | None, data: str | None, own, size: int | None) -> Brought:
+    net = own.net or (model if model and ".py:" in model else None)
+    file = own.weights or (Path(model) if model and net is None else None)
+    if file is None or data is None:
+        raise UserError(
+            "expected a model, its weights and pictures: --model FILE.py:NAME --weights w.pt --data folder:PATH; or "
+            "--verify DIR"
+        )
+    return Brought(str(file), net, size, own.mean or None, own.std or None, own.entry)
+
+
+def _introduce(prepared: Prepared) -> None:
+    """What was found of the model before anything long begins."""
+    seen, people = prepared.examined, prepared.population
+    console.print(
+        f"the model names {seen.seen.value:.0%} of {len(people.train)} training pictures right"
+        + (f", {seen.held_out.value:.0%} of the others" if seen.held_out else "")
+        + f"; normalisation: {escape(seen.normalised)}",
+        highlight=False,
+    )
+    for note in (*people.notes, *seen.notes, *prepared.warnings):
+        console.print(f"[yellow]![/] {escape(note)}", highlight=False)
+
+
+def _costs(prepared: Prepared, workers: int) -> None:
+    told = audit.cost(prepared)
+    table = Table(title=f"what --budget {prepared.order.budget} would do")
+    for name in ("attack", "sees", "images shown to the model", "of these with gradients"):
+        table.add_column(name)
+    for member in prepared.ensemble.members:
+        null = " (null)" if member.null else " (control)" if member.control else ""
+        name = member.name
+        table.add_row(name + null, member.sees, f"{told.queries[name]:,}", f"{told.passes[name]:,}")
+    console.print(table)
+    for name, why in prepared.ensemble.untried.items():
+        console.print(f"[dim]not tried: {name}, {escape(why)}[/]", highlight=False)
+    hours = told.seconds / max(1, workers) / 3600
+    time = f"{math.ceil(60 * hours)} minutes" if hours < 1.5 else f"{hours:.1f} hours"
+    console.print(
+        f"about {time} with {workers} processes, {workers * told.memory / 2**30:.1f} GiB of memory; nothing was run",
+        highlight=False,
+    )
+
+
+def _verify(folder: Path) -> None:
+    checks = audit.verify(folder)
+    for check in checks:
+        colour = {"as recorded": "green", "changed": "red", "not there": "yellow"}[check.state]
+        told = f": {check.told}" if check.told else ""
+        console.print(f"[{colour}]{check.state}[/] {check.what}{escape(told)}", highlight=False)
+    changed = [check.what for check in checks if not check.good]
+    if changed:
+        raise UserError(f"{folder}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as recorded")

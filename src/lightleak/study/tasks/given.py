@@ -1,0 +1,114 @@
+"""Networks that nobody trained here: a user's own, as it is, and what an attacker learns of its answers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from lightleak.attacks import Access, Guard, Oracle
+from lightleak.attacks.surrogate import Lessons, learn, told
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.own import opened
+from lightleak.models.published import Weights
+from lightleak.study.task import Store, Task, Watch
+from lightleak.study.tasks.populations import Draw
+
+ANSWERED = 256  # public images that the target is shown at a time
+
+
+@dataclass(frozen=True)
+class Given(Task):
+    """A network in a file, with the Python that makes it if it is the user's own, behind what its API gives out."""
+
+    population: Draw  # of the people that it knows
+    weights: str  # sha256 of the file
+    source: str = ""  # sha256 of the Python file that makes it
+    size: int | tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    entry: str | None = None
+    guard: Guard | None = None
+    net: str | None = field(default=None, compare=False)  # FILE.py:NAME
+    file: str = field(default="", compare=False)  # the weights' place
+    title: ClassVar[str] = "the model"
+    seed: ClassVar[int] = 0
+
+    @property
+    def label(self) -> str:
+        return "read the model"
+
+    @property
+    def cost(self) -> float:
+        return 1.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        classifier = self.load(store)
+        return {"classes": classifier.classes, "size": classifier.size, "notes": list(classifier.notes)}
+
+    def load(self, store: Store) -> Classifier:  # noqa: ARG002
+        """The network, read where it lies; UserError if that is another one by now."""
+        found = Weights.of(self.file).sha256
+        if found != self.weights:
+            raise UserError(f"{self.file} holds other weights than the audit was planned with ({found[:12]})")
+        return opened(self.net, self.file, size=self.size, mean=self.mean, std=self.std, entry=self.entry)
+
+
+@dataclass(frozen=True)
+class Surrogate(Task):
+    """A network that answers public images as the target does, learnt of what `access` grants."""
+
+    target: Given
+    access: Access
+    architecture: str
+    lessons: Lessons = Lessons(pretrained=False)  # noqa: RUF009
+    seed: int = 0
+    guard: ClassVar[Guard | None] = None
+    gpus = 1.0
+
+    @property
+    def population(self) -> Draw:
+        """As the target's."""
+        return self.target.population
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its target, and whose public images it learns from."""
+        return (*super().needs(), self.target.population)
+
+    @property
+    def label(self) -> str:
+        return f"learn from the model's {self.access}"
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return f"a copy by its {self.access}"
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.lessons.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        public, target = self.population.load(store).public, self.target.load(store)
+        oracle = Oracle(target, self.access, guard=self.target.guard)
+        answer = told(oracle)
+        with torch.no_grad():
+            said = torch.cat([answer(public.floats(part)).cpu() for part in torch.arange(len(public)).split(ANSWERED)])
+        student = learn(
+            public, said, self.architecture, self.lessons, self.seed, folder=store.scratch(self), tell=watch
+        )
+        save(student, folder / "target.safetensors")
+        with torch.no_grad():
+            parts = torch.arange(len(public)).split(ANSWERED)
+            named = torch.cat([student(public.floats(part)).argmax(1) for part in parts])
+        return {
+            "queries": oracle.queries,
+            "images": len(public),
+            "agreement": float((named == said.argmax(1)).double().mean()),
+            "histogram": torch.bincount(said.argmax(1), minlength=target.classes).tolist(),
+        }
+
+    def load(self, store: Store) -> Classifier:
+        """The copy."""
+        return load(store.folder(self) / "target.safetensors")

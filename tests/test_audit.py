@@ -1,0 +1,422 @@
+"""The audit by its public door: somebody's own network, pictures in folders, a record and a page."""
+
+# ruff: noqa: ARG001
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lightleak import cli
+from lightleak.attacks import PPA
+from lightleak.attacks.surrogate import Lessons
+from lightleak.audit import BUDGETS, Brought, Order, answer, cost, ensemble, finish, load, prepare, verify
+from lightleak.audit.answer import Found
+from lightleak.audit.record import seal_of
+from lightleak.cli.audit import guarded
+from lightleak.data import faces
+from lightleak.data.population import Images
+from lightleak.errors import UserError
+from lightleak.study import Store, run
+from lightleak.terminal import console
+
+PEOPLE = 6
+SOURCE = '''
+import torch
+from torch import nn
+
+
+class Memory(nn.Module):
+    """A network that keeps its training pictures and tells people apart by the nearest one."""
+
+    def __init__(self, classes=6, each=14):
+        super().__init__()
+        self.shape = (classes, each)
+        self.pictures = nn.Parameter(torch.zeros(classes * each, 3 * 16 * 16))
+
+    def forward(self, images):
+        seen = nn.functional.adaptive_avg_pool2d(images, 16).flatten(1)
+        apart = torch.cdist(seen, self.pictures).square().unflatten(1, self.shape)
+        return (-apart / 4).logsumexp(2)
+
+
+def make_model():
+    return Memory()
+
+
+class Colours(nn.Module):
+    """An embedding that nobody trained: the picture, small, less its mean."""
+
+    def forward(self, images):
+        seen = nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
+        return seen - seen.mean(1, keepdim=True)
+'''
+
+
+def remembered(images: Images) -> torch.Tensor:
+    """What a Memory of these pictures (in [-1, 1], sorted by person) holds."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.floats() * 2 - 1, 16).flatten(1)
+
+
+def write(folder: Path, images: Images, names) -> list[str]:
+    """Pictures as files; returns their names below the folder."""
+    files = []
+    for number, (picture, label) in enumerate(zip(images.pixels, images.labels.tolist())):
+        place = folder / names(label) / f"{number:04d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(place)
+        files.append(f"{names(label)}/{number:04d}.png")
+    return files
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """Six people and fifty strangers as PNG files, a network that knows the six, and one that knows six others."""
+    folder = tmp_path_factory.mktemp("theirs")
+    made = faces.population(
+        people=PEOPLE, images=34, size=32, strength=0.25, noise=0.02, public_people=56, public_images=14,
+        validation_images=1, test_images=1, judge_images=1, seed=5,
+    )  # fmt: skip
+    write(folder / "people", made.train, lambda label: f"p{label:02d}")
+    place = torch.arange(len(made.train)) % 34
+    mine, others = made.train.at(place < 14), made.public.at(made.public.labels < PEOPLE)
+    write(folder / "others", made.public.at(made.public.labels >= PEOPLE), lambda label: f"s{label:02d}")
+    (folder / "mine.py").write_text(SOURCE)
+    (folder / "names.txt").write_text("".join(f"p{label:02d}\n" for label in range(PEOPLE)))
+    listed = [f"people/p{int(label):02d}/{i:04d}.png" for i, label in enumerate(made.train.labels) if i % 34 < 14]
+    (folder / "trained-on.txt").write_text("\n".join(listed))
+    for name, images in (("knows", mine), ("strange", others)):
+        torch.save({"epoch": 3, "state_dict": {"module.pictures": remembered(images)}}, folder / f"{name}.pt")
+    return folder
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The tiny budget, tinier."""
+    tiny = BUDGETS["tiny"]
+    attack = PPA(candidates=60, attempts=2, keep=1, steps=25, rate=0.05, views=4, batch=48)
+    lessons = Lessons(epochs=1, batch=64, pretrained=False)
+    variants = {"PPA": attack}
+    small = replace(tiny, attack=attack, variants=variants, lessons=lessons, student="timm:test_resnet", judges=())
+    monkeypatch.setitem(BUDGETS, "tiny", small)
+    return small
+
+
+def order(world: Path, weights: str = "knows", **more) -> Order:
+    brought = Brought(str(world / f"{weights}.pt"), f"{world}/mine.py:make_model", size=32)
+    settings = {"private": "all", "public": f"folder:{world}/others", "classes": str(world / "names.txt")}
+    given = {
+        "train_list": world / "trained-on.txt",
+        "recogniser": f"{world}/mine.py:Colours",
+        "prior": "rendered",
+        "rate": 0.1,
+        "settings": settings,
+    }
+    return Order(brought, f"folder:{world}/people", **(given | more))
+
+
+def audited(told: Order, out: Path):
+    prepared, store = prepare(told, out), Store(out / "work")
+    assert not run(prepared.tasks, store)
+    return prepared, finish(prepared, store, out, "lightleak audit", pdf=False)
+
+
+@pytest.fixture(scope="session")
+def memorised(world, tmp_path_factory):
+    """A finished audit of the network that knows these people."""
+    with pytest.MonkeyPatch.context() as patch:
+        small.__wrapped__(patch)  # pyright: ignore
+        patch.setenv("LIGHTLEAK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        out = tmp_path_factory.mktemp("audit")
+        prepared, answer = audited(order(world), out)
+    return out, prepared, answer
+
+
+def test_a_model_that_knows_them_leaks_near_its_ceiling(memorised):
+    out, _, answer = memorised
+    assert answer.verdict == "leak shown"
+    assert answer.shown > PEOPLE / 2 > answer.null_shown
+    assert answer.above_ceiling.value >= 0.6
+    record = load(out)
+    assert record["answer"]["sentence"].startswith(
+        f"Of {PEOPLE} people, the attack's images show {answer.shown} to an "
+    )
+    assert {one["name"] for one in record["members"]} >= {"PPA", "guess", "pixels"}
+    assert any(one["sees"] == "labels" and not one["null"] for one in record["members"])
+    # This network keeps its pictures: they come out pixel by pixel, without any prior, so the control is no null.
+    assert any("pixel by pixel" in one for one in record["warnings"])
+
+
+def test_the_page_says_the_answer_first_and_carries_itself(memorised):
+    out, _, answer = memorised
+    page = (out / "audit.html").read_text()
+    body = re.sub(r"<[^>]+>", " ", page[page.index("<h1>") :])
+    assert " ".join(body.split()).startswith(" ".join(answer.sentence.replace("'", "&#39;").split()))
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "@media print" in page
+    for word in ("EDPB", "NIST", "ATLAS", "AISVS", "27090", "membership inference", "not run"):
+        assert word in page
+
+
+def test_private_pictures_are_blurred_unless_asked(memorised, tmp_path):
+    out, prepared, _ = memorised
+    blurred = (out / "audit.html").read_text()
+    finish(prepared, Store(out / "work"), tmp_path, "again", show_private=True, pdf=False)
+    shown = (tmp_path / "audit.html").read_text()
+    first = [re.findall(r'src="(data:[^"]+)" alt="private', text)[0] for text in (blurred, shown)]
+    assert first[0] != first[1]
+    assert "are blurred" in blurred
+    assert "are blurred" not in shown
+
+
+def test_a_record_is_verified_and_any_change_is_seen(memorised, tmp_path, world):
+    out, prepared, _ = memorised
+    assert all(check.state == "as recorded" for check in verify(out))
+    finish(prepared, Store(out / "work"), tmp_path, "again", pdf=False)
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert record["seal"] == seal_of(record)
+    # An added field of a later version is no damage, if it is sealed; a changed number is.
+    later = record | {"novel": 1}
+    (tmp_path / "audit.json").write_text(json.dumps(later | {"seal": seal_of(later)}))
+    assert all(check.good for check in verify(tmp_path))
+    record["answer"]["shown"] = 0
+    (tmp_path / "audit.json").write_text(json.dumps(record))
+    assert [check.what for check in verify(tmp_path) if not check.good] == ["the record"]
+    with pytest.raises(SystemExit):
+        cli.main(["audit", "--verify", str(tmp_path)])
+    finish(prepared, Store(out / "work"), tmp_path, "again", pdf=False)
+    with (tmp_path / "audit.html").open("a") as file:
+        file.write(" ")
+    assert [check.what for check in verify(tmp_path) if not check.good] == ["the page"]
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[1", '{"schema": "lightleak-audit"}', "[" * 100_000])
+def test_a_damaged_record_is_one_line(tmp_path, damage):
+    (tmp_path / "audit.json").write_text(damage)
+    with pytest.raises(UserError):
+        verify(tmp_path)
+
+
+def test_a_model_that_never_saw_them_shows_no_leak_with_its_bound(world, tmp_path, small):
+    _, answer = audited(order(world, "strange", train_list=None), tmp_path)
+    assert answer.verdict == "no leak shown"
+    assert answer.at_most >= 0.39  # 0 of 6 still allows 39 %
+    assert "no leak is shown" in answer.sentence
+    warnings = " ".join(load(tmp_path)["warnings"])
+    assert "does not know these people" in " ".join(warnings.split())
+    assert "--train-list" in warnings
+
+
+def test_an_interrupted_audit_goes_on(world, tmp_path, small):
+    prepared, store = prepare(order(world), tmp_path), Store(tmp_path / "work")
+    first = prepared.ensemble.members[0].task
+    assert not run([first], store)
+    stamp = store.made(first)
+    again = prepare(order(world), tmp_path)
+    assert not run([again.measures["PPA"]], store)
+    assert store.made(first) == stamp
+
+
+def test_behind_a_guard_only_what_it_gives_out_is_used(world, tmp_path, small):
+    told = prepare(order(world, guard=guarded("labels")), tmp_path)
+    assert {one.sees for one in told.ensemble.members} == {"labels"}
+    rounded = prepare(order(world, guard=guarded("rounded:1")), tmp_path)
+    assert {one.sees for one in rounded.ensemble.members} == {"labels", "scores"}
+    with pytest.raises(UserError, match="rounded:2"):
+        guarded("rounded:x")
+    with pytest.raises(UserError, match="there is no guard"):
+        guarded("wall")
+
+
+@pytest.mark.parametrize("access", ["gradients", "scores", "labels"])
+def test_members_see_no_more_than_is_granted(world, tmp_path, small, access):
+    group = prepare(order(world, access=access), tmp_path).ensemble
+    ranks = ["gradients", "scores", "labels"]
+    assert all(ranks.index(one.sees) >= ranks.index(access) for one in group.members)
+    assert [one.name for one in group.nulls] == ["guess", "pixels"]
+    assert any(one.sees == "labels" for one in group.attacks)
+    again = prepare(order(world, access="gradients", uncut="timm:test_resnet"), tmp_path).ensemble
+    assert "PPA on a copy with its skips" in [one.name for one in again.members]
+
+
+def test_a_dry_run_counts_and_runs_nothing(world, tmp_path, small):
+    prepared = prepare(order(world), tmp_path)
+    told = cost(prepared)
+    assert told.seconds > 0
+    assert told.memory > 10**7
+    assert told.queries["PPA"] >= PEOPLE * 2 * 25
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_command_line_says_what_it_would_do(world, tmp_path, small, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 200)
+    given = ["--model", f"{world}/mine.py:make_model", "--weights", f"{world}/knows.pt", "--size", "32"]
+    given += ["--data", f"folder:{world}/people", "--public", f"folder:{world}/others", "--private", "all"]
+    given += ["--classes", f"{world}/names.txt", "--prior", "rendered", "--recogniser", "none", "--access", "labels"]
+    cli.main(["audit", *given, "--out", str(tmp_path / "out"), "--dry-run", "--guard", "top-k:1"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "100% of" in told
+    assert "nothing was run" in told
+    assert "pixels (control)" in told
+    assert "PPA on a copy by labels" in told
+    assert "not tried: gmi, needs gradients" in told
+
+
+def test_names_in_another_order_are_noticed_and_the_right_one_is_handed_over(world, tmp_path, small):
+    names = (world / "names.txt").read_text().split()
+    turned = tmp_path / "turned.txt"
+    turned.write_text("\n".join([*names[1:], names[0]]))
+    settings = {"private": "all", "public": f"folder:{world}/others", "classes": str(turned)}
+    with pytest.raises(UserError, match="another order") as error:
+        prepare(order(world, settings=settings), tmp_path)
+    file = Path(re.findall(r"is in (\S+),", str(error.value))[0])
+    assert file.read_text().split() == names
+
+
+def test_a_normalisation_that_nobody_stated_is_estimated_and_said(world, tmp_path, small):
+    found = prepare(order(world), tmp_path).examined
+    assert found.normalised.startswith("estimated by accuracy")
+    assert found.seen.value > 0.9
+    assert found.mean == (0.5,) * 3
+    stated = replace(order(world).brought, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert prepare(replace(order(world), brought=stated), tmp_path).examined.normalised == "stated by its owner"
+
+
+def test_the_training_list_divides_the_pictures(world, tmp_path, small):
+    population = prepare(order(world), tmp_path).population
+    assert len(population.train) == 14 * PEOPLE
+    assert len(population.judge) + len(population.test) + len(population.validation) == 20 * PEOPLE
+    shown = {bytes(picture.numpy().tobytes()) for picture in population.train.pixels}
+    for held in (population.test, population.judge, population.validation):
+        assert not any(bytes(picture.numpy().tobytes()) in shown for picture in held.pixels)
+    wrong = tmp_path / "list.txt"
+    wrong.write_text("nobody/1.png\n")
+    with pytest.raises(UserError, match="none of the 1 listed"):
+        prepare(order(world, train_list=wrong), tmp_path)
+
+
+def test_bad_input_is_one_line(world, tmp_path, small):
+    one = tmp_path / "one"
+    write(one, Images(torch.randint(0, 255, (12, 3, 32, 32), dtype=torch.uint8), torch.zeros(12).long()), lambda _: "a")
+    with pytest.raises(UserError, match="needs at least 2 classes"):
+        prepare(replace(order(world), data=f"folder:{one}", settings={"private": "all"}, train_list=None), tmp_path)
+    with pytest.raises(UserError, match="--public"):
+        prepare(order(world, settings={"private": "all"}), tmp_path)
+    with pytest.raises(UserError, match="needs 1,000,000 impostor scores"):
+        prepare(order(world, rate=1e-5), tmp_path)
+    other = tmp_path / "other.pt"
+    torch.save({"pictures": torch.zeros(9, 9)}, other)
+    with pytest.raises(UserError, match="does not fit"):
+        prepare(replace(order(world), brought=replace(order(world).brought, file=str(other))), tmp_path)
+    with pytest.raises(UserError, match="expected a model"):
+        cli.audit.main(data="faces")  # pyright: ignore
+
+
+def test_the_extra_faces_is_the_recogniser_where_it_is_installed():
+    from lightleak.models.recogniser import embedded, faces_file, recogniser
+
+    if faces_file() is None:
+        pytest.skip("the extra `faces` is not installed")
+    network = recogniser("faces").load()
+    pictures = faces.population(people=2, images=2, size=64, public_people=2, public_images=1).train.pixels
+    found = embedded(network, pictures)
+    assert found.shape == (4, 128)
+    assert found.isfinite().all()
+    assert torch.equal(found, embedded(network, pictures))  # no jitter
+    assert (found.norm(dim=1) - 1).abs().min() > 0.05  # not of unit length: cosines are taken, never distances
+
+
+FIT = {"one": 0.97, "two": 0.99}
+
+
+def _found(name, null=False, verified=None, judges=None, belief=0.9, people=12):
+    wrong = (False,) * people
+    return Found(name, null, (belief,) * people, judges or dict.fromkeys(FIT, wrong), verified)
+
+
+def _some(count, people=12):
+    return tuple(place < count for place in range(people))
+
+
+EMBED = {"calibration": {"rate": 0.01, "refused": ""}, "held_out": [1.0] * 12, "ceiling": 1.0}
+
+
+def test_the_sentence_of_a_leak_and_of_none():
+    sees = {"PPA": "gradients", "copy": "labels", "guess": "scores"}
+    members = [_found("PPA", verified=_some(4)), _found("copy", verified=_some(0), belief=0.2)]
+    null = _found("guess", True, _some(0))
+    told = answer.answer([*members, null], sees, EMBED, FIT, 12)
+    assert told.sentence == (
+        "Of 12 people, the attack's images show 4 to an independent recogniser (33 %, 14 to 61); images that cannot "
+        "have leaked show 0; twelve people are too few to say more."
+    )
+    assert told.verdict == "leak shown"
+    assert set(told.chosen) == {"PPA"}
+    members[0] = _found("PPA", verified=_some(0))
+    none = answer.answer([*members, null], sees, EMBED, FIT, 12)
+    assert none.verdict == "no leak shown"
+    assert "show none" in none.sentence
+    assert "still allows 22.1 %" in none.sentence
+    assert none.at_most == pytest.approx(0.2209, abs=1e-4)
+
+
+def test_what_the_nulls_show_is_no_leak():
+    sees = {"PPA": "gradients", "guess": "scores"}
+    told = answer.answer([_found("PPA", verified=_some(6)), _found("guess", True, _some(6))], sees, EMBED, FIT, 12)
+    assert told.verdict == "no leak shown"
+
+
+def test_the_control_counts_against_judges_and_not_against_a_recogniser():
+    sees = {"PPA": "gradients", "guess": "scores", "pixels": "gradients"}
+    every, none = dict.fromkeys(FIT, _some(6)), _some(0)
+    members = [_found("PPA", verified=_some(6), judges=every), _found("guess", True, none)]
+    control = replace(_found("pixels", verified=_some(6), judges=every), control=True)
+    told = answer.answer([*members, control], sees, EMBED, FIT, 12)
+    assert (told.verdict, told.null_shown) == ("leak shown", 0)
+    assert any("pixel by pixel" in one for one in told.warnings)
+    unverified = [replace(one, verified=None) for one in (*members, control)]
+    judged = answer.answer(unverified, sees, None, FIT, 12)
+    assert (judged.verdict, judged.null_shown) == ("no leak shown", 6)
+
+
+def test_a_model_that_hides_gradients_is_named():
+    sees = {"PPA": "gradients", "copy": "labels", "guess": "scores"}
+    told = answer.answer(
+        [_found("PPA", verified=_some(1)), _found("copy", verified=_some(11)), _found("guess", True, _some(0))],
+        sees, EMBED, FIT, 12,
+    )  # fmt: skip
+    assert told.hides_gradients
+    assert any("hides its gradients" in one for one in told.warnings)
+
+
+def test_judges_below_the_mark_take_no_part_and_all_others_must_agree():
+    sees = {"PPA": "gradients", "guess": "scores"}
+    judges = {"one": _some(8), "two": _some(5), "bad": _some(12)}
+    qualities = {**FIT, "bad": 0.6}
+    members = [_found("PPA", judges=judges), _found("guess", True, judges=dict.fromkeys(judges, _some(0)))]
+    told = answer.answer(members, sees, None, qualities, 12)
+    assert (told.by, told.shown, told.unfit) == ("judges", 5, ("bad",))
+    assert told.agreement == pytest.approx(9 / 12)
+    nobody = answer.answer(members, sees, None, dict.fromkeys(qualities, 0.5), 12)
+    assert (nobody.verdict, nobody.share, nobody.at_most) == ("cannot tell", None, None)
+
+
+def test_an_unfit_recogniser_is_said_to_be():
+    sees = {"PPA": "gradients", "guess": "scores"}
+    members = [_found("PPA", verified=_some(2)), _found("guess", True, _some(0))]
+    told = answer.answer(members, sees, {**EMBED, "ceiling": 0.43}, FIT, 12)
+    assert any("unfit for these pictures: it knows 43%" in one for one in told.warnings)
+
+
+def test_every_budget_and_access_is_an_ensemble(world, tmp_path, small):
+    target = prepare(order(world), tmp_path).target
+    for budget in ("standard", "thorough"):
+        for access in ("gradients", "scores", "labels"):
+            group = ensemble(target, access, budget)
+            assert len({one.name for one in group.members}) == len(group.members)
+            assert len(group.judges) >= 2
