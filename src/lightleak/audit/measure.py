@@ -224,9 +224,12 @@ def believed_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> Ten
         classes = found.classes[index].repeat_interleave(VIEWS)
         attempts = torch.arange(VIEWS).repeat(len(index))
         draws = own_draws(seed, classes, attempts, (1, DRAWS))[:, 0]
-        images = resized(found.floats(index), oracle.size).repeat_interleave(VIEWS, 0)
-        rows = Rows(seed, classes, attempts + VIEWS * index.repeat_interleave(VIEWS), ASKED)
-        belief.append(believed(oracle, VIEW(images, draws), rows).view(len(index), VIEWS).mean(1))
+        there = oracle.device
+        images = resized(found.floats(index).to(there), oracle.size).repeat_interleave(VIEWS, 0)
+        own = attempts + VIEWS * index.repeat_interleave(VIEWS)
+        rows = Rows(seed, classes.to(there), own.to(there), ASKED)
+        seen = VIEW(images, draws.to(there))
+        belief.append(believed(oracle, seen, rows).view(len(index), VIEWS).mean(1).cpu())
     return torch.cat(belief) if belief else torch.empty(0)
 
 

@@ -168,7 +168,7 @@ class Cost:
 def cost(prepared: Prepared) -> Cost:
     """An estimate: two passes of the model are timed, everything else is counted."""
     plan, model, population = BUDGETS[prepared.order.budget], prepared.classifier, prepared.population
-    images = population.train.floats(torch.arange(min(32, len(population.train))))
+    images = population.train.floats(torch.arange(min(32, len(population.train)))).to(model.device)
     both = _timed(lambda: model(images.requires_grad_()).sum().backward()) / len(images)
     one = both / 3
     queries, passes, seconds = {}, {}, 0.0

@@ -11,13 +11,14 @@ from lightleak import audit
 from lightleak.attacks import GUARDS, Access, Guard
 from lightleak.audit import Brought, Order, Prepared
 from lightleak.audit.ensemble import BudgetName
-from lightleak.cli.arguments import NOTHING, OwnNet, Settings, command, values
-from lightleak.cli.running import NOBODY, run_tasks
+from lightleak.cli.arguments import NOTHING, OwnNet, Settings, command, computing, values
+from lightleak.cli.running import NOBODY, run_tasks, workers_on
 from lightleak.errors import UserError
 from lightleak.study import Store
 from lightleak.terminal import bar, console
 
 
+@computing
 def main(
     model: str | None = None,
     data: str | None = None,
@@ -39,7 +40,8 @@ def main(
     consent: str | None = None,
     special_category: str | None = None,
     seed: int = 0,
-    workers: int = 2,
+    workers: int | None = None,
+    device: str = "auto",
     size: int | None = None,
     show_private: bool = False,
     dry_run: bool = False,
@@ -75,7 +77,8 @@ def main(
         consent: on what basis the pictures are used, as you declare it.
         special_category: whether they are special category data, as you declare it.
         seed: decides everything random.
-        workers: processes at a time.
+        workers: processes at a time (default: one a card, else two).
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         size: side of the images that the network takes, in pixels (default: what it says of itself).
         show_private: do not blur private pictures on the page.
         dry_run: say what would be done and what it would take, and do nothing.
@@ -102,10 +105,10 @@ def main(
         prepared = audit.prepare(order, out, watch)
     _introduce(prepared)
     if dry_run:
-        _costs(prepared, workers)
+        _costs(prepared, workers_on(device, workers))
         return
     store = Store(out / "work")
-    run_tasks(prepared.tasks, store.root, workers)
+    run_tasks(prepared.tasks, store.root, workers, device)
     answer = audit.finish(prepared, store, out, command(), show_private or str(data).partition(":")[0] in NOBODY)
     console.print()
     console.print(f"[bold]{escape(answer.sentence)}[/]", highlight=False)

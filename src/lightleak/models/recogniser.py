@@ -96,9 +96,9 @@ class DlibFaces(nn.Module):
 @torch.no_grad()
 def embedded(network: nn.Module, images: Tensor, batch: int = 32) -> Tensor:
     """Embeddings of uint8 images N x 3 x S x S, N x D, on the CPU; UserError unless the network gives such."""
-    found = []
+    found, like = [], next(network.parameters(), torch.empty(0))
     for piece in images.split(batch):
-        given = network(piece.float().div(255))
+        given = network(piece.to(like.device).float().div(255))
         if not isinstance(given, Tensor) or given.dim() != 2 or len(given) != len(piece):
             came = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise UserError(f"a recogniser gives one row of numbers an image, {len(piece)} x D; this one gave {came}")

@@ -32,6 +32,7 @@ class Given(Task):
     guard: Guard | None = None
     net: str | None = field(default=None, compare=False)  # FILE.py:NAME
     file: str = field(default="", compare=False)  # the weights' place
+    architecture: ClassVar[str] = ""  # which no name says
     title: ClassVar[str] = "the model"
     seed: ClassVar[int] = 0
 
@@ -94,14 +95,26 @@ class Surrogate(Task):
         oracle = Oracle(target, self.access, guard=self.target.guard)
         answer = told(oracle)
         with torch.no_grad():
-            said = torch.cat([answer(public.floats(part)).cpu() for part in torch.arange(len(public)).split(ANSWERED)])
+            said = torch.cat(
+                [
+                    answer(public.floats(part).to(oracle.device)).cpu()
+                    for part in torch.arange(len(public)).split(ANSWERED)
+                ]
+            )
         student = learn(
-            public, said, self.architecture, self.lessons, self.seed, folder=store.scratch(self), tell=watch
+            public,
+            said,
+            self.architecture,
+            self.lessons,
+            self.seed,
+            folder=store.scratch(self),
+            tell=watch,
+            device=oracle.device,
         )
         save(student, folder / "target.safetensors")
         with torch.no_grad():
             parts = torch.arange(len(public)).split(ANSWERED)
-            named = torch.cat([student(public.floats(part)).argmax(1) for part in parts])
+            named = torch.cat([student(public.floats(part).to(oracle.device)).argmax(1).cpu() for part in parts])
         return {
             "queries": oracle.queries,
             "images": len(public),
