@@ -18,6 +18,7 @@ from lightleak.attacks import (
     Attack,
     Guess,
     MIFace,
+    Mirror,
     MirrorBlackBox,
     Oracle,
     Reconstruction,
@@ -53,6 +54,7 @@ ROWS = {
     ),
     "vmi": Row(VMI(attempts=2, steps=40, draws=2, rate=0.03, divergence=0.01, couplings=2, width=8)),
     "miface": Row(MIFace(attempts=2, steps=12, rate=1.0, start="noise"), prior="pixels"),
+    "mirror": Row(Mirror(attempts=2, keep=1, samples=40, steps=25, rate=0.1)),
     "mirror-black-box": Row(
         MirrorBlackBox(queries=190, attempts=2, samples=40, population=20, enough=None),
         short=(("queries", 38),),

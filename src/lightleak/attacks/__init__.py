@@ -13,6 +13,7 @@ from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Distillation, Knowledge, learn
 from lightleak.attacks.lomma import LOMMA
 from lightleak.attacks.miface import MIFace
+from lightleak.attacks.mirror import Mirror
 from lightleak.attacks.mirror_black_box import MirrorBlackBox
 from lightleak.attacks.oracle import Access, AccessError, BudgetError, Oracle
 from lightleak.attacks.plgmi import PLGMI
@@ -31,6 +32,7 @@ OURS: dict[str, type[Attack]] = {
     "ifgmi": IFGMI,
     "vmi": VMI,
     "miface": MIFace,
+    "mirror": Mirror,
     "mirror-black-box": MirrorBlackBox,
     "smile": SMILE,
     "brepmi": BREPMI,
@@ -67,6 +69,7 @@ __all__ = [
     "Guess",
     "Knowledge",
     "MIFace",
+    "Mirror",
     "MirrorBlackBox",
     "Needs",
     "Oracle",
