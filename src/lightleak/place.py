@@ -361,7 +361,8 @@ def _exact(device: torch.device) -> Iterator[None]:
         return
     # By the older switches: once fp32_precision of convolutions is set, whatever reads the older ones (among them
     # torch.backends.cudnn.flags and torch.compile) raises, as of torch 2.13.
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    products: Any = torch.backends.cuda.matmul
+    convolutions: Any = torch.backends.cudnn
     before = (products.allow_tf32, convolutions.allow_tf32)
     filling: Any = torch.utils.deterministic
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

@@ -24,7 +24,7 @@ def multiply_adds(architecture: str, size: int | None) -> float | None:
 
     def count(module: nn.Module, _: Any, output: Any) -> None:
         nonlocal counted
-        weight = module.weight
+        weight = torch.as_tensor(module.weight)
         counted += output.numel() // output.shape[1] * weight.numel() if output.dim() == 4 else weight.numel()
 
     try:
