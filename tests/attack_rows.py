@@ -13,6 +13,7 @@ from lightleak.attacks import (
     LOMMA,
     PLGMI,
     PPA,
+    RLBMI,
     SMILE,
     VMI,
     Attack,
@@ -65,6 +66,11 @@ ROWS = {
         knowledge=True,
         short=(("queries", 36), ("descent", 2)),
         start=(("queries", 0),),
+    ),
+    "rlbmi": Row(
+        RLBMI(queries=400, attempts=2, actions=20, updates=3, rate=0.02, sample=40),
+        short=(("queries", 96),),
+        start=(("queries", 40),),
     ),
     "brepmi": Row(
         BREPMI(queries=10 * 16, attempts=2, samples=60, points=4, radius=0.5),

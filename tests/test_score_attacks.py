@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightleak.attacks import SMILE, Knowledge, MirrorBlackBox
+from lightleak.attacks import RLBMI, SMILE, Knowledge, MirrorBlackBox
 from lightleak.attacks.draws import Streams
 from lightleak.attacks.evolution import Evolution, Rates
 from lightleak.attacks.mirror_black_box import parents, share_of, weights
+from lightleak.attacks.rlbmi import Bandit, told_of
 from lightleak.attacks.smile import ramp
 from lightleak.errors import UserError
 from toy_targets import LATENTS, Plain, balls, classifier_of, oracle_of, rng
@@ -232,3 +233,113 @@ def test_bad_settings_of_smile_are_one_line(settings, message):
     with pytest.raises(UserError, match=message) as error:
         SMILE(**settings)
     assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# RLB-MI
+
+
+def test_golden_rewards():
+    scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).softmax(1).repeat(2, 1)
+    belief, reward = told_of(scores, torch.tensor([0, 1])).T
+    assert torch.allclose(belief, scores[0, :2])
+    assert reward.tolist() == pytest.approx([-8.951678, -134.705524], abs=1e-3)
+    assert told_of(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))[0].tolist() == [1.0, 0.0]  # the highest there is
+    assert told_of(torch.tensor([[torch.nan, torch.nan]]), torch.tensor([0])).isfinite().all()
+
+
+def bandit_of(searches=2, latents=5, **changes):
+    streams = Streams(0, torch.arange(searches), torch.zeros(searches, dtype=torch.int64))
+    return Bandit(streams, searches, latents, **({"rate": 5e-3, "temperature": 1.0} | changes))
+
+
+def test_how_likely_an_action_is():
+    """Against torch's own normal distribution, bent by its own tanh."""
+    bandit = bandit_of()
+    with torch.no_grad():
+        bandit.spread.copy_(torch.linspace(-1, 0.5, 5))
+        actions, likelihood = bandit._drawn(7)
+        normal = torch.distributions.Normal(bandit.mean[:, None], bandit.spread.exp()[:, None])
+        bent = torch.distributions.TransformedDistribution(normal, torch.distributions.TanhTransform())
+        assert torch.allclose(likelihood, bent.log_prob(actions).sum(2), atol=1e-3)
+
+
+def test_the_temperature_holds_the_entropy_at_its_goal():
+    """It rises where the entropy is below minus the number of dimensions, and falls where it is above."""
+    bandit = bandit_of()
+    with torch.no_grad():
+        bandit.spread.copy_(torch.tensor([[-4.0], [0.0]]).expand(2, 5))
+    for _ in range(3):
+        bandit.learn(torch.zeros(2, 64, 5), torch.zeros(2, 64), 32)
+    narrow, wide = bandit.log_temperature.detach()
+    assert narrow > 0 > wide
+
+
+def test_critics_learn_what_actions_bring_and_the_actor_goes_there():
+    """Rewards -|a - goal|^2 with another goal for each search."""
+    goals = torch.tensor([[0.5, -0.5, 0.0, 0.3, -0.3], [-0.4, 0.2, 0.6, -0.2, 0.1]])
+    bandit = bandit_of(temperature=0.1)
+    seen, brought = [], []
+    for _ in range(50):
+        actions = bandit.act(32)
+        seen.append(actions)
+        brought.append(-10 * (actions - goals[:, None]).square().sum(2))
+        for _ in range(6):
+            bandit.learn(torch.cat(seen, 1), torch.cat(brought, 1), 64)
+    actions = bandit.act(500)
+    assert ((actions.mean(1) - goals).abs() < 0.25).all()
+    right = -10 * (actions - goals[:, None]).square().sum(2)
+    with torch.no_grad():
+        for foretold in bandit.foretold(actions):
+            assert (foretold - right).abs().mean() < 0.3 * right.std() + 0.5
+
+
+def rlb(**changes):
+    return RLBMI(**({"queries": 1290, "actions": 30, "updates": 6, "rate": 5e-3, "sample": 64} | changes))
+
+
+def test_rlb_finds_more_than_as_many_random_points():
+    oracle = oracle_of(balls(CENTRES, 2.0), 4, "scores")
+    result = rlb().run(oracle, Plain(), torch.arange(3), rng())
+    assert result.queries == oracle.queries == 3 * 1290
+    assert result.shared == 0
+    drawn = rlb(updates=0).run(oracle_of(balls(CENTRES, 2.0), 4, "scores"), Plain(), torch.arange(3), rng())
+    distance = [(found.latents - CENTRES).norm(dim=1).mean() for found in (result, drawn)]
+    assert distance[0] < 0.75 * distance[1]
+    curve = result.per_class["curve"]
+    assert curve[:, -1, 0].tolist() == [1290] * 3
+    assert torch.allclose(curve[:, -1, 1], result.confidence)
+    assert (result.latents.abs() <= 1 + 1e-6).all()  # it never leaves the box
+
+
+def test_a_last_round_is_as_small_as_what_is_left():
+    oracle = oracle_of(balls(CENTRES, 2.0), 4, "scores")
+    result = rlb(queries=167, memory=64).run(oracle, Plain(), torch.tensor([1]), rng())  # and over what was forgotten
+    assert result.queries == 167
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"queries": 63}, "at least 64"),
+        ({"queries": 129, "attempts": 2}, "evenly"),
+        ({"actions": 0}, "actions"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"memory": 100}, "memory"),
+    ],
+)
+def test_bad_settings_of_rlb_are_one_line(settings, message):
+    with pytest.raises(UserError, match=message) as error:
+        RLBMI(**settings)
+    assert "\n" not in str(error.value)
+
+
+def test_a_prior_of_classes_is_refused_before_anything_is_asked():
+    class Of(Plain):
+        classes = 4
+
+    for attack in (mirror(), smile(), rlb()):
+        oracle = oracle_of(balls(CENTRES, 2.0), 4, "scores")
+        with pytest.raises(UserError, match="knows no classes"):
+            attack.run(oracle, Of(), torch.arange(3), rng())
+        assert oracle.queries == 0

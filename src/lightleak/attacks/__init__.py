@@ -19,6 +19,7 @@ from lightleak.attacks.oracle import Access, AccessError, BudgetError, Oracle
 from lightleak.attacks.plgmi import PLGMI
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
+from lightleak.attacks.rlbmi import RLBMI
 from lightleak.attacks.smile import SMILE
 from lightleak.attacks.vmi import VMI
 from lightleak.plugins import Registry
@@ -34,6 +35,7 @@ OURS: dict[str, type[Attack]] = {
     "miface": MIFace,
     "mirror": Mirror,
     "mirror-black-box": MirrorBlackBox,
+    "rlbmi": RLBMI,
     "smile": SMILE,
     "brepmi": BREPMI,
     "guess": Guess,
@@ -55,6 +57,7 @@ __all__ = [
     "LOMMA",
     "PLGMI",
     "PPA",
+    "RLBMI",
     "SMILE",
     "VMI",
     "Access",
