@@ -171,7 +171,7 @@ class Bandit:
         index = self.streams.numbers(self.everybody, actions.shape[1], sample)
         seen = actions.gather(1, index[:, :, None].expand(-1, -1, actions.shape[2]))
         brought = rewards.gather(1, index)
-        wrong = sum((foretold - brought).square().mean(1).sum() for foretold in self.foretold(seen))
+        wrong = torch.stack([(foretold - brought).square() for foretold in self.foretold(seen)]).mean(2).sum()
         _step(self.critic_adam, wrong)
         drawn, likelihood = self._drawn(sample)
         worth = torch.minimum(*self.foretold(drawn))
