@@ -46,6 +46,7 @@ bench: $(VENV)/dev.done  ## speed against the published loop; prints a ratio
 	$(BIN)/python benchmarks/ppa.py --quick
 	$(BIN)/python benchmarks/lowres.py --quick
 	$(BIN)/python benchmarks/plgmi.py --quick
+	$(BIN)/python benchmarks/blackbox.py --quick
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis
