@@ -65,5 +65,5 @@ def main(
     console.print(f"natural accuracy {right:.1%} on {len(population.test)} test images: {out}")
 
 
-NAMES = ", ".join(defences.DEFENCES)
-main.__doc__ = str(main.__doc__).replace("names separated by commas", f"names separated by commas, of {NAMES}")
+EXAMPLE = "Example: lightleak train"
+main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Defences: {', '.join(defences.DEFENCES)}.\n\n    {EXAMPLE}", 1)
