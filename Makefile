@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test slow fuzz lint claims docs bench clean
+.PHONY: demo audit test slow fuzz lint claims docs bench clean
 
 $(VENV)/run.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,6 +17,13 @@ $(VENV)/dev.done: $(VENV)/run.done
 
 demo: $(VENV)/run.done  ## the main job: faces in, a report out
 	$(BIN)/lightleak demo $(ARGS)
+
+THEIRS := runs/their-model
+audit: $(VENV)/run.done  ## a network trained elsewhere on painted faces, audited
+	$(BIN)/python examples/their_model.py $(THEIRS)
+	$(BIN)/lightleak audit --model examples/their_model.py:make_model --weights $(THEIRS)/weights.pt --data folder:$(THEIRS)/people \
+		--private all --public folder:$(THEIRS)/strangers --classes $(THEIRS)/names.txt --train-list $(THEIRS)/trained-on.txt \
+		--prior rendered --called 'painted faces' $(ARGS)
 
 test: $(VENV)/dev.done  ## the whole suite but the slow tests
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)

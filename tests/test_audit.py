@@ -420,3 +420,15 @@ def test_every_budget_and_access_is_an_ensemble(world, tmp_path, small):
             group = ensemble(target, access, budget)
             assert len({one.name for one in group.members}) == len(group.members)
             assert len(group.judges) >= 2
+
+
+def test_every_command_of_the_page_on_your_own_model(world, tmp_path, small, monkeypatch, memorised, capsys):
+    text = (Path(__file__).parent.parent / "docs" / "your-own-model.md").read_text()
+    commands = re.findall(r"^lightleak (audit .*)$", text, re.M)
+    assert len(commands) == 3
+    monkeypatch.chdir(world)
+    for command in commands:
+        cli.main(command.replace("runs/audit", str(memorised[0])).split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("nothing was run") == 2
+    assert "as recorded the record" in told
