@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lightleak import cli
-from lightleak.attacks import PPA
+from lightleak.attacks import ATTACKS, PPA
 from lightleak.attacks.surrogate import Lessons
 from lightleak.audit import BUDGETS, Brought, Order, answer, cost, ensemble, finish, load, prepare, verify
 from lightleak.audit.answer import Found
@@ -420,6 +420,10 @@ def test_every_budget_and_access_is_an_ensemble(world, tmp_path, small):
             group = ensemble(target, access, budget)
             assert len({one.name for one in group.members}) == len(group.members)
             assert len(group.judges) >= 2
+            told = {type(one.attack).__name__ for one in group.members}
+            told |= {ATTACKS[name].__name__ for name in group.untried}
+            assert told == {kind.__name__ for kind in ATTACKS.values()}  # each is tried, or it is said why not
+            assert not any(one.attack.needs().pixels for one in group.members)  # these priors are no pixels
 
 
 def test_every_command_of_the_page_on_your_own_model(world, tmp_path, small, monkeypatch, memorised, capsys):

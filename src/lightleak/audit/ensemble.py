@@ -190,6 +190,8 @@ def _from_registry(add, access: Access, tried: bool, budget: str) -> dict[str, s
             untried[name] = f"has no settings within the budget {budget}"
         elif needs.classes:
             untried[name] = "needs a prior that was made for this model; bring one with --prior"
+        elif needs.pixels:
+            untried[name] = f"searches in pixels, as the control '{CONTROL}' does"
         elif needs.blocks:
             untried[name] = "needs a StyleGAN2 prior; bring one with --prior"
         else:
