@@ -190,7 +190,7 @@ def drop(stored):
     [
         ({"recipe": {"architecture": "timm:resnet14t"}}, "another network|does not fit"),
         ({"recipe": {"classes": 6}}, "fc.weight"),
-        ({"recipe": {"surgery": []}}, "does not fit"),
+        ({"recipe": {"surgery": [], "changes": []}}, "does not fit"),
         ({"tensors": drop}, "fc.bias is missing"),
         ({"tensors": lambda s: {**s, "extra": torch.zeros(1)}}, "extra is not in the network"),
         ({"recipe": {"size": None}}, "damaged"),

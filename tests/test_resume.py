@@ -11,6 +11,7 @@ from torch import nn
 
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import randomness
+from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import Images
 from lightleak.defences import MID, SSF, TLDMI, TTS, NegLS, RoLSS, plan, pretrain
 from lightleak.errors import UserError
@@ -125,18 +126,17 @@ def test_pretraining_and_teaching_are_bound_as_well(tiny_population, tmp_path):
     with pytest.raises(UserError, match=r"what differs: .*labels"):
         pretrain(tiny_classifier(), other, SHORT, folder=tmp_path / "a")
 
-    @dataclasses.dataclass
-    class Found:
-        images: torch.Tensor
-        classes: torch.Tensor
+    def found_of(images):
+        classes = tiny_population.train.labels[:8]
+        return Reconstruction(images, classes, torch.zeros(8, 1), torch.ones(8))
 
-    found = Found(tiny_population.train.floats(slice(0, 8)), tiny_population.train.labels[:8])
+    images = tiny_population.train.floats(slice(0, 8))
     recipe = Recipe(epochs=3, batch=4, keep="last")
     options = {"architecture": "timm:test_resnet", "recipe": recipe, "folder": tmp_path / "b"}
     with pytest.raises(Stop):
-        teach(found, 6, **options, watch=stopping)
+        teach(found_of(images), 6, **options, watch=stopping)
     with pytest.raises(UserError, match=r"what differs: .*images"):
-        teach(Found(1 - found.images, found.classes), 6, **options)
+        teach(found_of(1 - images), 6, **options)
 
 
 def test_fit_is_bound_by_the_same_rule(tiny_population, tmp_path):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.errors import UserError
-from lightleak.metrics.evaluation import METRICS
 from lightleak.study.pool import STUDY_MODULE, load_module
 from lightleak.study.task import Task
 
@@ -80,6 +79,9 @@ def published(path: Path | str) -> dict[str, Any]:
 def declared(path: Path | str) -> tuple[str, ...]:
     """The measures that a loaded study declares in PRIMARY, before it runs, to be what it asks."""
     names = tuple(getattr(_module(path), "PRIMARY", ()))
+    # Loads the zoos, which a study is read without.
+    from lightleak.metrics.evaluation import METRICS
+
     if unknown := [name for name in names if name not in METRICS]:
         raise UserError(f"{path} declares {', '.join(map(str, unknown))}; there are {', '.join(METRICS)}")
     return names
