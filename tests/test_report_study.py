@@ -20,14 +20,15 @@ def evaluated(folder: Path, task: str, **changes) -> None:
     """An evaluation's folder with just what decides on which page it stands."""
     key = changes.pop("population", "p")
     title, network = changes.pop("title", "none"), changes.pop("architecture", "timm:resnet18")
+    evaluation = changes.pop("evaluation", NOTHING)
     settings = {"jitter": 0.1 if key == "p" else 0.4, "seed": 0}
     record = Record(
-        target=TargetRecord(title, "t", 0, network, {}, 1.0, (), 0),
+        target=TargetRecord(title, "t", 0, network, {}, 1.0, (1.0,) * len(evaluation.classes), 0),
         population=PopulationRecord(key, "faces", 48, 8, (), settings=settings),
         attack=AttackRecord(changes.pop("name", "PPA"), settings={"loss": "poincare", **changes}),
         prior=PriorRecord("Rendered"),
         judge=JudgeRecord("timm:resnet14t", 1.0),
-        evaluation=NOTHING,
+        evaluation=evaluation,
         confidence=(),
     )
     place = folder / "Evaluate" / task
