@@ -106,9 +106,10 @@ def test_same_seed_same_result_other_seed_other_result(name, tiny_target, prior,
 
 @pytest.mark.parametrize("name", ROWS)
 def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior, learnt):
-    whole = run(name, tiny_target, prior, learnt, batch=64)
-    small = run(name, tiny_target, prior, learnt, batch=5)
-    shards = merge([run(name, tiny_target, prior, learnt, classes=part) for part in ([0, 3], [1, 2, 4, 5])])
+    short = dict(ROWS[name].short)
+    whole = run(name, tiny_target, prior, learnt, batch=64, **short)
+    small = run(name, tiny_target, prior, learnt, batch=5, **short)
+    shards = merge([run(name, tiny_target, prior, learnt, classes=part, **short) for part in ([0, 3], [1, 2, 4, 5])])
     for other in (small, shards):
         assert torch.equal(whole.classes, other.classes)
         assert torch.allclose(whole.latents, other.latents, atol=2e-3)
@@ -116,13 +117,15 @@ def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior, 
         assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
 
 
-@pytest.mark.parametrize("batch", [7, 9])  # identities of three attempts: two, three to a batch; one is left over
+# Identities of three attempts: two, three to a batch; one is left over.
+@pytest.mark.parametrize("batch", [7, pytest.param(9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ROWS)
 def test_shards_cut_between_groups_join_to_the_whole_bit_for_bit(name, batch, tiny_target, prior, learnt):
     group = replace(ROWS[name].attack, batch=batch).group
     assert 1 < group < 5
-    whole = run(name, tiny_target, prior, learnt, classes=range(5), batch=batch)
-    shards = [run(name, tiny_target, prior, learnt, part, batch=batch) for part in (range(group), range(group, 5))]
+    short = dict(ROWS[name].short) | {"batch": batch}
+    whole = run(name, tiny_target, prior, learnt, classes=range(5), **short)
+    shards = [run(name, tiny_target, prior, learnt, part, **short) for part in (range(group), range(group, 5))]
     joined = join(shards)
     for tensor in TENSORS:
         assert torch.equal(getattr(whole, tensor), getattr(joined, tensor)), tensor
