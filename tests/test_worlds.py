@@ -1,10 +1,15 @@
 """A study over several worlds: one page, one paired difference a world, Student's t over them."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from scipy.stats import ttest_rel
 
 from lightleak.errors import UserError
@@ -25,6 +30,13 @@ CHANCE = {"hits@1": 1 / 8, "true@1": 1 / 8, "member@1": 0.25}
 
 def share(rng: np.random.Generator, level: float) -> tuple[float, ...]:
     return tuple((rng.binomial(2, level, PEOPLE) / 2).tolist())
+
+
+PIXELS = {
+    "classes": torch.arange(PEOPLE),
+    "private": torch.zeros(PEOPLE, 3, 4, 4, dtype=torch.uint8),
+    "reconstructed": torch.ones(PEOPLE, 3, 4, 4, dtype=torch.uint8),
+}
 
 
 def drawn(world: int, title: str, judge: str) -> Record:
@@ -52,17 +64,23 @@ def drawn(world: int, title: str, judge: str) -> Record:
     )
 
 
-def written(folder: Path, left_out: tuple[int, str] | None = None) -> Path:
+def written(
+    folder: Path, left_out: tuple[int, str] | None = None, changes: Sequence[Mapping[str, Any]] = ({},)
+) -> Path:
+    """A study's folder; each of `changes` is a copy of every evaluation with other fields of its record."""
     keys = []
     for world in range(WORLDS):
         for title in TARGETS:
             for judge in JUDGES:
                 if (world, title) == left_out:
                     continue
-                keys.append(f"{world}{title}{judge[:4]}")
-                place = folder / "Evaluate" / keys[-1]
-                place.mkdir(parents=True)
-                (place / "result.json").write_text(json.dumps(drawn(world, title, judge).to_json()))
+                for number, change in enumerate(changes):
+                    keys.append(f"{world}{title}{judge[:4]}{number}")
+                    place = folder / "Evaluate" / keys[-1]
+                    place.mkdir(parents=True)
+                    record = replace(drawn(world, title, judge), **change)
+                    (place / "result.json").write_text(json.dumps(record.to_json()))
+                    save_file(PIXELS, place / "gallery.safetensors")
     about = {"title": "T", "command": "c", "evaluations": keys, "primary": ["true@1", "member@1"]}
     (folder / NOTE).write_text(json.dumps(about))
     return folder
@@ -135,6 +153,26 @@ def test_a_world_that_is_not_finished_is_left_out_of_that_difference_alone(tmp_p
     worlds = {one.row: one.worlds for one in found.differences if one.column == "true@1"}
     assert worlds == {"RoLSS": WORLDS, "TTS": WORLDS - 1}
     assert any("TTS: 1 of 6 worlds" in text for text in found.warnings)
+
+
+def test_the_first_world_is_shown(results: Results) -> None:
+    assert [set(one.frames) for one in results.gallery] == [set(TARGETS)] * PEOPLE
+    assert "first world" in results.gallery_note
+
+
+def test_evaluations_that_differ_in_more_than_the_defence_never_share_a_row(tmp_path) -> None:
+    priors = [{"prior": PriorRecord("Rendered", {"strength": strength})} for strength in (0.5, 1.0)]
+    found = list(pages(studied(written(tmp_path, changes=priors))))
+    assert [one.title for one in found] == ["T (strength 0.5)", "T (strength 1.0)"]
+    assert all([len(world) for world in one.tables["none"]["true@1"]] == [1] * WORLDS for one in found)
+
+
+def test_a_training_attacked_again_is_averaged_and_said(tmp_path) -> None:
+    attack = drawn(0, "none", JUDGES[0]).attack
+    (found,) = pages(studied(written(tmp_path, changes=[{"attack": replace(attack, seed=seed)} for seed in (0, 1)])))
+    assert any("TTS: 12 evaluations repeat a training" in text for text in found.warnings)
+    gap = next(one for one in found.differences if (one.row, one.column) == ("RoLSS", "true@1"))
+    assert gap.worlds == WORLDS
 
 
 def test_a_study_may_only_declare_measures_that_there_are(tmp_path) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.report.collect import collect
-from lightleak.report.fairness import run_of
+from lightleak.report.fairness import entries, run_of
 from lightleak.report.results import Results
-from lightleak.report.worlds import collect_worlds, world_of
+from lightleak.report.worlds import collect_worlds, held_in_worlds, world_of
 from lightleak.study.keys import plain
 from lightleak.study.record import Record, read, read_costs, read_shares
 
@@ -138,17 +138,18 @@ def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
 
 
 def _worlds(records: Mapping[Path, Record]) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Evaluations of populations that differ by their seed alone, by attack and network; and all the others."""
+    """Evaluations of populations that differ by their seed alone, by all that must be held equal; and all others."""
     seeds: dict[str, set[Any]] = {}
     for one in records.values():
         seeds.setdefault(world_of(one), set()).add(one.population.settings.get("seed"))
     found: dict[str, list[Path]] = {}
     alone = []
-    for place, one in records.items():
+    for entry in entries([(one, place) for place, one in records.items()]):
+        one, place = entry.record, entry.folder
         if len(seeds[world_of(one)]) < 2 or one.target.moment is not None:
             alone.append(place)
             continue
-        what = [world_of(one), one.target.architecture, one.attack.name, one.attack.settings, one.target.recipe]
+        what = [world_of(one), held_in_worlds(entry)]
         found.setdefault(json.dumps(what, sort_keys=True, default=str), []).append(place)
     return found, alone
 
@@ -181,13 +182,19 @@ def _paged(places: Sequence[Path], records: Mapping[Path, Record]) -> dict[tuple
 
 
 def _told_apart(groups: Sequence[Sequence[Path]], records: Mapping[Path, Record]) -> list[str]:
-    """For each page of a study, what the others do not share with it: network, people, settings of the attack."""
+    """For each page of a study, what the others do not share with it: network, people, attack, prior, protocol."""
     firsts = [records[group[0]] for group in groups]
     worlds = [{"": f"{o.population.classes} people, {o.population.name}", **o.population.settings} for o in firsts]
     other = _differing([{"": one.attack.title or one.attack.name} for one in firsts])  # has other settings, too
     networks = _differing([{"": one.target.architecture} for one in firsts])
     attacks = other if any(other) else _differing([{**one.attack.settings} for one in firsts])
-    return [", ".join(filter(None, told)) for told in zip(networks, _differing(worlds), attacks)]
+    told = [", ".join(filter(None, one)) for one in zip(networks, _differing(worlds), attacks)]
+    if len(set(told)) == len(told):
+        return told
+    priors = _differing([{"": f"prior {one.prior.name}", **(one.prior.settings or {})} for one in firsts])
+    protocols = _differing([{"": one.protocol.label if one.protocol else "no named protocol"} for one in firsts])
+    recipes = _differing([{f"recipe {name}": value for name, value in one.target.recipe.items()} for one in firsts])
+    return [", ".join(filter(None, one)) for one in zip(told, priors, protocols, recipes)]
 
 
 def _differing(settings: list[dict[str, Any]]) -> list[str]:

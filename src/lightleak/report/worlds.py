@@ -4,6 +4,7 @@ Worlds are drawings of other people by the same settings, each with trainings an
 is compared within each world, over the same people; then the worlds' differences are all there is.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from lightleak.metrics.evaluation import METRICS
 from lightleak.metrics.evidence import Measure, over_worlds, worlds_interval
 from lightleak.metrics.registry import shown_in
 from lightleak.report.collect import NULLS
-from lightleak.report.fairness import run_of
+from lightleak.report.fairness import Entry, entries, grouped, run_of
+from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import columns
 from lightleak.report.origin import listed, made_of, versions_of
 from lightleak.report.results import Column, Results, Row
@@ -31,6 +33,12 @@ def world_of(record: Record) -> str:
     """What the record's world shares with others: everything that its people were drawn by but the seed."""
     settings = {name: value for name, value in record.population.settings.items() if name != "seed"}
     return f"{record.population.name} {sorted(settings.items(), key=lambda pair: pair[0])}"
+
+
+def held_in_worlds(entry: Entry) -> dict[str, Any]:
+    """What one page over worlds holds equal: everything but the people, the defence, seeds, and who judges."""
+    own = ("judge", "judge architecture")
+    return {name: value for name, value in entry.held.items() if name not in own and "population" not in name.split()}
 
 
 def collect_worlds(
@@ -60,14 +68,14 @@ def collect_worlds(
         if (gap := _compared(worlds, kept[baseline], shared, metric)) is not None
     ]
     rows = [_row(name, worlds, [*asked, *by_judge]) for name, worlds in kept.items()]
-    shown = tuple(_columns(asked, judges if by_judge else []))
+    columned = tuple(_columns(asked, judges if by_judge else []))
     return Results(
         title=title,
-        columns=shown,
+        columns=columned,
         rows=(*rows, *_nulls(kept[baseline], asked), _chance(kept[baseline], asked)),
         summary=_summary(kept, first, judges),
         baseline=baseline,
-        differences=corrected([one for one in found if any(one.column == column.name for column in shown)]),
+        differences=corrected([one for one in found if any(one.column == column.name for column in columned)]),
         primary=tuple(name for name in primary if name in asked),
         tables={
             name: {
@@ -77,6 +85,8 @@ def collect_worlds(
         },
         families=() if (alike := groups([first])) is None else tuple(alike.tolist()),
         leaks=tuple(name for name in ("hits@1", "true@1") if name in asked),
+        gallery=gallery(grouped(shown)) if (shown := _pictured(places, kept[baseline], judges[0])) else (),
+        gallery_note=f"Of the first world. {note(first.population.classes)}",
         warnings=tuple(_warnings(kept, baseline)),
         notes=first.population.notes,
         recipe=_recipe(places.values(), judges),
@@ -177,8 +187,25 @@ def _columns(metrics: Sequence[str], judges: Sequence[str]) -> list[Column]:
     return found
 
 
+def _pictured(places: Mapping[Path, Record], baseline: Mapping[str, Any], judge: str) -> list[Entry]:
+    """The evaluations whose pictures are shown: of the first world in which the baseline is, by the first judge."""
+    world = next(iter(baseline))
+    own: dict[str, tuple[Record, Path]] = {}
+    for place, record in places.items():
+        if (record.population.key, record.judge.architecture) == (world, judge):
+            own.setdefault(run_of(record.target), (record, place))
+    return entries(list(own.values()))
+
+
 def _warnings(kept: Kept, baseline: str) -> list[str]:
     said = []
+    for name, worlds in kept.items():
+        again = 0
+        for records in worlds.values():
+            seen = Counter((one.target.key, one.judge.architecture) for one in records)
+            again += sum(count - 1 for count in seen.values())
+        if again:
+            said.append(f"{name}: {again} evaluations repeat a training with other seeds; averaged within their world")
     for name, worlds in kept.items():
         missing = [world for world in kept[baseline] if world not in worlds]
         if missing:
