@@ -8,7 +8,23 @@ import torch
 
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
-from lightleak.defences import DEFENCES, DPSGD, MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus
+from lightleak.defences import (
+    ATAT,
+    DEFENCES,
+    DPSGD,
+    MID,
+    MIDRE,
+    SSF,
+    TLDMI,
+    TTS,
+    BiDO,
+    CALoR,
+    LoFt,
+    NegLS,
+    RoLSS,
+    RoLSSPlus,
+    TrapMID,
+)
 from lightleak.defences.mid import averaged
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, save
@@ -27,6 +43,11 @@ ROWS = {
     "negls": (NegLS(), 2, False),
     "tldmi": (TLDMI(), 2, False),
     "dp": (DPSGD(epsilon=None, noise=0.3), 2, False),
+    "atat": (ATAT(), 2, False),
+    "midre": (MIDRE(), 2, False),
+    "loft": (LoFt(), 2, False),
+    "calor": (CALoR(), 2, False),
+    "trapmid": (TrapMID(augment=False), 2, False),
 }
 
 

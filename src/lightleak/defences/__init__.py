@@ -3,12 +3,17 @@
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Protocol
 
+from lightleak.defences.atat import ATAT
 from lightleak.defences.bido import BiDO
+from lightleak.defences.calor import CALoR
 from lightleak.defences.dp import DPSGD
+from lightleak.defences.loft import LoFt
 from lightleak.defences.mid import MID
+from lightleak.defences.midre import MIDRE
 from lightleak.defences.rolss import SSF, RoLSS, RoLSSPlus
 from lightleak.defences.smoothing import NegLS
 from lightleak.defences.transfer import TLDMI, pretrain
+from lightleak.defences.trapmid import TrapMID
 from lightleak.defences.two_stage import TTS
 from lightleak.errors import UserError
 from lightleak.plugins import Registry
@@ -34,6 +39,20 @@ OURS: dict[str, type[Defence]] = {
     "negls": NegLS,
     "tldmi": TLDMI,
     "dp": DPSGD,
+    "atat": ATAT,
+    "midre": MIDRE,
+    "loft": LoFt,
+    "calor": CALoR,
+    "trapmid": TrapMID,
+}
+# Other settings that the papers use, by name.
+PRESETS: dict[str, Defence] = {
+    "bido-coco": BiDO(measure="coco"),
+    "midre-0.8": MIDRE(most=0.8),
+    "loft-35": LoFt(rank=35),
+    "calor-4": CALoR(gamma=4.0),
+    "trapmid-negls": TrapMID(alpha=-0.05),
+    "atat-published": ATAT(training_mode=True),
 }
 DEFENCES: Registry[type[Defence]] = Registry(
     "lightleak.defences",
@@ -46,12 +65,16 @@ DEFENCES: Registry[type[Defence]] = Registry(
 
 
 def parse(text: str) -> tuple[Defence, ...]:
-    """Defences by name with their default settings, "rolss,bido"; "none" or nothing is the empty tuple."""
+    """Defences by name with their default settings, "rolss,bido", or by the name of a preset, "midre-0.8".
+
+    "none" or nothing is the empty tuple.
+    """
     names = [name.strip().lower() for name in text.split(",") if name.strip() and name.strip().lower() != "none"]
-    unknown = [name for name in names if name not in DEFENCES]
+    unknown = [name for name in names if name not in DEFENCES and name not in PRESETS]
     if unknown:
-        raise UserError(f"there is no defence {unknown[0]!r}; choose from none, {', '.join(DEFENCES)}")
-    return tuple(DEFENCES[name]() for name in names)
+        known = ", ".join([*DEFENCES, *PRESETS])
+        raise UserError(f"there is no defence {unknown[0]!r}; choose from none, {known}")
+    return tuple(PRESETS[name] if name in PRESETS else DEFENCES[name]() for name in names)
 
 
 def title(defence: Defence) -> str:
@@ -88,17 +111,23 @@ def pretraining(defences: tuple[Defence, ...], recipe: Recipe) -> Recipe | None:
 
 
 __all__ = [
+    "ATAT",
     "DEFENCES",
     "DPSGD",
     "MID",
+    "MIDRE",
+    "PRESETS",
     "SSF",
     "TLDMI",
     "TTS",
     "BiDO",
+    "CALoR",
     "Defence",
+    "LoFt",
     "NegLS",
     "RoLSS",
     "RoLSSPlus",
+    "TrapMID",
     "parse",
     "plan",
     "pretrain",

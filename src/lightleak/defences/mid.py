@@ -41,7 +41,7 @@ class MID:
 
     def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
         term = Term({"kl": self.beta}, self._statistics, self._divergence, by_image=True)
-        return Plan(changes=((0, self.apply),), terms=(term,))
+        return Plan(changes=((0, self.apply),), terms=(term,), head=True)
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier with a new bottleneck in place of its head; UserError if its head is no linear layer."""

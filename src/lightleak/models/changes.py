@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightleak import surgery
 from lightleak.errors import UserError
-from lightleak.models import bottleneck, group_norm
+from lightleak.models import bottleneck, group_norm, low_rank, traps
 from lightleak.plugins import Registry
 
 SURGERY = "surgery"
@@ -23,6 +23,9 @@ OURS: dict[str, Callable[[nn.Module, Change], nn.Module]] = {
     "draws": bottleneck.average,
     "group_norm": group_norm.regroup,
     "bias": bottleneck.with_bias,
+    "low_rank": low_rank.insert,
+    traps.KIND: traps.attach,
+    traps.DETACHED: traps.detach,
 }
 CHANGES: Registry[Callable[[nn.Module, Change], nn.Module]] = Registry(
     "lightleak.changes", OURS, callable, "function of a network and a change that returns the network"

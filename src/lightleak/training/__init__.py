@@ -2,10 +2,12 @@
 
 from lightleak.training.loop import (
     Batch,
+    Companion,
     Mechanism,
     Moment,
     Plan,
     Term,
+    Tuning,
     accuracy_and_loss,
     combine,
     cross_entropy,
@@ -17,11 +19,13 @@ from lightleak.training.recipes import RECIPES, Recipe
 __all__ = [
     "RECIPES",
     "Batch",
+    "Companion",
     "Mechanism",
     "Moment",
     "Plan",
     "Recipe",
     "Term",
+    "Tuning",
     "accuracy_and_loss",
     "combine",
     "cross_entropy",

@@ -25,6 +25,7 @@ from lightleak.training.plan import (
     UNDEFENDED,
     Batch,
     Change,
+    Companion,
     Mechanism,
     Moment,
     Objective,
@@ -32,6 +33,7 @@ from lightleak.training.plan import (
     Plan,
     Step,
     Term,
+    Tuning,
     combine,
     cross_entropy,
     mechanism_of,
@@ -75,6 +77,7 @@ def train(
     device = classifier.device
     images, validation = images.on(device), validation.on(device)
     mechanism = mechanism_of(plan, recipe, len(images))
+    tuned = sum(tuning.recipe.epochs for tuning in plan.tuning)
     told = {
         "recipe": asdict(recipe),
         "seed": seed,
@@ -86,7 +89,7 @@ def train(
 
     def delivered(trained: Classifier, score: float, **more: Any) -> Classifier:
         """What leaves training: after the plan's last changes, with the record of the run until now."""
-        for change in plan.after:
+        for change in (*([companion.finish] if companion else []), *plan.after):
             trained = _changed(trained, change, _mix(seed, recipe.epochs))
         if plan.after:
             score = accuracy_and_loss(trained, validation)[0]
@@ -100,6 +103,7 @@ def train(
     classifier = _rebuilt(classifier, todo, max(0, state.epoch - 1), seed)  # a change due now is carried over below
     optimiser = optimiser_of(classifier, recipe)
     state.restore(classifier, optimiser)
+    companion = None if plan.companion is None else _companion(plan.companion, classifier, seed, state)
     if state.epoch < recipe.epochs:
         check(classifier, images, plan, mechanism, state.epoch / recipe.epochs)
     for epoch in range(state.epoch, recipe.epochs):
@@ -111,22 +115,85 @@ def train(
             check(classifier, images, plan, mechanism, epoch / recipe.epochs)
             state.forget()  # an earlier network is another network; the best is chosen among the final ones
         with batch_of(min(recipe.batch, len(images)), "--recipe.batch", device):
-            means = one_epoch(classifier, optimiser, images, recipe, plan, mechanism, epoch, seed)
+            means = one_epoch(classifier, optimiser, images, recipe, plan, mechanism, epoch, seed, companion)
         right, loss_there = accuracy_and_loss(classifier, validation)
         _check_finite(classifier, {**means, "validation loss": loss_there}, epoch)
         measured = {name: value for name, value in means.items() if name != "loss"}
         state.history.append({"loss": means["loss"], "validation": right, "validation_loss": loss_there, **measured})
         state.epoch = epoch + 1
-        state.consider(epoch, (right, -loss_there), classifier, recipe.keep == "last")
+        beside = companion.state() if companion else {}
+        state.consider(epoch, (right, -loss_there), classifier, recipe.keep == "last", beside)
         if watch:
-            watch(epoch + 1, recipe.epochs, loss=means["loss"], validation=right)
-        if not todo and keep:
+            watch(epoch + 1, recipe.epochs + tuned, loss=means["loss"], validation=right)
+        if not todo and keep and not plan.tuning:
             seen = [entry["validation"] for entry in state.history[settled:]]
             for place in [place for place, moment in enumerate(moments) if moment.reached(seen, epoch + 1)]:
                 keep(place, delivered(classifier.with_net(copied(classifier.net)), right, epoch=epoch + 1))
-        state.store(classifier, optimiser)
+        state.store(classifier, optimiser, beside)
     classifier.net.load_state_dict(state.best)
+    if companion:
+        companion.restore(state.beside)
+    if plan.tuning:
+        return _tuned(classifier, images, validation, plan, recipe, delivered, seed, folder, watch, moments, keep)
     return delivered(classifier, state.best_score[0])
+
+
+def _companion(make: Callable[[Classifier], Companion], classifier: Classifier, seed: int, state: State) -> Companion:
+    """What a plan trains beside the network, as the kept state left it."""
+    with randomness.own(_mix(seed, 0), classifier.device):
+        companion = make(classifier)
+    if state.epoch:
+        companion.restore(state.companion)
+    return companion
+
+
+def _tuned(
+    classifier: Classifier,
+    images: Images,
+    validation: Images,
+    plan: Plan,
+    recipe: Recipe,
+    delivered: Callable[..., Classifier],
+    seed: int,
+    folder: Path | None,
+    watch: Watch | None,
+    moments: Sequence[Moment],
+    keep: Callable[[int, Classifier], None] | None,
+) -> Classifier:
+    """The network after the plan's further training; copies at accuracies are of the last part of it."""
+    done, total = recipe.epochs, recipe.epochs + sum(tuning.recipe.epochs for tuning in plan.tuning)
+    records: list[dict[str, Any]] = []
+
+    def told(trained: Classifier, score: float, **more: Any) -> Classifier:
+        return delivered(trained, score, tuning=[*records], **more)
+
+    for place, tuning in enumerate(plan.tuning):
+        last = place == len(plan.tuning) - 1
+        before = done
+
+        def seen(step: int, _total: int, before: int = before, **numbers: float) -> None:
+            if watch:
+                watch(before + step, total, **numbers)
+
+        def kept(at: int, copy: Classifier) -> None:
+            if keep:
+                keep(at, told(copy, copy.record["validation_accuracy"], epoch=recipe.epochs + copy.record["epoch"]))
+
+        classifier = train(
+            classifier,
+            images,
+            validation,
+            tuning.recipe,
+            Plan(loss=tuning.loss, exact=plan.exact),
+            seed=seed + 1 + place,
+            folder=None if folder is None else folder / f"tuning-{place}",
+            watch=seen,
+            moments=moments if last else (),
+            keep=kept if last else None,
+        )
+        records.append({name: classifier.record[name] for name in ("recipe", "history", "seconds")})
+        done += tuning.recipe.epochs
+    return told(classifier, classifier.record["validation_accuracy"])
 
 
 def _settled(images: Images, validation: Images, recipe: Recipe, plan: Plan, moments: Sequence[Moment]) -> int:
@@ -136,7 +203,10 @@ def _settled(images: Images, validation: Images, recipe: Recipe, plan: Plan, mom
     if not len(validation):
         raise UserError("training needs validation images to choose its best epoch, got none")
     settled = max((epoch for epoch, _ in plan.changes), default=0)
-    early = [moment for moment in moments if moment.epoch is not None and not settled < moment.epoch <= recipe.epochs]
+    timed = [moment for moment in moments if moment.epoch is not None]
+    if timed and plan.tuning:
+        raise UserError("with training that goes on after its epochs, copies are kept at accuracies, not at epochs")
+    early = [moment for moment in timed if not settled < (moment.epoch or 0) <= recipe.epochs]
     if early:
         raise UserError(f"checkpoints can be kept after epochs {settled + 1} to {recipe.epochs}, not {early[0].epoch}")
     return settled
@@ -198,6 +268,7 @@ def one_epoch(
     mechanism: Mechanism,
     epoch: int,
     seed: int = 0,
+    companion: Companion | None = None,
 ) -> dict[str, float]:
     """Train through one epoch (0-based); the means over its steps of the loss and of what the terms measure."""
     device = classifier.device
@@ -211,9 +282,11 @@ def one_epoch(
 
     def objective(index: Tensor) -> Tensor:
         pixels = recipe.view(images.floats(index, device), uniform(len(index), rng).to(device))
+        for view in plan.views:
+            pixels = view(pixels)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         batch = Batch(classifier, pixels, images.labelled(index, device), epoch / recipe.epochs)
-        loss, quantities = measured_loss(plan, batch, lowered)
+        loss, quantities = measured_loss(plan, batch, lowered, companion)
         for name, value in quantities.items():
             measured.setdefault(name, []).append(value)
         return loss
@@ -226,15 +299,20 @@ def one_epoch(
     return {name: sum(map(float, values)) / steps for name, values in ({"loss": losses} | measured).items()}
 
 
-def measured_loss(plan: Plan, batch: Batch, lowered: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-    """The whole loss of a batch, in bfloat16 if `lowered`, and what each term of the plan measured in its pass."""
+def measured_loss(
+    plan: Plan, batch: Batch, lowered: bool = False, companion: Companion | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The whole loss of a batch, in bfloat16 if `lowered`, and what each term of the plan measured in its pass.
+
+    Of a pass of more images than the batch has, the batch's own are the first.
+    """
     layers = [tuple(term.layers(batch.classifier)) for term in plan.terms]
     quantities: dict[str, Tensor] = {}
     with hidden(batch.classifier, sum(layers, ())) as outputs:
         with computed_in("bfloat16" if lowered else "float32", batch.images.device):
-            loss = (plan.loss or cross_entropy)(batch)
+            loss = (companion.loss if companion else plan.loss or cross_entropy)(batch)
         for term, names in zip(plan.terms, layers):
-            for name, value in term.measure(batch, [outputs[layer] for layer in names]).items():
+            for name, value in term.measure(batch, [outputs[layer][: len(batch.images)] for layer in names]).items():
                 loss = loss + term.weights[name] * value
                 quantities[name] = value.detach()
     return loss, quantities
@@ -357,6 +435,7 @@ def _mix(seed: int, epoch: int) -> int:
 
 __all__ = [
     "Batch",
+    "Companion",
     "Mechanism",
     "Moment",
     "Objective",
@@ -364,6 +443,7 @@ __all__ = [
     "Plan",
     "Step",
     "Term",
+    "Tuning",
     "Watch",
     "accuracy_and_loss",
     "bfloat16",

@@ -43,6 +43,37 @@ class Term:
     by_image: bool = False  # whether each quantity is a mean over images of what every image alone decides
 
 
+class Companion(Protocol):
+    """What a defence trains beside the network, from the first step to the last; it gives the network's loss."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Makes its own steps on a batch, then gives the network's loss, a mean over images.
+
+        What it draws, it draws from the global generators, which are the run's own then.
+        """
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it has learnt, so that a stopped run goes on alike."""
+        ...
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Come to such a state."""
+        ...
+
+    def finish(self, classifier: Classifier) -> Classifier:
+        """The trained classifier with whatever of the companion goes with it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Further training of a network whose epochs are over: a recipe and a loss of its own."""
+
+    recipe: Recipe
+    loss: Loss
+
+
 Objective = Callable[[Tensor], Tensor]  # indices of images -> their mean loss, to be differentiated
 # (objective, indices of a batch) -> the loss, after one step of descent; on a card it is not waited for
 Step = Callable[[Objective, Tensor], Tensor | float]
@@ -114,6 +145,12 @@ class Plan:
     mechanism: Callable[[int, int, int, int], Mechanism] | None = None  # of (images, batch, steps an epoch, epochs)
     after: tuple[Change, ...] = ()  # what is done to the network after training, in order
     exact: bool = False  # whether it must be computed in float32: bfloat16 would round away what it promises
+    views: tuple[Callable[[Tensor], Tensor], ...] = ()  # what is done to a step's images after the recipe's own view
+    companion: Callable[[Classifier], Companion] | None = None  # in place of a loss: what is trained beside the network
+    tuning: tuple[Tuning, ...] = ()  # further training after all epochs, in order, and before `after`
+    head: bool = False  # whether it puts a head of its own in place of the network's
+    passes: int = 1  # how often its loss passes an image through the network that is trained
+    robust: bool = False  # whether it is about adversarial examples, so that robust accuracy stands beside natural
 
 
 UNDEFENDED = Plan()
@@ -121,29 +158,53 @@ UNDEFENDED = Plan()
 
 def combine(plans: dict[str, Plan]) -> Plan:
     """One plan of several, by defence name, changes in order of epoch; UserError if two cannot go together."""
-    for part, what in (("loss", "replace the training loss"), ("mechanism", "make the steps of training")):
-        rivals = [name for name, plan in plans.items() if getattr(plan, part) is not None]
-        if len(rivals) > 1:
-            raise UserError(f"{' and '.join(rivals)} each {what} and cannot be combined; choose one")
-    private = [name for name, plan in plans.items() if plan.mechanism is not None]
-    joint = [name for name, plan in plans.items() if any(not term.by_image for term in plan.terms)]
-    if private and joint:
-        raise UserError(
-            f"{private[0]} bounds what each image alone adds to a gradient, but {joint[0]} compares the images of a "
-            f"batch; combine {private[0]} with what changes the network or treats each image alone: RoLSS, RoLSS+, "
-            "SSF, TTS, MID, NegLS, TL-DMI"
-        )
+    _check(plans)
     # Of equal epochs, what private training needs is done last: to the network as the others leave it.
     order = sorted(plans.values(), key=lambda plan: plan.mechanism is not None)
     changes = sorted((change for plan in order for change in plan.changes), key=lambda change: change[0])
+    each = tuple(plans.values())
     return Plan(
         tuple(changes),
-        next((plan.loss for plan in plans.values() if plan.loss is not None), None),
-        tuple(term for plan in plans.values() for term in plan.terms),
-        next((plan.mechanism for plan in plans.values() if plan.mechanism is not None), None),
-        tuple(change for plan in plans.values() for change in plan.after),
-        any(plan.exact for plan in plans.values()),
+        next((plan.loss for plan in each if plan.loss is not None), None),
+        tuple(term for plan in each for term in plan.terms),
+        next((plan.mechanism for plan in each if plan.mechanism is not None), None),
+        tuple(change for plan in each for change in plan.after),
+        any(plan.exact for plan in each),
+        tuple(view for plan in each for view in plan.views),
+        next((plan.companion for plan in each if plan.companion is not None), None),
+        tuple(tuning for plan in each for tuning in plan.tuning),
+        any(plan.head for plan in each),
+        max((plan.passes for plan in each), default=1),
+        any(plan.robust for plan in each),
     )
+
+
+def _check(plans: dict[str, Plan]) -> None:
+    """UserError if two of the plans cannot go together."""
+    only_one: tuple[tuple[str, Callable[[Plan], bool]], ...] = (
+        ("replace the training loss", lambda plan: plan.loss is not None or plan.companion is not None),
+        ("make the steps of training", lambda plan: plan.mechanism is not None),
+        ("put a head of their own in place of the network's", lambda plan: plan.head),
+    )
+    for what, does in only_one:
+        rivals = [name for name, plan in plans.items() if does(plan)]
+        if len(rivals) > 1:
+            raise UserError(f"{' and '.join(rivals)} each {what} and cannot be combined; choose one")
+    private = [name for name, plan in plans.items() if plan.mechanism is not None]
+    others: tuple[tuple[str, Callable[[Plan], bool]], ...] = (
+        ("compares the images of a batch", lambda plan: any(not term.by_image for term in plan.terms)),
+        ("trains other things on them beside the network", lambda plan: plan.companion is not None),
+        ("passes an image through the network more than once", lambda plan: plan.passes > 1),
+        ("goes on training afterwards, by plain steps that no noise covers", lambda plan: bool(plan.tuning)),
+    )
+    for what, does in others:
+        joint = [name for name, plan in plans.items() if does(plan)]
+        if private and joint:
+            raise UserError(
+                f"{private[0]} bounds what each image alone adds to a gradient, but {joint[0]} {what}; combine "
+                f"{private[0]} with what changes the network or treats each image alone: RoLSS, RoLSS+, SSF, TTS, MID, "
+                "NegLS, TL-DMI, MIDRE, LoFt"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lightleak.fingerprint import check_made
 from lightleak.models.classifier import Classifier
 from lightleak.ranking import beats
 
+PARTS = ("net", "best", "optimiser", "companion", "beside")
 WORST = (float("nan"), float("nan"))  # which every number beats
 
 
@@ -29,6 +30,8 @@ class State:
         self.folder, self.made = folder, made
         self.epoch = 0
         self.best: dict[str, Tensor] = {}
+        self.companion: dict[str, Tensor] = {}  # what was trained beside the network
+        self.beside: dict[str, Tensor] = {}  # that of the best epoch
         self.best_score: tuple[float, float] = WORST  # validation accuracy, minus validation loss
         self.best_epoch = 0
         self.history: list[dict[str, float]] = []
@@ -44,22 +47,34 @@ class State:
         """What the training took until now, all runs together."""
         return self.before + time.monotonic() - self.began
 
-    def consider(self, epoch: int, score: tuple[float, float], classifier: Classifier, last: bool) -> None:
+    def consider(
+        self,
+        epoch: int,
+        score: tuple[float, float],
+        classifier: Classifier,
+        last: bool,
+        companion: dict[str, Tensor] | None = None,
+    ) -> None:
         """Keep the network of an epoch if its score is the best, or if the last one counts and the score is one."""
         if beats(score, WORST if last else self.best_score):
             self.best_score, self.best_epoch = score, epoch
             self.best = {name: value.detach().clone() for name, value in classifier.net.state_dict().items()}
+            self.beside = {name: value.detach().clone() for name, value in (companion or {}).items()}
 
     def forget(self) -> None:
         """No epoch until now may be the best."""
         self.best, self.best_score = {}, WORST
 
-    def store(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> None:
+    def store(
+        self, classifier: Classifier, optimiser: torch.optim.Optimizer, companion: dict[str, Tensor] | None = None
+    ) -> None:
         """Keep everything in the folder, whole or not at all; without a folder, nothing."""
         if self.folder is None:
             return
         tensors = {f"net.{name}": value for name, value in classifier.net.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"companion.{name}": value for name, value in (companion or {}).items()}
+        tensors |= {f"beside.{name}": value for name, value in self.beside.items()}
         for index, values in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -87,7 +102,7 @@ class State:
             return
         try:
             tensors = load_file(self.folder / summary["weights"])
-            part: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("net", "best", "optimiser")}
+            part: dict[str, dict[str, Tensor]] = {kind: {} for kind in PARTS}
             for name, value in tensors.items():
                 kind, _, rest = name.partition(".")
                 part[kind][rest] = value
@@ -97,6 +112,7 @@ class State:
                 index, _, key = name.partition(".")
                 states.setdefault(int(index), {})[key] = value
             optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+            self.companion, self.beside = part["companion"], part["beside"]
             self.best, self.best_epoch = part["best"], int(summary["best_epoch"])
             self.best_score = tuple(summary["best_score"]) if self.best else WORST
             self.history, self.before = summary["history"], float(summary["seconds"])

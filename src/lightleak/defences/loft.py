@@ -1,0 +1,49 @@
+"""LoFt: the features reach the logits through a few squashed numbers.
+
+Yu et al. (KDD 2026, arXiv 2410.05814).
+
+    features h -> batch norm -> Linear(d, rank) -> tanh -> Linear(rank, classes)
+
+in place of the last layer, from the first epoch on. The paper bounds the best inversion by the rank of the features.
+tanh saturates, which hides gradients as well: attack it with a loss of logits, and with its slope put back
+(`lightleak.attacks.adaptive`).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
+from lightleak.models.low_rank import insert
+from lightleak.training.plan import Plan
+from lightleak.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class LoFt:
+    """A head of low rank (LoFt)."""
+
+    rank: int = 50  # of the main script; 20 to 500 were tried
+    title: ClassVar[str] = "LoFt"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UserError(f"LoFt's rank is at least 1, such as 50, not {self.rank}")
+
+    def plan(self, recipe: Recipe) -> Plan:  # noqa: ARG002
+        return Plan(changes=((0, self.apply),), head=True)
+
+    def apply(self, classifier: Classifier) -> Classifier:
+        """The classifier with such a head; UserError if its own is no linear layer, or not wider than the rank."""
+        head = classifier.head
+        name = next(name for name, module in classifier.net.named_modules() if module is head)
+        if not isinstance(head, nn.Linear):
+            raise UserError(f"LoFt needs a linear layer as the head; {name!r} is a {type(head).__name__}")
+        if self.rank >= head.in_features:
+            raise UserError(
+                f"LoFt compresses {head.in_features} features to fewer numbers, not to {self.rank}; choose a rank below"
+            )
+        change = {"kind": "low_rank", "head": name, "rank": self.rank}
+        return classifier.with_net(insert(classifier.net, change), change=change)

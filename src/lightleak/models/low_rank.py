@@ -1,0 +1,34 @@
+"""A head that reads features through a few squashed numbers (LoFt), in place of a network's last layer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightleak.errors import UserError
+from lightleak.models.bottleneck import exchanged
+
+
+class LowRank(nn.Module):
+    """Features N x d are normalised, mapped to a few numbers, and squashed by tanh; logits are read from those."""
+
+    def __init__(self, features: int, rank: int, classes: int, bias: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(features)
+        self.down = nn.Linear(features, rank)
+        self.head = nn.Linear(rank, classes, bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.down(self.norm(features))))
+
+
+def insert(net: nn.Module, change: dict[str, Any]) -> nn.Module:
+    """A copy of `net` with such a head in place of its layer change["head"]; change["rank"] numbers wide."""
+    name, rank = str(change["head"]), int(change["rank"])
+    old = dict(net.named_modules()).get(name)
+    if not isinstance(old, nn.Linear):
+        raise UserError(f"a head of low rank replaces a linear layer; {name!r} of {type(net).__name__} is none")
+    if not 1 <= rank <= 2**16:
+        raise UserError(f"a head of low rank is 1 to 65536 numbers wide, not {rank}")
+    new = LowRank(old.in_features, rank, old.out_features, old.bias is not None)
+    return exchanged(net, name, new.to(old.weight))
