@@ -11,11 +11,13 @@ from torch.nn import functional as F
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
 from lightleak.data.population import Images
-from lightleak.defences import ATAT, DPSGD, MID, MIDRE, BiDO, CALoR, LoFt, NegLS, RoLSS, TrapMID
+from lightleak.defences import ATAT, DPSGD, MID, MIDRE, CALoR, LoFt, NegLS, RoLSS, TrapMID
 from lightleak.defences.calor import adapted
 from lightleak.defences.midre import GREY, erase, square
 from lightleak.defences.trapmid import Traps, blended, patterns_of, without_traps
 from lightleak.errors import UserError
+from lightleak.metrics.calibration import calibration
+from lightleak.metrics.robustness import robust, robust_accuracy
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.low_rank import LowRank
 from lightleak.models.zoo import build
@@ -62,7 +64,7 @@ def test_descent_follows_signs_and_stays_in_its_box():
     assert torch.allclose(five, (images + 1e-3 * rise).clamp(min=0), atol=1e-7)
     away = perturbed(network, images, torch.tensor([0]), epsilon=1e-3, step=4e-4, steps=5, towards=False)
     assert torch.equal(away, five)
-    assert network.net.head.weight.grad is None
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_epsilon_is_gone_in_bfloat16_and_so_it_is_refused(tiny_population):
@@ -77,9 +79,9 @@ def test_epsilon_is_gone_in_bfloat16_and_so_it_is_refused(tiny_population):
     assert not bfloat16(plan, automatic, torch.device("cpu"))
     with pytest.raises(UserError, match="float32"):
         trained(tiny_population, ATAT(), recipe=asked)
+    half = tiny_classifier()
+    half.net.half()
     with pytest.raises(UserError, match="lower precision"):
-        half = tiny_classifier()
-        half.net.half()
         ATAT().apply(half)
 
 
@@ -105,9 +107,10 @@ def test_the_loss_is_the_box_step_by_step(tiny_population):
 @pytest.mark.parametrize("published", [False, True])
 def test_the_descent_leaves_running_statistics_alone_unless_asked(published):
     classifier = tiny_classifier().train()
-    before = classifier.net.first[1].num_batches_tracked.clone()
+    before = int(dict(classifier.net.named_buffers())["first.1.num_batches_tracked"])
     ATAT(training_mode=published).moved(classifier, torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.long))
-    assert int(classifier.net.first[1].num_batches_tracked - before) == (5 if published else 0)
+    after = int(dict(classifier.net.named_buffers())["first.1.num_batches_tracked"])
+    assert after - before == (5 if published else 0)
     assert classifier.training
 
 
@@ -393,3 +396,43 @@ def test_an_image_of_another_size_is_trapped_at_the_networks(tiny_population):
     larger = F.interpolate(images.floats(torch.arange(4)), (40, 40))
     loss = made.loss(Batch(tiny_classifier(), larger, images.labels, 0.0))
     assert math.isfinite(float(loss.detach()))
+
+
+# What they cost
+
+
+def test_robust_accuracy_of_a_network_whose_margin_is_known():
+    """Brightness decides: an image of 0.5 + d is right within epsilon while d > epsilon."""
+
+    class Bright(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(1, 2)
+            with torch.no_grad():
+                self.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+                self.head.bias.copy_(torch.tensor([0.5, -0.5]))
+
+        def forward(self, x):
+            return self.head(x.mean((1, 2, 3))[:, None])
+
+    network = Classifier(Bright(), size=8, classes=2, mean=(0.0,) * 3, std=(1.0,) * 3).train()
+    levels = torch.tensor([100, 125, 127, 128, 130, 131, 200])  # 127.5 lies between the classes
+    images = Images(levels.byte().view(-1, 1, 1, 1).expand(-1, 3, 8, 8), (levels > 127.5).long())
+    state = torch.get_rng_state()
+    assert robust(network, images).tolist() == [True, True, False, False, True, True, True]
+    assert robust_accuracy(network, images, epsilon=4 / 255) == pytest.approx(2 / 7)
+    wrong = Images(images.pixels, 1 - images.labels)
+    assert robust_accuracy(network, wrong) == 0
+    assert torch.equal(state, torch.get_rng_state())
+    assert network.training
+
+
+def test_calibration_by_hand():
+    """Four answers at 90 % of which three are right, six at 60 % of which all are: 0.4 * 0.15 + 0.6 * 0.4."""
+    belief = torch.tensor([0.9] * 4 + [0.6] * 6)
+    logits = torch.stack([belief, 1 - belief], 1).log()
+    labels = torch.tensor([0, 0, 0, 1] + [0] * 6)
+    error, over = calibration(logits, labels)
+    assert error == pytest.approx(0.4 * 0.15 + 0.6 * 0.4, abs=1e-6)
+    assert over == pytest.approx(0.72 - 0.9, abs=1e-6)
+    assert calibration(logits[:0], labels[:0]) == (None, None)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
+from lightleak.metrics.calibration import calibration
 from lightleak.metrics.evidence import Measure, wilson
 from lightleak.models import normalisation
 from lightleak.models.classifier import Classifier
@@ -20,7 +21,6 @@ from lightleak.training import predict
 USUAL = {"ImageNet's": IMAGENET, "0.5 and 0.5 (to [-1, 1])": HALF, "none ([0, 1] as it is)": NONE}
 SURELY_REORDERED = 0.8  # of pictures that another order of the names would explain
 KNOWS = 0.5  # of training pictures; below, the model is said not to know these people
-BINS = 10  # of the calibration error
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def examine(classifier: Classifier, population: Population, said: str, out: Path
             f"the model names only {accuracy.value:.0%} of their training pictures right: it does not know these "
             "people under these names, or is read in another way than it was trained"
         )
-    error, over = _calibration(rest, held.labels)
+    error, over = calibration(rest, held.labels)
     each = [float(right[labels == person].double().mean()) for person in range(len(names))]
     return Examined(
         accuracy, _share(right[len(seen) :]) if len(held) else None, error, over, classifier.mean, classifier.std, said,
@@ -133,17 +133,6 @@ def _check_order(said: Tensor, labels: Tensor, names: tuple[str, ...], out: Path
         f"the classes are in another order than the model's: as listed it names {given:.0%} of the pictures right, in "
         f"another order {best:.0%}; that order is in {file}, pass it with --classes"
     )
-
-
-def _calibration(logits: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
-    """Expected calibration error in BINS equal bins, and mean belief less accuracy."""
-    if not len(logits):
-        return None, None
-    belief, said = logits.double().softmax(1).max(1)
-    right = (said == labels).double()
-    place = (belief * BINS).long().clamp(max=BINS - 1)
-    gaps = [abs(float((right - belief)[place == one].sum())) for one in range(BINS)]
-    return sum(gaps) / len(labels), float((belief - right).mean())
 
 
 def _share(right: Tensor) -> Measure:

@@ -7,6 +7,7 @@ from lightleak import defences, randomness
 from lightleak.cli.arguments import Settings, computing, population_of
 from lightleak.errors import UserError
 from lightleak.files import check_place
+from lightleak.metrics.robustness import robust_accuracy
 from lightleak.models import whose, zoo
 from lightleak.models.classifier import save
 from lightleak.terminal import bar, console
@@ -62,8 +63,10 @@ def main(
     save(whose.name(trained, population), out)
     shutil.rmtree(scratch, ignore_errors=True)
     right, _ = accuracy_and_loss(trained, population.test)
-    console.print(f"natural accuracy {right:.1%} on {len(population.test)} test images: {out}")
+    held = f", robust accuracy {robust_accuracy(trained, population.test):.1%} within 2/255" if plan.robust else ""
+    console.print(f"natural accuracy {right:.1%}{held} on {len(population.test)} test images: {out}")
 
 
 EXAMPLE = "Example: lightleak train"
-main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Defences: {', '.join(defences.DEFENCES)}.\n\n    {EXAMPLE}", 1)
+NAMES = ", ".join([*defences.DEFENCES, *defences.PRESETS])
+main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Defences: {NAMES}.\n\n    {EXAMPLE}", 1)

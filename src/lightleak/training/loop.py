@@ -169,11 +169,6 @@ def _tuned(
 
     for place, tuning in enumerate(plan.tuning):
         last = place == len(plan.tuning) - 1
-        before = done
-
-        def seen(step: int, _total: int, before: int = before, **numbers: float) -> None:
-            if watch:
-                watch(before + step, total, **numbers)
 
         def kept(at: int, copy: Classifier) -> None:
             if keep:
@@ -187,13 +182,22 @@ def _tuned(
             Plan(loss=tuning.loss, exact=plan.exact),
             seed=seed + 1 + place,
             folder=None if folder is None else folder / f"tuning-{place}",
-            watch=seen,
+            watch=watch and _onwards(watch, done, total),
             moments=moments if last else (),
             keep=kept if last else None,
         )
         records.append({name: classifier.record[name] for name in ("recipe", "history", "seconds")})
         done += tuning.recipe.epochs
     return told(classifier, classifier.record["validation_accuracy"])
+
+
+def _onwards(watch: Watch, done: int, whole: int) -> Watch:
+    """The same watch for a part of the work that begins after `done` of the `whole`."""
+
+    def seen(step: int, total: int, **numbers: float) -> None:  # noqa: ARG001
+        watch(done + step, whole, **numbers)
+
+    return seen
 
 
 def _settled(images: Images, validation: Images, recipe: Recipe, plan: Plan, moments: Sequence[Moment]) -> int:

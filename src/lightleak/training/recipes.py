@@ -81,9 +81,7 @@ RECIPES = {
     # LoFt and CALoR (KDD 2026): as Koh et al.'s targets, in smaller batches.
     "loft": Recipe(batch=96),
     # Trap-MID (NeurIPS 2024), VGG-16 at 64 pixels: the defence brings its own crops, mirrors and turns.
-    "trapmid": Recipe(
-        epochs=50, batch=64, optimiser="sgd", rate=0.01, weight_decay=1e-4, milestones=(), view=View()
-    ),
+    "trapmid": Recipe(epochs=50, batch=64, optimiser="sgd", rate=0.01, weight_decay=1e-4, milestones=(), view=View()),
     "trapmid-negls": Recipe(view=View()),
     # For small images on a CPU; sized so that a small ResNet reaches its plateau on a few dozen people.
     "small": Recipe(
