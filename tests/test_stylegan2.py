@@ -291,6 +291,20 @@ def test_memory_format_and_autocast_change_little():
     assert (rough - expected).square().mean().sqrt() < 0.03 * expected.std()
 
 
+@pytest.mark.parametrize("crop", [(0, 32), (4, 28), (31, 32)])
+def test_blurs_folded_into_the_weights_change_nothing(crop):
+    """The form for graphics cards: no depthwise convolution is left, the same images, the same gradients."""
+    net = small(32).double()
+    w = net.mapping(torch.randn(2, SMALL["latents"], generator=rng(), dtype=torch.float64)).detach().requires_grad_()
+    merged = net.synthesis.plan(crop=slice(*crop), merged=True)
+    assert all(step.blur is None or step.blur.shape == (3, 3, 4, 4) for step in merged.steps)
+    expected, found = net.synthesis(w, crop=slice(*crop)), synthesise(merged, w)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    probe = torch.randn(found.shape, generator=rng(2), dtype=torch.float64)
+    gradients = [torch.autograd.grad((images * probe).sum(), w, retain_graph=True)[0] for images in (expected, found)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
 def test_training_reaches_every_parameter():
     net, critic = small(16).train(), small_critic(16).train()
     critic(net(torch.randn(4, SMALL["latents"], generator=rng()), rng(1))).sum().backward()
