@@ -10,7 +10,7 @@ LAYERS = [
     "version", "errors", "compat", "files", "plugins", "notebook", "fingerprint", "ranking", "randomness", "place",
     "surgery", "data",
     "models", "training", "defences", "priors", "attacks", "metrics", "study",
-    "convert", "report", "forecast", "audit", "doctor", "terminal", "cli", "lightleak",
+    "convert", "report", "raters", "forecast", "audit", "doctor", "terminal", "cli", "lightleak",
 ]  # fmt: skip
 ROOT = "lightleak"  # the package itself, with all its public names: below everything
 

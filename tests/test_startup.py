@@ -26,6 +26,7 @@ RIGHT = [
     "study a.py --here 2 --slurm-options a b --dry-run",
     "study a.py --slurm_options a b --mixed_protocols",
     "report x --show-private",
+    "raters x --seconds 20 --results",
     "doctor --preset rolss --json",
 ]
 WRONG = [

@@ -2,7 +2,7 @@
 
 What is exported: for each person a private image, and beside it, in random order, the reconstructions from the whole
 network and from the one without the last stage's skips; a table for those who are asked, and a key for those who
-count. Nobody is asked by this file.
+count. It ends in a page for people: `lightleak raters` puts the pairs to them and says what they prefer.
 
 The paper (MaxViT, FaceScrub): 530 people, ten answers for each pair, 60 seconds for a pair; the whole network's image
 was preferred in 69.51 % of the answers, the cut one's in 30.49 %.
@@ -10,6 +10,7 @@ was preferred in 69.51 % of the answers, the cut one's in 30.49 %.
 Cost: that of fig7_transformers.py at the paper's scale; painted, a few minutes.
 
     lightleak study studies/paper/tab10_user_study.py
+    lightleak raters runs/tab10_user_study
     lightleak study studies/paper/tab10_user_study.py --settings scale paper data facescrub:PATH prior ffhq
 """
 

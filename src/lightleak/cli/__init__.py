@@ -18,7 +18,9 @@ from typing import Any
 from lightleak.errors import UserError
 from lightleak.version import __version__
 
-VERBS = ("demo", "skips", "train", "fit", "convert", "attack", "evaluate", "audit", "study", "report", "doctor")
+VERBS = (
+    "demo", "skips", "train", "fit", "convert", "attack", "evaluate", "audit", "study", "raters", "report", "doctor",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

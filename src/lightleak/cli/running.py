@@ -54,6 +54,8 @@ def run_tasks(
 def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
     """Print the tables and write the pages of what is finished."""
     study = studied(out)
+    if study.pairs:
+        console.print(f"put its pairs of pictures to people: lightleak raters {escape(str(out))}", highlight=False)
     if study.missing:
         total = study.missing + len(study.evaluations)
         console.print(f"[yellow]![/] {study.missing} of {total} evaluations are not finished yet")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from lightleak.study.record import Record, read, read_costs, read_shares
 
 NOTE = "study.json"  # in the folder of the study's pages
 LONGEST = 60  # letters of a folder's name
-KINDS = {"evaluations": "Evaluate", "costs": "Costs", "shares": "Shares"}  # tasks whose results stand on pages
+KINDS = {  # tasks whose results stand on pages, or are put to raters
+    "evaluations": "Evaluate", "costs": "Costs", "shares": "Shares", "pairs": "Pairs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Studied:
     shares: tuple[Path, ...]
     missing: int  # evaluations that are not finished
     primary: tuple[str, ...] = ()  # measures that the study declared before it ran
+    pairs: tuple[Path, ...] = ()  # pictures for a user study
 
 
 @contextmanager
@@ -117,6 +120,14 @@ def studied(folder: Path) -> Studied:
         raise UserError(f"of the study in {folder} no evaluation is finished; run it again to continue")
     primary = tuple(about.get("primary", ()))
     return Studied(title, command, about.get("published") or {}, missing=missing, primary=primary, **found)
+
+
+def pairs_of(folder: Path) -> tuple[Path, ...]:
+    """The folders of pairs for a user study, as the study's note says; all in the store where no note does."""
+    with suppress(UserError):
+        if found := studied(folder).pairs:
+            return found
+    return tuple(sorted(place for place in folder.glob(f"{KINDS['pairs']}/[!.]*") if place.is_dir()))
 
 
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:

@@ -1,6 +1,10 @@
-"""Pairs of reconstructions for a user study (Koh et al., ECCV 2024, Tab. 10): images, a form, and a key."""
+"""Pairs of reconstructions for a user study (Koh et al., ECCV 2024, Tab. 10): images, a form, and a key.
+
+Written and read here alone. `lightleak raters` puts them to people.
+"""
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lightleak.errors import UserError
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks import Invert, run_of
+from lightleak.study.whole import RESULT
+
+FORM, KEY = "form.csv", "key.csv"
+FORM_HEADS, KEY_HEADS = ["pair", "person", "left", "right"], ["pair", "class", "left", "right"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A person's picture, and what two targets gave away of that person."""
+
+    name: str
+    person: Path
+    targets: tuple[str, str]  # in the same order for all pairs of a study
+    pictures: tuple[Path, Path]  # of these targets
 
 
 @dataclass(frozen=True)
@@ -51,8 +70,8 @@ class Pairs(Task):
             form.append([name, f"{name}-person.png", f"{name}-left.png", f"{name}-right.png"])
             key.append([name, label, titles[sides[0]], titles[sides[1]]])
             watch(place + 1, len(found[0].classes))
-        _table(folder / "form.csv", ["pair", "person", "left", "right"], form)
-        _table(folder / "key.csv", ["pair", "class", "left", "right"], key)
+        _table(folder / FORM, FORM_HEADS, form)
+        _table(folder / KEY, KEY_HEADS, key)
         return {"pairs": len(form), "targets": titles, "swapped": sum(row[2] == titles[1] for row in key)}
 
 
@@ -61,5 +80,51 @@ def _write(pixels: Tensor, path: Path) -> None:
 
 
 def _table(path: Path, heads: list[str], rows: list[list[Any]]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([heads, *rows])
+
+
+def read_pairs(folder: Path) -> tuple[Pair, ...]:
+    """The pairs that lie in a folder; UserError if a table or a picture is missing, or the two targets are one."""
+    form, key = _rows(folder / FORM, FORM_HEADS), _rows(folder / KEY, KEY_HEADS)
+    sides = {row["pair"]: (row["left"], row["right"]) for row in key}
+    if set(sides) != {row["pair"] for row in form} or not form:
+        raise UserError(f"{folder}: {FORM} and {KEY} name different pairs, or none; run the study again")
+    targets = sides[form[0]["pair"]]
+    first, second = _titles(folder) or sorted(targets)
+    found = []
+    for row in form:
+        files = {side: folder / Path(row[side]).name for side in ("person", "left", "right")}
+        lacking = [str(file) for file in files.values() if not file.is_file()]
+        if lacking:
+            raise UserError(f"the picture {lacking[0]} is missing; run the study again")
+        titles = sides[row["pair"]]
+        if first == second or set(titles) != {first, second}:
+            raise UserError(
+                f"pair {row['pair']} in {folder} is of {' and '.join(map(repr, titles))}; raters choose between two "
+                "targets of different names"
+            )
+        left, right = files["left"], files["right"]
+        pictures = (left, right) if titles[0] == first else (right, left)
+        found.append(Pair(row["pair"], files["person"], (first, second), pictures))
+    return tuple(found)
+
+
+def _titles(folder: Path) -> tuple[str, str] | None:
+    """The targets in the study's order, as the task's result says; None where the folder was copied without it."""
+    try:
+        first, second = json.loads((folder / RESULT).read_text(encoding="utf-8"))["targets"]
+        return str(first), str(second)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _rows(path: Path, heads: list[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the study again") from None
+    if any(row.get(head) is None for row in rows for head in heads):
+        raise UserError(f"{path} lacks one of the columns {', '.join(heads)}; run the study again")
+    return rows
