@@ -8,7 +8,7 @@
 Ours: all classes of a batch at once, nothing but queries, no graphs. Both draw the same numbers; where the published
 code differs from the paper (docs/attacks), the transcription does as ours, so that answers can be compared.
 
-First both must find the same: radii and centres, best beliefs. Then they are timed in turn; ratios of medians.
+First both must find the same: radii and centres, best confidences. Then they are timed in turn; ratios of medians.
 
     python benchmarks/blackbox.py                  # 32 people, 64 pixels, three rounds
     python benchmarks/blackbox.py --quick          # 4 people, 32 pixels, a quarter of the queries, one round
@@ -111,24 +111,24 @@ def plain_mirror(generator, target, attack: MirrorBlackBox, table: Common, class
     for label in classes.tolist():
         own = keyed(RUN + 1, label, 0)
         first = scores[:, label].topk(attack.population).indices
-        people, belief = latents[first], scores[first, label]
+        people, confidence = latents[first], scores[first, label]
         for _ in range(attack.steps):
-            edges = (belief / belief.sum()).double().cumsum(0)
+            edges = (confidence / confidence.sum()).double().cumsum(0)
             chosen = torch.searchsorted(edges, torch.rand(2 * count, generator=own).double() * edges[-1], right=True)
             chance = torch.rand(3, count, latents.shape[1], generator=own)
             children = []
             for number in range(count):
                 one, other = (int(chosen[at].clamp(max=count)) for at in (number, count + number))
-                share = belief[one] / (belief[one] + belief[other])
+                share = confidence[one] / (confidence[one] + confidence[other])
                 child = torch.where(chance[0, number] < share, people[one], people[other])
                 move = attack.strength * (2 * chance[2, number] - 1) * (chance[1, number] < attack.mutated)
                 children.append((child + move).clamp(-attack.kappa, attack.kappa))
-            everybody = torch.stack([people[belief.argmax()], *children])
+            everybody = torch.stack([people[confidence.argmax()], *children])
             said = torch.cat([target(generator(part)).softmax(1)[:, label] for part in everybody[1:].split(32)])
             target(generator(everybody[:1]))  # the elite is asked about again
-            people, belief = everybody, torch.cat([belief.max()[None], said])
-        found.append(people[belief.argmax()])
-        sure.append(belief.max())
+            people, confidence = everybody, torch.cat([confidence.max()[None], said])
+        found.append(people[confidence.argmax()])
+        sure.append(confidence.max())
     return torch.stack(found), torch.stack(sure)
 
 
@@ -184,7 +184,7 @@ def main():
         one = ours(world, attack, table, access)
         other = tuple(value.detach() for value in plain(generator, target, attack, table, world.classes))
         same = sum(torch.allclose(a, b, atol=1e-3) for a, b in zip(one[0], other[0], strict=True))
-        if same < 0.9 * people:  # a comparison of nearly equal beliefs may fall either way
+        if same < 0.9 * people:  # a comparison of nearly equal confidences may fall either way
             raise SystemExit(f"{name}: only {same} of {people} searches end at the same place; nothing is timed")
 
         def theirs(plain=plain, attack=attack, table=table):

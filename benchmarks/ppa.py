@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from lightleak.attacks import PPA, Oracle
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.frame import Part
-from lightleak.attacks.steps import belief_over_views, candidate_scores, view_draws
+from lightleak.attacks.steps import candidate_scores, confidence_over_views, view_draws
 from lightleak.data.views import resized
 from lightleak.models.zoo import build
 from lightleak.priors.stylegan2 import Generator, StyleGAN2Prior
@@ -305,7 +305,7 @@ class Ours:
         draws = view_draws(1, labels, torch.arange(len(attempts)), self.size.views)
         view, batch = self.attack.judging, 4 * self.size.batch
         rows = Rows(1, labels, torch.arange(len(attempts), device=labels.device))
-        return belief_over_views(self.oracle, images, rows, view, draws, batch).topk(self.size.keep).indices
+        return confidence_over_views(self.oracle, images, rows, view, draws, batch).topk(self.size.keep).indices
 
     @torch.no_grad()
     def measure(self, attempts, kept):

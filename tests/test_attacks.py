@@ -15,7 +15,7 @@ from lightleak.attacks.draws import Rows, own_draws
 from lightleak.attacks.frame import Part, group_of, whole_batches
 from lightleak.attacks.steps import (
     LOSSES,
-    belief_over_views,
+    confidence_over_views,
     cross_entropy,
     max_margin,
     negative_logit,
@@ -210,11 +210,11 @@ def test_draws_belong_to_class_and_attempt():
     assert not torch.equal(draws[0], own_draws(10, classes[:1], attempts[:1], (50, DRAWS))[0])
 
 
-def test_belief_over_views_is_the_mean(tiny_target):
+def test_confidence_over_views_is_the_mean(tiny_target):
     oracle = Oracle(tiny_target, "scores")
     images, classes, draws = torch.rand(3, 3, 32, 32), torch.tensor([0, 2, 5]), torch.rand(3, 7, DRAWS)
     view = View(scale=(0.5, 0.9), flip=0.5)
-    found = belief_over_views(oracle, images, Rows(0, classes, classes), view, draws, 8)
+    found = confidence_over_views(oracle, images, Rows(0, classes, classes), view, draws, 8)
     for i in range(3):
         rows = [oracle.scores(view(images[i : i + 1], draws[i, j : j + 1]))[0, classes[i]] for j in range(7)]
         assert found[i] == pytest.approx(torch.stack(rows).mean().item(), abs=1e-5)

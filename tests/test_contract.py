@@ -154,22 +154,22 @@ def test_target_and_randomness_are_left_alone(name, tiny_target, prior, learnt):
 
 
 @pytest.mark.parametrize("name", OPTIMISING)
-def test_it_raises_the_belief_above_start_and_null(name, tiny_target, prior, learnt):
+def test_it_raises_the_confidence_above_start_and_null(name, tiny_target, prior, learnt):
     found = run(name, tiny_target, prior, learnt)
     start = run(name, tiny_target, prior, learnt, **dict(ROWS[name].start))
     null = run("guess", tiny_target, prior, learnt)
-    # The belief in what is returned, judged by plain scores rather than by the attack's own views.
+    # The confidence in what is returned, judged by plain scores rather than by the attack's own views.
     oracle = Oracle(tiny_target, "scores")
 
-    def belief(r):
+    def confidence(r):
         return oracle.scores(r.images).gather(1, r.classes[:, None]).mean().item()
 
-    if ROWS[name].attack.access == "labels":  # it knows no belief that could rise
-        assert belief(found) > belief(start) + 0.02
+    if ROWS[name].attack.access == "labels":  # it knows no confidence that could rise
+        assert confidence(found) > confidence(start) + 0.02
     else:
-        assert belief(found) > belief(start) - 1e-3
+        assert confidence(found) > confidence(start) - 1e-3
         assert found.confidence.mean() > start.confidence.mean() + 0.02
-    assert belief(found) > belief(null) + 0.3
+    assert confidence(found) > confidence(null) + 0.3
 
 
 @pytest.mark.parametrize("kind", ["transforms", "noise"])
@@ -359,9 +359,9 @@ class Wander(Attack):
         curve = []
         for step in range(self.queries + self.excess):
             tried = latents + (0.3 * part.normals(prior.latents, stream=step + 1) if step else 0)
-            belief = oracle.scores(prior.decode(tried), part.rows(step)).gather(1, part.classes[:, None])[:, 0]
-            latents = torch.where((belief > best)[:, None], tried, latents)
-            best = torch.maximum(best, belief)
+            confidence = oracle.scores(prior.decode(tried), part.rows(step)).gather(1, part.classes[:, None])[:, 0]
+            latents = torch.where((confidence > best)[:, None], tried, latents)
+            best = torch.maximum(best, confidence)
             curve.append(torch.stack([torch.full_like(best, step + 1), best], 1))
             tell(step + 1, confidence=float(best.mean()))
         return Found(latents, confidence=best, per_class={"curve": torch.stack(curve, 1)})

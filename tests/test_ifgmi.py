@@ -90,8 +90,8 @@ def test_a_straight_slope_ends_at_the_ball_in_closed_form(stages, moved):
     found = attack.run(Oracle(target), TwoBlocks(), torch.tensor([1]), rng())
     with torch.no_grad():
         pixel = 0.5 + torch.tensor(TwoBlocks.drawn) + 0.05 + moved * head.weight[1].sign()
-        belief = head(pixel).softmax(0)[1]
-    assert found.confidence.item() == pytest.approx(belief.item(), abs=1e-5)
+        confidence = head(pixel).softmax(0)[1]
+    assert found.confidence.item() == pytest.approx(confidence.item(), abs=1e-5)
     assert torch.allclose(found.images.flatten(), pixel, atol=0.5 / 255 + 1e-5)
     assert not found.redrawn
 

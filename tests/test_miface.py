@@ -43,33 +43,33 @@ def found(target, classes, **settings):
 
 
 @pytest.mark.parametrize(
-    ("steps", "colour", "belief"), [(0, 0.0, 0.249376), (1, 0.020289, 0.253512), (2, 0.040769, 0.257726)]
+    ("steps", "colour", "confidence"), [(0, 0.0, 0.249376), (1, 0.020289, 0.253512), (2, 0.040769, 0.257726)]
 )
-def test_first_iterates_golden(toy, steps, colour, belief):
+def test_first_iterates_golden(toy, steps, colour, confidence):
     result = found(toy, [0], steps=steps, objective="probability")
     assert torch.allclose(result.latents, torch.tensor([[colour, 0, 0]]), atol=1e-6)
-    assert result.confidence.item() == pytest.approx(belief, abs=1e-6)
+    assert result.confidence.item() == pytest.approx(confidence, abs=1e-6)
 
 
 @pytest.mark.parametrize(("objective", "ends"), [("probability", (63, 61, 64)), ("log-probability", (36, 36, 35))])
 def test_optimum_and_the_step_at_which_nothing_gets_better_golden(toy, objective, ends):
-    for label, (end, belief) in enumerate(zip(ends, (0.485957, 0.523653, 0.459625), strict=True)):
+    for label, (end, confidence) in enumerate(zip(ends, (0.485957, 0.523653, 0.459625), strict=True)):
         result = found(toy, [label], steps=200, objective=objective)
         assert torch.equal(result.latents, torch.eye(3)[[label]])
-        assert result.confidence.item() == pytest.approx(belief, abs=1e-6)
+        assert result.confidence.item() == pytest.approx(confidence, abs=1e-6)
         assert result.queries == end + 2  # one for each iterate, the start among them, and one to judge
 
 
-@pytest.mark.parametrize(("objective", "belief"), [("probability", 0.252338), ("log-probability", 0.259385)])
-def test_a_flat_class_ends_by_steps_golden(toy, objective, belief):
+@pytest.mark.parametrize(("objective", "confidence"), [("probability", 0.252338), ("log-probability", 0.259385)])
+def test_a_flat_class_ends_by_steps_golden(toy, objective, confidence):
     together = found(toy, [3, 0], steps=199, objective=objective)  # 200 iterates
     alone = found(toy, [0], steps=199, objective=objective)
     assert together.queries == 200 + 1 + alone.queries  # who is finished asks no more
-    assert together.confidence[0].item() == pytest.approx(belief, abs=1e-5)
+    assert together.confidence[0].item() == pytest.approx(confidence, abs=1e-5)
 
 
 def test_many_classes_do_not_stop_it_at_once():
-    """ART's rule stops after one update above 100 classes, where no belief starts above a hundredth."""
+    """ART's rule stops after one update above 100 classes, where no confidence starts above a hundredth."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(108, 101, bias=False))
     nn.init.eye_(net[1].weight)
     result = found(wrapped(net, 6, 101), [7], objective="log-probability")
@@ -86,7 +86,7 @@ def test_the_best_iterate_comes_back_not_the_last(toy):
     assert torch.equal(result.latents, start.latents)
 
 
-def test_it_stops_where_the_target_believes_enough(toy):
+def test_it_stops_where_the_target_is_confident_enough(toy):
     assert found(toy, [0], enough=0.7).queries < found(toy, [0], enough=0.6).queries
     assert found(toy, [0], enough=1.0).queries == 2
 

@@ -32,7 +32,7 @@ def greys(image, side=4):
     return np.asarray(image)[side // 2 :: side, side // 2 :: side, 0].tolist()
 
 
-def test_a_grid_holds_the_most_believed_of_each_class(found):
+def test_a_grid_holds_those_of_highest_confidence(found):
     assert greys(found.grid()) == [[30, 50, 20]]
     assert greys(found.grid(2, columns=4)) == [[30, 10, 50, 40], [20, 255, 255, 255]]  # what is missing is white
     assert greys(found.grid(columns=2)) == [[30, 50], [20, 255]]

@@ -47,9 +47,9 @@ def by_brightness(images: torch.Tensor) -> torch.Tensor:
 def test_pseudo_labels_by_brute_force():
     logits = torch.randn(40, 7, generator=rng())
     chosen = pseudo_labels(logits, 5)
-    belief = logits.softmax(1)
+    confidence = logits.softmax(1)
     for label in range(7):
-        assert chosen[label].tolist() == sorted(range(40), key=lambda i: -float(belief[i, label]))[:5]
+        assert chosen[label].tolist() == sorted(range(40), key=lambda i: -float(confidence[i, label]))[:5]
 
 
 def test_every_class_gets_as_many_and_ties_go_to_the_earlier_image():
@@ -223,9 +223,11 @@ def test_a_descent_is_the_published_loop(tiny_target):
 
 
 def test_restarts_of_a_class_come_best_first():
-    belief = torch.tensor([0.2, 0.9, 0.9, 0.5, float("nan"), 0.7])
+    confidence = torch.tensor([0.2, 0.9, 0.9, 0.5, float("nan"), 0.7])
     rows = torch.arange(6)
-    found = Reconstruction(torch.rand(6, 3, 4, 4), torch.tensor([7, 7, 7, 2, 2, 2]), rows, belief, attempts=rows % 3)
+    found = Reconstruction(
+        torch.rand(6, 3, 4, 4), torch.tensor([7, 7, 7, 2, 2, 2]), rows, confidence, attempts=rows % 3
+    )
     assert found.kept_of_each(3, best_first=True).latents.tolist() == [1, 2, 0, 5, 3, 4]
     assert found.kept_of_each(2, best_first=True).latents.tolist() == [1, 2, 5, 3]
     assert found.kept_of_each(2, best_first=False).latents.tolist() == [1, 2, 3, 5]

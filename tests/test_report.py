@@ -20,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from lightleak.errors import UserError
+from lightleak.metrics.evaluation import Unshown
 from lightleak.metrics.evidence import Measure
 from lightleak.report import (
     Column,
@@ -28,8 +29,10 @@ from lightleak.report import (
     Portrait,
     Results,
     Row,
+    answer,
     columns,
     figures,
+    index,
     main_table,
     narrowed,
     page,
@@ -40,10 +43,13 @@ from lightleak.report import (
     to_latex,
     write,
 )
+from lightleak.report.answer import subject
 from lightleak.report.collect import _swept
 from lightleak.report.figures import alone
 from lightleak.report.page import embed
+from lightleak.report.remarks import of_leaks
 from lightleak.report.results import clean, number
+from lightleak.report.table import in_parts
 
 COLUMNS = (
     Column("accuracy", "natural accuracy", "right on real test images", rate=True),
@@ -135,7 +141,7 @@ def realistic() -> Results:
         leaks=("hits@1", "verified"),
         confidences={target: tuple(rng.beta(14 - 3 * i, 0.6, 180)) for i, target in enumerate(TARGETS)},
         gallery=gallery,
-        gallery_note="The first six people; of each, the image which the target believes most.",
+        gallery_note="The first six people; of each, the image of which the target is most confident.",
         warnings=(
             "The judge is right on only 93.1 % of real test images (wanted: 95 %); distrust AttAcc.",
             "RoLSS: Delta is undefined, the accuracy loss of 0.2 points is within the noise of the test images.",
@@ -505,37 +511,43 @@ FLAGS = (
 )
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_page_fits_the_width_in_a_real_browser(results: Results, tmp_path: Path, width: int) -> None:
+WIDTHS = (400, 800, 1001, 1200, 1400)
+
+
+def test_page_fits_every_width_in_a_real_browser(results: Results, tmp_path: Path) -> None:
     program = browser()
     write(results, tmp_path)
-    # A frame gives the page its width: headless windows cannot be as narrow as a phone.
+    # Frames give the page its width: headless windows cannot be as narrow as a phone.
     measure = """
-      const inside = document.querySelector('iframe').contentDocument, body = inside.documentElement;
-      const wide = [...inside.querySelectorAll('body *')].filter(e => !e.closest('.scroll, .sheet, svg, .sr, thead')
-        && e.getBoundingClientRect().right > body.clientWidth + 1).map(e => e.tagName + '.' + e.className);
-      document.title = JSON.stringify({width: body.clientWidth, scroll: body.scrollWidth, wide,
-        broken: [...inside.images].filter(i => !i.naturalWidth).length, images: inside.images.length,
-        drawings: [...inside.querySelectorAll('figure svg')].map(s => Math.round(s.getBoundingClientRect().width))});
+      document.title = JSON.stringify([...document.querySelectorAll('iframe')].map(frame => {
+        const inside = frame.contentDocument, body = inside.documentElement;
+        inside.querySelectorAll('details').forEach(one => one.open = true);
+        const wide = [...inside.querySelectorAll('body *')].filter(e => !e.closest('svg, .sr')
+          && !(e.closest('thead') && getComputedStyle(e.closest('thead')).position == 'absolute')
+          && e.getBoundingClientRect().right > body.clientWidth + 1).map(e => e.tagName + '.' + e.className);
+        return {width: body.clientWidth, scroll: body.scrollWidth, wide, images: inside.images.length,
+          cards: getComputedStyle(inside.querySelector('td')).display == 'grid',
+          broken: [...inside.images].filter(i => !i.naturalWidth).length,
+          drawings: [...inside.querySelectorAll('figure svg')].map(s => Math.round(s.getBoundingClientRect().width))};
+      }));
     """
+    frames = "".join(f"<iframe src='report.html' style='width:{w}px;height:9000px;border:0'></iframe>" for w in WIDTHS)
     frame = tmp_path / "frame.html"
-    frame.write_text(
-        f"<iframe src='report.html' style='width:{width}px;height:9000px;border:0'></iframe>"
-        f"<script>onload = () => {{ {measure} }}</script>"
-    )
+    frame.write_text(f"{frames}<script>onload = () => {{ {measure} }}</script>")
     said = subprocess.run(
         [program, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    found = re.search(r"<title>(\{.*?\})</title>", said.stdout)
+    found = re.search(r"<title>(\[.*?\])</title>", said.stdout)
     assert found, said.stderr[-2000:]
-    seen: dict[str, Any] = json.loads(html.unescape(found.group(1)))
-    assert seen["width"] == width
-    assert seen["scroll"] <= width
-    assert seen["wide"] == []
-    assert seen["images"] == 30
-    assert seen["broken"] == 0
-    assert min(seen["drawings"]) > 0.75 * min(width, 520)
+    for width, seen in zip(WIDTHS, json.loads(html.unescape(found.group(1))), strict=True):
+        assert seen["width"] == width
+        assert seen["scroll"] <= width
+        assert seen["wide"] == []
+        assert seen["cards"] == (width <= 1000)
+        assert seen["images"] == 30
+        assert seen["broken"] == 0
+        assert min(seen["drawings"]) > 0.75 * min(width, 520)
 
 
 def test_a_narrow_terminal_keeps_what_matters_most():
@@ -547,10 +559,87 @@ def test_a_narrow_terminal_keeps_what_matters_most():
                               "error": Measure(0.2), "confidence": Measure(0.1)}),),
         )
     )  # fmt: skip
-    assert narrowed(wide, 60) == wide
-    assert [column.name for column in narrowed(wide, 50).columns] == ["accuracy", "hits@1", "stranger@1", "error"]
-    assert [column.name for column in narrowed(wide, 10).columns] == ["accuracy", "hits@1", "error"]
-    assert [cell.value for cell in narrowed(wide, 10).lines[0].cells] == [0.5, 0.4, 0.2]
+    assert narrowed(wide, 70) == (wide, ())
+    kept, left = narrowed(wide, 58)
+    assert [column.name for column in kept.columns] == ["accuracy", "hits@1", "stranger@1", "error"]
+    assert left == ("confidence",)
+    kept, left = narrowed(wide, 32)
+    assert [column.name for column in kept.columns] == ["accuracy", "hits@1"]  # essential ones stay
+    assert [cell.value for cell in kept.lines[0].cells] == [0.5, 0.4]
+
+
+def test_a_wide_table_is_shown_in_parts_of_which_the_first_is_essential():
+    names = ("error", "stranger@1", "accuracy", "confidence", "hits@5", "hits@1", "verified")
+    values = dict(zip(names, map(Measure, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7))))
+    rows = (Row("one", values), Row("null", {"accuracy": Measure(0.5)}, kind="null"))
+    first, rest = in_parts(main_table(Results(title="t", columns=columns(*names), rows=rows)), 5)
+    assert [column.name for column in first.columns] == ["accuracy", "hits@1", "verified", "error", "stranger@1"]
+    assert [column.name for column in rest.columns] == ["confidence", "hits@5"]
+    assert [[line.name for line in part.lines] for part in (first, rest)] == [["one", "null"], ["one"]]
+
+
+def test_the_first_sentence_answers():
+    rows = (
+        Row("no defence", {"hits@1": Measure(0.95)}),
+        *(Row(name, {"hits@1": Measure(0.8)}) for name in ("RoLSS", "SSF")),
+        Row("chance", {"hits@1": Measure(0.018)}, kind="chance"),
+    )
+    clear = Difference("RoLSS", "hits@1", -0.15, -0.2, -0.1, 0.001, 0.002, trainings=3)
+    unclear = Difference("SSF", "hits@1", -0.15, -0.4, 0.1, 0.3, 0.3, trainings=3)
+    recipe = {
+        "architecture": "timm:resnet18",
+        "population": {"name": "faces", "classes": 56},
+        "attack": {"name": "PPA"},
+    }
+    made = Results(title="t", columns=columns("hits@1"), rows=rows, baseline="no defence", recipe=recipe)
+    told = replace(made, differences=(clear, unclear))
+    assert subject(told) == "timm:resnet18, trained on 56 rendered people, none of them real, attacked by PPA"
+    assert answer(told) == (
+        "The judge recognises the right person in 95 % of what was reconstructed from “no defence” (a guess: 1.8 %); "
+        "less leaks from RoLSS (−15 points); no difference is shown for SSF."
+    )
+    alone = replace(made, differences=(replace(clear, trainings=1),))
+    assert "speak of these networks and not of their defences" in answer(alone)
+    assert answer(replace(made, rows=rows[1:2], baseline="", columns=columns("hits@1"))).startswith("The judge")
+    assert answer(Results(title="t", columns=columns("error"), rows=(Row("one", {"error": Measure(1.0)}),))) == ""
+
+
+def test_remarks_of_older_records_are_one_for_each_measure_and_delta_is_a_note(results: Results):
+    said = (
+        "few people",
+        "RoLSS, BiDO (x 0.1, y 1): verified is not clearly worse than that of the null 'never': it shows no leak",
+        "RoLSS: verified is not clearly worse than that of the null 'other people': it shows no leak",
+        "RoLSS: Delta = 3.92 points of AttAcc@1 lost per point of natural accuracy (10.4 over 2.7)",
+    )
+    old = {**results.to_json(), "warnings": said}
+    del old["footnotes"]
+    again = Results.from_json(json.loads(json.dumps(old)))
+    assert again.warnings == (
+        "few people",
+        "verified shows no leak of RoLSS, BiDO (x 0.1, y 1): it is not clearly above that of images that know nothing",
+    )
+    assert again.footnotes == {"hits@1": (said[3],)}
+    assert Results.from_json(json.loads(json.dumps(again.to_json()))).footnotes == again.footnotes
+
+
+def test_one_remark_for_each_measure():
+    one, other = Unshown("verified", 0, 40, 0.001, 1.0), Unshown("verified", 1, 40, 0.001, 0.04)
+    assert of_leaks({"RoLSS": [one], "SSF": [other], "TTS": []}) == [
+        "verified shows no leak of RoLSS, SSF: 0 of 40, 1 of 40 images, where a guess gets 0.1 % of them (p = 0.04 at "
+        "least)"
+    ]
+    assert "no leak of any target" in of_leaks({"RoLSS": [one], "SSF": [other]})[0]
+
+
+def test_the_index_begins_with_the_findings(results: Results, tmp_path: Path):
+    write(results, tmp_path / "one")
+    (tmp_path / "README.md").write_text(
+        "# R\n\n- no finding\n\n<!-- findings -->\n\n- **It `leaks`** <b>\n  so\n- and\n\n<!-- end of findings -->\n"
+    )
+    page = index(tmp_path, "R").read_text()
+    assert "<li><b>It <code>leaks</code></b> &lt;b&gt; so</li><li>and</li>" in page
+    assert page.index("What was found") < page.index("The records")
+    assert "no finding" not in page
 
 
 def swept(results: Results) -> Results:

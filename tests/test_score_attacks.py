@@ -28,19 +28,19 @@ def mirror(**changes):
 
 
 def test_golden_parents_and_shares():
-    belief = torch.tensor([[0.5, 0.05, 0.01]])
-    assert torch.allclose(weights(belief), torch.tensor([[0.892857, 0.089286, 0.017857]]), atol=1e-6)
+    confidence = torch.tensor([[0.5, 0.05, 0.01]])
+    assert torch.allclose(weights(confidence), torch.tensor([[0.892857, 0.089286, 0.017857]]), atol=1e-6)
     share = share_of(torch.tensor(0.5), torch.tensor(0.05))
     assert share.item() == pytest.approx(0.909091, abs=1e-6)
     assert torch.isfinite(share_of(torch.zeros(2), torch.zeros(2))).all()
 
 
 def test_parents_are_drawn_by_their_weights():
-    belief = torch.tensor([[0.5, 0.05, 0.01, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    confidence = torch.tensor([[0.5, 0.05, 0.01, 0.0], [0.0, 0.0, 0.0, 0.0]])
     streams = Streams(0, torch.tensor([3, 4]), torch.tensor([0, 0]))
-    chosen = torch.cat(parents(belief, 20_000, streams, torch.arange(2)), 1)
+    chosen = torch.cat(parents(confidence, 20_000, streams, torch.arange(2)), 1)
     shares = torch.stack([(chosen == place).double().mean(1) for place in range(4)], 1)
-    assert torch.allclose(shares[0], weights(belief)[0].double(), atol=0.006)
+    assert torch.allclose(shares[0], weights(confidence)[0].double(), atol=0.006)
     assert torch.allclose(shares[1], torch.full((4,), 0.25).double(), atol=0.01)
 
 
@@ -70,7 +70,7 @@ def test_mirror_spends_its_budget_to_the_query():
     assert torch.allclose(curve[:, -1, 1], result.confidence)
 
 
-def test_mirror_stops_where_it_is_believed_enough():
+def test_mirror_stops_where_it_is_confident_enough():
     oracle = oracle_of(balls(CENTRES, 2.0), 4, "scores")
     result = mirror(enough=0.5).run(oracle, Plain(), torch.arange(3), rng())
     assert (result.confidence >= 0.5).all()
@@ -241,8 +241,8 @@ def test_bad_settings_of_smile_are_one_line(settings, message):
 
 def test_golden_rewards():
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).softmax(1).repeat(2, 1)
-    belief, reward = told_of(scores, torch.tensor([0, 1])).T
-    assert torch.allclose(belief, scores[0, :2])
+    confidence, reward = told_of(scores, torch.tensor([0, 1])).T
+    assert torch.allclose(confidence, scores[0, :2])
     assert reward.tolist() == pytest.approx([-8.951678, -134.705524], abs=1e-3)
     assert told_of(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))[0].tolist() == [1.0, 0.0]  # the highest there is
     assert told_of(torch.tensor([[torch.nan, torch.nan]]), torch.tensor([0])).isfinite().all()

@@ -141,8 +141,8 @@ def test_choosing_on_the_other_half_does_not_flatter():
 
 
 def test_a_member_of_nan_speaks_for_nobody():
-    belief = torch.tensor([[math.nan] * 8, [0.1] * 8])
-    assert choose(belief).tolist() == [1] * 8
+    confidence = torch.tensor([[math.nan] * 8, [0.1] * 8])
+    assert choose(confidence).tolist() == [1] * 8
 
 
 def test_leak_above_ceiling_has_its_ends():

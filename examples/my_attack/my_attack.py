@@ -1,4 +1,4 @@
-"""An attack in a package of its own: of several images of the prior, the one that the target believes most.
+"""An attack in a package of its own: of several images of the prior, the one of which the target is most confident.
 
 Install it with `pip install ./my_attack`; then `lightleak attack ... attack:best-of --attack.steps 50` runs it, and
 studies use `my_attack.BestOf`.
@@ -30,14 +30,14 @@ class BestOf(Attack):
         return self.attempts
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
-        """The latents that were believed most."""
-        best, belief = part.latents(prior), torch.full((len(part),), -1.0, device=part.device)
+        """The latents with the highest confidence."""
+        best, confidence = part.latents(prior), torch.full((len(part),), -1.0, device=part.device)
         for step in range(self.steps):
             draws = own(prior, part, step)
             now = self.judge(oracle, prior.decode(draws, part.classes), part)
-            better = now > belief
-            best, belief = torch.where(better[:, None], draws, best), torch.where(better, now, belief)
-            tell(step + 1, confidence=float(belief.mean()))
+            better = now > confidence
+            best, confidence = torch.where(better[:, None], draws, best), torch.where(better, now, confidence)
+            tell(step + 1, confidence=float(confidence.mean()))
         return Found(best)
 
 

@@ -108,11 +108,11 @@ class Found:
     latents: Tensor  # M x L
     classes: Tensor | None = None  # int64, M
     attempts: Tensor | None = None  # int64, M
-    confidence: Tensor | None = None  # M: the belief, where the search has paid for it already; nobody asks again then
+    confidence: Tensor | None = None  # M, where the search has paid for it already; nobody asks again then
     drawn: Tensor | None = None  # int64, M: as which classes the prior draws them, if not as `classes`
     images: Tensor | None = None  # M x 3 x S x S in [0, 1], where `decode(latents, classes)` does not make them
     # A row for each of `part.identities`: distributions, or of searches by queries "curve", C x P x 2: queries spent,
-    # and the best belief so far.
+    # and the best confidence so far.
     per_class: Mapping[str, Tensor] = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)  # class -> why nothing was found
 
@@ -185,8 +185,8 @@ class Attack(Protocol):
         ...
 
     def judge(self, oracle: Oracle, images: Tensor, part: Part) -> Tensor:
-        """The target's own belief that the images of a part's rows show their classes, N in [0, 1]."""
-        return believed(oracle, images, part.rows(JUDGED))
+        """The target's own confidence that the images of a part's rows show their classes, N in [0, 1]."""
+        return confidence_of(oracle, images, part.rows(JUDGED))
 
     def run(
         self,
@@ -255,17 +255,17 @@ class Attack(Protocol):
         """Step 3 for one batch: what was found, judged and as bytes, the best of each class alone."""
         classes = part.classes if found.classes is None else found.classes
         attempts = part.attempts if found.attempts is None else found.attempts
-        pixels, belief = [torch.empty(0, 3, oracle.size, oracle.size, dtype=torch.uint8)], []
+        pixels, confidence = [torch.empty(0, 3, oracle.size, oracle.size, dtype=torch.uint8)], []
         for rows in torch.arange(len(classes), device=part.device).split(self.batch):
             mine = replace(part, classes=classes[rows], attempts=attempts[rows])
             drawn = mine.classes if found.drawn is None else found.drawn[rows]
             images = prior.decode(found.latents[rows], drawn) if found.images is None else found.images[rows]
             images = images.clamp(0, 1)
             if found.confidence is None:
-                belief.append(self.judge(oracle, images, mine).cpu())
+                confidence.append(self.judge(oracle, images, mine).cpu())
             pixels.append(as_bytes(resized(images, oracle.size)))
         if found.confidence is None:
-            confidence = torch.cat(belief) if belief else torch.empty(0)
+            confidence = torch.cat(confidence) if confidence else torch.empty(0)
         else:
             confidence = found.confidence.cpu()
         return Reconstruction(
@@ -284,8 +284,8 @@ class Attack(Protocol):
 JUDGED = -1  # the step that the judging of what was found counts as
 
 
-def believed(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
-    """The target's belief that each image shows its row's class, N; of an oracle of labels, whether it says so."""
+def confidence_of(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
+    """The target's confidence that each image shows its row's class, N; of an oracle of labels, whether it says so."""
     if oracle.access == "labels":
         return (oracle.labels(images, rows) == rows.classes).float()
     return oracle.scores(images, rows).gather(1, rows.classes[:, None]).squeeze(1)

@@ -13,7 +13,7 @@ what comes out does not depend on it.
 Deviations: all attempts of all classes are optimised at once (published: one restart after the other); each attempt
 draws its own latent (published: restart s gives the same latents to the i-th identity of every batch); all attempts
 are returned and count (the first release kept the attempt with the largest logit for each class, counting from 0, so
-that a negative logit never won: `Reconstruction.best` picks the most believed instead).
+that a negative logit never won: `Reconstruction.best` picks those of highest confidence instead).
 """
 
 from dataclasses import dataclass, field
@@ -81,8 +81,8 @@ class GMI(Attack):
             (slope,) = torch.autograd.grad(loss, latents)
             with torch.no_grad():
                 latents, velocity = moved(latents, velocity, slope, self.rate, self.momentum, self.clip)
-                belief = logits.softmax(1).gather(1, part.classes[:, None]).mean()
-            tell(step + 1, confidence=float(belief))
+                confidence = logits.softmax(1).gather(1, part.classes[:, None]).mean()
+            tell(step + 1, confidence=float(confidence))
         # 3. return all attempts
         return Found(latents.detach())
 

@@ -16,7 +16,7 @@ from lightleak.priors.prior import Prior
 
 @dataclass(frozen=True)
 class Guess(Attack):
-    """Samples of the prior, `keep` for each class; the target is asked only for its belief in them."""
+    """Samples of the prior, `keep` for each class; the target is asked only for its confidence in them."""
 
     keep: int = 3
     batch: int = field(default=256, compare=False)

@@ -1,6 +1,6 @@
 """IF-GMI: a closer look at GAN priors, exploiting intermediate features (Qiu et al., ECCV 2024).
 
-    1. for each class start at the latents that the target already believes in, as PPA
+    1. for each class start at the latents of which the target is already confident, as PPA
     2. descend the Poincaré distance over the latents
     3. let the generator's next block run once; from then on what it left, its features, is descended over together with
        the latents, and both stay in an L1 ball around where they began
@@ -84,12 +84,12 @@ class IFGMI(Attack):
         return PPA(candidates=self.candidates, attempts=1, keep=1)
 
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
-        """Step 1's table: latents, and what the target believes of each."""
+        """Step 1's table: latents, and the target's confidence in each."""
         return draw_candidates(oracle, prior, self.candidates, seed, 4 * self.batch)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The latents and images at the end of the last stage."""
-        # 1. the latents which the target already believes in
+        # 1. the latents of which the target is already confident
         chosen = select_candidates(part.table("scores"), part.identities, self.attempts)
         latents = part.table("latents")[chosen[part.place, part.attempts]].clone()
         draws = view_draws(part.seed, part.classes, part.attempts, self.steps)
@@ -132,8 +132,8 @@ class IFGMI(Attack):
             with torch.no_grad():
                 for variable, start in zip(moving, starts, strict=True):
                     variable.copy_(start + in_ball(variable - start, self.radii[block]))
-                belief = logits.softmax(1).gather(1, part.classes[:, None]).mean()
-            tell(step + 1, confidence=float(belief))
+                confidence = logits.softmax(1).gather(1, part.classes[:, None]).mean()
+            tell(step + 1, confidence=float(confidence))
         ends = [variable.detach() for variable in moving]
         return ends[0], State(ends[-1], state.image) if block else state
 

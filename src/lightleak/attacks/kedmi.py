@@ -34,7 +34,7 @@ from lightleak.priors.prior import Prior
 
 @dataclass(frozen=True)
 class KEDMI(Attack):
-    """Distributional inversion: for each class the mean and the spread of the latents that the target believes in."""
+    """Distributional inversion: for each class the mean and the spread of latents that the target is sure of."""
 
     attempts: int = 5  # images drawn of each class's distribution; all are returned
     steps: int = 2400
@@ -101,8 +101,8 @@ class KEDMI(Attack):
             mean.grad, log_variance.grad = torch.autograd.grad(loss, [mean, log_variance])
             optimiser.step()
             with torch.no_grad():
-                belief = logits.softmax(1).gather(1, part.classes[:, None]).mean()
-            tell(step + 1, confidence=float(belief))
+                confidence = logits.softmax(1).gather(1, part.classes[:, None]).mean()
+            tell(step + 1, confidence=float(confidence))
         # 3. draw images of each
         found = {"mean": mean.detach(), "log_variance": log_variance.detach()}
         classes = part.classes.repeat_interleave(self.attempts)

@@ -1,16 +1,16 @@
 """MI-Face: gradient descent in the pixels (Fredrikson, Jha and Ristenpart, CCS 2015, Algorithm 1).
 
     1. for each class start with an image of one colour, or with noise
-    2. climb the target's belief in it, clip the colours to [0, 1] and process the image
-    3. stop when the target believes enough, when no step in so many was better than the worst of them, or at `steps`
-    4. return the iterate in which the target believed most
+    2. climb the target's confidence in it, clip the colours to [0, 1] and process the image
+    3. stop at a confidence that is enough, when no step in so many was better than the worst of them, or at `steps`
+    4. return the iterate of which the target was most confident
 
 There is no prior: what comes out convinces the target and, on deep networks, shows nobody. So it is the adversarial
 null of a report: a judge that recognises people in it is no judge.
 
-Deviations: by default the logarithm of the belief is climbed, which does not flatten out where the target is sure that
-it is somebody else (paper: the belief), from grey (paper: from zeros), down to a cost of 0.001 (paper: gamma 0.99,
-which as a bound on the cost would stop nearly at once, so it is read as a belief). Denoising in the code of an
+Deviations: by default the logarithm of the confidence is climbed, which does not flatten out where the target is sure
+of somebody else (paper: the confidence), from grey (paper: from zeros), down to a cost of 0.001 (paper: gamma 0.99,
+which as a bound on the cost would stop nearly at once, so it is read as a confidence). Denoising in the code of an
 autoencoder is replaced by blurring, or by descending total variation.
 """
 
@@ -34,12 +34,12 @@ COLOURS = {"grey": 0.5, "zeros": 0.0}
 
 @dataclass(frozen=True)
 class MIFace(Attack):
-    """MI-Face: climb the target's belief in the pixels themselves, and return the image that it believed most."""
+    """MI-Face: climb the target's confidence in the pixels themselves, and return the best image."""
 
     attempts: int = 1  # images of each class; more than one only from noise
     steps: int = 5000  # at most: a class that nothing leads to ends here
     patience: int = 100  # stop when a cost is no better than the worst of so many before it
-    enough: float = 0.001  # stop at this cost, 1 - belief
+    enough: float = 0.001  # stop at this cost, 1 - confidence
     rate: float = 0.1
     objective: str = "log-probability"  # or probability, logit
     start: str = "grey"  # or zeros, noise
@@ -78,7 +78,7 @@ class MIFace(Attack):
         return Needs(pixels=True)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
-        """The images in which the target believed most."""
+        """The images of which the target was most confident."""
         # 1. start
         x = part.latents(prior)
         x = x if self.start == "noise" else torch.full_like(x, COLOURS[self.start])
@@ -86,7 +86,7 @@ class MIFace(Attack):
         window = cheapest[:, None].repeat(1, self.patience)
         active = torch.arange(len(x), device=x.device)
         for step in range(self.steps + 1):
-            # 2. what the target believes of those that are not finished, and which way doubt falls
+            # 2. the target's confidence in those that are not finished, and which way doubt falls
             here = x[active].requires_grad_()
             rows = part.rows(step).at(active)
             logits = oracle.logits(resized(prior.decode(here), oracle.size), rows)
@@ -114,7 +114,7 @@ class MIFace(Attack):
 
 
 def doubt(logits: Tensor, classes: Tensor) -> Tensor:
-    """1 - the target's belief, the paper's cost, N in [0, 1]."""
+    """1 - the target's confidence, the paper's cost, N in [0, 1]."""
     return 1 - logits.softmax(1).gather(1, classes[:, None]).squeeze(1)
 
 

@@ -1,13 +1,13 @@
 """MIRROR, white-box: descent in the box where a generator's styles are likely (An et al., NDSS 2022).
 
-    1. for each class start at the samples of the prior that the target believes most
+    1. for each class start at the samples of the prior of which the target is most confident
     2. descend 10 times the cross-entropy by Adam, whose rate grows and falls again, through random mirrors
     3. after every step clip the latents to the prior's box
-    4. return the attempts that are believed most
+    4. return the attempts with the highest confidence
 
-Deviations: each image has its own coin for the mirror (code: one for a batch); attempts that are returned are those
-believed most (code: those whose top-5 labels agree most with the others'); losses are summed. The code begins with a
-rate of zero, which loses the first step; so does this.
+Deviations: each image has its own coin for the mirror (code: one for a batch); the attempts returned are those of
+highest confidence (code: those whose top-5 labels agree most with the others'); losses are summed. The code begins
+with a rate of zero, which loses the first step; so does this.
 """
 
 from dataclasses import dataclass, field
@@ -28,10 +28,10 @@ from lightleak.priors.prior import Prior
 
 @dataclass(frozen=True)
 class Mirror(Attack):
-    """MIRROR with gradients: Adam on the latents that the target believes most, inside the prior's box."""
+    """MIRROR with gradients: Adam on the latents of which the target is most confident, inside the prior's box."""
 
     attempts: int = 8  # searches for each class, from its best samples
-    keep: int = 1  # of those returned, the most believed
+    keep: int = 1  # of those returned, by confidence
     samples: int = 100_000  # of the prior, scored once for all classes
     steps: int = 20_000
     rate: float = 0.25  # Adam's, grown over the first 5 % of the steps, and falling over the last quarter
@@ -68,12 +68,12 @@ class Mirror(Attack):
         return Mirror(attempts=1, samples=self.samples)
 
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
-        """Samples and what the target believes of each, for every class."""
+        """Samples and the target's confidence in each, for every class."""
         return table_of(oracle.scores, oracle, prior, self.samples, seed, self.batch, None)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The optimised latents."""
-        # 1. the samples that are believed most
+        # 1. the samples with the highest confidence
         first = select_candidates(part.table("said"), part.identities, self.attempts)[part.place, part.attempts]
         low, high = box_for(prior, self.kappa, part)
         latents = part.table("latents")[first].clone().requires_grad_()
@@ -92,9 +92,9 @@ class Mirror(Attack):
             with torch.no_grad():
                 # 3. stay in the box
                 latents.clamp_(low, high)
-                belief = logits.softmax(1).gather(1, part.classes[:, None]).mean()
-            tell(step + 1, confidence=float(belief))
-        # 4. the frame judges them and keeps the most believed
+                confidence = logits.softmax(1).gather(1, part.classes[:, None]).mean()
+            tell(step + 1, confidence=float(confidence))
+        # 4. the frame judges them and keeps those with the highest confidence
         return Found(latents.detach())
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def sheet(found: "Reconstruction", each: int, columns: int) -> Image.Image:
-    """The `each` most believed images of each class, next to each other, classes ascending, `columns` in a row.
+    """The `each` images of highest confidence in each class, next to each other, classes ascending, `columns` in a row.
 
     A class that has fewer leaves gaps, so that a class's images always start at a multiple of `each`.
     """

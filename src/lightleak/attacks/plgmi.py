@@ -82,7 +82,7 @@ class PLGMI(Attack):
             (latents.grad,) = torch.autograd.grad(losses.sum(), latents)
             optimiser.step()
             with torch.no_grad():
-                belief = logits.softmax(1).gather(1, seen[:, None]).mean()
-            tell(step + 1, confidence=float(belief))
+                confidence = logits.softmax(1).gather(1, seen[:, None]).mean()
+            tell(step + 1, confidence=float(confidence))
         # 3. the images of all restarts
         return Found(latents.detach())

@@ -1,8 +1,8 @@
 """PPA: Plug & Play Attacks (Struppek et al., ICML 2022).
 
-    1. draw candidates once; for each class keep those that the target already believes in (image and mirror averaged)
+    1. draw candidates once; keep those in which each class has most confidence (image and mirror averaged)
     2. descend the Poincaré distance between the target's logits and the class, seen through random crops
-    3. keep the attempts whose belief survives many stronger views
+    3. keep the attempts whose confidence survives many stronger views
 
 Deviations: each image has its own random view in every step (published: one crop for a whole batch, see `shared`);
 losses are summed over a batch instead of averaged, so what comes out does not depend on the batch size (see `epsilon`);
@@ -23,7 +23,7 @@ from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.steps import (
     LOSSES,
     asked,
-    belief_over_views,
+    confidence_over_views,
     draw_candidates,
     select_candidates,
     view_draws,
@@ -78,12 +78,12 @@ class PPA(Attack):
         return PPA(candidates=self.candidates, attempts=1, keep=1, cutoff=self.cutoff)
 
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
-        """Step 1's table: latents, and what the target believes of each."""
+        """Step 1's table: latents, and the target's confidence in each."""
         return draw_candidates(oracle, prior, self.candidates, seed, 4 * self.batch, self.cutoff)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The optimised latents."""
-        # 1. keep the latents which the target already believes in
+        # 1. keep the latents of which the target is already confident
         if len(part.table("latents")) != self.candidates:
             raise UserError(f"{len(part.table('latents'))} candidates were scored, not {self.candidates}")
         chosen = select_candidates(part.table("scores"), part.identities, self.attempts)
@@ -109,15 +109,15 @@ class PPA(Attack):
             for group in optimiser.param_groups:
                 group["lr"] = self.rate * 0.1 ** sum(step >= milestone for milestone in self.milestones)
             optimiser.step()
-            belief = logits.detach().softmax(1).gather(1, part.classes[:, None]).mean()
-            tell(step + 1, confidence=float(belief))
+            confidence = logits.detach().softmax(1).gather(1, part.classes[:, None]).mean()
+            tell(step + 1, confidence=float(confidence))
         return latents.detach()
 
     def judge(self, oracle: Oracle, images: Tensor, part: Part) -> Tensor:
-        """Step 3: the belief that survives many stronger views, N."""
+        """Step 3: the confidence that survives many stronger views, N."""
         draws = view_draws(part.seed + 1, part.classes, self._streams(part.attempts), self.views)
         seen = resized(images, oracle.size)
-        return belief_over_views(oracle, seen, part.rows(JUDGED), self.judging, draws, 4 * self.batch)
+        return confidence_over_views(oracle, seen, part.rows(JUDGED), self.judging, draws, 4 * self.batch)
 
     def _streams(self, attempts: Tensor) -> Tensor:
         """Whose views each attempt looks through: its own, or those of its class's first."""

@@ -37,8 +37,8 @@ def only_without_classes(prior: Prior) -> None:
         )
 
 
-def belief_in(oracle: Oracle) -> Ask:
-    """The target's belief that images show their rows' classes, N; no number counts as no belief."""
+def confidence_in(oracle: Oracle) -> Ask:
+    """The target's confidence that images show their rows' classes, N; no number counts as no confidence."""
 
     def ask(images: Tensor, rows: Rows) -> Tensor:
         return oracle.scores(images, rows).gather(1, rows.classes[:, None]).squeeze(1).nan_to_num(nan=0.0)

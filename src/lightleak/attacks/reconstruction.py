@@ -1,4 +1,4 @@
-"""What an attack brings home: latents, beliefs, and images in 8 bits at the size that the target sees."""
+"""What an attack brings home: latents, confidences, and images in 8 bits at the size that the target sees."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ class Reconstruction:
     images: Tensor = _Images()  # pyright: ignore  # N x 3 x S x S, float32 in [0, 1]
     classes: Tensor  # pyright: ignore  # int64, N: whom each image is meant to show
     latents: Tensor  # pyright: ignore  # N x ...: what the prior made it of
-    confidence: Tensor  # pyright: ignore  # N in [0, 1]: the target's own belief
+    confidence: Tensor  # pyright: ignore  # N in [0, 1]: the target's own confidence
     queries: int = 0  # images shown to the target
     seconds: float = 0.0
     shared: int = 0  # of the queries, those that serve all identities alike: every shard asks them again
@@ -99,16 +99,16 @@ class Reconstruction:
         return Drawn(self, prior if self.latents.shape[1:] == (prior.latents,) else None)  # a null may be of another
 
     def best(self, count: int = 1) -> "Reconstruction":
-        """The `count` images of each class that the target believes most, best first, classes ascending."""
-        order = _most_believed(self.confidence)
+        """The `count` images of each class of which the target is most confident, best first, classes ascending."""
+        order = _most_confident(self.confidence)
         order = order[self.classes[order].argsort(stable=True)]
         return self.at(_first_of_each(self.classes[order], order, count))
 
     def kept_of_each(self, count: int, best_first: bool) -> "Reconstruction":
-        """The `count` most believed images of each class, classes as they come; best first, or by attempt."""
+        """The `count` images of highest confidence in each class, classes as they come; best first, or by attempt."""
         place = {label: number for number, label in enumerate(dict.fromkeys(self.classes.tolist()))}
         places = torch.tensor([place[label] for label in self.classes.tolist()], dtype=torch.int64)
-        order = _most_believed(self.confidence)
+        order = _most_confident(self.confidence)
         order = order[places[order].argsort(stable=True)]
         chosen = _first_of_each(places[order], order, count)
         if not best_first:
@@ -138,7 +138,7 @@ class Reconstruction:
         return self.noted(people=people)
 
     def grid(self, each: int = 1, columns: int = 8) -> Image:
-        """A sheet of the `each` most believed images of each class, classes ascending, `columns` of them in a row."""
+        """A sheet of the `each` images of highest confidence in each class, classes ascending, `columns` in a row."""
         if each < 1 or columns < 1:
             raise UserError(f"a grid has at least one image of each class and one column, not {each} and {columns}")
         return pictures.sheet(self, each, columns)
@@ -151,7 +151,7 @@ class Reconstruction:
         first = self.classes.unique()[:IN_NOTEBOOK]
         shown = self.at(torch.isin(self.classes, first).nonzero().flatten())
         more = "" if len(first) == len(self.classes.unique()) else f"; of the first {len(first)} classes"
-        return figure(f"{self!r}; the most believed of each class{more}", shown.grid())
+        return figure(f"{self!r}; those of highest confidence in each class{more}", shown.grid())
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
@@ -282,8 +282,8 @@ def merge(parts: Sequence[Reconstruction]) -> Reconstruction:
     return whole.at(torch.sort(whole.classes, stable=True).indices)
 
 
-def _most_believed(confidence: Tensor) -> Tensor:
-    """The order from most to least believed; NaN is believed least."""
+def _most_confident(confidence: Tensor) -> Tensor:
+    """The order from most to least confident; NaN comes last."""
     return as_lowest(confidence).argsort(descending=True, stable=True)
 
 

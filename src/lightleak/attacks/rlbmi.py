@@ -4,7 +4,7 @@
     2. draw points from the actor and show their images to the target, a query each; the reward is
        4 log p_y + 8 log max(1e-7, p_y - the largest other)
     3. train the critics on what was shown, the actor to please the smaller of both and to stay uncertain
-    4. go on at 2; return the point that the target believed most
+    4. go on at 2; return the point of which the target was most confident
 
 In the released code an episode is one step long and the state has no part in the reward (alpha = 0): so there is no
 state, no discount and no target network here. The actor is a normal distribution of each dimension, squashed into the
@@ -91,7 +91,7 @@ class RLBMI(Attack):
         return -(-self.each // self.actions)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
-        """The point of each search that the target believed most."""
+        """The point of each search of which the target was most confident."""
         only_without_classes(prior)
 
         def told(images: Tensor, rows: Rows) -> Tensor:
@@ -102,9 +102,9 @@ class RLBMI(Attack):
         bandit = Bandit(streams, len(part), prior.latents, self.rate, self.temperature)
         memory = torch.empty(len(part), min(self.memory, self.each), prior.latents, device=part.device)
         rewards = torch.empty(memory.shape[:2], device=part.device)
-        best, belief = torch.zeros_like(memory[:, 0]), torch.zeros_like(rewards[:, 0])
+        best, confidence = torch.zeros_like(memory[:, 0]), torch.zeros_like(rewards[:, 0])
         curve, spent = Curve(part, self.steps), 0
-        curve.add(0, torch.zeros_like(part.classes), belief)
+        curve.add(0, torch.zeros_like(part.classes), confidence)
         for step in range(self.steps):
             # 2. points, and their rewards
             count = min(self.actions, self.each - spent)
@@ -114,20 +114,20 @@ class RLBMI(Attack):
             said = shown(told, oracle, prior, latents.flatten(0, 1), rows, self.batch).unflatten(0, (len(part), -1))
             place = torch.arange(spent, spent + count, device=part.device) % memory.shape[1]  # over the oldest
             memory[:, place], rewards[:, place] = actions, said[:, :, 1]
-            best, belief = better(best, belief, latents, said[:, :, 0])
+            best, confidence = better(best, confidence, latents, said[:, :, 0])
             spent += count
             # 3. what they teach
             if spent >= self.sample and spent < self.each:
                 for _ in range(self.updates):
                     bandit.learn(memory[:, :spent], rewards[:, :spent], self.sample)
-            curve.add(step + 1, torch.full_like(part.classes, spent), belief)
-            tell(step + 1, confidence=float(belief.mean()))
+            curve.add(step + 1, torch.full_like(part.classes, spent), confidence)
+            tell(step + 1, confidence=float(confidence.mean()))
         # 4. the best point
-        return Found(best, confidence=belief, per_class={"curve": curve.table()})
+        return Found(best, confidence=confidence, per_class={"curve": curve.table()})
 
 
 def told_of(scores: Tensor, classes: Tensor) -> Tensor:
-    """Belief and reward of each image, N x 2, of probabilities N x C; no number is no belief."""
+    """Confidence and reward of each image, N x 2, of probabilities N x C; no number is no confidence."""
     scores = scores.nan_to_num(nan=0.0)
     mine = scores.gather(1, classes[:, None]).squeeze(1)
     other = scores.scatter(1, classes[:, None], -1.0).amax(1)

@@ -1,6 +1,6 @@
 """SMILE's idea: a surrogate's gradients, then evolution on the target, under a small budget (Li et al., CVPR 2025).
 
-    1. score samples of the prior, once for all classes; each class starts at the one that is believed most
+    1. score samples of the prior, once for all classes; each class starts at the one with the highest confidence
     2. descend the cross-entropy of surrogates of the target by Adam, in the prior's box
     3. ask the target about where that ends, and go on from the better of both by separable CMA-ES on its scores
     4. return the best that the target was shown
@@ -24,7 +24,7 @@ from torch import Tensor
 from lightleak.attacks.evolution import Evolution, Rates
 from lightleak.attacks.frame import Attack, Common, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import Curve, belief_in, box_for, shown, table_of, too_small
+from lightleak.attacks.queries import Curve, box_for, confidence_in, shown, table_of, too_small
 from lightleak.attacks.steps import cross_entropy, select_candidates
 from lightleak.data.views import resized
 from lightleak.errors import UserError
@@ -96,25 +96,25 @@ class SMILE(Attack):
         return SMILE(queries=0, samples=self.samples, surrogate=False)
 
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
-        """Samples and what the target believes of each, for every class."""
+        """Samples and the target's confidence in each, for every class."""
         return table_of(oracle.scores, oracle, prior, self.samples, seed, self.batch, None)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The best latents that the target was shown."""
-        # 1. the samples that are believed most
+        # 1. the samples with the highest confidence
         said = part.table("said")
         first = select_candidates(said, part.identities, self.attempts)[part.place, part.attempts]
-        best, belief = part.table("latents")[first].clone(), said[first, part.classes].nan_to_num(nan=0.0)
+        best, confidence = part.table("latents")[first].clone(), said[first, part.classes].nan_to_num(nan=0.0)
         spent, curve = torch.zeros_like(part.classes), Curve(part, self.steps + 1)
-        curve.add(0, spent, belief)
+        curve.add(0, spent, confidence)
         if not self.queries:
-            return Found(best, confidence=belief, per_class={"curve": curve.table()})
+            return Found(best, confidence=confidence, per_class={"curve": curve.table()})
         # 2. a surrogate's gradients
         start = self.led(prior, part, best) if self.surrogate else best
         # 3. evolution from the better of both
-        reached = shown(belief_in(oracle), oracle, prior, start, part.rows(0), self.batch)
-        best, belief = better(best, belief, start[:, None], reached[:, None])
-        curve.add(1, spent + 1, belief)
+        reached = shown(confidence_in(oracle), oracle, prior, start, part.rows(0), self.batch)
+        best, confidence = better(best, confidence, start[:, None], reached[:, None])
+        curve.add(1, spent + 1, confidence)
         (low, high), streams = box_for(prior, self.kappa, part), part.streams()
         centre, half = (low + high) / 2, (high - low) / 2
         state = Evolution.at((best - centre) / half, self.spread)
@@ -124,15 +124,15 @@ class SMILE(Attack):
             count = min(self.population, self.each - 1 - step * self.population)
             latents = (centre + half * state.candidates(normals)[:, :count]).clamp(low, high)
             rows = part.rows(step + 1).repeated(count)
-            said = shown(belief_in(oracle), oracle, prior, latents.flatten(0, 1), rows, self.batch)
+            said = shown(confidence_in(oracle), oracle, prior, latents.flatten(0, 1), rows, self.batch)
             said = said.unflatten(0, (len(part), -1))
-            best, belief = better(best, belief, latents, said)
+            best, confidence = better(best, confidence, latents, said)
             if count == self.population:
                 state = state.after(normals, said, rates).within(low.new_tensor(-1), low.new_tensor(1))
-            curve.add(step + 2, spent + 1 + step * self.population + count, belief)
-            tell(step + 1, confidence=float(belief.mean()))
+            curve.add(step + 2, spent + 1 + step * self.population + count, confidence)
+            tell(step + 1, confidence=float(confidence.mean()))
         # 4. the best that was seen
-        return Found(best, confidence=belief, per_class={"curve": curve.table()})
+        return Found(best, confidence=confidence, per_class={"curve": curve.table()})
 
     def led(self, prior: Prior, part: Part, start: Tensor) -> Tensor:
         """Step 2: where descending the surrogates' cross-entropy ends; it costs no queries."""
@@ -159,11 +159,11 @@ def ramp(t: float) -> float:
     return (0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / 0.25))) * min(1.0, t / 0.05)
 
 
-def better(best: Tensor, belief: Tensor, latents: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of each search, N x L, and the belief in it, N, after candidates N x P x L of which so much was said."""
+def better(best: Tensor, confidence: Tensor, latents: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of each search, N x L, and its confidence, N, after candidates N x P x L, `said` N x P."""
     top, place = said.max(1)
     theirs = latents[torch.arange(len(latents), device=latents.device), place]
-    return torch.where((top > belief)[:, None], theirs, best), torch.maximum(top, belief)
+    return torch.where((top > confidence)[:, None], theirs, best), torch.maximum(top, confidence)
 
 
 PRESETS = {

@@ -1,4 +1,4 @@
-"""Steps that attacks share: identity losses, candidates, belief over views."""
+"""Steps that attacks share: identity losses, candidates, confidence over views."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +38,7 @@ def poincare(logits: Tensor, classes: Tensor, xi: float = 1e-4) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """Minus the logarithm of the target's belief, N."""
+    """Minus the logarithm of the target's confidence, N."""
     return F.cross_entropy(logits.float(), classes, reduction="none")
 
 
@@ -79,14 +79,14 @@ def implausible(prior: Prior, images: Tensor, classes: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Candidates and belief
+# Candidates and confidence
 
 
 def draw_candidates(
     oracle: Oracle, prior: Prior, count: int, seed: int, batch: int, cutoff: int | None = None
 ) -> Common:
     """Latents of a run's seed, scored once for all classes: `latents` N x L and `scores` N x C, each the mean of the
-    target's belief in an image and in its mirror.
+    target's confidence in an image and in its mirror.
 
     With a `cutoff`, only the first so many style slots are truncated in what is scored, never in the latents.
     """
@@ -99,7 +99,7 @@ def draw_candidates(
 
 @torch.no_grad()
 def candidate_scores(oracle: Oracle, prior: Prior, latents: Tensor, batch: int, seed: int = 0) -> Tensor:
-    """The target's belief in every class for each latent, averaged over the image and its mirror, N x C."""
+    """The target's confidence in every class for each latent, averaged over the image and its mirror, N x C."""
     scores = []
     for index in torch.arange(len(latents)).split(batch):
         chunk = latents[index].to(oracle.device)
@@ -117,15 +117,15 @@ def select_candidates(scores: Tensor, classes: Tensor, attempts: int) -> Tensor:
 
 
 @torch.no_grad()
-def belief_over_views(oracle: Oracle, images: Tensor, rows: Rows, view: View, draws: Tensor, batch: int) -> Tensor:
-    """The target's belief in each image's class, averaged over its views (draws N x V x DRAWS), N."""
+def confidence_over_views(oracle: Oracle, images: Tensor, rows: Rows, view: View, draws: Tensor, batch: int) -> Tensor:
+    """The target's confidence in each image's class, averaged over its views (draws N x V x DRAWS), N."""
     out = []
     views = draws.shape[1]
     for index in torch.arange(len(images), device=images.device).split(max(1, batch // views)):
         seen = view(images[index].repeat_interleave(views, 0), draws[index].flatten(0, 1).to(images))
         mine = rows.at(index).repeated(views)
-        belief = oracle.scores(seen, mine).gather(1, mine.classes[:, None])
-        out.append(belief.view(len(index), views).mean(1))
+        confidence = oracle.scores(seen, mine).gather(1, mine.classes[:, None])
+        out.append(confidence.view(len(index), views).mean(1))
     return torch.cat(out)
 
 

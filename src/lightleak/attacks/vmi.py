@@ -31,7 +31,7 @@ from lightleak.priors.prior import Prior
 
 @dataclass(frozen=True)
 class VMI(Attack):
-    """Variational inversion: for each class a distribution of images that the target believes in."""
+    """Variational inversion: for each class a distribution of images of which the target is confident."""
 
     attempts: int = 50  # images drawn of each class's distribution; all are returned
     steps: int = 3140  # 20 of the paper's epochs
@@ -104,8 +104,8 @@ class VMI(Attack):
                 variable.grad = slope
             optimiser.step()
             with torch.no_grad():
-                belief = logits.softmax(1).gather(1, classes[:, None]).mean()
-            tell(step + 1, confidence=float(belief))
+                confidence = logits.softmax(1).gather(1, classes[:, None]).mean()
+            tell(step + 1, confidence=float(confidence))
         # 3. draw images of each
         classes = part.classes.repeat_interleave(self.attempts)
         attempts = torch.arange(self.attempts, device=part.device).repeat(len(part))

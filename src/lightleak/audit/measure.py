@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightleak.attacks import Access, Oracle, Reconstruction
 from lightleak.attacks.draws import Rows, own_draws
-from lightleak.attacks.frame import believed
+from lightleak.attacks.frame import confidence_of
 from lightleak.data.population import Images, Population, as_bytes
 from lightleak.data.views import DRAWS, View, resized
 from lightleak.errors import UserError
@@ -229,11 +229,11 @@ def believed_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> Ten
         own = attempts + VIEWS * index.repeat_interleave(VIEWS)
         rows = Rows(seed, classes.to(there), own.to(there), ASKED)
         seen = VIEW(images, draws.to(there))
-        belief.append(believed(oracle, seen, rows).view(len(index), VIEWS).mean(1).cpu())
+        belief.append(confidence_of(oracle, seen, rows).view(len(index), VIEWS).mean(1).cpu())
     return torch.cat(belief) if belief else torch.empty(0)
 
 
 def _best(found: Reconstruction, belief: Tensor, person: int) -> int | None:
-    """The row of a person's most believed image; None if there is none."""
+    """The row of a person's best image; None if there is none."""
     mine = (found.classes == person).nonzero().flatten()
     return None if not len(mine) else int(mine[as_lowest(belief[mine]).argmax()])

@@ -37,5 +37,5 @@ def main(
     settings = {"data": data, "people": people, "seed": seed}
     with noted(tasks, out, f"Lightleak demo: {data}", command(), settings=settings) as place:
         run_tasks(tasks, out, workers, device)
-    show(place, show_private)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")
+    show(place, show_private)

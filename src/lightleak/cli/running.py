@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from lightleak.errors import UserError
 from lightleak.place import Place, cards
-from lightleak.report import main_table, narrowed, terminal, write
+from lightleak.report import answer, main_table, narrowed, terminal, write
 from lightleak.report.study import pages, studied
 from lightleak.study import Store, live
 from lightleak.study import run as run_study
@@ -60,7 +60,14 @@ def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
         total = study.missing + len(study.evaluations)
         console.print(f"[yellow]![/] {study.missing} of {total} evaluations are not finished yet")
     for index, results in enumerate(pages(study, mixed_protocols)):
-        console.print(terminal(narrowed(main_table(results), console.width)))
+        table, left = narrowed(main_table(results), console.width)
+        console.print(terminal(table))
+        if said := answer(results):
+            console.print(escape(said), highlight=False)
+        if left:
+            console.print(
+                f"[dim]left out at {console.width} characters, on the page: {', '.join(left)}[/]", highlight=False
+            )
         for different in results.unequal:
             console.print(f"[dim]not compared: {escape(different)}[/]", highlight=False)
         for remark in (*results.notes, *results.warnings):
@@ -68,4 +75,7 @@ def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
         open_to_all = results.recipe["population"]["name"] in NOBODY
         place = out if index == 0 else out / f"page-{index + 1}"
         page = write(results, place, show_private or open_to_all)
-        console.print(f"[bold]{page}[/] shows it all")
+        console.print(
+            f"page [bold]{page}[/], LaTeX {place / 'tables'}/*.tex, figures {place / 'figures'}/*.svg",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip

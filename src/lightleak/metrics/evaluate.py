@@ -125,8 +125,8 @@ def _home(found: Reconstruction) -> Reconstruction:
 def family_only(population: Population, classes: Tensor) -> Reconstruction:
     """The portrait of each person's family, its centre: what knowing the family and nothing of the person gives.
 
-    A latent is the centre's factors in neutral circumstances, as the rendered prior reads them; the target's belief in
-    it was not asked for and is NaN.
+    A latent is the centre's factors in neutral circumstances, as the rendered prior reads them; the target's confidence
+    was not asked for and is NaN.
     """
     if population.families is None or population.family_factors is None:
         raise UserError(f"nobody in '{population.name}' is known to look like anybody else")
@@ -361,7 +361,7 @@ def _warnings(evaluation: Evaluation) -> Iterator[str]:
             f"{evaluation.chance['verified']:.1%} of strangers: who it is, only '{METRICS['true@1'].label}' and "
             f"'{METRICS['member@1'].label}' say here"
         )
-    yield from not_shown([evaluation])
+    yield from map(str, not_shown([evaluation]))
 
 
 def _families(population: Population, which: Tensor) -> Tensor | None:

@@ -171,8 +171,25 @@ SURELY = 0.05  # a leak is shown where its p value is below
 NOT_SHOWN = "is not shown to leak"
 
 
-def not_shown(evaluations: Sequence[Evaluation]) -> list[str]:
-    """For each measure whose chance is known and that does not show a leak: what it came to, in words.
+@dataclass(frozen=True)
+class Unshown:
+    """A measure that shows no leak: its hits among so many images are what a guess would get."""
+
+    label: str
+    hits: int
+    trials: int
+    chance: float  # of a hit
+    p: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label} {NOT_SHOWN}: {self.hits} of {self.trials} images, by chance {self.chance:.3g} of each, "
+            f"p = {self.p:.2g}"
+        )
+
+
+def not_shown(evaluations: Sequence[Evaluation]) -> list[Unshown]:
+    """Each measure whose chance is known and that does not show a leak.
 
     The evaluations (of one target's trainings) are pooled: all their images against the nominal rate, binomially.
     """
@@ -185,10 +202,7 @@ def not_shown(evaluations: Sequence[Evaluation]) -> list[str]:
         hits = round(sum(sum(one.per_class[metric]) * one.images / len(one.classes) for one in evaluations))
         p = evidence.above_chance(hits, trials, sum(chance) / len(chance))
         if p >= SURELY:
-            told.append(
-                f"{METRICS[metric].label} {NOT_SHOWN}: {hits} of {trials} images, by chance {chance[0]:.3g} of each, "
-                f"p = {p:.2g}"
-            )
+            told.append(Unshown(METRICS[metric].label, hits, trials, chance[0], p))
     return told
 
 

@@ -43,8 +43,9 @@ class Seen:
 
 
 # Where a number stands: a column of the page ("table"); paired with the undefended network's ("difference"); drawn
-# against natural accuracy ("curve"); kept person by person in record.json ("record"); held against chance ("chance").
-Place = Literal["table", "difference", "curve", "record", "chance"]
+# against natural accuracy ("curve"); kept person by person in record.json ("record"); held against chance ("chance");
+# in the table that a page begins with, where there is room for five ("essential").
+Place = Literal["table", "difference", "curve", "record", "chance", "essential"]
 
 
 def _unknown(seen: Seen) -> float | None:  # noqa: ARG001
@@ -69,3 +70,4 @@ class Metric:
     chance: Callable[[Seen], float | None] = _unknown  # what a guess or a random person scores; None: not known
     shown: tuple[Place, ...] = ("table",)
     explanation: str = ""  # a paragraph for readers who are new to it
+    words: str = ""  # what stands above the heading: what it is to somebody who does not know its name

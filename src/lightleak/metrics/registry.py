@@ -124,7 +124,14 @@ def _member(seen: Seen) -> float | None:
     return None if sizes is None else float((1 / sizes).mean())
 
 
-MAIN: tuple[Place, ...] = ("table", "difference", "curve", "record", "chance")  # what papers and the truth are read by
+MAIN: tuple[Place, ...] = (
+    "table",
+    "difference",
+    "curve",
+    "record",
+    "chance",
+    "essential",
+)  # what papers and the truth are read by
 
 OURS = {
     "hits@1": Metric(
@@ -135,6 +142,7 @@ OURS = {
         of=_hits(1),
         chance=_guess(1),
         shown=MAIN,
+        words="recognised by the judge",
         explanation="Attack accuracy as papers report it: a second classifier, the judge, trained on other images "
         "of the same people, names each reconstruction, and we count how often it names the right "
         "person. The judge must choose among the private people, so anything that is nearest to the "
@@ -158,6 +166,7 @@ OURS = {
         of=_true(lambda held: held.verified),
         chance=_by_scale(lambda scale: scale.false_match_rate),
         shown=MAIN,
+        words="taken for the person",
         explanation="Biometric verification against the truth: the identity factors of the reconstruction are "
         "compared with the person's, and it passes if they are closer than all but one in a thousand "
         "pairs of random people. This does not depend on how many people the target knows, and it is "
@@ -171,6 +180,7 @@ OURS = {
         of=_match(1),
         chance=_guess(1),
         shown=MAIN,
+        words="most like the right person",
         explanation="Among the private people, the reconstruction's identity factors are nearest to the right "
         "person's. Like AttAcc@1 it is a choice among few people, but made by the truth instead of a "
         "network.",
@@ -202,7 +212,8 @@ OURS = {
         True,
         of=_kin(lambda held: held.member),
         chance=_member,
-        shown=("table", "difference", "record", "chance"),
+        shown=("table", "difference", "record", "chance", "essential"),
+        words="the right one of look-alikes",
         explanation="Told the family of look-alikes that the person belongs to, the reconstruction is nearest to "
         "the right one of its members. Chance is one over their number, also for whoever knows the "
         "family: only more than that says something of the person.",
@@ -232,11 +243,11 @@ OURS = {
     ),
     "confidence": Metric(
         "confidence",
-        "the attacked model's own belief",
+        "the attacked model's own confidence",
         0,
         True,
         of=lambda seen: seen.reconstruction.confidence,
-        explanation="The attacked model's own belief in the reconstruction. The attack raises it on purpose, so it "
+        explanation="The attacked model's own confidence in the reconstruction. The attack raises it on purpose, so it "
         "says how well the optimisation went, not how much was found.",
     ),
     "knowledge": Metric(

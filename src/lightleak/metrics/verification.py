@@ -138,17 +138,17 @@ def _ratio(means: Tensor) -> tuple[float, float]:
     return float(means[0] - means[1]), float(means[2] - means[1])
 
 
-def choose(belief: Tensor, seed: int = 0) -> Tensor:
+def choose(confidence: Tensor, seed: int = 0) -> Tensor:
     """Which member (row of M x C) speaks for each person: the one that is best on the *other* half of the people, C.
 
     So that choosing does not flatter: of six members that are right for 20 % of 50 people, the best seems right for
-    27 %. What is chosen by is the target's belief, which no judge takes part in. NaN counts as no belief.
+    27 %. What is chosen by is the target's confidence, which no judge takes part in. NaN counts as no confidence.
     """
-    people = belief.shape[1]
+    people = confidence.shape[1]
     order = torch.randperm(people, generator=torch.Generator().manual_seed(seed))
     halves = (order[: people // 2], order[people // 2 :])
     chosen = torch.zeros(people, dtype=torch.int64)
-    known = belief.double().nan_to_num(nan=0.0)
+    known = confidence.double().nan_to_num(nan=0.0)
     for mine, other in (halves, halves[::-1]):
         if len(mine):
             chosen[mine] = known[:, other if len(other) else mine].mean(1).argmax()

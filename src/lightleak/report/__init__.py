@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from lightleak.files import publish
+from lightleak.report.answer import answer
 from lightleak.report.figures import Figure, alone, figures
 from lightleak.report.glossary import columns
 from lightleak.report.index import index
@@ -21,6 +22,7 @@ __all__ = [
     "Results",
     "Row",
     "Table",
+    "answer",
     "columns",
     "figures",
     "index",

@@ -17,6 +17,7 @@ from lightleak.report.fairness import Entry, Group, counting, entries, grouped, 
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
 from lightleak.report.origin import listed, made_of, versions_of
+from lightleak.report.remarks import of_leaks
 from lightleak.report.results import Difference, Results, Row
 from lightleak.report.verdicts import corrected
 from lightleak.report.ways import Way, levels_of, points, taken_of, ways_of
@@ -92,6 +93,7 @@ def collect(
             *(_never_met(name, baseline) for name in curves if name not in met),
             *_left_out(everything, whole, targets, curves),
         ),
+        footnotes={"hits@1": deltas} if (deltas := _deltas(targets)) and "hits@1" in shown else {},
         notes=(
             *first.population.notes,
             *_networks([one.record.evaluation for one in whole]),
@@ -380,8 +382,12 @@ def _warnings(targets: Sequence[Group]) -> tuple[str, ...]:
             said.setdefault(warning, []).append(group.name)
     everyone = [group.name for group in targets]
     found = [w if names == everyone else f"{', '.join(names)}: {w}" for w, names in said.items()]
+    unshown = {group.name: trainings.unshown([one.record for one in group.entries]) for group in targets}
+    return tuple(dict.fromkeys([*found, *of_leaks(unshown)]))
 
+
+def _deltas(targets: Sequence[Group]) -> tuple[str, ...]:
+    """The paper's Delta of every target."""
     base = [one.record for one in targets[0].entries]
-    for group in targets[1:]:
-        found.append(trainings.said_of_delta(group.name, [one.record for one in group.entries], base))
-    return tuple(dict.fromkeys(found))
+    own = {group.name: [one.record for one in group.entries] for group in targets[1:]}
+    return tuple(trainings.said_of_delta(name, records, base) for name, records in own.items())

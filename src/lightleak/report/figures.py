@@ -299,7 +299,7 @@ def gradients(results: Results) -> Figure | None:
 
 
 def likelihoods(results: Results) -> Figure | None:
-    """The targets' belief in the reconstructions, P(y|x*), one histogram below the other (RoLSS paper, Fig. 2)."""
+    """The targets' confidence in the reconstructions, P(y|x*), one histogram below the other (RoLSS paper, Fig. 2)."""
     shown = [(row, [v for v in results.confidences.get(row.name, ()) if known(v)]) for row in results.targets()]
     shown = [(row, values) for row, values in shown if values]
     if not shown:
@@ -324,13 +324,13 @@ def likelihoods(results: Results) -> Figure | None:
             axes.set_title(_short(row.name, 26), loc="left", fontsize=9, pad=3)
             axes.set_title(beside(row, values), loc="right", fontsize=8, pad=3)
             axes.tick_params(labelbottom=axes is panels[len(shown) - 1])
-        panels[len(shown) - 1].set_xlabel("the target's belief that it sees the person, P(y|x*)")
+        panels[len(shown) - 1].set_xlabel("the target's confidence that it sees the person, P(y|x*)")
 
     said = "; ".join(f"{clean(row.name)}: {beside(row, values)}" for row, values in shown)
     return Figure(
         name="likelihood",
         title="How sure each target is of its reconstructions",
-        caption="Belief near 1 does not mean that the person was found.",
+        caption="Confidence near 1 does not mean that the person was found.",
         alt=f"Histograms of each target's confidence in its reconstructions. {said}.",
         svg=_svg("likelihood", (4.6, 0.45 + 0.78 * len(shown)), len(shown), draw),
     )

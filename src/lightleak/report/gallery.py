@@ -19,13 +19,13 @@ GALLERY = 12  # people shown
 def note(people: int) -> str:
     """How these people and images were chosen."""
     who = f"The first {GALLERY} of {people} people" if people > GALLERY else "All people"
-    return f"{who}; of each target the reconstruction it believes most, of its first training seed."
+    return f"{who}; of each target the reconstruction of which it is most confident, of its first training seed."
 
 
 def gallery(groups: Sequence[Group]) -> tuple[Portrait, ...]:
-    """The first people, each with the reconstruction that each target believes most."""
+    """The first people, each with the reconstruction of which each target is most confident."""
     stored = {group.name: _pictures(group.entries[0].folder) for group in groups}
-    beliefs = {group.name: group.entries[0].record.confidence for group in groups}
+    confidences = {group.name: group.entries[0].record.confidence for group in groups}
     names = groups[0].entries[0].record.population.class_names
     portraits = []
     one = stored[groups[0].name]
@@ -34,8 +34,12 @@ def gallery(groups: Sequence[Group]) -> tuple[Portrait, ...]:
         for name, tensors in stored.items():
             where = (tensors["classes"] == label).nonzero().flatten()
             if len(where):
-                each = len(beliefs[name]) // len(tensors["classes"])  # best first within each class, classes ascending
-                frames[name] = Frame(_array(tensors["reconstructed"][where[0]]), beliefs[name][int(where[0]) * each])
+                each = len(confidences[name]) // len(
+                    tensors["classes"]
+                )  # best first within each class, classes ascending
+                frames[name] = Frame(
+                    _array(tensors["reconstructed"][where[0]]), confidences[name][int(where[0]) * each]
+                )
         portraits.append(Portrait(names[label], _array(one["private"][place]), frames))
     return tuple(portraits)
 

@@ -1,5 +1,7 @@
 """What each metric means, for readers who meet it for the first time."""
 
+from dataclasses import replace
+
 from lightleak.errors import UserError
 from lightleak.metrics.registry import METRICS
 from lightleak.report.results import Column
@@ -9,6 +11,8 @@ ACCURACY = Column(
     "natural accuracy",
     "how often the target is right on real test images of its people",
     rate=True,
+    words="what the model is for",
+    essential=True,
     explanation="What the model is for. A defence that costs much of it has not solved the problem: a target that "
     "knows nothing leaks nothing.",
 )
@@ -51,5 +55,14 @@ def columns(*names: str) -> tuple[Column, ...]:
             found.append(OF_TARGETS[name])
             continue
         metric = METRICS[name]
-        found.append(Column(name, metric.label, metric.meaning, metric.leak, metric.rate, metric.explanation))
+        about = (metric.label, metric.meaning, metric.leak, metric.rate, metric.explanation)
+        found.append(Column(name, *about, words=metric.words, essential="essential" in metric.shown))
     return tuple(found)
+
+
+def current(column: Column) -> Column:
+    """The column of an older record with today's words for it; its heading and numbers stay as they are."""
+    if column.words or column.essential or (column.name not in METRICS and column.name not in OF_TARGETS):
+        return column
+    (now,) = columns(column.name)
+    return replace(column, words=now.words, essential=now.essential)

@@ -1,5 +1,6 @@
 """One self-contained page over a folder of records: what was studied, what came out, and where the details are."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -8,12 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.report.results import Results, clean, heading, read
-from lightleak.report.table import main_table, write_cell
+from lightleak.report.table import in_parts, main_table, write_cell
 
+MARKS = ("<!-- findings", "<!-- end of findings")  # around the list of findings in the README of a folder
 PARAGRAPH = 600  # characters shown of a text that has no record
 
 
@@ -47,7 +50,8 @@ def index(folder: Path | str, title: str = "Results") -> Path:
     environment.filters |= {"clean": clean, "heading": heading}
     page = environment.get_template("index.html.j2").render(
         title=title,
-        entries=[(entry, _table(entry.results) if entry.results else None) for entry in entries],
+        findings=_findings(folder / "README.md"),
+        entries=[(entry, _tables(entry.results) if entry.results else []) for entry in entries],
     )
     write = partial(Path.write_text, data=page, encoding="utf-8")
     return publish(folder / "index.html", write, "the page of all records")
@@ -92,10 +96,31 @@ def _opening(file: Path) -> tuple[str, str]:
     return clean(first.lstrip("# ")) or file.stem, short
 
 
-def _table(results: Results) -> dict[str, Any]:
-    table = main_table(results)
-    lines = []
-    for line in table.lines:
-        cells = [write_cell(cell, column, table.signed) for cell, column in zip(line.cells, table.columns)]
-        lines.append({"name": line.name, "kind": line.kind, "cells": cells})
-    return {"columns": table.columns, "lines": lines}
+def _findings(file: Path) -> list[Markup]:
+    """The points of the list that the folder's README holds between its two marks, as HTML; none without them."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    between = text.partition(MARKS[0])[2].partition(MARKS[1])[0]
+    points = re.findall(r"^- (.*(?:\n(?!- |\n).*)*)", between, flags=re.M)
+    return [_inline(clean(point)) for point in points]
+
+
+def _inline(text: str) -> Markup:
+    """One line of Markdown with bold and code as HTML; everything else is text."""
+    safe = str(escape(text))
+    safe = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", safe)
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", safe))
+
+
+def _tables(results: Results) -> list[dict[str, Any]]:
+    """The main table in parts that fit a page, essential columns first."""
+    found = []
+    for table in in_parts(main_table(results)):
+        lines = []
+        for line in table.lines:
+            cells = [write_cell(cell, column, table.signed) for cell, column in zip(line.cells, table.columns)]
+            lines.append({"name": line.name, "kind": line.kind, "cells": list(zip(table.columns, cells))})
+        found.append({"columns": table.columns, "lines": lines})
+    return found

@@ -12,9 +12,10 @@ from markupsafe import Markup
 from PIL import Image, ImageFilter
 
 from lightleak.errors import UserError
+from lightleak.report.answer import answer, subject
 from lightleak.report.figures import Figure, figures
 from lightleak.report.results import MISSING, Column, Difference, Picture, Results, clean, heading, known, visible
-from lightleak.report.table import Cell, Table, tables, write_cell
+from lightleak.report.table import Cell, Table, in_parts, tables, write_cell
 from lightleak.report.verdicts import families, standing, verdict
 
 THUMBNAIL = 128  # pixels: no picture of the page is larger
@@ -32,9 +33,13 @@ def page(results: Results, show_private: bool = False, drawn: Sequence[Figure] |
         lstrip_blocks=True,
     )
     environment.filters |= {"clean": clean, "heading": heading, "percent": _percent, "tree": _tree}
+    whole = tables(results)
     return environment.get_template("page.html.j2").render(
         results=results,
-        tables=[_filled(table) for table in tables(results)],
+        subject=subject(results),
+        answer=answer(results),
+        tables=[{"table": table, "parts": [_filled(part) for part in in_parts(table)]} for table in whole],
+        footnotes=[text for column in whole[0].columns for text in results.footnotes.get(column.name, ())],
         figures=figures(results) if drawn is None else drawn,
         gallery=_gallery(results, show_private),
         unmeasured=_unmeasured(results),
@@ -51,8 +56,8 @@ def _finished(value: Any) -> Any:
 
 def _unmeasured(results: Results) -> list[tuple[Column, str]]:
     """The columns that nobody has, with a reason if any row gives one."""
-    shown = tables(results)[0].columns
-    absent = [column for column in results.columns if column not in shown]
+    shown = {column.name for column in tables(results)[0].columns}
+    absent = [column for column in results.columns if column.name not in shown]
     reasons = [(c, [row.missing[c.name] for row in results.rows if row.missing.get(c.name)]) for c in absent]
     return [(column, why[0] if why else "") for column, why in reasons]
 
@@ -130,16 +135,18 @@ def _gallery(results: Results, show_private: bool) -> list[dict[str, Any]]:
             if frame is None:
                 frames.append(None)
                 continue
-            belief = (
+            confidence = (
                 f"{100 * frame.confidence:.0f} %" if frame.confidence is not None and known(frame.confidence) else ""
             )
             words = {True: "it is the person", False: "it is not the person", None: ""}[frame.verified]
-            said = ", ".join(part for part in (f"the target believes {belief}" if belief else "", words) if part)
+            said = ", ".join(
+                part for part in (f"the target is confident by {confidence}" if confidence else "", words) if part
+            )
             alt = f"Reconstruction of {clean(portrait.name)} from {clean(name)}"
             frames.append(
                 {
                     "picture": embed(frame.picture),
-                    "belief": belief,
+                    "confidence": confidence,
                     "verified": frame.verified,
                     "alt": f"{alt}: {said}" if said else alt,
                 }

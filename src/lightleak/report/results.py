@@ -13,6 +13,7 @@ import numpy as np
 
 from lightleak.errors import UserError
 from lightleak.metrics.evidence import Measure
+from lightleak.report.remarks import sorted_out
 
 MISSING = "–"  # what stands where a number could not be computed
 
@@ -30,6 +31,8 @@ class Column:
     rate: bool = False  # a share in [0, 1], written in percent
     explanation: str = ""  # a paragraph for readers who are new to it
     signed: bool = False  # a difference: written with its sign
+    words: str = ""  # what it is to somebody who does not know its name, such as "recognised by the judge"
+    essential: bool = False  # stands in the first table, beside few others
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Frame:
     """One reconstruction in the gallery."""
 
     picture: Picture
-    confidence: float | None = None  # the target's own belief
+    confidence: float | None = None  # the target's own confidence
     verified: bool | None = None  # whether it is the person, by the truth
 
 
@@ -129,6 +132,7 @@ class Results:
     gallery: tuple[Portrait, ...] = ()
     gallery_note: str = ""  # how these people and images were chosen
     warnings: tuple[str, ...] = ()
+    footnotes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by column: below the table of differences
     notes: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)  # nested settings
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -147,7 +151,7 @@ class Results:
         known = {column.name for column in self.columns}
         strange = {one.column for one in (*self.differences, *self.levels)} | set(self.leaks)
         strange |= {name for points in self.curves.values() for point in points for name in point.leaks}
-        strange |= {name for row in self.rows for name in row.measures}
+        strange |= {name for row in self.rows for name in row.measures} | set(self.footnotes)
         if strange - known:
             raise UserError(f"there is no column for {', '.join(sorted(strange - known))}; add it to columns")
         lost = {one.row for one in (*self.differences, *self.levels)} | set(self.confidences) | set(self.curves)
@@ -182,7 +186,11 @@ class Results:
         """The inverse of `to_json`; UserError if the data is something else."""
         try:
             fields = dict(data)
-            fields["columns"] = tuple(Column(**column) for column in fields["columns"])
+            fields["columns"] = columns = tuple(Column(**column) for column in fields["columns"])
+            if "footnotes" not in fields:
+                headings = {column.name: column.label for column in columns}
+                fields["warnings"], fields["footnotes"] = sorted_out(fields.get("warnings", ()), headings)
+            fields["footnotes"] = {name: tuple(texts) for name, texts in fields["footnotes"].items()}
             fields["rows"] = tuple(_row(row) for row in fields["rows"])
             fields["differences"] = tuple(Difference(**one) for one in fields.get("differences", ()))
             fields["confidences"] = {

@@ -2,13 +2,14 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from lightleak.metrics.evidence import Measure
+from lightleak.report.glossary import current
 from lightleak.report.results import (
     MISSING,
     Column,
@@ -77,7 +78,7 @@ def tables(results: Results) -> tuple[Table, ...]:
 
 def main_table(results: Results) -> Table:
     """Every target, null and chance level by every metric that anyone has."""
-    columns = tuple(c for c in results.columns if any(r.measures.get(c.name) for r in results.rows))
+    columns = tuple(current(c) for c in results.columns if any(r.measures.get(c.name) for r in results.rows))
     lines = [
         Line(
             row.name,
@@ -98,7 +99,7 @@ def difference_table(results: Results) -> Table | None:
     table = {(one.row, one.column): one for one in results.differences}
     if not table:
         return None
-    columns = tuple(c for c in results.columns if any(c.name == column for _, column in table))
+    columns = tuple(current(c) for c in results.columns if any(c.name == column for _, column in table))
     rows = [row for row in results.rows if any(row.name == name for name, _ in table)]
     lines = tuple(
         Line(row.name, row.kind, tuple(table.get((row.name, c.name)) for c in columns), ("",) * len(columns))
@@ -177,30 +178,50 @@ def write_cell(cell: Cell, column: Column, signed: bool = False) -> tuple[str, s
     return number(cell.value, column, signed), span(cell.low, cell.high, column, signed)
 
 
-SPARED = ("confidence", "stranger@1")  # the first to go where a terminal is narrow
-ROOM = 10  # characters that a column needs to be read
+ROOM = 12  # characters that a column takes in a terminal, its frame included
+NAMES = 22  # characters that names take at most
+TOGETHER = 5  # columns that fit beside each other on a sheet of paper
 
 
-def narrowed(table: Table, width: int) -> Table:
-    """The table without columns that a terminal of `width` characters has no room for; the page has them all."""
-    spared: set[str] = set()
-    for name in SPARED:
-        if 10 + ROOM * (len(table.columns) - len(spared)) > width:
-            spared |= {name} & {column.name for column in table.columns}
-    kept = [index for index, column in enumerate(table.columns) if column.name not in spared]
+def of_columns(table: Table, places: Sequence[int]) -> Table:
+    """The table with these of its columns, by their places."""
     lines = tuple(
-        replace(line, cells=tuple(line.cells[i] for i in kept), why=tuple(line.why[i] for i in kept))
+        replace(line, cells=tuple(line.cells[i] for i in places), why=tuple(line.why[i] for i in places))
         for line in table.lines
     )
-    return replace(table, columns=tuple(table.columns[i] for i in kept), lines=lines)
+    return replace(table, columns=tuple(table.columns[i] for i in places), lines=lines)
+
+
+def by_weight(table: Table) -> list[int]:
+    """The places of a table's columns, essential ones first."""
+    return sorted(range(len(table.columns)), key=lambda place: not table.columns[place].essential)
+
+
+def narrowed(table: Table, width: int) -> tuple[Table, tuple[str, ...]]:
+    """The table with as many columns, essential ones first, as a terminal of `width` characters has room for, and the
+    headings of those that are left out; the page has them all.
+    """
+    names = min(NAMES, max((len(clean(line.name)) for line in table.lines), default=0))
+    room = max(1, (width - names - 3) // ROOM)
+    order = by_weight(table)
+    kept, left = sorted(order[:room]), sorted(order[room:])
+    return of_columns(table, kept), tuple(table.columns[place].label for place in left)
+
+
+def in_parts(table: Table, count: int = TOGETHER) -> list[Table]:
+    """The table as several of at most `count` columns, essential ones first; one with fewer is left as it is."""
+    order = by_weight(table)
+    first, *rest = [of_columns(table, order[start : start + count]) for start in range(0, max(1, len(order)), count)]
+    return [first, *(replace(part, lines=tuple(line for line in part.lines if any(line.cells))) for part in rest)]
 
 
 def terminal(table: Table) -> TerminalTable:
     """The table for a rich console: each number above its 95 % interval."""
     drawn = TerminalTable(title=table.title, title_justify="left", title_style="bold", pad_edge=False)
-    drawn.add_column("")
+    longest = max((len(clean(line.name)) for line in table.lines), default=0)
+    drawn.add_column("", min_width=min(NAMES, longest), max_width=NAMES)
     for column in table.columns:
-        drawn.add_column(heading(column), justify="right", min_width=8)
+        drawn.add_column(heading(column).replace(", %", " %"), justify="right", min_width=8, max_width=9)
     last = table.lines[0].kind if table.lines else ""
     for line in table.lines:
         if line.kind != last:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightleak.data import faces
-from lightleak.metrics.evaluation import METRICS, Evaluation, not_shown, says_not_shown
+from lightleak.metrics.evaluation import METRICS, Evaluation, Unshown, not_shown, says_not_shown
 from lightleak.metrics.evidence import Comparison, Measure, compare, delta, seeds_interval
 from lightleak.report.results import Difference, Row
 from lightleak.study.record import Record
@@ -136,9 +136,14 @@ def said_of_delta(name: str, own: Sequence[Record], base: Sequence[Record]) -> s
 
 
 def warnings(records: Sequence[Record]) -> list[str]:
-    """What the evaluations of a target's trainings warn of; whether a leak is shown is asked of all together."""
+    """What the evaluations of a target's trainings warn of, but for whether a leak is shown (`unshown`)."""
     kept = [text for one in records for text in one.evaluation.warnings if not says_not_shown(text)]
-    return [*dict.fromkeys(kept), *not_shown([one.evaluation for one in records])]
+    return list(dict.fromkeys(kept))
+
+
+def unshown(records: Sequence[Record]) -> list[Unshown]:
+    """By which measures a target is not shown to leak, all of its trainings together."""
+    return not_shown([one.evaluation for one in records])
 
 
 def stored(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, list[list[float]]]:

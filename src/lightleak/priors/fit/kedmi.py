@@ -88,9 +88,9 @@ KED_QUICK = KedMi(
 # Losses: means over a batch. Logits are the discriminator's; "made" has the logit 0 that is not among them.
 
 
-def supervised(logits: Tensor, belief: Tensor) -> Tensor:
-    """Cross-entropy of the discriminator's classes to the target's belief in them (both N x C)."""
-    return F.cross_entropy(logits, belief)
+def supervised(logits: Tensor, confidence: Tensor) -> Tensor:
+    """Cross-entropy of the discriminator's classes to the target's confidence in them (both N x C)."""
+    return F.cross_entropy(logits, confidence)
 
 
 def unsupervised(on_real: Tensor, on_made: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class _Training:
     discriminator_adam: Adam
     warmup_adam: Adam
     target: Logits
-    belief: Tensor  # of every public image, N x C
+    confidence: Tensor  # of every public image, N x C
     tolerance: float
     rng: torch.Generator
 
@@ -143,7 +143,7 @@ def fit_kedmi(
     device: torch.device | str,
     target: Logits,
 ) -> InversionPrior:
-    """A generator and a discriminator that learnt from public images and the target's belief in them.
+    """A generator and a discriminator that learnt from public images and the target's confidence in them.
 
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `labels` (cross-entropy to the teacher),
     `real` (the discriminator's own loss), `matching` and `entropy`.
@@ -188,15 +188,15 @@ def kedmi_step(run: _Training, settings: KedMi, pixels: Tensor) -> dict[str, flo
         real, other = (batch(pixels, settings.batch, run.rng) for _ in range(2))
         if settings.batch_statistics:
             with torch.no_grad():
-                belief = run.target(labelled).softmax(1)
+                confidence = run.target(labelled).softmax(1)
         else:
-            belief = run.belief[chosen.to(pixels.device)]
+            confidence = run.confidence[chosen.to(pixels.device)]
         with torch.no_grad():
             made = run.generator(_noise(settings, run.rng, pixels.device))
         # One pass for all three: norms see one image at a time, and the groups keep to themselves.
         _, logits = run.discriminator(torch.cat([labelled, real, made]), settings.batch)
         on_labelled, on_real, on_made = logits.chunk(3)
-        labels, known = supervised(on_labelled, belief), unsupervised(on_real, on_made)
+        labels, known = supervised(on_labelled, confidence), unsupervised(on_real, on_made)
         update(run.discriminator_adam, labels + known)
         numbers |= {"labels": float(labels.detach()), "real": float(known.detach())}
 

@@ -2,7 +2,7 @@
 
 Yuan et al., Pseudo Label-Guided Model Inversion Attack via Conditional Generative Adversarial Network, AAAI 2023.
 
-    1. ask the target about every public image once; each class gets the `top` images in which it believes most
+    1. ask the target about every public image once; each class gets the `top` images of which it is most confident
     2. the generator makes images of random classes that the discriminator takes for those of the class and, augmented,
        the target for the class by a wide margin
     3. the discriminator learns to tell them from the class's own images (hinge loss)
@@ -101,7 +101,7 @@ PLG_QUICK = PlgMi(
 
 
 def pseudo_labels(logits: Tensor, top: int) -> Tensor:
-    """For each class the indices of the `top` images (rows of N x C) in which the target believes most, C x top.
+    """For each class the indices of the `top` images (rows of N x C) of which the target is most confident, C x top.
 
     An image may stand for several classes, and every class gets as many. Ties go to the earlier image.
     """
@@ -143,12 +143,12 @@ def fit_plgmi(
     """A generator of the target's classes, learnt from public images and the target's opinion of them.
 
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `margin` (the target's, of augmented
-    images: below 0 most are taken for their class), `belief` (the share that is) and `hinge` (the discriminator's loss:
-    2 at chance).
+    images: below 0 most are taken for their class), `confidence` (the share that is) and `hinge` (the discriminator's
+    loss: 2 at chance).
     """
     if len(images) < 2:
         raise UserError(f"a generator needs public images to learn from, got {len(images)}")
-    # 1. each class gets the public images in which the target believes most
+    # 1. each class gets the public images of which the target is most confident
     chosen = pseudo_labels(answers(target, images, device=device).cpu(), settings.top)
     run = _start(images, settings, seed, device, target, chosen)
     networks = {name: getattr(run, name) for name in NETWORKS}
@@ -186,7 +186,7 @@ def plgmi_step(run: _Training, settings: PlgMi, pixels: Tensor) -> dict[str, flo
         draws = torch.rand(settings.batch, DRAWS, generator=run.rng).to(device)
         margins = max_margin(run.target(STAGE1(to_images(made, settings.span), draws)), classes)
         loss = loss + settings.margin * margins.mean()
-        numbers = {"margin": float(margins.detach().mean()), "belief": float((margins.detach() < 0).float().mean())}
+        numbers = {"margin": float(margins.detach().mean()), "confidence": float((margins.detach() < 0).float().mean())}
     update(run.generator_adam, loss)
     run.discriminator.train().requires_grad_(True)
     follow(run.average, run.generator, settings.average)

@@ -22,7 +22,7 @@ from lightleak.study.tasks.work import attacked, size_of, times_small
 
 @dataclass(frozen=True)
 class Score(Task):
-    """What an attack finds out once for all classes (PPA: candidates and what a target believes of them), for all
+    """What an attack finds out once for all classes (PPA: candidates and a target's confidence in them), for all
     attacks that would find out the same.
 
     The candidates' images are not kept: making them again for another target is less than a hundredth of the work.
