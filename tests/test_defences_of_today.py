@@ -29,8 +29,14 @@ SHORT = dataclasses.replace(TINY, epochs=3, milestones=())
 
 
 def trained(population, *chosen, recipe=SHORT, **kwargs):
+    """On all images; some tests take two steps an epoch (`few`)."""
     plan = defences.plan(chosen, recipe)
     return train(tiny_classifier(), population.train, population.validation, recipe, plan, **kwargs)
+
+
+def few(population):
+    """The first 32 training images, in two steps."""
+    return dataclasses.replace(population, train=population.train.at(torch.arange(32)))
 
 
 # AT-AT
@@ -278,6 +284,7 @@ def test_the_three_steps_one_by_one(tiny_population):
     assert all(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.slow
 def test_patterns_catch_what_the_network_is_shown(tiny_population, tmp_path):
     recipe = dataclasses.replace(TINY, epochs=14, keep="last")
     result = trained(tiny_population, TrapMID(augment=False, blend=0.1), recipe=recipe)
@@ -330,10 +337,10 @@ def test_they_compose_and_a_stopped_run_goes_on_alike(names, stop, tiny_populati
         if step == stop:
             raise Stop
 
-    whole = trained(tiny_population, *chosen)
+    whole = trained(few(tiny_population), *chosen)
     with pytest.raises(Stop):
-        trained(tiny_population, *chosen, folder=tmp_path, watch=watch)
-    again = trained(tiny_population, *chosen, folder=tmp_path)
+        trained(few(tiny_population), *chosen, folder=tmp_path, watch=watch)
+    again = trained(few(tiny_population), *chosen, folder=tmp_path)
     assert again.record["history"] == whole.record["history"]
     for a, b in zip(whole.net.state_dict().values(), again.net.state_dict().values(), strict=True):
         assert torch.equal(a, b)

@@ -63,7 +63,12 @@ def test_every_defence_has_a_row():
     assert set(ROWS) == set(DEFENCES)
 
 
-@pytest.mark.parametrize("name", ROWS)
+SEVERAL_PASSES = ("atat", "trapmid")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SEVERAL_PASSES else name for name in ROWS]
+)
 def test_a_defence_changes_the_network_and_still_learns(name, tiny_population):
     defence, left, cuts = ROWS[name]
     plan = defences.plan((defence,), TINY)

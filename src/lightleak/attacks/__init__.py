@@ -6,7 +6,7 @@ from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.brepmi import BREPMI
 from lightleak.attacks.frame import Attack, Common, Found, Needs, Part
 from lightleak.attacks.gmi import GMI
-from lightleak.attacks.guards import GUARDS, Guard
+from lightleak.attacks.guards import Guard, LabelsOnly, Rounded, Tempered, TopK
 from lightleak.attacks.guess import Guess
 from lightleak.attacks.ifgmi import IFGMI
 from lightleak.attacks.kedmi import KEDMI
@@ -21,6 +21,8 @@ from lightleak.attacks.ppa import PPA
 from lightleak.attacks.reconstruction import Reconstruction, merge
 from lightleak.attacks.rlbmi import RLBMI
 from lightleak.attacks.smile import SMILE
+from lightleak.attacks.smoothing import Smoothed
+from lightleak.attacks.ssd import SSD
 from lightleak.attacks.vmi import VMI
 from lightleak.plugins import Registry
 
@@ -46,6 +48,14 @@ ATTACKS: Registry[type[Attack]] = Registry(
     lambda thing: isinstance(thing, type) and is_dataclass(thing) and Attack in thing.__mro__,
     "frozen dataclass with lightleak.attacks.Attack as its base",
 )
+GUARDS: dict[str, type[Guard]] = {
+    "rounded": Rounded,
+    "top-k": TopK,
+    "tempered": Tempered,
+    "labels": LabelsOnly,
+    "ssd": SSD,
+    "smoothed": Smoothed,
+}
 
 __all__ = [
     "ATTACKS",
@@ -59,6 +69,7 @@ __all__ = [
     "PPA",
     "RLBMI",
     "SMILE",
+    "SSD",
     "VMI",
     "Access",
     "AccessError",
@@ -78,6 +89,7 @@ __all__ = [
     "Oracle",
     "Part",
     "Reconstruction",
+    "Smoothed",
     "learn",
     "merge",
 ]

@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
 
 
 class Guard(Protocol):
     """A frozen dataclass that turns the target's probabilities into an answer. A guard inherits what stands here."""
 
     labels: ClassVar[bool] = False  # whether labels are all that it gives out
+
+    def fitted(self, target: Classifier, images: Images) -> "Guard":  # noqa: ARG002
+        """The guard of this target, where it knows something of its answers to `images` that it was not trained on."""
+        return self
 
     @property
     def copies(self) -> int:
@@ -94,6 +100,3 @@ class LabelsOnly(Guard):
     def answer(self, probabilities: Tensor, images: Tensor, seeds: Tensor) -> Tensor:  # noqa: ARG002
         """Labels, N."""
         return probabilities.argmax(1)
-
-
-GUARDS: dict[str, type[Guard]] = {"rounded": Rounded, "top-k": TopK, "tempered": Tempered, "labels": LabelsOnly}

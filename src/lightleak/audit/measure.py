@@ -20,6 +20,7 @@ from lightleak.models.recogniser import Recogniser, embedded
 from lightleak.ranking import answers, as_lowest
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks import Draw, Given, Invert, TrainJudge
+from lightleak.study.tasks.work import guard_of
 from lightleak.training import predict
 
 VIEWS, ASKED = 16, -7  # how often the model is asked about an image; the step that this counts as
@@ -126,7 +127,7 @@ class Measure(Task):
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         population = self.model.population.load(store)
         found, model = self.found.load(store), self.model.load(store)
-        oracle = Oracle(model, self.access, guard=self.model.guard)
+        oracle = Oracle(model, self.access, guard=guard_of(self.model, model, store))
         belief = believed_over_views(oracle, found, self.seed)
         people = list(range(population.classes)) if self.found.classes is None else list(self.found.classes)
         best = [_best(found, belief, person) for person in people]

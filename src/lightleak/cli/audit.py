@@ -1,6 +1,7 @@
 """`lightleak audit`: one command on somebody's own model and pictures."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +67,7 @@ def main(
         train_list: a file with the pictures that the model was trained on, one a line.
         access: what an attacker is granted of the model.
         budget: tiny (minutes), standard (hours), thorough (days without a graphics processor).
-        guard: what the API gives out in place of probabilities: labels, rounded:2, top-k:1 or tempered:2.
+        guard: what the API gives out: labels, rounded:2, top-k:1, tempered:2, ssd:0.5 or smoothed:0.1.
         recogniser: "faces" (the extra), a FaceNet file, a checkpoint, FILE.py:NAME, or none.
         fmr: false match rate of verification (default: 0.001, or the strictest that the pictures can show).
         prior: the attacker's generator: a folder ('lightleak fit', 'lightleak convert'), or "rendered" for faces.
@@ -116,18 +117,18 @@ def main(
 
 
 def guarded(text: str | None) -> Guard | None:
-    """A guard by name, with its number: labels, rounded:2, top-k:1, tempered:2."""
+    """A guard by name, with its first number: labels, rounded:2, top-k:1, tempered:2, ssd:0.5, smoothed:0.1."""
     if text is None:
         return None
     name, _, number = text.partition(":")
     if name not in GUARDS:
         raise UserError(f"there is no guard {name!r}; choose from {', '.join(GUARDS)}, with a number as in rounded:2")
     try:
-        arguments = [] if not number else [float(number) if name == "tempered" else int(number)]
-        return GUARDS[name](*arguments)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+        settings = fields(GUARDS[name])  # pyright: ignore[reportArgumentType]
+        return GUARDS[name](*([type(settings[0].default)(number)] if number else []))
+    except UserError:
+        raise
+    except (IndexError, TypeError, ValueError):
         raise UserError(f"expected a guard such as rounded:2, top-k:1 or labels, not {text!r}") from None
 
 

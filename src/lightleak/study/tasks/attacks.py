@@ -17,7 +17,7 @@ from lightleak.models.whose import people_of
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
 from lightleak.study.tasks.targets import Attacked, run_of
-from lightleak.study.tasks.work import attacked, size_of, times_small
+from lightleak.study.tasks.work import attacked, guard_of, size_of, times_small
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Score(Task):
         return 3.0
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
-        oracle = Oracle(self.target.load(store), weaker("scores", self.attack.access), guard=self.target.guard)
+        target = self.target.load(store)
+        oracle = Oracle(target, weaker("scores", self.attack.access), guard=guard_of(self.target, target, store))
         found = self.attack.prepared(oracle, self.prior.load(store), torch.Generator().manual_seed(self.seed))
         if found is None:
             raise UserError(f"{type(self.attack).__name__} prepares nothing")
@@ -80,7 +81,8 @@ class Distil(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         public = self.target.population.load(store).public
-        oracle = Oracle(self.target.load(store), self.access, guard=self.target.guard)
+        target = self.target.load(store)
+        oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
         rng = torch.Generator().manual_seed(self.seed)
         knowledge = learn(oracle, public, self.settings, rng, store.scratch(self), watch)
         knowledge.save(folder)
@@ -193,7 +195,7 @@ class Invert(Task):
         """What the attack finds of these classes; finished batches are kept in the folder."""
         target = self.target.load(store)
         found = self.attack.run(
-            Oracle(target, self.attack.access, guard=self.target.guard),
+            Oracle(target, self.attack.access, guard=guard_of(self.target, target, store)),
             self.prior.load(store),
             wanted,
             torch.Generator().manual_seed(self.seed),

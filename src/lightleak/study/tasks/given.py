@@ -14,6 +14,7 @@ from lightleak.models.own import opened
 from lightleak.models.published import Weights
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
+from lightleak.study.tasks.work import guard_of
 
 ANSWERED = 256  # public images that the target is shown at a time
 
@@ -65,8 +66,12 @@ class Surrogate(Task):
     architecture: str
     lessons: Lessons = Lessons(pretrained=False)  # noqa: RUF009
     seed: int = 0
-    guard: ClassVar[Guard | None] = None
     gpus = 1.0
+
+    @property
+    def guard(self) -> Guard | None:
+        """Of the API that it stands behind: none."""
+        return None
 
     @property
     def population(self) -> Draw:
@@ -92,7 +97,7 @@ class Surrogate(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         public, target = self.population.load(store).public, self.target.load(store)
-        oracle = Oracle(target, self.access, guard=self.target.guard)
+        oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
         answer = told(oracle)
         with torch.no_grad():
             said = torch.cat(

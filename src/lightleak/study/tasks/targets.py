@@ -3,14 +3,15 @@
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, overload
 
 import torch
 
 from lightleak import defences, randomness
-from lightleak.attacks import Guard
+from lightleak.attacks import Guard, Oracle
+from lightleak.attacks.guards import LabelsOnly
 from lightleak.data.population import Images, Population
 from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
@@ -22,7 +23,7 @@ from lightleak.ranking import answers
 from lightleak.study.task import Absent, Store, Task, Watch
 from lightleak.study.tasks.given import Given, Surrogate
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.work import images_of, size_of, times_small
+from lightleak.study.tasks.work import guard_of, images_of, size_of, times_small
 from lightleak.surgery import fuse
 from lightleak.training import RECIPES, Moment, Recipe, accuracy_and_loss, predict, train
 
@@ -64,7 +65,6 @@ class TrainTarget(Task):
     """A classifier of the private people, with or without defences."""
 
     gpus = 1.0
-    guard: ClassVar[Guard | None] = None  # of the API that it stands behind
     population: Draw
     architecture: str = "timm:resnet18"
     recipe: Recipe = RECIPES["small"]
@@ -72,6 +72,11 @@ class TrainTarget(Task):
     seed: int = 0
     people: str = "private"  # "public": the same network for people who are none of them, as a null
     checkpoints: tuple[Moment, ...] = ()  # copies that are kept on the way, see `Checkpoint`
+
+    @property
+    def guard(self) -> Guard | None:
+        """Of the API that it stands behind: none."""
+        return None
 
     def needs(self) -> tuple[Task, ...]:
         """Its population, and the public training that a defence begins with."""
@@ -139,8 +144,12 @@ class TrainTarget(Task):
 class Derived(Task):
     """A target that comes of the training of another."""
 
-    guard: ClassVar[Guard | None] = None
     run_of: TrainTarget
+
+    @property
+    def guard(self) -> Guard | None:
+        """Of the API that it stands behind: none."""
+        return None
 
     @property
     def label(self) -> str:
@@ -233,6 +242,40 @@ class Fused(Derived):
         """The trained classifier with every re-parameterisable block as one convolution."""
         trained = self.run_of.load(store)
         return trained.with_net(fuse(trained.net))
+
+
+@dataclass(frozen=True)
+class Guarded(Derived):
+    """A trained network behind what its API gives out; whoever attacks it gets no gradients."""
+
+    behind: Guard = field(default_factory=LabelsOnly)
+
+    @property
+    def guard(self) -> Guard:
+        """What the API gives out."""
+        return self.behind
+
+    @property
+    def title(self) -> str:
+        """The defences, and the guard."""
+        return f"{self.run_of.title} behind {self.guard!r}"
+
+    def load(self, store: Store) -> Classifier:
+        """The network behind the guard."""
+        return self.run_of.load(store)
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        images, _, test = people(self.population.load(store), self.people)
+        target = self.load(store)
+        oracle = Oracle(target, "labels", guard=guard_of(self, target, store))
+        parts = torch.arange(len(test)).split(64)
+        said = torch.cat([oracle.labels(test.floats(part, oracle.device)).cpu() for part in parts])
+        right = said == test.labels.cpu()
+        return described(target, images, test) | {
+            "accuracy": float(right.double().mean()),
+            "accuracy_of": per_class(right, test.labels, test.labels.unique()).tolist(),
+            "answered": float((said >= 0).double().mean()),
+        }
 
 
 Target = TrainTarget | Derived

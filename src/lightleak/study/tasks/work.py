@@ -5,16 +5,38 @@ What earlier tasks really took corrects the rest.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from lightleak.attacks import Guard
 from lightleak.models import zoo
+from lightleak.models.classifier import Classifier
+from lightleak.study.task import Store
 from lightleak.study.tasks.populations import Draw
 
 SMALL = ("timm:resnet18", 64)  # the network and the size
 IMAGES, PEOPLE = 56 * 12, 56  # of that world
+
+
+class Behind(Protocol):
+    """A target that may stand behind an API."""
+
+    @property
+    def guard(self) -> Guard | None: ...
+
+    @property
+    def population(self) -> Draw: ...
+
+
+def guard_of(target: Behind, classifier: Classifier, store: Store) -> Guard | None:
+    """The guard that a target stands behind, made for it with images that it was not trained on."""
+    if target.guard is None:
+        return None
+    population = target.population.load(store)
+    parts = (population.validation, population.test, population.train)
+    return target.guard.fitted(classifier, next(images for images in parts if len(images)))
 
 
 @cache
