@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 CARD = torch.device("meta")
 ACROSS = {"aten::_to_copy", "aten::copy_"}  # what moves between devices
@@ -47,10 +46,31 @@ class OnCard(torch.Tensor):
         return computed(function, args, kwargs or {})
 
 
+def tensors_in(thing):
+    """Every tensor in nested lists, tuples and dictionaries (torch's own pytree takes most of a small operation)."""
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif isinstance(thing, list | tuple):
+        for one in thing:
+            yield from tensors_in(one)
+    elif isinstance(thing, dict):
+        yield from tensors_in(list(thing.values()))
+
+
+def changed(thing, change):
+    """The same nest with every tensor changed."""
+    if isinstance(thing, torch.Tensor):
+        return change(thing)
+    if isinstance(thing, list | tuple):
+        inner = [changed(one, change) for one in thing]
+        return type(thing)(*inner) if hasattr(thing, "_fields") else type(thing)(inner)
+    return {name: changed(one, change) for name, one in thing.items()} if isinstance(thing, dict) else thing
+
+
 def computed(function, args, kwargs):
     """One operation on either side, or RuntimeError if its tensors lie on both."""
     name = function._schema.name
-    tensors = [thing for thing in tree_flatten((args, kwargs))[0] if isinstance(thing, torch.Tensor)]
+    tensors = list(tensors_in((args, kwargs)))
     there = [tensor for tensor in tensors if isinstance(tensor, OnCard)]
     here = [tensor for tensor in tensors if not isinstance(tensor, OnCard) and tensor.dim()]
     if name in INDEXED and isinstance(args[0], OnCard):
@@ -60,12 +80,12 @@ def computed(function, args, kwargs):
     device = kwargs.get("device")
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    plain_args, plain_kwargs = tree_map(lambda t: t.inner if isinstance(t, OnCard) else t, (args, kwargs))
+    plain_args, plain_kwargs = changed((args, kwargs), lambda t: t.inner if isinstance(t, OnCard) else t)
     found = function(*plain_args, **plain_kwargs)
     if name == "aten::copy_" or (function._schema.name.endswith("_") and args and isinstance(args[0], torch.Tensor)):
         return args[0]
     stays = bool(there) if device is None else torch.device(device).type == CARD.type
-    return tree_map(lambda t: OnCard(t) if stays and isinstance(t, torch.Tensor) else t, found)
+    return changed(found, OnCard) if stays else found
 
 
 class Card(TorchDispatchMode):

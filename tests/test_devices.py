@@ -114,6 +114,7 @@ def test_metrics_follow_their_first_argument(there):
     assert told.member.all()
 
 
+@pytest.mark.slow
 def test_the_appraiser(there):
     settings = appraiser.Fit(steps=2, batch=4, width=4, images=4)
     fitted = appraiser.fit_appraiser(settings)
