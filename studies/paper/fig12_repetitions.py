@@ -10,10 +10,9 @@ Cost: painted, about 20 minutes on two cores (the runs are those of tab2_stages.
 paper's scale twelve trainings and attacks of some 3 GPU hours.
 
     lightleak study studies/paper/fig12_repetitions.py
-    lightleak study studies/paper/fig12_repetitions.py --settings scale paper data facescrub:PATH prior ffhq
+    lightleak study studies/paper/fig12_repetitions.py \
+        --settings scale paper data facescrub:PATH prior FFHQ weights FOLDER judge FILE --device cuda
 """
-
-from dataclasses import replace
 
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
@@ -27,9 +26,5 @@ NETWORKS = {
 
 def tasks(scale="rendered", seeds=3, **options):
     """Two targets of each network, once for each seed."""
-    setting = at(scale, seeds=seeds, **options)
-    return [
-        task
-        for network in NETWORKS[scale]
-        for task in compare(replace(setting, architecture=network), [(), (RoLSS(where=4),)])
-    ]
+    setting = at(scale, NETWORKS, seeds=seeds, **options)
+    return [task for each in setting.each for task in compare(each, [(), (RoLSS(),)])]

@@ -9,21 +9,20 @@ Cost: painted, about 10 minutes on two cores (the runs are those of tab2_stages.
 the paper's scale two trainings and attacks of some 3 GPU hours.
 
     lightleak study studies/paper/fig2_likelihood.py
-    lightleak study studies/paper/fig2_likelihood.py --settings scale paper data facescrub:PATH prior ffhq
+    lightleak study studies/paper/fig2_likelihood.py \
+        --settings scale paper data facescrub:PATH prior FFHQ weights FOLDER judge FILE --device cuda
 """
-
-from dataclasses import replace
 
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
 from lightleak.study.scales import at
 
-NETWORKS = {"rendered": "torchvision:resnet18", "paper": "torchvision:resnet101"}
-PUBLISHED = {"torchvision:resnet101": {"no defence": {"hits@1": 0.83}, "RoLSS (where 4)": {"hits@1": 0.5868}}}
+NETWORKS = {"rendered": ("torchvision:resnet18",), "paper": ("torchvision:resnet101",)}
+PUBLISHED = {"torchvision:resnet101": {"no defence": {"hits@1": 0.83}, "RoLSS": {"hits@1": 0.5868}}}
 
 STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet101"}  # painted
 
 
 def tasks(scale="rendered", **options):
     """Two targets; their histograms are on the page."""
-    return compare(replace(at(scale, **options), architecture=NETWORKS[scale]), [(), (RoLSS(where=4),)])
+    return compare(at(scale, NETWORKS, **options), [(), (RoLSS(),)])

@@ -8,23 +8,24 @@ The paper (FaceScrub; natural accuracy / AttAcc@1): VGG-16 93.70 / 49.39, VGG-19
 Cost: painted, about 20 minutes on two cores; at the paper's scale four trainings and attacks of some 3 GPU hours.
 
     lightleak study studies/paper/tab11_vgg.py
-    lightleak study studies/paper/tab11_vgg.py --settings scale paper data facescrub:PATH prior ffhq
+    lightleak study studies/paper/tab11_vgg.py \
+        --settings scale paper data facescrub:PATH prior FFHQ weights FOLDER judge FILE --device cuda
 """
-
-from dataclasses import replace
 
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
 from lightleak.study.scales import at
 
-PLAIN = {"rendered": ("torchvision:vgg11_bn",), "paper": ("torchvision:vgg16_bn", "torchvision:vgg19_bn")}
-RESIDUAL = {"rendered": "torchvision:resnet18", "paper": "torchvision:resnet101"}
+NETWORKS = {
+    "rendered": ("torchvision:resnet18", "torchvision:vgg11_bn"),
+    "paper": ("torchvision:resnet101", "torchvision:vgg16_bn", "torchvision:vgg19_bn"),
+}
 PUBLISHED = {
     "torchvision:vgg16_bn": {"no defence": {"accuracy": 0.9370, "hits@1": 0.4939}},
     "torchvision:vgg19_bn": {"no defence": {"accuracy": 0.9351, "hits@1": 0.5557}},
     "torchvision:resnet101": {
         "no defence": {"accuracy": 0.9486, "hits@1": 0.83},
-        "RoLSS (where 4)": {"accuracy": 0.9240, "hits@1": 0.5868},
+        "RoLSS": {"accuracy": 0.9240, "hits@1": 0.5868},
     },
 }
 
@@ -36,8 +37,9 @@ STANDS_FOR = {
 
 def tasks(scale="rendered", **options):
     """A table for each network."""
-    setting = at(scale, **options)
-    found = compare(replace(setting, architecture=RESIDUAL[scale]), [(), (RoLSS(where=4),)])
-    for network in PLAIN[scale]:
-        found += compare(replace(setting, architecture=network), [()])
-    return found
+    setting = at(scale, NETWORKS, **options)
+    return [
+        task
+        for each in setting.each
+        for task in compare(each, [(), (RoLSS(),)] if "resnet" in each.architecture else [()])
+    ]

@@ -14,7 +14,8 @@ ResNet-50 82.76 / 73.23 / 78.77 / 68.44, ResNet-101 83.00 / 74.81 / 78.75 / 58.6
 Cost: painted, about 40 minutes on two cores; at the paper's scale about 40 trainings and attacks of some 3 GPU hours.
 
     lightleak study studies/paper/tab2_stages.py
-    lightleak study studies/paper/tab2_stages.py --settings scale paper data facescrub:PATH prior ffhq
+    lightleak study studies/paper/tab2_stages.py \
+        --settings scale paper data facescrub:PATH prior FFHQ weights FOLDER judge FILE --device cuda
 """
 
 from dataclasses import replace
@@ -34,8 +35,9 @@ NETWORKS = {
         for depth in depths
     ),
 }
+ROW = {1: "RoLSS (where 1)", 2: "RoLSS (where 2)", 4: "RoLSS"}  # of each stage; RoLSS cuts the last one
 PUBLISHED = {
-    network: {"no defence": {"hits@1": full}, **{f"RoLSS (where {n})": {"hits@1": cut} for n, cut in rest.items()}}
+    network: {"no defence": {"hits@1": full}, **{ROW[n]: {"hits@1": cut} for n, cut in rest.items()}}
     for network, full, rest in (
         ("torchvision:resnet34", 0.9078, {1: 0.8325, 2: 0.7792, 4: 0.8061}),
         ("torchvision:resnet50", 0.8276, {1: 0.7323, 2: 0.7877, 4: 0.6844}),
@@ -57,12 +59,12 @@ ON_THE_WAY = {"torchvision:densenet121": {(): (0.5, 0.7), (RoLSS(where=1),): (0.
 
 def tasks(scale="rendered", **options):
     """Every network whole, and without the skips of each of its four stages."""
-    setting = at(scale, **options)
-    stages = [(), *((RoLSS(where=stage),) for stage in (1, 2, 3, 4))]
-    found = [task for network in NETWORKS[scale] for task in compare(replace(setting, architecture=network), stages)]
+    setting = at(scale, NETWORKS, **options)
+    stages = [(), *((RoLSS(where=stage),) for stage in (1, 2, 3)), (RoLSS(),)]
+    found = [task for each in setting.each for task in compare(each, stages)]
     targets = [task.found.target for task in found if task.found.target.seed == setting.seeds[0]]
     if scale == "rendered":
-        found += [task for network in NETWORKS[scale] for task in on_the_way(replace(setting, architecture=network))]
+        found += [task for each in setting.each for task in on_the_way(each)]
     return [*found, *map(Shares, targets)]
 
 

@@ -8,16 +8,15 @@ The paper (ResNet-101, FaceScrub; natural accuracy / AttAcc@1): none 94.86 / 83.
 Cost: painted, about 15 minutes on two cores; at the paper's scale three trainings and attacks of some 3 GPU hours.
 
     lightleak study studies/paper/tab8_bido_rolss.py
-    lightleak study studies/paper/tab8_bido_rolss.py --settings scale paper data facescrub:PATH prior ffhq
+    lightleak study studies/paper/tab8_bido_rolss.py \
+        --settings scale paper data facescrub:PATH prior FFHQ weights FOLDER judge FILE --device cuda
 """
-
-from dataclasses import replace
 
 from lightleak.defences import BiDO, RoLSS
 from lightleak.study.comparison import compare
 from lightleak.study.scales import at
 
-NETWORKS = {"rendered": "torchvision:resnet18", "paper": "torchvision:resnet101"}
+NETWORKS = {"rendered": ("torchvision:resnet18",), "paper": ("torchvision:resnet101",)}
 PUBLISHED = {
     "torchvision:resnet101": {
         "no defence": {"accuracy": 0.9486, "hits@1": 0.83},
@@ -31,5 +30,4 @@ STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet101"}  # painted
 
 def tasks(scale="rendered", **options):
     """Three targets."""
-    setting = replace(at(scale, **options), architecture=NETWORKS[scale])
-    return compare(setting, [(), (BiDO(),), (BiDO(), RoLSS())])
+    return compare(at(scale, NETWORKS, **options), [(), (BiDO(),), (BiDO(), RoLSS())])

@@ -12,8 +12,8 @@ temperature, as published, where others multiply (at temperature 1 there is no d
 
 import copy
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.published import Weights
 
 FEATURES = "features.safetensors"
 
@@ -125,19 +126,24 @@ def learn(
     rng: torch.Generator,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
+    weights: Sequence[Weights] = (),
 ) -> Knowledge:
     """What public images tell of a target; with a folder, training goes on from the checkpoints in it.
 
-    `watch(step, total, divergence=...)` hears each step of all students together.
+    `watch(step, total, divergence=...)` hears each step of all students together. `weights`: files that the students
+    begin with, in their order, in place of a download.
     """
     if len(images) < 2:
         raise UserError(f"students need public images to learn from, got {len(images)}")
+    if weights and len(weights) != len(settings.students):
+        raise UserError(f"{len(settings.students)} students begin with as many files of weights, not {len(weights)}")
+    lessons = replace(settings.lessons, pretrained=False) if weights else settings.lessons
     before, seed = oracle.queries, seed_of(rng)
     # 1. ask the target about every public image once, and 2. where its features lie, if they can be seen
     logits, features = _answers(oracle, images)
     mean, spread = (None, None) if features is None else (features.mean(0), features.std(0))
     # 3. students that answer as it does
-    each = settings.epochs * passes(images, settings.lessons)
+    each = settings.epochs * passes(images, lessons)
     students, agreement = [], []
     for number, name in enumerate(settings.students):
 
@@ -147,7 +153,7 @@ def learn(
 
         place = None if folder is None else Path(folder) / f"student-{number}"
         more = {"number": number, "folder": place, "tell": tell, "device": oracle.device}
-        student = taught(images, logits, name, settings.lessons, seed, **more)
+        student = taught(images, logits, name, lessons, seed, weights=weights[number] if weights else None, **more)
         students.append(student.cpu())
         with torch.no_grad():
             named = [student(images.floats(part)).argmax(1) for part in torch.arange(len(images)).split(256)]

@@ -15,6 +15,8 @@ from lightleak.attacks.oracle import Access, Oracle
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.models.published import Weights
+from lightleak.models.starting import begin
 from lightleak.models.zoo import build
 from lightleak.priors.fit import Settings as Training
 from lightleak.priors.fit.state import State, fingerprint, update
@@ -83,10 +85,11 @@ def learn(
     folder: Path | None = None,
     tell: Callable[..., None] = lambda *_, **__: None,
     device: torch.device | str = "cpu",
+    weights: Weights | None = None,
 ) -> Classifier:
     """A network of any architecture that answers the images as `answers` (logits N x C, see `told`) say.
 
-    `number` tells surrogates of one seed apart. With a folder, training goes on from the checkpoint in it; one of other
+    `number` tells surrogates of one seed apart. It begins with `weights`, if they are given (`models.starting`). With a folder, training goes on from the checkpoint in it; one of other
     images, answers or lessons is refused. Networks that drop branches draw from a generator of their own.
     """
     if len(images) < 2:
@@ -94,6 +97,7 @@ def learn(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(keyed(seed, number, 0)))
         built = build(architecture, answers.shape[1], images.size, pretrained=lessons.pretrained)
+    built = begin(built, weights) if weights else built
     # It sees images in [0, 1] as they are, and its last layer without dropout.
     student = Classifier(
         built.net, size=images.size, classes=built.classes, architecture=architecture, mean=(0.0,) * 3, std=(1.0,) * 3
@@ -107,6 +111,7 @@ def learn(
     )
     digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
     mark = asdict(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": fingerprint(answers)}
+    mark |= {"weights": weights.sha256} if weights else {}
     mark.pop("checkpoint_every")
     state = State({"net": student.net}, {"sgd": optimiser}, keyed(seed, number, 1), folder, dumps(mark | (about or {})))
     state.resume()

@@ -25,6 +25,7 @@ from lightleak.errors import UserError
 PEOPLE = 1000
 OFTEN = 30  # pictures that make an identity eligible in the 64-pixel protocol
 PUBLIC = 30_000  # public pictures there
+LISTS = (("train", "train"), ("test", "test"), ("public", "gan"))  # settings that name them, and how they are called
 LOW = Frame(share=108 / 178, bilinear=True)  # rows 55 to 162 and columns 35 to 142
 FOLDERS = ("img_align_celeba", "img_align_celeba_png", "Img/img_align_celeba", "celeba/img_align_celeba")
 IDENTITIES = ("identity_CelebA.txt", "Anno/identity_CelebA.txt", "celeba/identity_CelebA.txt")

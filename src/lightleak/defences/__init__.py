@@ -1,7 +1,7 @@
 """Defences: frozen settings with a `plan` that says what they do to plain training; one file each."""
 
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lightleak.defences.atat import ATAT
 from lightleak.defences.bido import BiDO
@@ -16,6 +16,7 @@ from lightleak.defences.transfer import TLDMI, pretrain
 from lightleak.defences.trapmid import TrapMID
 from lightleak.defences.two_stage import TTS
 from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
 from lightleak.plugins import Registry
 from lightleak.training.plan import Plan, combine
 from lightleak.training.recipes import Recipe
@@ -27,6 +28,24 @@ class Defence(Protocol):
     title: ClassVar[str]
 
     def plan(self, recipe: Recipe) -> Plan: ...
+
+
+@runtime_checkable
+class Respelled(Protocol):
+    """A defence several of whose settings make the same network."""
+
+    title: ClassVar[str]
+
+    def plan(self, recipe: Recipe) -> Plan: ...
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether there may be a shorter spelling, so that a network is worth looking at."""
+        ...
+
+    def respelled(self, classifier: Classifier) -> Defence:
+        """The defence in the shortest spelling that makes the same of this network before its training."""
+        ...
 
 
 OURS: dict[str, type[Defence]] = {
@@ -125,6 +144,7 @@ __all__ = [
     "Defence",
     "LoFt",
     "NegLS",
+    "Respelled",
     "RoLSS",
     "RoLSSPlus",
     "TrapMID",

@@ -12,12 +12,13 @@ effect); "last stage" is the last one that has skips, so the defence never silen
 skip, without which an untrained timm ResNet stays at chance (the published networks are pretrained, or start at one).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
-from lightleak.surgery import find_skips, remove_skips, scale_skips
+from lightleak.surgery import Skip, find_skips, remove_skips, scale_skips
 from lightleak.training.plan import Plan
 from lightleak.training.recipes import Recipe
 
@@ -36,6 +37,15 @@ class RoLSS:
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier without those skips; UserError if there are none."""
         return classifier.with_net(remove_skips(classifier.net, self.where, classifier.example, wake=self.wake))
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the last stage may be meant by its number."""
+        return numbered(self.where)
+
+    def respelled(self, classifier: Classifier) -> "RoLSS":
+        """With the last stage called so."""
+        return replace(self, where=shortest(self.where, classifier))
 
 
 @dataclass(frozen=True)
@@ -83,5 +93,36 @@ class SSF:
         factor = self.factor
         if factor is None:
             skips = find_skips(classifier.net, classifier.example)
-            factor = 0.01 if skips and all(skip.kind == "cat" for skip in skips) else 0.2
+            factor = usual(skips)
         return classifier.with_net(scale_skips(classifier.net, factor, self.where, example=classifier.example))
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the last stage may be meant by its number, or the paper's factor by itself."""
+        return numbered(self.where) or self.factor is not None
+
+    def respelled(self, classifier: Classifier) -> "SSF | RoLSS":
+        """With the last stage called so, without the paper's factor; RoLSS where nothing is left of the skips."""
+        where = shortest(self.where, classifier)
+        if self.factor == 0:
+            return RoLSS(where)
+        skips = find_skips(classifier.net, classifier.example)
+        return SSF(None if self.factor == usual(skips) else self.factor, where)
+
+
+def usual(skips: Sequence[Skip]) -> float:
+    """The paper's factor: 0.01 for concatenations, 0.2 for sums."""
+    return 0.01 if skips and all(skip.kind == "cat" for skip in skips) else 0.2
+
+
+def numbered(where: str | int) -> bool:
+    """Whether a stage is meant by its number."""
+    return isinstance(where, int) or where.isdigit()
+
+
+def shortest(where: str | int, classifier: Classifier) -> str | int:
+    """A stage as a number, "last" if it is the last one that has skips; whatever else is meant as it was."""
+    if not numbered(where):
+        return where
+    stages = {skip.stage for skip in find_skips(classifier.net, classifier.example)}
+    return "last" if stages and int(where) == max(stages) else int(where)

@@ -11,11 +11,12 @@ optimiser and one schedule run through, and the network that is kept is the best
 published rows, it also works for concatenative skips: surgery keeps the columns of the weights that are left.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from lightleak.defences.rolss import RoLSS
+from lightleak.defences.rolss import RoLSS, numbered, shortest
 from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
 from lightleak.training.plan import Plan
 from lightleak.training.recipes import Recipe
 
@@ -37,3 +38,12 @@ class TTS:
         if not 0 < epoch < recipe.epochs:
             raise UserError(f"TTS needs an epoch before and one after the change; {recipe.epochs} epochs are too few")
         return Plan(changes=((epoch, RoLSS(self.where).apply),))
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the last stage may be meant by its number."""
+        return numbered(self.where)
+
+    def respelled(self, classifier: Classifier) -> "TTS":
+        """With the last stage called so."""
+        return replace(self, where=shortest(self.where, classifier))

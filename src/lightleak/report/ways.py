@@ -10,6 +10,7 @@ from lightleak.metrics.evidence import Measure, seeds_interval
 from lightleak.metrics.frontier import Curve, matched
 from lightleak.report.fairness import Entry, Group
 from lightleak.report.results import Level, Point
+from lightleak.report.trainings import accuracies
 
 Way = dict[str, Curve]  # by metric
 
@@ -35,7 +36,7 @@ def _way(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) -> Wa
     if len(moments) < 2:
         return {}
     table = [[moment[place].record for moment in moments] for place in range(len(group.entries))]  # by seed, by moment
-    accuracy = torch.tensor([[one.target.accuracy_of for one in row] for row in table])
+    accuracy = torch.tensor([[accuracies(one) for one in row] for row in table])
     classes = table[0][0].evaluation.classes
     way = {}
     for metric in metrics:

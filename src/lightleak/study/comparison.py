@@ -1,14 +1,16 @@
 """The comparison that every table is made of: one architecture with several defences, attacked and judged alike."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lightleak.attacks import PPA, Attack, Guess, MIFace
 from lightleak.attacks.knowledge import SMALL, Distillation
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
+from lightleak.models.published import Weights
 from lightleak.priors.fit import QUICK, Settings
 from lightleak.study.protocols import Protocol
+from lightleak.study.spelling import canonical
 from lightleak.study.tasks import (
     Checkpoint,
     Distil,
@@ -16,8 +18,10 @@ from lightleak.study.tasks import (
     Evaluate,
     FitPrior,
     Invert,
+    Judge,
     Pixels,
     Ready,
+    ReadyJudge,
     Rendered,
     Target,
     TrainJudge,
@@ -45,11 +49,34 @@ class Setting:
     checkpoints: tuple[Moment, ...] = ()  # copies that every target leaves on its way
     protocol: Protocol | None = None  # by which everything is counted
     adversarial: MIFace | None = None  # a third null: images that convince each target and show nobody
+    networks: tuple[str, ...] = ()  # those that a study compares, one table each; see `each`
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)  # of networks that are trained otherwise
+    starts: Mapping[str, Weights] = field(default_factory=dict)  # files of weights that networks begin with
+    judged: Draw | None = None  # as the judge sees the same people: cropped, or larger; None: as the target does
+    judge_start: Weights | None = None  # that the judge begins with
+    ready_judge: Weights | None = None  # a judge that exists, in place of one that is trained
+    ready_architecture: str = ""  # its
+    classes: tuple[int, ...] | None = None  # who is attacked; None: everybody
+    students: tuple[Weights, ...] = ()  # files that the students of `distillation` begin with
+    face: Weights | None = None  # FaceNet, for delta_face
+    inception: Weights | None = None  # for FID, precision, recall, density, coverage
+    published: bool = False  # PPA's conventions for these
+
+    @property
+    def each(self) -> "tuple[Setting, ...]":
+        """The setting for each of its networks."""
+        return tuple(self.of(network) for network in self.networks)
+
+    def of(self, architecture: str) -> "Setting":
+        """The setting for another network, with the recipe that this is trained by."""
+        return replace(self, architecture=architecture, recipe=self.recipes.get(architecture, self.recipe))
 
     def target(self, defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
-        """The training of one target."""
+        """The training of one target; defences that make the same network of it are one training."""
         kept = self.checkpoints if people == "private" else ()
-        return TrainTarget(self.population, self.architecture, self.recipe, defence, seed, people, kept)
+        defence = canonical(self.architecture, defence)
+        start = self.starts.get(self.architecture)
+        return TrainTarget(self.population, self.architecture, self.recipe, defence, seed, people, kept, start)
 
     def prior_for(self, target: Target) -> FitPrior | Rendered | Ready:
         """What an attack on this target draws with."""
@@ -64,13 +91,23 @@ class Setting:
     def inverted(self, target: Target, seed: int = 0) -> Invert:
         """The attack on one target, with what it learns of it beforehand."""
         needed = self.attack.needs().knowledge
-        knowledge = Distil(target, self.distillation, access=self.attack.access) if needed else None
-        return Invert(target, self.prior_for(target), self.attack, seed=seed, knowledge=knowledge)
+        taught = Distil(target, self.distillation, access=self.attack.access, weights=self.students)
+        knowledge = taught if needed else None
+        return Invert(target, self.prior_for(target), self.attack, self.classes, seed, knowledge)
+
+    @property
+    def judging(self) -> Judge:
+        """Who judges: a network that the study trains, or the one that the user brings."""
+        people = self.judged or self.population
+        if self.ready_judge is not None:
+            return ReadyJudge(people, self.ready_judge, self.ready_architecture)
+        return TrainJudge(people, self.judge, self.judge_recipe, weights=self.judge_start)
 
     def evaluated(self, target: Target, nulls: Mapping[str, Invert]) -> Evaluate:
         """The attack on one target, with its training's seed, and its judgement."""
-        judge = TrainJudge(self.population, self.judge, self.judge_recipe)
-        return Evaluate(self.inverted(target, target.seed), judge, nulls, protocol=self.protocol)
+        extras = {"inception": self.inception, "face": self.face, "published": self.published}
+        found = self.inverted(target, target.seed)
+        return Evaluate(found, self.judging, nulls, protocol=self.protocol, **extras)
 
 
 def compare(
@@ -91,12 +128,18 @@ def compare(
         for seed in setting.seeds:
             trained = setting.target(defence, seed)
             for form in forms(trained) if forms else (trained,):
-                guessed = Invert(form, setting.prior_for(form), Guess(setting.attack.keep))
+                guessed = Invert(form, setting.prior_for(form), Guess(setting.attack.keep), setting.classes)
                 nulls = {"never optimised": guessed, "other people": others}
                 if setting.adversarial is not None:
-                    nulls["adversarial"] = Invert(form, Pixels(setting.population), setting.adversarial, seed=seed)
+                    pixels = Pixels(setting.population)
+                    nulls["adversarial"] = Invert(form, pixels, setting.adversarial, setting.classes, seed)
                 evaluations.append(setting.evaluated(form, nulls))
     return evaluations
+
+
+def along(trained: TrainTarget) -> tuple[Target, ...]:
+    """The copies that a training leaves on its way, and its end: what a curve over natural accuracy is drawn from."""
+    return (*(Checkpoint(trained, place) for place in range(len(trained.checkpoints))), trained)
 
 
 def compare_on_the_way(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.errors import UserError
+from lightleak.fingerprint import LATER
 
 OURS = "lightleak."  # begins the modules whose classes are known by name and version
 
@@ -59,8 +60,10 @@ def source(cls: type) -> str:
 
 
 def fields_of(thing: Any) -> dict[str, Any]:
-    """The values of a dataclass that can change a result, by name."""
-    return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing) if field.compare}
+    """The values of a dataclass that can change a result, by name; a later field that says nothing is left out."""
+    said = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing) if field.compare}
+    silent = {f.name for f in dataclasses.fields(thing) if f.metadata == LATER and said.get(f.name) == f.default}
+    return {name: value for name, value in said.items() if name not in silent}
 
 
 def canonical_fields(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,37 @@ PROTOCOLS: dict[str, Protocol] = {
                 "coverage",
             ),
         ),
+        # The same of Stanford Dogs, which have no faces, and of CelebA, where 50 of 200 latents are kept.
+        Protocol(
+            "paper-ppa-dogs",
+            identities=120,
+            attempts=16,
+            keep=8,
+            judge="torchvision:inception_v3",
+            judge_size=299,
+            fid="fid-inception",
+            metrics=("hits@1", "hits@5", "delta_eval", "fid", "precision", "recall", "density", "coverage"),
+        ),
+        Protocol(
+            "paper-ppa-celeba",
+            identities=1000,
+            attempts=200,
+            keep=50,
+            judge="torchvision:inception_v3",
+            judge_size=299,
+            fid="fid-inception",
+            metrics=(
+                "hits@1",
+                "hits@5",
+                "delta_eval",
+                "delta_face",
+                "fid",
+                "precision",
+                "recall",
+                "density",
+                "coverage",
+            ),
+        ),
         # Rendered people, as far as a laptop goes: everyone, whatever the attack returns, and the truth.
         Protocol("rendered", metrics=("hits@1", "verified", "true@1", "error", "delta_eval", "judge_fid")),
     )

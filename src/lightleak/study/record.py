@@ -38,7 +38,7 @@ class TargetRecord:
     architecture: str
     recipe: Settings
     accuracy: float  # natural, on the private people's test images
-    accuracy_of: tuple[float, ...]  # the same, person by person
+    accuracy_of: tuple[float, ...]  # the same, person by person; NaN: without test images
     test_images: int
     surgery: tuple[Settings, ...] = ()  # steps
     defences: Mapping[str, Settings] = field(default_factory=dict)  # by the defence's class

@@ -3,6 +3,7 @@
 from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score
 from lightleak.study.tasks.evaluation import Evaluate, FitAppraiser, MeasurePrivate, Student, Teach
 from lightleak.study.tasks.given import Given, Surrogate
+from lightleak.study.tasks.judges import Judge, ReadyJudge, TrainJudge, ready_judge
 from lightleak.study.tasks.populations import Draw, Redivided, fingerprint, source
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered, ready
 from lightleak.study.tasks.targets import (
@@ -12,7 +13,6 @@ from lightleak.study.tasks.targets import (
     Guarded,
     Pretrain,
     Target,
-    TrainJudge,
     TrainTarget,
     described,
     people,
@@ -32,10 +32,12 @@ __all__ = [
     "Guarded",
     "Invert",
     "InvertShard",
+    "Judge",
     "MeasurePrivate",
     "Pixels",
     "Pretrain",
     "Ready",
+    "ReadyJudge",
     "Redivided",
     "Rendered",
     "Score",
@@ -49,6 +51,7 @@ __all__ = [
     "fingerprint",
     "people",
     "ready",
+    "ready_judge",
     "run_of",
     "source",
 ]

@@ -13,6 +13,8 @@ from lightleak.attacks.frame import grants, weaker
 from lightleak.attacks.knowledge import SMALL, Distillation, Knowledge, learn
 from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
+from lightleak.fingerprint import LATER
+from lightleak.models.published import Weights
 from lightleak.models.whose import people_of
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
@@ -70,6 +72,7 @@ class Distil(Task):
     settings: Distillation = SMALL
     seed: int = 0
     access: Access = "gradients"  # that of the attack which uses it
+    weights: tuple[Weights, ...] = field(default=(), metadata=LATER)  # files that the students begin with, in order
 
     @property
     def label(self) -> str:
@@ -84,7 +87,7 @@ class Distil(Task):
         target = self.target.load(store)
         oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
         rng = torch.Generator().manual_seed(self.seed)
-        knowledge = learn(oracle, public, self.settings, rng, store.scratch(self), watch)
+        knowledge = learn(oracle, public, self.settings, rng, store.scratch(self), watch, self.weights)
         knowledge.save(folder)
         return {"images": len(public), "agreement": knowledge.agreement, "queries": knowledge.queries}
 

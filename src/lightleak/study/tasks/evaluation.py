@@ -32,7 +32,8 @@ from lightleak.study.record import (
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.attacks import Invert
 from lightleak.study.tasks.given import Given, Surrogate
-from lightleak.study.tasks.targets import Checkpoint, TrainJudge, digest, run_of
+from lightleak.study.tasks.judges import Judge
+from lightleak.study.tasks.targets import Checkpoint, digest, run_of
 from lightleak.training import RECIPES, Recipe
 
 
@@ -66,7 +67,7 @@ class MeasurePrivate(Task):
     """What the judge and other networks say of private images, once for all evaluations of a study."""
 
     gpus = 1.0
-    judge: TrainJudge
+    judge: Judge
     inception: Weights | None = None
     face: Weights | None = None
     published: bool = False
@@ -154,7 +155,7 @@ class Evaluate(Task):
 
     gpus = 1.0
     found: Invert
-    judge: TrainJudge
+    judge: Judge
     nulls: Mapping[str, Invert] = field(default_factory=dict)
     appraiser: FitAppraiser | None = None
     protocol: Protocol | None = None  # whom, how often and by whom: checked, and recorded beside the numbers

@@ -15,10 +15,13 @@ from lightleak.attacks.guards import LabelsOnly
 from lightleak.data.population import Images, Population
 from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
+from lightleak.fingerprint import LATER
 from lightleak.metrics.recognition import per_class
 from lightleak.models import whose
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.models.zoo import build, only_size
+from lightleak.models.published import Weights
+from lightleak.models.starting import begin
+from lightleak.models.zoo import build
 from lightleak.ranking import answers
 from lightleak.study.task import Absent, Store, Task, Watch
 from lightleak.study.tasks.given import Given, Surrogate
@@ -37,6 +40,7 @@ class Pretrain(Task):
     architecture: str
     recipe: Recipe
     seed: int = 0
+    weights: Weights | None = field(default=None, metadata=LATER)  # that it begins with
 
     @property
     def label(self) -> str:
@@ -44,12 +48,11 @@ class Pretrain(Task):
 
     @property
     def cost(self) -> float:
-        return 3.0 * self.recipe.epochs * _work(self.population, self.architecture, "images", 12)
+        return 3.0 * self.recipe.epochs * work_of(self.population, self.architecture, "images", 12)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        with randomness.own(self.seed):
-            classifier = build(self.architecture, population.classes, population.size)
+        classifier = fresh(self.architecture, population.classes, population.size, self.seed, self.weights)
         start = pretrain(classifier, population.public, self.recipe, self.seed, store.scratch(self), watch)
         save(start, folder / "target.safetensors")
         record = start.record["pretraining"]
@@ -72,6 +75,7 @@ class TrainTarget(Task):
     seed: int = 0
     people: str = "private"  # "public": the same network for people who are none of them, as a null
     checkpoints: tuple[Moment, ...] = ()  # copies that are kept on the way, see `Checkpoint`
+    weights: Weights | None = field(default=None, metadata=LATER)  # that it begins with, see `models.starting`
 
     @property
     def guard(self) -> Guard | None:
@@ -86,7 +90,7 @@ class TrainTarget(Task):
     def start(self) -> Pretrain | None:
         """The public training that comes first, if a defence wants it."""
         recipe = defences.pretraining(self.defences, self.recipe)
-        return Pretrain(self.population, self.architecture, recipe, self.seed) if recipe else None
+        return Pretrain(self.population, self.architecture, recipe, self.seed, self.weights) if recipe else None
 
     @property
     def label(self) -> str:
@@ -101,7 +105,7 @@ class TrainTarget(Task):
 
     @property
     def cost(self) -> float:
-        return 3.0 * self.recipe.epochs * _work(self.population, self.architecture, "images", 12)
+        return 3.0 * self.recipe.epochs * work_of(self.population, self.architecture, "images", 12)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
@@ -109,8 +113,8 @@ class TrainTarget(Task):
         if self.start:
             classifier = self.start.load(store)
         else:
-            with randomness.own(self.seed):
-                classifier = build(self.architecture, int(images.labels.max()) + 1, population.size)
+            count = int(images.labels.max()) + 1
+            classifier = fresh(self.architecture, count, population.size, self.seed, self.weights)
         private = self.people == "private"  # public people have no names
         classifier.class_names = population.class_names if private else ()
         scratch = store.scratch(self)
@@ -273,9 +277,16 @@ class Guarded(Derived):
         right = said == test.labels.cpu()
         return described(target, images, test) | {
             "accuracy": float(right.double().mean()),
-            "accuracy_of": per_class(right, test.labels, test.labels.unique()).tolist(),
+            "accuracy_of": per_class(right, test.labels, torch.arange(target.classes)).tolist(),
             "answered": float((said >= 0).double().mean()),
         }
+
+
+def fresh(architecture: str, classes: int, size: int, seed: int, weights: Weights | None) -> Classifier:
+    """A network before its training: drawn by the seed and, but for its last layer, as the file of weights has it."""
+    with randomness.own(seed):
+        classifier = build(architecture, classes, size)
+    return begin(classifier, weights) if weights else classifier
 
 
 Target = TrainTarget | Derived
@@ -291,7 +302,7 @@ def run_of(target: Attacked) -> TrainTarget | Given | Surrogate:
     return target.run_of if isinstance(target, Derived) else target
 
 
-def _work(population: Draw, architecture: str, split: str, each: int, size: int | None = None) -> float:
+def work_of(population: Draw, architecture: str, split: str, each: int, size: int | None = None) -> float:
     """An epoch's work as a multiple of the small world's, in which the costs were measured."""
     return images_of(population, split, each) * times_small(architecture, size or size_of(population))
 
@@ -306,7 +317,7 @@ def described(target: Classifier, images: Images, test: Images) -> dict[str, Any
     seen, _ = accuracy_and_loss(target, images)
     return {
         "accuracy": float(right.double().mean()),
-        "accuracy_of": per_class(right, test.labels, test.labels.unique()).tolist(),
+        "accuracy_of": per_class(right, test.labels, torch.arange(target.classes)).tolist(),
         "train_accuracy": seen,
         "test_images": len(test),
         "parameters": sum(p.numel() for p in target.net.parameters()),
@@ -358,46 +369,3 @@ def people(population: Population, kind: str) -> tuple[Images, Images, Images]:
             "it takes two, with some seven pictures each"
         )
     return parts
-
-
-@dataclass(frozen=True)
-class TrainJudge(Task):
-    """Another architecture, trained on other images of the same people; it never meets an attack."""
-
-    gpus = 1.0
-    population: Draw
-    architecture: str = "timm:resnet14t"
-    recipe: Recipe = RECIPES["judge"]
-    seed: int = 1000
-    size: int | None = None  # pixels a side that it sees; None: those of the images, or the only ones that it takes
-
-    @property
-    def label(self) -> str:
-        return "train the judge"
-
-    @property
-    def cost(self) -> float:
-        return 6.0 * self.recipe.epochs * _work(self.population, self.architecture, "judge_images", 40, self.size)
-
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
-        population = self.population.load(store)
-        size = self.size or only_size(self.architecture) or population.size
-        with randomness.own(self.seed):
-            classifier = build(self.architecture, population.classes, size)
-        scratch = store.scratch(self)
-        trained = train(
-            classifier,
-            population.judge,
-            population.validation,
-            self.recipe,
-            seed=self.seed,
-            folder=scratch,
-            watch=watch,
-        )
-        save(whose.name(trained, population), folder / "target.safetensors")
-        right, loss = accuracy_and_loss(trained, population.test)
-        return {"accuracy": right, "loss": loss, "test_images": len(population.test)}
-
-    def load(self, store: Store) -> Classifier:
-        """The trained judge."""
-        return load(store.folder(self) / "target.safetensors")

@@ -1,0 +1,36 @@
+"""One spelling for each cut network: what several settings say alike is trained, attacked and kept once.
+
+`RoLSS()` names the last stage that has skips, whichever that is; `RoLSS(where=4)` is the same network where that is
+stage 4, and so is `SSF(factor=0)`. Which settings are alike a defence says itself (`Respelled`); the shortest spelling
+counts, so that tasks which were spelled so before keep their keys.
+"""
+
+from functools import cache
+
+from lightleak import randomness
+from lightleak.defences import Defence, Respelled
+from lightleak.errors import UserError
+from lightleak.models import zoo
+from lightleak.models.wrap import Classifier
+
+SIDE = 64  # pixels at which a network is looked at, if it takes them: where its skips are does not depend on that
+
+
+def canonical(architecture: str, defences: tuple[Defence, ...]) -> tuple[Defence, ...]:
+    """The defences in the shortest spelling that makes the same network of this architecture."""
+    return tuple(_shortest(architecture, one) if isinstance(one, Respelled) else one for one in defences)
+
+
+@cache
+def _shortest(architecture: str, defence: Respelled) -> Defence:
+    return defence.respelled(_looked_at(architecture)) if defence.ambiguous else defence
+
+
+@cache
+def _looked_at(architecture: str) -> Classifier:
+    """The network, to be looked at alone."""
+    with randomness.own(0):
+        try:
+            return zoo.build(architecture, 2, zoo.only_size(architecture) or SIDE)
+        except UserError:
+            return zoo.build(architecture, 2)

@@ -1,0 +1,104 @@
+"""Who judges: a network that a study trains, or one that the user brings."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightleak.errors import UserError
+from lightleak.fingerprint import LATER
+from lightleak.models import whose
+from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.header import read_header
+from lightleak.models.published import Weights
+from lightleak.models.zoo import only_size
+from lightleak.place import here
+from lightleak.study.task import Store, Task, Watch
+from lightleak.study.tasks.populations import Draw
+from lightleak.study.tasks.targets import fresh, work_of
+from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
+
+
+@dataclass(frozen=True)
+class TrainJudge(Task):
+    """Another architecture, trained on other images of the same people; it never meets an attack."""
+
+    gpus = 1.0
+    population: Draw
+    architecture: str = "timm:resnet14t"
+    recipe: Recipe = RECIPES["judge"]
+    seed: int = 1000
+    size: int | None = None  # pixels a side that it sees; None: those of the images, or the only ones that it takes
+    weights: Weights | None = field(default=None, metadata=LATER)  # that it begins with, see `models.starting`
+
+    @property
+    def label(self) -> str:
+        return "train the judge"
+
+    @property
+    def cost(self) -> float:
+        return 6.0 * self.recipe.epochs * work_of(self.population, self.architecture, "judge_images", 40, self.size)
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population = self.population.load(store)
+        size = self.size or only_size(self.architecture) or population.size
+        classifier = fresh(self.architecture, population.classes, size, self.seed, self.weights)
+        scratch = store.scratch(self)
+        trained = train(
+            classifier,
+            population.judge,
+            population.validation,
+            self.recipe,
+            seed=self.seed,
+            folder=scratch,
+            watch=watch,
+        )
+        save(whose.name(trained, population), folder / "target.safetensors")
+        right, loss = accuracy_and_loss(trained, population.test)
+        return {"accuracy": right, "loss": loss, "test_images": len(population.test)}
+
+    def load(self, store: Store) -> Classifier:
+        """The trained judge."""
+        return load(store.folder(self) / "target.safetensors")
+
+
+@dataclass(frozen=True)
+class ReadyJudge(Task):
+    """A judge in a checkpoint of Lightleak's, such as `lightleak convert` makes of a published evaluation model."""
+
+    population: Draw  # by whose test images its accuracy is measured
+    weights: Weights  # the file
+    architecture: str
+    seed: ClassVar[int] = 0
+
+    @property
+    def label(self) -> str:
+        return "try the judge"
+
+    @property
+    def cost(self) -> float:
+        return 10.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        population, judge = self.population.load(store), self.load(store)
+        if judge.classes != population.classes:
+            raise UserError(
+                f"the judge {self.weights.path} knows {judge.classes} classes, {population.name} has "
+                f"{population.classes} people"
+            )
+        right, loss = accuracy_and_loss(judge, population.test)
+        return {"accuracy": right, "loss": loss, "test_images": len(population.test)}
+
+    def load(self, store: Store) -> Classifier:  # noqa: ARG002
+        """The judge, read where it lies; UserError if that is another one by now."""
+        if Weights.of(self.weights.path) != self.weights:
+            raise UserError(f"{self.weights.path} holds another judge than the study was planned with")
+        return here().put(load(self.weights.path))
+
+
+Judge = TrainJudge | ReadyJudge
+
+
+def ready_judge(population: Draw, path: str | Path) -> ReadyJudge:
+    """The judge in a checkpoint; UserError if it is none of Lightleak's."""
+    header = read_header(path)
+    return ReadyJudge(population, Weights.of(path), header.architecture or "a network of its own")
