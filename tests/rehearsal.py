@@ -9,17 +9,20 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.io import savemat
-from test_foreign import dumped, easy, official
+from timm.models import byobnet
+from torch import nn
+from torchvision import models
 
 from lightleak import cli
 from lightleak.data import faces
-from lightleak.models import zoo
+from lightleak.models import face, zoo
 from lightleak.models.classifier import save
 from lightleak.models.face import Backbone
 from lightleak.models.facenet import FaceEmbedding
 from lightleak.models.inception import InceptionFeatures
 from lightleak.models.starting import published_name
 from lightleak.priors.stylegan2 import Discriminator, Generator
+from test_foreign import dumped, easy, official
 
 PEOPLE, PICTURES = 8, 12  # who is private, and how many pictures there are of each
 GENERATOR = {
@@ -167,7 +170,7 @@ def saved(content, path: Path) -> Path:
 
 
 def weights(folder: Path, *architectures: str, size: int = 32) -> Path:
-    """What networks begin with: torchvision's state dicts with another head, face.evoLVe's backbones at 112 pixels.
+    """What networks begin with: torchvision's and timm's state dicts with another head, face.evoLVe's backbones.
 
     Files are called after the network: the published names hold the hash of the published contents.
     """
@@ -176,27 +179,17 @@ def weights(folder: Path, *architectures: str, size: int = 32) -> Path:
         with torch.random.fork_rng():
             torch.manual_seed(1)
             if library == "face":  # the backbone alone, whose own head is for 112 pixels
-                depth = 152 if name == "ir152" else 50
-                saved(Backbone(depth, 112).state_dict(), folder / str(published_name(architecture)))
-                continue
-            built = zoo.build(architecture, 10, None if "maxvit" in name else 80 if "inception" in name else size)
-        saved(built.net.state_dict(), folder / f"{name}.pth")
+                saved(Backbone(18, 112, 4).state_dict(), folder / str(published_name(architecture)))
+            else:
+                saved(zoo.build(architecture, 10, size).net.state_dict(), folder / f"{name}.pth")
     return folder
 
 
-def judge(file: Path, classes: int = PEOPLE, size: int = 80) -> Path:
-    """An untrained Inception-v3 that sees few pixels, as a checkpoint of ours."""
+def judge(file: Path, architecture: str = "torchvision:inception_v3", classes: int = PEOPLE, size: int = 48) -> Path:
+    """An untrained judge, as a checkpoint of ours."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        save(zoo.build("torchvision:inception_v3", classes, size), file)
-    return file
-
-
-def narrow_judge(file: Path, classes: int = PEOPLE) -> Path:
-    """A judge of toy width."""
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        save(zoo.build("face:ir18-narrow", classes, 32), file)
+        save(zoo.build(architecture, classes, size), file)
     return file
 
 
@@ -210,6 +203,67 @@ def inception(file: Path) -> Path:
     return saved(InceptionFeatures().net.state_dict(), file)
 
 
+# The networks of the paper at toy width: their own classes, with few channels and layers.
+
+
+class ToyInception(nn.Module):
+    """Branches side by side, and the last layer that torchvision's Inception-v3 has."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU())
+        self.branches = nn.ModuleList(nn.Conv2d(8, 8, side, padding=side // 2) for side in (1, 3, 5))
+        self.fc = nn.Linear(24, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc(torch.cat([branch(x) for branch in self.branches], 1).relu().mean((2, 3)))
+
+
+def _vgg(classes: int) -> nn.Module:
+    net = models.VGG(
+        models.vgg.make_layers([8, "M", 8, "M", 8, "M", 8, "M", 8, "M"], batch_norm=True), init_weights=False
+    )
+    net.classifier[0], net.classifier[3] = nn.Linear(8 * 49, 16), nn.Linear(16, 16)
+    net.classifier[6] = nn.Linear(16, classes)
+    return net
+
+
+def _torchvision(name: str, classes: int, size: int | None, pretrained: bool):  # noqa: ARG001
+    size = size or 32
+    if name.startswith("resnet"):
+        block = models.resnet.BasicBlock if name in ("resnet18", "resnet34") else models.resnet.Bottleneck
+        net = models.ResNet(block, [1, 1, 2, 1], classes, width_per_group=2 if block.expansion > 1 else 64)
+    elif name.startswith("densenet"):
+        net = models.DenseNet(4, (2, 2, 2, 2), 8, bn_size=2, num_classes=classes)
+    elif name.startswith("vgg"):
+        net = _vgg(classes)
+    elif name.startswith("vit"):
+        net = models.VisionTransformer(size, 8, 2, 2, 16, 32, num_classes=classes)
+    elif name.startswith("maxvit"):
+        net = models.MaxVit((size, size), 8, 1, [8, 8, 8, 8], [2, 1, 1, 1], 4, 0.1, num_classes=classes)
+    elif name.startswith("efficientnet"):
+        rows = [models.efficientnet.MBConvConfig(2, 3, stride, 8, 8, 2, 1.0, 1.0) for stride in (1, 2, 2)]
+        net = models.EfficientNet(rows, 0.1, num_classes=classes, last_channel=16)
+    else:
+        net = ToyInception(classes)
+    return net, size
+
+
+def _timm(name: str, classes: int, size: int | None, pretrained: bool):  # noqa: ARG001
+    blocks = tuple(byobnet.ByoBlockCfg(type="rep", d=2, s=2, gs=0, c=8) for _ in range(3))
+    attention = {"attn_layer": "se", "attn_kwargs": {"rd_ratio": 0.25}} if name.endswith("se") else {}
+    return byobnet.ByobNet(byobnet.ByoModelCfg(blocks, stem_type="rep", stem_chs=8, **attention), classes), size or 32
+
+
+def _face(name: str, classes: int, size: int | None, pretrained: bool):  # noqa: ARG001
+    side = 112 if name == "facenet112" else 64
+    return face.FaceNet(18, side, classes, 4), side
+
+
+TOY_ZOO = {"torchvision": _torchvision, "timm": _timm, "face": _face}
+
+
 def prior(root: Path) -> Path:
     """The small StyleGAN2, through the command line."""
     cli.main(["convert", str(stylegan2(root / "ffhq.pkl")), "--out", str(root / "prior"), "--crop", "26"])
@@ -220,5 +274,3 @@ def settings(**values) -> list[str]:
     """Arguments of the command line."""
     told = [str(one) for pair in values.items() for one in pair]
     return ["--settings", *told]
-
-

@@ -1,4 +1,8 @@
-"""Every study of the paper at its own scale, executed: on miniatures in the published layouts, through to its page."""
+"""Every study of the paper at its own scale, executed: on miniatures in the published layouts, through to its page.
+
+Data, lists, priors and weights lie in files as they are published; the networks are of their own classes and toy width.
+What a study plans is what it runs: epochs, steps and sizes alone are trimmed, by settings that users have too.
+"""
 
 import json
 from pathlib import Path
@@ -7,36 +11,136 @@ import pytest
 import rehearsal
 
 from lightleak import cli
+from lightleak.models import zoo
+from lightleak.study import spelling
 
 STUDIES = Path(__file__).parent.parent / "studies" / "paper"
 TOY = {"epochs": 2, "judge_epochs": 1, "batch": 16, "candidates": 12, "attempts": 2, "keep": 1, "steps": 2, "views": 1}
-
-
-def rehearse(name, out, **values):
-    """Run a study through the command line; its pages' records, by title of the page."""
-    cli.main(["study", str(STUDIES / f"{name}.py"), "--out", str(out), "--here", "1",
-              *rehearsal.settings(scale="paper", **values)])  # fmt: skip
-    pages = [out, *sorted(out.glob("page-*"))]
-    assert (out / "report.html").stat().st_size > 10_000
-    return [json.loads((page / "record.json").read_text()) for page in pages]
+STARTS = [
+    *(f"torchvision:resnet{depth}" for depth in (34, 50, 101, 152)),
+    *(f"torchvision:efficientnet_b{number}" for number in range(3)),
+    *(f"torchvision:{name}" for name in ("vgg16_bn", "vgg19_bn", "vit_b_16", "maxvit_t", "inception_v3")),
+    *(f"timm:repvgg_{size}" for size in ("a0", "a1", "a2", "b0", "b1", "b3", "d2se")),
+    "face:ir152",
+    "face:facenet112",
+]
 
 
 @pytest.fixture(scope="module")
-def things(tmp_path_factory):
-    """FaceScrub, a converted StyleGAN2 and a judge, in miniature."""
+def toy_zoo():
+    """The paper's networks by name, at toy width."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo, "BUILDERS", rehearsal.TOY_ZOO)
+        _forget()
+        yield
+    _forget()
+
+
+def _forget():
+    spelling._looked_at.cache_clear()
+    spelling._shortest.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory, toy_zoo):
+    """Settings for FaceScrub, a converted StyleGAN2, a judge, and weights to begin with, in miniature."""
     root = tmp_path_factory.mktemp("things")
     return {
         "data": f"facescrub:{rehearsal.facescrub(root / 'facescrub')}",
         "prior": rehearsal.prior(root),
-        "judge": rehearsal.narrow_judge(root / "judge.safetensors"),
-        "weights": rehearsal.weights(root / "weights", "torchvision:efficientnet_b0"),
+        "judge": rehearsal.judge(root / "judge.safetensors"),
+        "weights": rehearsal.weights(root / "weights", *STARTS),
         "size": 32,
         **TOY,
     }
 
 
-def test_figure_3_runs_to_its_page(things, tmp_path):
-    (record,) = rehearse("fig3_families", tmp_path, only="efficientnet_b0", accuracies=0.2, **things)
-    rows = {row["name"]: row for row in record["rows"]}
-    assert {"no defence", "RoLSS", "null: never optimised"} <= set(rows)
-    assert set(record["curves"]) == {"no defence", "RoLSS"}
+@pytest.fixture(autouse=True)
+def one_cache(tmp_path_factory, monkeypatch, things):
+    monkeypatch.setenv("LIGHTLEAK_CACHE", str(Path(things["prior"]).parent / "cache"))
+
+
+def rehearse(name, out, **values):
+    """Run a study through the command line; its pages' records."""
+    cli.main(["study", str(STUDIES / f"{name}.py"), "--out", str(out), "--here", "1",
+              *rehearsal.settings(scale="paper", **values)])  # fmt: skip
+    pages = [out, *sorted(out.glob("page-*"), key=lambda page: int(page.name.split("-")[1]))]
+    assert all((page / "report.html").stat().st_size > 10_000 for page in pages)
+    return [json.loads((page / "record.json").read_text()) for page in pages]
+
+
+def names(record, *kinds):
+    return [row["name"] for row in record["rows"] if row["kind"] in kinds]
+
+
+def test_figure_2_runs_to_its_page(things, tmp_path):
+    (record,) = rehearse("fig2_likelihood", tmp_path, **things)
+    assert names(record, "target") == ["no defence", "RoLSS"]
+    assert names(record, "null")[0] == "null: never optimised"
+    assert set(record["confidences"]) == {"no defence", "RoLSS"}
+    assert record["protocol"] == "paper-ppa trimmed v1"
+    assert "published split" in " ".join(record["notes"])
+    assert record["recipe"]["population"]["settings"]["split"] == "published"
+    (whole, _) = [row["measures"] for row in record["rows"] if row["kind"] == "target"]
+    assert whole["published hits@1"]["value"] == 0.83
+    assert {"delta_eval", "accuracy", "hits@5"} <= set(whole)
+
+
+FACTORS = ["SSF (factor 0.8)", "SSF (factor 0.6)", "SSF (factor 0.4)", "SSF"]
+RESNET = ["no defence", "MID", "DP-SGD (epsilon None, noise 0.01)", "BiDO", "RoLSS", "RoLSS+", "SSF", "TTS"]
+STAGES = ["no defence", *(f"RoLSS (where {stage})" for stage in (1, 2, 3)), "RoLSS"]
+CUT = "RoLSS (where blocks.0.*attention.{})"
+PAGES = {  # the targets on each page of each study
+    "fig12_repetitions": [["no defence", "RoLSS"]] * 2,
+    "fig2_likelihood": [["no defence", "RoLSS"]],
+    "fig3_families": [["no defence", "RoLSS"]] * 9,
+    "fig4_other_attacks": [["no defence", "RoLSS"]] * 3,
+    "fig5_other_data": [["no defence", "RoLSS"]] * 4,
+    "fig7_transformers": [
+        ["no defence", "RoLSS (where encoder.layers.encoder_layer_0.add_2)"],
+        ["no defence", CUT.format("add_2"), CUT.format("add")],
+    ],
+    "fig9_ssf": [["no defence", *FACTORS, "RoLSS"]] * 2,
+    "tab10_user_study": [["no defence", CUT.format("add_2")]],
+    "tab11_vgg": [["no defence", "RoLSS"]],
+    "tab2_stages": [STAGES] * 8,
+    "tab4_repvgg": [["no defence", "no defence, fused"]] * 7,
+    "tab5_defences": [RESNET] * 4 + [["no defence", "RoLSS", "SSF"]] * 4,
+    "tab8_bido_rolss": [["no defence", "BiDO", "BiDO + RoLSS"]],
+}
+CURVED = ("fig3_families", "fig5_other_data", "fig7_transformers", "fig9_ssf")
+
+
+def test_every_study_is_rehearsed():
+    assert sorted(PAGES) == sorted(path.stem for path in STUDIES.glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", PAGES)
+def test_a_study_runs_to_its_pages(study, things, tmp_path):
+    values = {**things, **({"accuracies": 0.2} if study in CURVED else {})}
+    root = Path(things["prior"]).parent
+    if study == "fig5_other_data":  # with a judge that the study trains, on cropped dogs, and public pictures
+        dogs, public = rehearsal.dogs(root / "dogs"), rehearsal.ffhq(root / "ffhq")
+        values |= {"data": f"dogs:{dogs}", "judge_size": 48, "public": f"ffhq:{public}"}
+        del values["judge"]
+    if study == "fig4_other_attacks":
+        data = f"celeba:{rehearsal.celeba(root / 'celeba')}"
+        values = {"data": data, "weights": things["weights"], "identities": 4, "prior_steps": 2, **TOY}
+    if study == "tab4_repvgg":
+        values |= {"face": rehearsal.facenet(root / "facenet.pt"), "inception": rehearsal.inception(root / "fid.pth")}
+    if study == "fig12_repetitions":
+        values |= {"seeds": 3}
+    records = rehearse(study, tmp_path, **values)
+    assert [names(record, "target") for record in records] == PAGES[study]
+    for record in records:
+        assert names(record, "null"), record["title"]
+        if study in CURVED:
+            assert set(record["curves"]) == set(names(record, "target"))
+    first = next(row["measures"] for row in records[0]["rows"] if row["kind"] == "target")
+    if study == "tab4_repvgg":
+        assert {"delta_face", "fid", "precision", "recall", "density", "coverage"} <= set(first)
+    if study == "tab10_user_study":
+        assert list(tmp_path.glob("Pairs/*/form.csv"))
+    if study == "tab11_vgg":
+        assert names(records[0], "reference")

@@ -4,12 +4,14 @@ What is compared: the whole network and the one without the skips of its last st
 training, inverted by PPA. The page draws attack accuracy over natural accuracy and compares where the ranges overlap.
 
 The paper (FaceScrub; ResNet-34/50/152, DenseNet-161/169/201, EfficientNet-B0) shows curves: at the same natural
-accuracy the cut networks lose 10 to 15 points of AttAcc@1 if their skips add, 30 to 35 if they concatenate. Figure 1 has ResNet-101
-and DenseNet-121. Copies are left behind where natural accuracy comes nearest to 70, 80 and 90 % (`accuracies`), so that
-the ranges of the two meet; painted, after half and all of the training.
+accuracy the cut networks lose 10 to 15 points of AttAcc@1 if their skips add, 30 to 35 if they concatenate. Figure 1
+has ResNet-101 and DenseNet-121.
 
-Cost: painted, about 30 minutes on two cores; at the paper's scale 18 trainings and 72 attacks: `lightleak doctor --study`
-says how long they take where they will run.
+Copies are left behind where natural accuracy comes nearest to 70, 80 and 90 % (`accuracies`), so that the ranges of the
+two meet; painted, after half and all of the training.
+
+Cost: painted, about 30 minutes on two cores; at the paper's scale 18 trainings and 72 attacks. How long they take where
+they will run, `lightleak doctor --study` says.
 
     lightleak study studies/paper/fig3_families.py
     lightleak study studies/paper/fig3_families.py \

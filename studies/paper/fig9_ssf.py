@@ -2,8 +2,9 @@
 
 What is compared: k = 0 (RoLSS), 0.2, 0.4, 0.6, 0.8 and 1 (no defence) in the last stage, inverted by PPA.
 
-The paper (ResNet-101 and DenseNet-121, FaceScrub) shows curves without a table: both rise with k; k = 0.2 keeps 93.79 % natural accuracy
-at 71.06 % AttAcc@1, against 94.86 / 83.00 at k = 1 and 92.40 / 58.68 at k = 0 (ResNet-101).
+The paper (ResNet-101 and DenseNet-121, FaceScrub) shows curves without a table: both rise with k; in its other tables
+k = 0.2 keeps 93.79 % natural accuracy at 71.06 % AttAcc@1, against 94.86 / 83.00 at k = 1 and 92.40 / 58.68 at k = 0
+(ResNet-101).
 
 Cost: painted, about 40 minutes on two cores; at the paper's scale 12 trainings, each attacked at four natural
 accuracies: `lightleak doctor --study` says how long that takes.

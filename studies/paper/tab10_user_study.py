@@ -5,8 +5,8 @@ network and from the cut one; a table for those who are asked, and a key for tho
 people: `lightleak raters` puts the pairs to them and says what they prefer.
 
 The paper (MaxViT, FaceScrub): 530 people, ten answers for each pair, 60 seconds for a pair; the whole network's image
-was preferred in 69.51 % of the answers, the cut one's in 30.49 %. Of a MaxViT the first stage is cut (its MLP residuals,
-see fig7_transformers.py), of the painted ResNet the last.
+was preferred in 69.51 % of the answers, the cut one's in 30.49 %. Of a MaxViT the first stage is cut (its MLP
+residuals, see fig7_transformers.py), of the painted ResNet the last.
 
 Cost: that of fig7_transformers.py at the paper's scale; painted, a few minutes.
 

@@ -89,8 +89,9 @@ def learn(
 ) -> Classifier:
     """A network of any architecture that answers the images as `answers` (logits N x C, see `told`) say.
 
-    `number` tells surrogates of one seed apart. It begins with `weights`, if they are given (`models.starting`). With a folder, training goes on from the checkpoint in it; one of other
-    images, answers or lessons is refused. Networks that drop branches draw from a generator of their own.
+    `number` tells surrogates of one seed apart. With a folder, training goes on from the checkpoint in it; one of other
+    images, answers or lessons is refused. Networks that drop branches draw from a generator of their own. It begins
+    with `weights`, if they are given (`models.starting`).
     """
     if len(images) < 2:
         raise UserError(f"students need public images to learn from, got {len(images)}")

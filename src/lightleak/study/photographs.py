@@ -79,7 +79,7 @@ class Trims:
 
     def of_attack(self, attack: Attack) -> Attack:
         """The attack with fewer or shorter searches."""
-        known = {"candidates", "attempts", "keep", "steps", "views"} & {name for name in vars(attack)}
+        known = {"candidates", "attempts", "keep", "steps", "views"} & set(vars(attack))
         return _changed(attack, **{name: getattr(self, name) for name in sorted(known)})
 
     @property
@@ -188,7 +188,7 @@ def ppa_setting(
 def lowres_settings(
     files: Files, networks: Sequence[str], trims: Trims, seeds: int, world: Mapping[str, Any]
 ) -> dict[str, Setting]:
-    """The setting of each attack of Fig. 4 on CelebA's 64-pixel crops, by its name; Lacking names all that is missing."""
+    """The setting of each attack of Fig. 4 on CelebA's 64-pixel crops; Lacking names all that is missing."""
     want = _Wanted()
     _, name = want.kind(files, {"celeba": None})
     own = {"protocol": "lowres", "size": 64, "split": "published", **world}
