@@ -1,17 +1,19 @@
-"""The studies of the paper: what they would run, at both scales, without running it."""
+"""The studies of the paper on painted people, and what is said of their own scale before anything runs."""
 
-from collections import Counter
+import json
 from pathlib import Path
 
 import pytest
 
 from lightleak import priors
+from lightleak.defences import SSF, TTS, RoLSS
 from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.priors import RenderedPrior
-from lightleak.study import Store, load, run
+from lightleak.study import Store, load, plain, run
+from lightleak.study.photographs import Lacking
 from lightleak.study.scales import at
-from lightleak.study.tasks import Evaluate, ready
+from lightleak.study.tasks import Evaluate, TrainTarget, ready
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies" / "paper").glob("*.py"))
 
@@ -25,51 +27,66 @@ def prior(tmp_path_factory):
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("scale", ["rendered", "paper"])
-def test_a_study_of_the_paper(study, scale, prior):
-    data = "dogs" if study.stem == "fig5_other_data" else "facescrub"
-    options = {"data": f"{data}:{prior}", "prior": str(prior)} if scale == "paper" else {}
-    tasks = load(study, scale=scale, **options)
+def test_a_painted_study_of_the_paper(study):
+    tasks = load(study)
     evaluations = [task for task in tasks if isinstance(task, Evaluate)]
     assert len({task.key for task in tasks}) == len(tasks)
-    rows = Counter((e.found.target.architecture, e.found.target.title, e.found.target.seed) for e in evaluations)
-    assert set(rows.values()) == {1}
-    assert len(evaluations) > 1
-    for evaluation in evaluations:
-        library, _, name = evaluation.found.target.architecture.partition(":")
-        assert name in zoo.names(library)
-    population = evaluations[0].found.target.population
-    assert population.source == (options["data"] if options else "faces")
+    assert rows_once(evaluations)
+    assert all(one.found.target.population.source == "faces" for one in evaluations)
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-def test_published_numbers_name_rows_that_exist(study, prior):
-    module = __import__("runpy").run_path(str(study))
-    data = "dogs" if study.stem == "fig5_other_data" else "facescrub"
-    evaluations = [
-        task
-        for task in module["tasks"](scale="paper", data=f"{data}:{prior}", prior=str(prior))
-        if isinstance(task, Evaluate)
-    ]
-    rows = {(e.found.target.architecture, e.found.target.title) for e in evaluations}
-    for network, lines in module.get("PUBLISHED", {}).items():
-        assert set(module.get("STANDS_FOR", {}).values()) <= set(module["PUBLISHED"])
-        for title, numbers in lines.items():
-            assert (network, title) in rows
-            assert all(0 < value < 1 for value in numbers.values())
+def rows_once(evaluations):
+    """Whether no row of any table is there twice, and every network exists."""
+    told = [(e.found.target.architecture, e.found.target.title, e.found.target.seed, e.found.attack.title,
+             e.found.target.population.key, json.dumps(plain(e.found.attack))) for e in evaluations]  # fmt: skip
+    known = [one[0].partition(":") for one in told]
+    return len(set(told)) == len(told) > 1 and all(name in zoo.names(library) for library, _, name in known)
 
 
-def test_bad_scales(prior):
+def test_the_same_cut_is_trained_once():
+    """However it is spelled; and what was spelled shortly keeps its key."""
+    setting = at("rendered")
+    keys = {spelled: setting.target((spelled,), 0).key for spelled in (
+        RoLSS(), RoLSS(where=4), RoLSS(where="4"), SSF(factor=0), SSF(factor=0.0, where=4), RoLSS(where=3), TTS(),
+        TTS(where=4), SSF(), SSF(factor=0.2), SSF(factor=0.4),
+    )}  # fmt: skip
+    plain = TrainTarget(setting.population, setting.architecture, setting.recipe, (RoLSS(),))
+    assert {keys[one] for one in keys if one not in (RoLSS(where=3), TTS(), TTS(where=4), SSF(), SSF(factor=0.2),
+                                                      SSF(factor=0.4))} == {plain.key}  # fmt: skip
+    assert keys[TTS()] == keys[TTS(where=4)]
+    assert keys[SSF()] == keys[SSF(factor=0.2)]
+    assert len({keys[one] for one in (RoLSS(), RoLSS(where=3), TTS(), SSF(), SSF(factor=0.4))}) == 5
+
+
+def test_bad_scales():
     with pytest.raises(UserError, match="rendered or paper, not 'large'"):
         at("large")
-    with pytest.raises(UserError, match="scale=paper needs data and prior"):
-        at("paper")
-    with pytest.raises(UserError, match="the paper attacks facescrub, celeba, dogs, not 'folder'"):
-        at("paper", data="folder:here", prior=str(prior))
-    with pytest.raises(UserError, match="there is no prior in nowhere"):
-        at("paper", data=f"facescrub:{prior}", prior="nowhere")
+    with pytest.raises(UserError, match="this study has no network alexnet at scale=rendered; it has resnet18"):
+        at("rendered", {"rendered": ("torchvision:resnet18",)}, only="alexnet")
     with pytest.raises(UserError, match="belong to scale=paper"):
         at("rendered", data="facescrub:here")
+
+
+def test_all_that_is_missing_is_said_at_once(prior):
+    """Nothing is computed, and nobody has to try five times."""
+    networks = {"paper": ("torchvision:resnet101", "torchvision:densenet121")}
+    with pytest.raises(Lacking) as error:
+        at("paper", networks)
+    told = error.value.what
+    assert len(told) == 5
+    assert told[0] == "scale=paper needs: data facescrub:PATH or celeba:PATH or dogs:PATH"
+    assert told[1].startswith("prior FOLDER")
+    assert told[2] == "weights FOLDER with resnet101-63fe2227.pth"  # the published DenseNets begin from scratch
+    assert told[3].startswith("judge FILE")
+    assert "inception_v3_google-0cc3c7bd.pth" in told[3]
+    with pytest.raises(Lacking) as error:
+        at("paper", networks, data=f"facescrub:{prior}", prior="nowhere", weights=prior, judge="none", face="no.pt")
+    told = " | ".join(error.value.what)
+    for wrong in ("holds none of the folders actors/faces", "there is no prior in nowhere", "resnet101-63fe2227.pth",
+                  "none", "no.pt"):  # fmt: skip
+        assert wrong in told
+    with pytest.raises(Lacking, match="the paper attacks facescrub, celeba, dogs in this study, not 'folder'"):
+        at("paper", networks, data="folder:here", prior=str(prior))
 
 
 def test_a_study_is_told_of_settings_that_it_does_not_take(tmp_path):

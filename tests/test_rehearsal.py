@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 
 import pytest
-import rehearsal
 
+import rehearsal
 from lightleak import cli
 from lightleak.models import zoo
-from lightleak.study import spelling
+from lightleak.study import load, spelling
+from lightleak.study.loading import published
+from lightleak.study.tasks import Evaluate
 
 STUDIES = Path(__file__).parent.parent / "studies" / "paper"
 TOY = {"epochs": 2, "judge_epochs": 1, "batch": 16, "candidates": 12, "attempts": 2, "keep": 1, "steps": 2, "views": 1}
@@ -42,7 +44,7 @@ def _forget():
 
 
 @pytest.fixture(scope="module")
-def things(tmp_path_factory, toy_zoo):
+def things(tmp_path_factory, toy_zoo):  # noqa: ARG001
     """Settings for FaceScrub, a converted StyleGAN2, a judge, and weights to begin with, in miniature."""
     root = tmp_path_factory.mktemp("things")
     return {
@@ -56,7 +58,7 @@ def things(tmp_path_factory, toy_zoo):
 
 
 @pytest.fixture(autouse=True)
-def one_cache(tmp_path_factory, monkeypatch, things):
+def one_cache(monkeypatch, things):
     monkeypatch.setenv("LIGHTLEAK_CACHE", str(Path(things["prior"]).parent / "cache"))
 
 
@@ -108,6 +110,29 @@ PAGES = {  # the targets on each page of each study
     "tab5_defences": [RESNET] * 4 + [["no defence", "RoLSS", "SSF"]] * 4,
     "tab8_bido_rolss": [["no defence", "BiDO", "BiDO + RoLSS"]],
 }
+
+
+def test_published_numbers_name_rows_that_are_planned(things):
+    """At the paper's scale, for every study: no row twice, and each of the paper's numbers beside one of them."""
+    root = Path(things["prior"]).parent
+    for study in PAGES:
+        values = {name: str(value) if isinstance(value, Path) else value for name, value in things.items()}
+        if study == "fig5_other_data":
+            values["data"] = f"dogs:{rehearsal.dogs(root / 'dogs')}"
+        if study == "fig4_other_attacks":
+            values = {
+                "data": f"celeba:{rehearsal.celeba(root / 'celeba')}",
+                "weights": values["weights"],
+                "split": "disjoint",
+            }
+        tasks = load(STUDIES / f"{study}.py", scale="paper", **values)
+        targets = [task.found.target for task in tasks if isinstance(task, Evaluate)]
+        assert len({task.key for task in tasks}) == len(tasks)
+        for network, lines in published(STUDIES / f"{study}.py").items():
+            for title in lines["rows"] if network in {one.architecture for one in targets} else ():
+                assert (network, title) in {(one.architecture, one.title) for one in targets}
+
+
 CURVED = ("fig3_families", "fig5_other_data", "fig7_transformers", "fig9_ssf")
 
 
