@@ -38,7 +38,7 @@ def published(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("public", ["", "ffhq"])
+@pytest.mark.parametrize("public", ["ffhq"])  # without: tests/test_rehearsal.py
 def test_a_comparison_without_other_people_runs_to_its_page(published, tmp_path, monkeypatch, public):
     monkeypatch.setenv("LIGHTLEAK_CACHE", str(tmp_path / "cache"))
     settings = {"public": f"ffhq:{published / 'ffhq'}"} if public else {}

@@ -59,7 +59,7 @@ def find(folder: str | Path, architecture: str) -> Weights:
     if not folder.is_dir():
         raise UserError(f"there is no folder of weights {folder}")
     short = architecture.partition(":")[2]
-    stems = dict.fromkeys([*([Path(name).stem] if name else []), short])
+    stems = [Path(name).stem, short] if name else [short]
     for one in stems:
         for place in (folder / one, *(folder / f"{one}{ending}" for ending in ENDINGS)):
             if place.is_file() or (place.is_dir() and (place / "model.safetensors").is_file()):
