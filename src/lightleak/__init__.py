@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightleak.attacks import ATTACKS, Oracle, Reconstruction
     from lightleak.data import DATASETS
     from lightleak.defences import DEFENCES
+    from lightleak.defences.retrofit import protect
     from lightleak.metrics.evaluate import Evaluation, evaluate
     from lightleak.models.classifier import Classifier, load, save
     from lightleak.priors import PRIORS
@@ -22,6 +23,7 @@ _HOMES = {
     "attacks": ("ATTACKS", "Oracle", "Reconstruction"),
     "data": ("DATASETS",),
     "defences": ("DEFENCES",),
+    "defences.retrofit": ("protect",),
     "metrics": (),
     "metrics.evaluate": ("Evaluation", "evaluate"),
     "models": (),
@@ -53,6 +55,7 @@ __all__ = [
     "metrics",
     "models",
     "priors",
+    "protect",
     "remove_skips",
     "save",
     "scale_skips",

@@ -19,7 +19,8 @@ from lightleak.errors import UserError
 from lightleak.version import __version__
 
 VERBS = (
-    "demo", "skips", "train", "fit", "convert", "attack", "evaluate", "audit", "study", "raters", "report", "doctor",
+    "demo", "skips", "train", "protect", "fit", "convert", "attack", "evaluate", "audit", "study", "raters", "report",
+    "doctor",
 )  # fmt: skip
 
 

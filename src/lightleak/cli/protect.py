@@ -1,0 +1,82 @@
+"""`lightleak protect`: skip surgery on a trained network, and its recovery from the original."""
+
+import shutil
+from pathlib import Path
+
+from rich.markup import escape
+
+from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
+from lightleak.defences.retrofit import protect, said
+from lightleak.errors import UserError
+from lightleak.files import check_place
+from lightleak.models import whose
+from lightleak.models.classifier import save
+from lightleak.place import here
+from lightleak.terminal import bar, console
+from lightleak.training import accuracy_and_loss
+
+
+@computing
+def main(
+    out: Path,
+    target: Path | None = None,
+    data: str = "faces",
+    defence: str = "rolss",
+    keep_accuracy: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",  # noqa: ARG001
+    settings: Settings = {},  # noqa: B006
+    size: int | None = None,
+    own: OwnNet = NOTHING,
+) -> None:
+    """Retrofit a trained classifier: skip surgery, then recovery by distillation from the original.
+
+    Example: lightleak protect --target trained.safetensors --defence rolss --data folder:photos --out safer.safetensors
+
+    Example: lightleak protect --target trained.safetensors --defence ssf --keep-accuracy 0.98 --out safer.safetensors
+
+    Args:
+        out: the checkpoint to write.
+        target: the checkpoint of the trained classifier.
+        data: the pictures that it was trained on; its labels are not used, its answers are.
+        defence: rolss, rolss+ or ssf.
+        keep_accuracy: a share of the original's accuracy: the strongest surgery that keeps it is looked for, among
+            stages (rolss) or among stages and k (ssf).
+        epochs: of recovery (default: a tenth of those that the original took).
+        seed: decides the order of images.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
+        settings: of the data set's function.
+        size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
+        own: a network of your own, in place of a checkpoint of Lightleak's.
+    """
+    check_place(out, "the checkpoint")
+    model = classifier_of(target, own, "--target", size).to(here().device)
+    population = population_of(data, settings)
+    if population.classes != model.classes:
+        raise UserError(f"{data} has {population.classes} classes, the model {model.classes}; give its own pictures")
+    before, _ = accuracy_and_loss(model, population.test)
+    scratch = out.with_name(f".{out.name}.retrofit")
+    with bar("recover") as watch:
+        result = protect(
+            model,
+            population.train,
+            population.validation if len(population.validation) else None,
+            defence,
+            keep_accuracy=keep_accuracy,
+            epochs=epochs,
+            seed=seed,
+            folder=scratch,
+            watch=watch,
+        )
+    save(whose.name(result, population), out)
+    shutil.rmtree(scratch, ignore_errors=True)
+    for line in said(result.record):
+        console.print(escape(line), highlight=False)
+    after, _ = accuracy_and_loss(result, population.test)
+    length = result.record["recipe"]["epochs"]
+    console.print(
+        f"natural accuracy {before:.1%} before, {after:.1%} after {length} epoch{'s' * (length > 1)} of recovery, "
+        f"on {len(population.test)} test images: {out}",
+        highlight=False,
+    )
