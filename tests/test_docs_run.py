@@ -149,6 +149,18 @@ def needs_mid(world: World) -> dict[str, Any]:
     return {"target": target}
 
 
+def needs_traps(_: World) -> dict[str, Any]:
+    from lightleak.models import traps
+
+    classifier = tiny_classifier()
+    change = {"kind": traps.KIND, "size": 32, "classes": 6}
+    return {"trained": classifier.with_net(traps.attach(classifier.net, change), change=change)}
+
+
+def needs_model(world: World) -> dict[str, Any]:
+    return {"model": world.target, "images": world.population.train, "validation": world.population.validation}
+
+
 def needs_comparing(_: World) -> dict[str, Any]:
     return {"population": source("faces", people=6), "defences": [(), (RoLSS(),)]}
 
@@ -230,7 +242,9 @@ SET_UPS: dict[str, Callable[[World], dict[str, Any]]] = {
     "docs/defences/comparing.md": needs_comparing,
     "docs/defences/dp.md": needs_defence,
     "docs/defences/mid.md": needs_mid,
+    "docs/defences/retrofit.md": needs_model,
     "docs/defences/transfer.md": needs_defence,
+    "docs/defences/trapmid.md": needs_traps,
     "docs/gpu.md": needs_target_file,
     "docs/gradients.md": needs_gradients,
     "docs/metrics.md": needs_evaluation,
