@@ -10,6 +10,7 @@ from lightleak.attacks import (
     GMI,
     IFGMI,
     KEDMI,
+    LOKT,
     LOMMA,
     PLGMI,
     PPA,
@@ -77,6 +78,7 @@ ROWS = {
         short=(("queries", 10 * 2),),
         start=(("queries", 0),),
     ),
+    "lokt": Row(LOKT(attempts=2, steps=8, rate=0.2), prior="naming", knowledge=True),
     "guess": Row(Guess(keep=2), short=()),
 }
 LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels

@@ -22,28 +22,36 @@ from lightleak.attacks import (
     Found,
     Guess,
     Oracle,
+    Transfer,
+    drawn,
     learn,
     merge,
 )
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.reconstruction import TENSORS, join
+from lightleak.attacks.surrogate import Lessons, told
 from lightleak.errors import UserError
 from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
 from lightleak.priors import PixelsPrior, RenderedPrior, StyleGAN2Prior
-from lightleak.priors.fit import KED_QUICK, PLG_QUICK, PlgMi, fit
+from lightleak.priors.fit import KED_QUICK, PLG_QUICK, Lokt, PlgMi, fit
 from lightleak.priors.stylegan2 import Generator
 from lightleak.study.tasks import Distil, FitPrior, Invert, Rendered, TrainTarget, source
 from second_device import card
 
 
 @pytest.fixture(scope="module")
-def learnt(tiny_target, tiny_population):
-    """What LOMMA and SMILE learn of the target from public images, each with its own access, once for all tests."""
+def learnt(tiny_target, tiny_population, naming):
+    """What attacks learn of the target beforehand, each with its own access, once for all tests: LOMMA and SMILE from
+    public images, LOKT from what its prior draws.
+    """
     settings = Distillation(students=("timm:test_efficientnet",), pretrained=False, epochs=10, batch=8)
+    taught = Transfer(settings.students, images=16, lessons=Lessons(epochs=12, rate=0.05, batch=24, pretrained=False))
+    public, made = tiny_population.public, drawn(naming, taught, 32, torch.Generator().manual_seed(0))
+    ways = {"gradients": (public, settings), "scores": (public, settings), "labels": (made, taught)}
     return {
-        access: learn(Oracle(tiny_target, access), tiny_population.public, settings, torch.Generator().manual_seed(0))
-        for access in ("gradients", "scores")
+        access: learn(Oracle(tiny_target, access), images, how, torch.Generator().manual_seed(0))
+        for access, (images, how) in ways.items()
     }
 
 
@@ -69,6 +77,16 @@ def conditional(tiny_population, tiny_target):
     """PLG-MI's prior for the tiny target, from the tiny public images."""
     training = PlgMi(width=4, discriminator_width=4, latents=16, top=6, steps=4, critic_steps=1, batch=16, warmup=120)
     return fit(tiny_population.public, training, target=Oracle(tiny_target).logits)
+
+
+@pytest.fixture(scope="module")
+def naming(tiny_population, tiny_target):
+    """LOKT's prior for the tiny target, by labels alone; eight public people would leave classes without a signal."""
+    training = Lokt(
+        width=4, discriminator_width=4, latents=16, plain=5, steps=15, critic_steps=1, batch=16, warmup=150, rate=3e-4,
+        critic_rate=3e-4,
+    )  # fmt: skip
+    return fit(tiny_population.judge, training, target=told(Oracle(tiny_target, "labels")))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from lightleak.attacks.guards import Guard, LabelsOnly, Rounded, Tempered, TopK
 from lightleak.attacks.guess import Guess
 from lightleak.attacks.ifgmi import IFGMI
 from lightleak.attacks.kedmi import KEDMI
-from lightleak.attacks.knowledge import Distillation, Knowledge, learn
+from lightleak.attacks.knowledge import Distillation, Knowledge, Transfer, drawn, learn
+from lightleak.attacks.lokt import LOKT
 from lightleak.attacks.lomma import LOMMA
 from lightleak.attacks.miface import MIFace
 from lightleak.attacks.mirror import Mirror
@@ -40,6 +41,7 @@ OURS: dict[str, type[Attack]] = {
     "rlbmi": RLBMI,
     "smile": SMILE,
     "brepmi": BREPMI,
+    "lokt": LOKT,
     "guess": Guess,
 }
 ATTACKS: Registry[type[Attack]] = Registry(
@@ -64,6 +66,7 @@ __all__ = [
     "GUARDS",
     "IFGMI",
     "KEDMI",
+    "LOKT",
     "LOMMA",
     "PLGMI",
     "PPA",
@@ -90,6 +93,8 @@ __all__ = [
     "Part",
     "Reconstruction",
     "Smoothed",
+    "Transfer",
+    "drawn",
     "learn",
     "merge",
 ]

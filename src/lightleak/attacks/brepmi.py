@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.draws import Rows
-from lightleak.attacks.frame import Attack, Common, Found, Part, Tell
+from lightleak.attacks.frame import Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import Curve, box_for, shown, table_of, too_small
+from lightleak.attacks.queries import ByQueries, Curve, box_for, shown, table_of, too_small
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class BREPMI(Attack):
+class BREPMI(ByQueries):
     """Boundary-repelling inversion: move into a class until a large sphere lies inside; it sees labels alone."""
 
     queries: int = 99_000  # for each class, shared evenly by its attempts; what pays no whole iteration is not spent
@@ -66,19 +66,9 @@ class BREPMI(Attack):
         return "BREP-MI"
 
     @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
-
-    @property
-    def budget(self) -> int:
-        """Queries for each identity."""
-        return self.queries
-
-    @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Iterations that the budget pays."""
-        return self.queries // self.attempts // (self.points + 1)
+        return self.each // (self.points + 1)
 
     @property
     def preparation(self) -> "BREPMI":

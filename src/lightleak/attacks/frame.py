@@ -122,7 +122,9 @@ class Needs:
     """What an attack wants to know before it begins. Whatever it learns, it learns with its own access."""
 
     knowledge: bool = False  # from public images: students (surrogates) of the target, where its features lie
-    classes: bool = False  # a prior that draws people of given classes
+    drawn: bool = False  # that knowledge is learnt of images that the prior draws of each class, not of public ones
+    recogniser: bool = False  # a prior whose discriminator tells the target's classes apart
+    classes: bool | None = None  # True: a prior that draws people of given classes; False: one that knows none
     blocks: int = 0  # a prior whose synthesis has at least so many blocks to stop between
     pixels: bool = False  # no prior: latents that are the pixels themselves
 
@@ -208,7 +210,8 @@ class Attack(Protocol):
         began = time.monotonic()
         seed = seed_of(rng)
         classes = classes.cpu()
-        check(self, oracle, prior, classes, knowledge)
+        check(self, oracle, prior, classes)
+        check_knowledge(self, knowledge)
         keeper = Keeper(folder, (self, seed, classes, oracle, prior), self.keep, self.sorted)
         # 1. what serves all classes alike
         given = common is not None
@@ -291,9 +294,9 @@ def confidence_of(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
     return oracle.scores(images, rows).gather(1, rows.classes[:, None]).squeeze(1)
 
 
-def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor, knowledge: Knowledge | None) -> None:
-    """UserError (AccessError of an oracle that grants less) in one line if an attack cannot be run so; nothing has
-    been spent then.
+def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None:
+    """UserError (AccessError of an oracle that grants less) in one line if an attack cannot be run so, whatever it
+    learns beforehand; nothing has been spent then.
     """
     name, needs, problems = type(attack).__name__, attack.needs(), []
     if not grants(oracle.access, attack.access):
@@ -306,18 +309,33 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor, knowled
         )
     elif len(classes.unique()) < len(classes):
         problems.append("a class is named twice; it would count twice")
-    if needs.knowledge and knowledge is None:
-        problems.append(f"{name} uses what it learnt from public images; pass knowledge=learn(oracle, images, ...)")
-    if knowledge is not None and not grants(attack.access, knowledge.access):
-        problems.append(f"{name} is granted {attack.access}, but its knowledge is learnt from {knowledge.access}")
     if needs.classes and prior.classes is None:
         problems.append(f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}")
+    if needs.classes is False and prior.classes is not None:
+        problems.append(
+            f"{name} searches a prior that knows no classes, and {type(prior).__name__} draws {prior.classes}; "
+            "fit one of public images alone"
+        )
+    if needs.recogniser and not prior.recognises:
+        problems.append(f"{name} asks its prior whom an image shows, and {type(prior).__name__} does not tell")
     if needs.blocks > prior.blocks > 0:
         problems.append(f"{name} has {needs.blocks} stages, a block each, and this prior has {prior.blocks} blocks")
     elif needs.blocks and not prior.blocks:
         problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
     if needs.pixels and not prior.pixels:
         problems.append(f"{name} searches in the pixels themselves, not with {type(prior).__name__}; use prior pixels")
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def check_knowledge(attack: Attack, knowledge: Knowledge | None) -> None:
+    """UserError if what an attack needs to have learnt is missing, or was learnt with more access than its own."""
+    name, needs, problems = type(attack).__name__, attack.needs(), []
+    if needs.knowledge and knowledge is None:
+        source = "images that its prior draws" if needs.drawn else "public images"
+        problems.append(f"{name} uses what it learnt from {source}; pass knowledge=learn(oracle, images, ...)")
+    if knowledge is not None and not grants(attack.access, knowledge.access):
+        problems.append(f"{name} is granted {attack.access}, but its knowledge is learnt from {knowledge.access}")
     if problems:
         raise UserError("; ".join(problems))
 

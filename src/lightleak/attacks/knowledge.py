@@ -16,21 +16,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightleak.attacks.draws import seed_of
+from lightleak.attacks.draws import own_latents, seed_of
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.surrogate import Lessons, passes, told
+from lightleak.attacks.surrogate import PLAIN, Lessons, Practice, told
 from lightleak.attacks.surrogate import learn as taught
-from lightleak.data.population import Images
+from lightleak.data.population import Images, as_bytes
+from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.published import Weights
+from lightleak.priors.prior import Prior
 
 FEATURES = "features.safetensors"
 
@@ -61,9 +64,36 @@ class Distillation:
         """How each student is trained."""
         return Lessons(**{name: value for name, value in asdict(self).items() if name != "students"})
 
+    @property
+    def practice(self) -> Practice:
+        """Nothing else."""
+        return PLAIN
+
 
 # Two small students without a download, for two cores.
 SMALL = Distillation(students=("timm:resnet10t", "timm:resnet14t"), pretrained=False, batch=32)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How surrogates learn of images that a prior draws, not of public ones; the defaults are LOKT's published ones."""
+
+    students: tuple[str, ...] = ("torchvision:densenet121", "torchvision:densenet161", "torchvision:densenet169")
+    images: int = 500  # of each class that the prior draws
+    lessons: Lessons = Lessons(epochs=200, rate=0.1, decay=5e-4, batch=128, pretrained=False)  # noqa: RUF009
+    practice: Practice = Practice(augmented=True, cosine=True, shown=30_000)  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise UserError(f"surrogates learn of at least one image of each class, not {self.images}")
+
+
+# Three small surrogates, for two cores.
+SMALL_TRANSFER = Transfer(
+    students=("timm:resnet10t", "timm:resnet14t", "timm:resnet18"),
+    images=100,
+    lessons=Lessons(epochs=15, rate=0.05, decay=5e-4, batch=64, pretrained=False),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +106,7 @@ class Knowledge:
     agreement: tuple[float, ...]  # share of public images on which each student names the target's class
     queries: int = 0  # images shown to the target
     access: Access = "gradients"  # what the oracle granted of which this was learnt
+    named: tuple[int, ...] = ()  # how often the target named each class of the images; empty: nobody counted
 
     def oracles(self, device: torch.device) -> tuple[Oracle, ...]:
         """The students as targets with gradients, made ready once."""
@@ -92,8 +123,8 @@ class Knowledge:
         folder = Path(folder)
         for number, student in enumerate(self.students):
             save(student, folder / f"student-{number}.safetensors")
-        about = {"students": len(self.students), "agreement": self.agreement, "queries": self.queries}
-        about["access"] = self.access
+        about: dict[str, Any] = {"students": len(self.students), "agreement": self.agreement, "queries": self.queries}
+        about |= {"access": self.access, "named": self.named}
         both = {"mean": self.mean, "spread": self.spread}
         tensors = {name: value.cpu().contiguous() for name, value in both.items() if value is not None}
         metadata = {"knowledge": json.dumps(about)}
@@ -110,31 +141,31 @@ class Knowledge:
                 about = json.loads((file.metadata() or {})["knowledge"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             count, agreement, queries = about["students"], tuple(about["agreement"]), about["queries"]
-            access = about.get("access", "gradients")
+            access, named = about.get("access", "gradients"), tuple(about.get("named", ()))
             if access == "gradients" and not {"mean", "spread"} <= set(tensors):
                 raise KeyError("mean and spread")
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise UserError(f"{folder / FEATURES} holds no knowledge of Lightleak ({error}); learn it again") from error
         students = tuple(load(folder / f"student-{number}.safetensors") for number in range(count))
-        return cls(students, tensors.get("mean"), tensors.get("spread"), agreement, queries, access)
+        return cls(students, tensors.get("mean"), tensors.get("spread"), agreement, queries, access, named)
 
 
 def learn(
     oracle: Oracle,
     images: Images,
-    settings: Distillation,
+    settings: Distillation | Transfer,
     rng: torch.Generator,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     weights: Sequence[Weights] = (),
 ) -> Knowledge:
-    """What public images tell of a target; with a folder, training goes on from the checkpoints in it.
+    """What images, public or `drawn`, tell of a target; with a folder, training goes on from the checkpoints in it.
 
     `watch(step, total, divergence=...)` hears each step of all students together. `weights`: files that the students
     begin with, in their order, in place of a download.
     """
     if len(images) < 2:
-        raise UserError(f"students need public images to learn from, got {len(images)}")
+        raise UserError(f"students need images to learn from, got {len(images)}")
     if weights and len(weights) != len(settings.students):
         raise UserError(f"{len(settings.students)} students begin with as many files of weights, not {len(weights)}")
     lessons = replace(settings.lessons, pretrained=False) if weights else settings.lessons
@@ -143,7 +174,7 @@ def learn(
     logits, features = _answers(oracle, images)
     mean, spread = (None, None) if features is None else (features.mean(0), features.std(0))
     # 3. students that answer as it does
-    each = settings.epochs * passes(images, lessons)
+    each = lessons.epochs * settings.practice.passes(images, lessons)
     students, agreement = [], []
     for number, name in enumerate(settings.students):
 
@@ -153,13 +184,29 @@ def learn(
 
         place = None if folder is None else Path(folder) / f"student-{number}"
         more = {"number": number, "folder": place, "tell": tell, "device": oracle.device}
-        student = taught(images, logits, name, lessons, seed, weights=weights[number] if weights else None, **more)
+        more |= {"practice": settings.practice, "weights": weights[number] if weights else None}
+        student = taught(images, logits, name, lessons, seed, **more)
         students.append(student.cpu())
         with torch.no_grad():
             named = [student(images.floats(part)).argmax(1) for part in torch.arange(len(images)).split(256)]
         agreement.append(float((torch.cat(named) == logits.argmax(1)).double().mean()))
-    spent = oracle.queries - before
-    return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access)
+    spent, answered = oracle.queries - before, logits.amax(1) > logits.amin(1)
+    named = tuple(torch.bincount(logits.argmax(1)[answered], minlength=oracle.classes).tolist())
+    return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, named)
+
+
+@torch.no_grad()
+def drawn(prior: Prior, settings: Transfer, size: int, rng: torch.Generator, batch: int = 256) -> Images:
+    """The images of every class that surrogates learn of, at `size`, labelled as what the prior drew them."""
+    if prior.classes is None:
+        raise UserError(f"surrogates learn of images of every class, and {type(prior).__name__} draws no given classes")
+    labels, seed = torch.arange(prior.classes).repeat_interleave(settings.images), seed_of(rng)
+    pixels = []
+    for part in torch.arange(len(labels)).split(batch):
+        latents = own_latents(prior, seed, labels[part], part % settings.images).to(prior.device)
+        images = prior.decode(latents, labels[part].to(prior.device)).clamp(0, 1)
+        pixels.append(as_bytes(resized(images, size)).cpu())
+    return Images(torch.cat(pixels), labels)
 
 
 @torch.no_grad()

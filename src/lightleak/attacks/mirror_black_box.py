@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.draws import Streams
-from lightleak.attacks.frame import Attack, Common, Found, Part, Tell
+from lightleak.attacks.frame import Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import Curve, box_for, confidence_in, shown, table_of, too_small
+from lightleak.attacks.queries import ByQueries, Curve, box_for, confidence_in, shown, table_of, too_small
 from lightleak.attacks.steps import select_candidates
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
@@ -34,7 +34,7 @@ LEAST = 1e-12  # a confidence of zero still leaves a parent a chance
 
 
 @dataclass(frozen=True)
-class MirrorBlackBox(Attack):
+class MirrorBlackBox(ByQueries):
     """MIRROR without gradients: a genetic search in the prior's box, by the target's scores."""
 
     queries: int = 99_900  # for each class, shared evenly by its attempts, beside the samples
@@ -65,21 +65,6 @@ class MirrorBlackBox(Attack):
     def title(self) -> str:
         """What a table calls it."""
         return "MIRROR, black-box"
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
-
-    @property
-    def budget(self) -> int:
-        """Queries for each identity."""
-        return self.queries
-
-    @property
-    def each(self) -> int:
-        """Queries for each search."""
-        return self.queries // self.attempts
 
     @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -6,16 +6,40 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.draws import Rows
-from lightleak.attacks.frame import Attack, Common, Part
+from lightleak.attacks.frame import Attack, Common, Needs, Part
 from lightleak.attacks.oracle import Oracle
 from lightleak.attacks.steps import CANDIDATES
 from lightleak.data.views import resized
-from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
 
 POINTS = 200  # of a curve, at most: what is recorded of a search must not grow with its budget
 
 Ask = Callable[[Tensor, Rows], Tensor]  # what a target says of images, whose rows are these
+
+
+class ByQueries(Attack):
+    """A search by queries alone: its attempts share an exact budget evenly, and each of them returns its best."""
+
+    queries: int  # for each class
+
+    @property
+    def keep(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Images of each class that are returned."""
+        return self.attempts
+
+    @property
+    def budget(self) -> int:
+        """Queries for each identity."""
+        return self.queries
+
+    @property
+    def each(self) -> int:
+        """Queries for each search."""
+        return self.queries // self.attempts
+
+    def needs(self) -> Needs:
+        """A prior that knows no classes: whose would its samples be otherwise?"""
+        return Needs(classes=False)
 
 
 @torch.no_grad()
@@ -26,15 +50,6 @@ def shown(ask: Ask, oracle: Oracle, prior: Prior, latents: Tensor, rows: Rows, b
         images = prior.decode(latents[index]).clamp(0, 1)
         said.append(ask(resized(images, oracle.size), rows.at(index)))
     return torch.cat(said)
-
-
-def only_without_classes(prior: Prior) -> None:
-    """UserError, before anything is asked, if the prior draws people of given classes: whose would its samples be?"""
-    if prior.classes is not None:
-        raise UserError(
-            f"this attack searches a prior that knows no classes, and {type(prior).__name__} draws those of "
-            f"{prior.classes}; fit one of public images alone"
-        )
 
 
 def confidence_in(oracle: Oracle) -> Ask:
@@ -51,7 +66,6 @@ def table_of(ask: Ask, oracle: Oracle, prior: Prior, count: int, seed: int, batc
 
     With `kappa` they are moved into the prior's box first.
     """
-    only_without_classes(prior)
     asked = oracle.queries
     latents = prior.sample(count, torch.Generator().manual_seed(seed))
     if kappa is not None:

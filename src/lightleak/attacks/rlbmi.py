@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.attacks.draws import Rows, Streams
-from lightleak.attacks.frame import Attack, Found, Part, Tell
+from lightleak.attacks.frame import Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import Curve, box_for, only_without_classes, shown, too_small
+from lightleak.attacks.queries import ByQueries, Curve, box_for, shown, too_small
 from lightleak.attacks.smile import better
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
@@ -37,7 +37,7 @@ FLOOR, CERTAIN = -5.0, 2.0  # logarithms of an actor's deviations
 
 
 @dataclass(frozen=True)
-class RLBMI(Attack):
+class RLBMI(ByQueries):
     """RLB-MI by scores: an actor for each class, which learns where the target's reward is; defaults as published."""
 
     queries: int = 40_000  # for each class, shared evenly by its attempts
@@ -71,28 +71,12 @@ class RLBMI(Attack):
         return "RLB-MI"
 
     @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
-
-    @property
-    def budget(self) -> int:
-        """Queries for each identity."""
-        return self.queries
-
-    @property
-    def each(self) -> int:
-        """Queries for each search."""
-        return self.queries // self.attempts
-
-    @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Rounds that the budget pays, the last one perhaps a smaller one."""
         return -(-self.each // self.actions)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The point of each search of which the target was most confident."""
-        only_without_classes(prior)
 
         def told(images: Tensor, rows: Rows) -> Tensor:
             return told_of(oracle.scores(images, rows), rows.classes)

@@ -15,16 +15,16 @@ optimiser that nevergrad chooses, one candidate at a time); candidates outside t
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lightleak.attacks.evolution import Evolution, Rates
-from lightleak.attacks.frame import Attack, Common, Found, Needs, Part, Tell
+from lightleak.attacks.frame import Common, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import Curve, box_for, confidence_in, shown, table_of, too_small
+from lightleak.attacks.queries import ByQueries, Curve, box_for, confidence_in, shown, table_of, too_small
 from lightleak.attacks.steps import cross_entropy, select_candidates
 from lightleak.data.views import resized
 from lightleak.errors import UserError
@@ -32,7 +32,7 @@ from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class SMILE(Attack):
+class SMILE(ByQueries):
     """A start by a surrogate's gradients, then separable CMA-ES on the target's scores; 1,000 queries a class."""
 
     queries: int = 1000  # for each class, shared evenly by its attempts, beside samples and surrogates
@@ -67,28 +67,13 @@ class SMILE(Attack):
         return "surrogate + CMA-ES" if self.surrogate else "CMA-ES"
 
     @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
-
-    @property
-    def budget(self) -> int:
-        """Queries for each identity."""
-        return self.queries
-
-    @property
-    def each(self) -> int:
-        """Queries for each search."""
-        return self.queries // self.attempts
-
-    @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Generations that the budget pays after the first query, the last one perhaps a smaller one."""
         return max(0, -(-(self.each - 1) // self.population))
 
     def needs(self) -> Needs:
         """A surrogate, unless there is to be none."""
-        return Needs(knowledge=self.surrogate)
+        return replace(super().needs(), knowledge=self.surrogate)
 
     @property
     def preparation(self) -> "SMILE":

@@ -1,5 +1,6 @@
 """Networks that answer as a target does, learnt from whatever its oracle gives out: logits, scores, or labels alone."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from lightleak.attacks.draws import keyed, seed_of
 from lightleak.attacks.oracle import Access, Oracle
+from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
@@ -50,6 +52,30 @@ class Lessons:
             raise UserError("; ".join(wrong))
 
 
+@dataclass(frozen=True)
+class Practice:
+    """What else a surrogate's training has, beside its lessons; by default nothing."""
+
+    augmented: bool = False  # half of the loss is of copies: cropped, coloured, mirrored, turned
+    cosine: bool = False  # the rate falls along half a cosine, epoch by epoch
+    shown: int | None = None  # images of an epoch, others in each; None: all
+
+    def __post_init__(self) -> None:
+        if self.shown is not None and self.shown < 1:
+            raise UserError(f"an epoch shows at least one image, not {self.shown}")
+
+    def rate_at(self, lessons: Lessons, epoch: int) -> float:
+        """The rate in an epoch, from 0."""
+        return lessons.rate * (0.5 + 0.5 * math.cos(math.pi * epoch / lessons.epochs) if self.cosine else 1.0)
+
+    def passes(self, images: Images, lessons: Lessons) -> int:
+        """Batches of an epoch: a rest that would be a smaller one is left out, unless there is nothing else."""
+        return max(1, min(len(images), self.shown or len(images)) // lessons.batch)
+
+
+PLAIN = Practice()
+
+
 def told(oracle: Oracle) -> Callable[[Tensor], Tensor]:
     """What an oracle tells of images, as logits N x C: its own where gradients are granted, and those flow.
 
@@ -80,6 +106,7 @@ def learn(
     lessons: Lessons,
     seed: int,
     *,
+    practice: Practice = PLAIN,
     number: int = 0,
     about: dict[str, object] | None = None,
     folder: Path | None = None,
@@ -114,28 +141,28 @@ def learn(
     mark = asdict(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": fingerprint(answers)}
     mark |= {"weights": weights.sha256} if weights else {}
     mark.pop("checkpoint_every")
+    mark |= asdict(practice) if practice != PLAIN else {}
     state = State({"net": student.net}, {"sgd": optimiser}, keyed(seed, number, 1), folder, dumps(mark | (about or {})))
     state.resume()
-    each, answers = passes(images, lessons), answers.to(device)
+    each, answers = practice.passes(images, lessons), answers.to(device)
     while state.step < lessons.epochs * each:
         epoch, place = divmod(state.step, each)
         order = torch.randperm(len(images), generator=keyed(seed, number, 2 + epoch))
         chosen = order[place * lessons.batch : (place + 1) * lessons.batch]
         with torch.random.fork_rng(devices=[]):  # networks that drop whole branches draw from the global generator
             torch.manual_seed(seed_of(state.rng))
-            said = student(images.floats(chosen).to(device))
-            loss = divergence(said, answers[chosen.to(answers.device)], lessons.temperature)
+            seen, told = images.floats(chosen).to(device), answers[chosen.to(device)]
+            if practice.augmented:
+                copies = Augmentation()(seen, torch.rand(len(seen), DRAWS, generator=state.rng))
+                seen, told = torch.cat([seen, copies]), told.repeat(2, 1)
+            loss = divergence(student(seen), told, lessons.temperature)
+            optimiser.param_groups[0]["lr"] = practice.rate_at(lessons, epoch)
             update(optimiser, loss)
         state.step += 1
         tell(state.step, divergence=float(loss.detach()))
         if state.step % lessons.checkpoint_every == 0 or state.step == lessons.epochs * each:
             state.keep()
     return student.eval()
-
-
-def passes(images: Images, lessons: Lessons) -> int:
-    """Batches of an epoch: a rest that would be a smaller one is left out, unless there is nothing else."""
-    return max(1, len(images) // lessons.batch)
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -1,17 +1,19 @@
 """`lightleak attack`: the people of a checkpoint, reconstructed."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Union, cast
 
 import torch
 
 from lightleak import priors
-from lightleak.attacks import ATTACKS, Access, Attack, Distillation, Knowledge, Oracle, learn
-from lightleak.attacks.frame import grants
-from lightleak.attacks.knowledge import FEATURES, SMALL
+from lightleak.attacks import ATTACKS, Access, Attack, Distillation, Knowledge, Oracle, Transfer, drawn, learn
+from lightleak.attacks.frame import check, grants
+from lightleak.attacks.knowledge import FEATURES, SMALL, SMALL_TRANSFER
 from lightleak.attacks.ppa import PRESETS
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
+from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.whose import people_of
 from lightleak.place import Precision
@@ -37,6 +39,7 @@ def main(
     knowledge: Path | None = None,
     public: str | None = None,
     distillation: Distillation = SMALL,
+    transfer: Transfer = SMALL_TRANSFER,
     device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     size: int | None = None,
@@ -57,9 +60,10 @@ def main(
         classes: whom to reconstruct (default: all).
         seed: decides everything random.
         precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
-        knowledge: the folder of what an attack (LOMMA) learns of public images; learnt there if it is not there yet.
-        public: the data set whose public images it learns from (faces, digits or folder:PATH).
-        distillation: how its students learn.
+        knowledge: the folder of what an attack (LOMMA, SMILE, LOKT) learns beforehand; learnt there if it is not yet.
+        public: the data set whose public images LOMMA and SMILE learn from (faces, digits or folder:PATH).
+        distillation: how their students learn.
+        transfer: how LOKT's surrogates learn, of images that its prior draws.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of that data set's function.
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
@@ -88,8 +92,18 @@ def main(
     made = None if prior in known else priors.learnt(prior)
     if made and not attack.null and not grants(attack.access, cast(Access, made[0])):
         raise UserError(f"{called} is granted {attack.access}, but {prior} learnt of a target's {made[0]}")
-    if attack.needs().knowledge:
-        learnt = _knowledge(Oracle(classifier, attack.access), knowledge, public, settings, distillation, seed)
+    check(attack, oracle, generator, wanted)
+    if (needs := attack.needs()).knowledge:
+        if needs.drawn and public:
+            raise UserError(f"{called} learns of images that its prior draws, not of public ones; leave --public out")
+
+        def images() -> Images:
+            if needs.drawn:
+                return drawn(generator, transfer, classifier.size, torch.Generator().manual_seed(seed))
+            return _public(public, settings)
+
+        lessons = transfer if needs.drawn else distillation
+        learnt = _knowledge(Oracle(classifier, attack.access), knowledge, images, lessons, seed)
     elif knowledge or public:
         raise UserError(f"{called} uses no knowledge from public images; leave --knowledge, --public out")
     with bar(f"{called} on {Path(name).name}") as watch:
@@ -106,28 +120,26 @@ def main(
     )
 
 
-def _knowledge(
-    oracle: Oracle,
-    folder: Path | None,
-    public: str | None,
-    settings: dict[str, str],
-    distillation: Distillation,
-    seed: int,
-) -> Knowledge:
-    """What is in the folder, or what the public images teach, kept there."""
-    if folder and (folder / FEATURES).exists():
-        return Knowledge.load(folder)
+def _public(public: str | None, settings: dict[str, str]) -> Images:
+    """The public images that students learn from."""
     if public is None:
         raise UserError(
             "this attack learns from public images first; name them with --public, or a folder with --knowledge"
         )
-    images = population_of(public, settings).public
-    scratch = folder / ".training" if folder else None
-    with bar("learn from public images") as watch:
-        rng = torch.Generator().manual_seed(seed)
-        knowledge = learn(oracle, images, distillation, rng, scratch, watch)
+    return population_of(public, settings).public
+
+
+def _knowledge(
+    oracle: Oracle, folder: Path | None, images: Callable[[], Images], lessons: Distillation | Transfer, seed: int
+) -> Knowledge:
+    """What is in the folder, or what the images teach, kept there."""
+    if folder and (folder / FEATURES).exists():
+        return Knowledge.load(folder)
+    seen, scratch = images(), folder / ".training" if folder else None
+    with bar("learn from images") as watch:
+        knowledge = learn(oracle, seen, lessons, torch.Generator().manual_seed(seed), scratch, watch)
     told = ", ".join(f"{share:.0%}" for share in knowledge.agreement)
-    console.print(f"students name the target's class on {told} of {len(images)} public images", highlight=False)
+    console.print(f"students name the target's class on {told} of {len(seen)} images", highlight=False)
     if folder:
         knowledge.save(folder)
         shutil.rmtree(folder / ".training", ignore_errors=True)

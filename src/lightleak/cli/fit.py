@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
+from torch import Tensor
 
 from lightleak import priors
 from lightleak.attacks.surrogate import teacher, told
@@ -12,7 +13,7 @@ from lightleak.cli.arguments import Settings, computing, population_of
 from lightleak.errors import UserError
 from lightleak.files import check_folder
 from lightleak.models.classifier import load
-from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
+from lightleak.priors.fit import QUICK, TRAININGS, Asked, check_target, fit
 from lightleak.terminal import bar, console
 
 if TYPE_CHECKING:
@@ -51,9 +52,19 @@ def main(
     if not len(population.public):
         raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
     with bar("fit the prior") as watch:
-        asked = told(oracle) if oracle else None
+        asked = Asked(told(oracle)) if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
-    priors.save(prior, out, {"access": oracle.access, "queries": oracle.queries} if oracle else None)
+    priors.save(prior, out, {"access": oracle.access, "queries": asked.count} if oracle and asked else None)
     priors.show(prior, out / "samples.png")
     shutil.rmtree(out / ".training", ignore_errors=True)
+    if prior.hits is not None:
+        console.print(_heard(prior.hits), highlight=False)
     console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")
+
+
+def _heard(hits: Tensor) -> str:
+    """Which classes the target's labels taught a prior."""
+    silent = (hits == 0).nonzero().flatten().tolist()
+    some = ", ".join(map(str, silent[:10])) + (", ..." if len(silent) > 10 else "")
+    line = f"the target named {len(hits) - len(silent)} of {len(hits)} classes in {int(hits.sum())} made images"
+    return f"{line}; never: {some}" if silent else f"{line}, each at least {int(hits.min())} times"

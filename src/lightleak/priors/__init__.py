@@ -18,7 +18,7 @@ from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.place import here
 from lightleak.plugins import Registry
-from lightleak.priors.conditional64 import ConditionalPrior
+from lightleak.priors.conditional64 import ConditionalPrior, NamingPrior
 from lightleak.priors.gan64 import GanPrior, InversionPrior
 from lightleak.priors.pixels import PixelsPrior
 from lightleak.priors.prior import Prior
@@ -41,6 +41,7 @@ OURS: dict[str, type[Prior]] = {
     "rendered": RenderedPrior,
     "gan64": GanPrior,
     "conditional64": ConditionalPrior,
+    "naming64": NamingPrior,
     "kedmi": InversionPrior,
     "stylegan2": StyleGAN2Prior,
     "pixels": PixelsPrior,

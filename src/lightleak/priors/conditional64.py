@@ -1,4 +1,5 @@
-"""PLG-MI's class-conditional generator and projection discriminator, at any size from 8 to 256, and a prior of them.
+"""PLG-MI's class-conditional generator and projection discriminator, at any size from 8 to 256, and a prior of them;
+and LOKT's discriminator, which says beside its score whom an image shows.
 
 PLG-MI: Yuan et al., Pseudo Label-Guided Model Inversion Attack via Conditional GAN, AAAI 2023; conditional batch norm
 and projection: Miyato and Koyama, cGANs with Projection Discriminator, ICLR 2018; spectral norm: Miyato et al.,
@@ -10,7 +11,7 @@ the two commute exactly, and the convolution sees a quarter of the pixels.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -168,8 +169,8 @@ class DownBlock(nn.Module):
         return F.avg_pool2d(main, 2) + self.c_sc(F.avg_pool2d(maps, 2))
 
 
-class ProjectionDiscriminator(nn.Module):
-    """Images N x 3 x size x size in the generator's range and classes N to one score each: higher is more like real."""
+class Discriminator(nn.Module):
+    """Images N x 3 x size x size in the range of a generator to features, and those to a score: higher is more real."""
 
     def __init__(self, size: int = 64, width: int = 64, classes: int = 1000) -> None:
         super().__init__()
@@ -180,15 +181,50 @@ class ProjectionDiscriminator(nn.Module):
             block = DownBlock(width << index - 1, width << index) if index else DownBlock(3, width, first=True)
             self.add_module(name, block)
         self.last = count + 1
-        self.add_module(f"l{self.last}", SpectralLinear(width << count - 1, 1))
-        self.l_y = SpectralEmbedding(classes, width << count - 1)
+        self.widest = width << count - 1
+        self.add_module(f"l{self.last}", SpectralLinear(self.widest, 1))
 
-    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
+    def seen(self, images: Tensor) -> Tensor:
+        """Features N x F."""
         maps = images
         for name in self.blocks:
             maps = self.get_submodule(name)(maps)
-        seen = maps.relu_().sum((2, 3))
-        return self.get_submodule(f"l{self.last}")(seen).flatten() + (self.l_y(classes) * seen).sum(1)
+        return maps.relu_().sum((2, 3))
+
+    def score(self, seen: Tensor) -> Tensor:
+        """One score of each row of features, N."""
+        return self.get_submodule(f"l{self.last}")(seen).flatten()
+
+
+class ProjectionDiscriminator(Discriminator):
+    """Images and classes N to one score each: higher is more like a real image of the class."""
+
+    def __init__(self, size: int = 64, width: int = 64, classes: int = 1000) -> None:
+        super().__init__(size, width, classes)
+        self.l_y = SpectralEmbedding(classes, self.widest)
+
+    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
+        seen = self.seen(images)
+        return self.score(seen) + (self.l_y(classes) * seen).sum(1)
+
+
+class NamingDiscriminator(Discriminator):
+    """Images to the log-odds of being real, whatever their class, and to logits of classes that a target taught it."""
+
+    hits: Tensor  # int64, C: how often the target named each class of the images that it was taught with
+
+    def __init__(self, size: int = 64, width: int = 64, classes: int = 1000) -> None:
+        super().__init__(size, width, classes)
+        self.l_c = nn.Linear(self.widest, classes)
+        self.register_buffer("hits", torch.zeros(classes, dtype=torch.int64))
+
+    def forward(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        return self.score(self.seen(images))
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-odds N and logits N x C."""
+        seen = self.seen(images)
+        return self.score(seen), self.l_c(seen)
 
 
 def to_images(made: Tensor, span: Range) -> Tensor:
@@ -210,8 +246,9 @@ class ConditionalPrior(Prior):
     """
 
     generator: ConditionalGenerator
-    discriminator: ProjectionDiscriminator
+    discriminator: Discriminator
     span: Range = "signed"
+    critic: ClassVar[type[Discriminator]] = ProjectionDiscriminator
     precision: Precision = "float32"  # of the convolutions; not kept: a choice of each run
 
     def __post_init__(self) -> None:
@@ -290,13 +327,42 @@ class ConditionalPrior(Prior):
         return {f"{part}.{name}": value for part, net in pairs for name, value in net.state_dict().items()}
 
     @classmethod
-    def restore(cls, settings: dict, state: dict[str, Tensor]) -> "ConditionalPrior":
+    def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> Self:
         """The prior that `settings` and `state` describe; a mismatch of names or shapes raises RuntimeError."""
         size, classes = settings["size"], settings["classes"]
         with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
             generator = ConditionalGenerator(size, settings["width"], settings["latents"], classes)
-            discriminator = ProjectionDiscriminator(size, settings["critic_width"], classes)
+            discriminator = cls.critic(size, settings["critic_width"], classes)
         for part, net in (("generator.", generator), ("discriminator.", discriminator)):
             own = {name[len(part) :]: value for name, value in state.items() if name.startswith(part)}
             net.load_state_dict(own, assign=True)
         return cls(generator, discriminator, settings["span"])
+
+
+@dataclass(frozen=True, eq=False)
+class NamingPrior(ConditionalPrior):
+    """A generator of a target's classes and a discriminator that names them, taught by labels alone (LOKT)."""
+
+    critic: ClassVar[type[Discriminator]] = NamingDiscriminator
+    log_odds: ClassVar[bool] = True
+
+    @property
+    def named(self) -> "NamingDiscriminator":
+        """The discriminator."""
+        assert isinstance(self.discriminator, NamingDiscriminator)
+        return self.discriminator
+
+    @property
+    def recognises(self) -> bool:
+        """Whether `recognise` can be asked."""
+        return True
+
+    def recognise(self, images: Tensor) -> Tensor:
+        """Logits N x C of whom images in [0, 1] show, by what the target's labels taught; differentiable."""
+        with lowered(self.precision, images.device):
+            return self.named.both(from_images(images, self.span))[1].float()
+
+    @property
+    def hits(self) -> Tensor:
+        """How often the target named each class of the images that taught it, int64, C."""
+        return self.named.hits

@@ -75,6 +75,20 @@ class Prior(Protocol):
         """Whether `realism` can be asked."""
         return True
 
+    @property
+    def recognises(self) -> bool:
+        """Whether `recognise` can be asked."""
+        return False
+
+    def recognise(self, images: Tensor) -> Tensor:  # noqa: ARG002
+        """Logits N x C of whom images N x 3 x S x S show, where it was taught by a target; differentiable."""
+        raise UserError(f"{type(self).__name__} tells no classes apart; fit LOKT's (training:lokt)")
+
+    @property
+    def hits(self) -> Tensor | None:
+        """How often the target that taught it named each class of its images, int64, C; None: none taught it so."""
+        return None
+
     def lowered(self, precision: str) -> Self:  # noqa: ARG002
         """The same with convolutions in that precision, where it has any."""
         return self

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lightleak.attacks import PPA, Attack, Guess, MIFace
-from lightleak.attacks.knowledge import SMALL, Distillation
+from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER, Distillation, Transfer
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
+from lightleak.errors import UserError
 from lightleak.models.published import Weights
 from lightleak.priors.fit import QUICK, Settings
 from lightleak.study.protocols import Protocol
@@ -24,6 +25,7 @@ from lightleak.study.tasks import (
     ReadyJudge,
     Rendered,
     Target,
+    Taught,
     TrainJudge,
     TrainTarget,
     source,
@@ -45,6 +47,7 @@ class Setting:
     attack: Attack = PRESETS["rendered"]
     prior: Settings | Ready | None = None  # None: the renderer where the population is rendered, else QUICK
     distillation: Distillation = SMALL  # where the attack learns from public images beforehand
+    transfer: Transfer = SMALL_TRANSFER  # where it learns of images that its prior draws
     seeds: tuple[int, ...] = (0,)
     checkpoints: tuple[Moment, ...] = ()  # copies that every target leaves on its way
     protocol: Protocol | None = None  # by which everything is counted
@@ -90,10 +93,18 @@ class Setting:
 
     def inverted(self, target: Target, seed: int = 0) -> Invert:
         """The attack on one target, with what it learns of it beforehand."""
-        needed = self.attack.needs().knowledge
-        taught = Distil(target, self.distillation, access=self.attack.access, weights=self.students)
-        knowledge = taught if needed else None
-        return Invert(target, self.prior_for(target), self.attack, self.classes, seed, knowledge)
+        return Invert(target, self.prior_for(target), self.attack, self.classes, seed, self.learnt(target))
+
+    def learnt(self, target: Target) -> Distil | Taught | None:
+        """What the attack learns of one target beforehand, with its own access."""
+        needs, prior = self.attack.needs(), self.prior_for(target)
+        if not needs.knowledge:
+            return None
+        if not needs.drawn:
+            return Distil(target, self.distillation, access=self.attack.access, weights=self.students)
+        if not isinstance(prior, FitPrior):
+            raise UserError(f"{type(self.attack).__name__} needs a prior that is fitted for its target, such as Lokt()")
+        return Taught(target, prior, self.transfer, access=self.attack.access)
 
     @property
     def judging(self) -> Judge:

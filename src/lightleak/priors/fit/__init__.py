@@ -14,12 +14,13 @@ from lightleak.errors import UserError
 from lightleak.place import here
 from lightleak.priors import Prior
 from lightleak.priors.fit.kedmi import KED_QUICK, KedMi, fit_kedmi
+from lightleak.priors.fit.lokt import LOKT_QUICK, Lokt, fit_lokt
 from lightleak.priors.fit.plgmi import PLG_QUICK, PlgMi, fit_plgmi
-from lightleak.priors.fit.state import Logits
+from lightleak.priors.fit.state import Asked, Logits
 from lightleak.priors.fit.stylegan2 import SmallStyleGAN2, fit_stylegan2
 from lightleak.priors.fit.wgan import QUICK, WganGp, fit_wgan
 
-Settings = WganGp | KedMi | PlgMi | SmallStyleGAN2
+Settings = WganGp | KedMi | PlgMi | Lokt | SmallStyleGAN2
 # By name, as the command line offers them: small ones for two cores, and the published ones.
 TRAININGS: dict[str, Settings] = {
     "wgan": QUICK,
@@ -28,12 +29,15 @@ TRAININGS: dict[str, Settings] = {
     "kedmi-published": KedMi(),
     "plgmi": PLG_QUICK,
     "plgmi-published": PlgMi(),
+    "lokt": LOKT_QUICK,
+    "lokt-published": Lokt(),
     "stylegan2": SmallStyleGAN2(),
 }
 FITS: dict[type, Callable[..., Prior]] = {
     WganGp: fit_wgan,
     KedMi: fit_kedmi,
     PlgMi: fit_plgmi,
+    Lokt: fit_lokt,
     SmallStyleGAN2: fit_stylegan2,
 }
 
@@ -45,16 +49,17 @@ def fit(
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
     device: torch.device | str | None = None,
-    target: Logits | None = None,
+    target: Logits | Asked | None = None,
 ) -> Prior:
     """A prior learnt from public images, of the kind that the settings are of; some kinds also ask the `target`.
 
     With a folder, training continues from the checkpoint in it, to the same result as without a stop; a checkpoint of
     other images, settings or another seed is refused. `watch(step, total, **numbers)` hears each step's losses. It is
-    learnt on `device`, by default the place of this process.
+    learnt on `device`, by default the place of this process. A target that is passed as `Asked` tells afterwards how
+    often it was asked, before a stop as well.
     """
     check_target(settings, target is not None)
-    asked = (target,) if settings.needs_target else ()
+    asked = () if target is None else (target if isinstance(target, Asked) else Asked(target),)
     return FITS[type(settings)](images, settings, seed, folder, watch, device or here().device, *asked)
 
 
@@ -70,11 +75,14 @@ def check_target(settings: Settings, given: bool) -> None:
 __all__ = [
     "FITS",
     "KED_QUICK",
+    "LOKT_QUICK",
     "PLG_QUICK",
     "QUICK",
     "TRAININGS",
+    "Asked",
     "KedMi",
     "Logits",
+    "Lokt",
     "PlgMi",
     "Settings",
     "SmallStyleGAN2",

@@ -29,7 +29,7 @@ from torch.optim import Adam
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import Logits, State, answers, batch, fingerprint, follow, recipe, update
+from lightleak.priors.fit.state import Asked, Logits, State, answers, batch, fingerprint, follow, recipe, update
 from lightleak.priors.gan64 import Generator, InversionPrior, MinibatchDiscriminator
 
 
@@ -141,7 +141,7 @@ def fit_kedmi(
     folder: Path | None,
     watch: Callable[..., None] | None,
     device: torch.device | str,
-    target: Logits,
+    target: Asked,
 ) -> InversionPrior:
     """A generator and a discriminator that learnt from public images and the target's confidence in them.
 
@@ -153,7 +153,7 @@ def fit_kedmi(
     # 1. ask the target about every public image once
     asked = answers(target, images, device=device)
     run = _start(images, settings, seed, device, target, asked)
-    networks = {name: getattr(run, name) for name in NETWORKS}
+    networks: dict[str, nn.Module] = {"asked": target, **{name: getattr(run, name) for name in NETWORKS}}
     optimisers = {name: getattr(run, name) for name in OPTIMISERS}
     teacher = "training mode" if settings.batch_statistics else fingerprint(asked)
     state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, teacher=teacher))

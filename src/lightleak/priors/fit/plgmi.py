@@ -39,7 +39,7 @@ from lightleak.priors.conditional64 import (
     to_images,
 )
 from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import Logits, State, answers, follow, recipe, update
+from lightleak.priors.fit.state import Asked, Logits, State, answers, follow, recipe, update
 from lightleak.ranking import as_lowest
 from lightleak.training.losses import max_margin
 
@@ -138,7 +138,7 @@ def fit_plgmi(
     folder: Path | None,
     watch: Callable[..., None] | None,
     device: torch.device | str,
-    target: Logits,
+    target: Asked,
 ) -> ConditionalPrior:
     """A generator of the target's classes, learnt from public images and the target's opinion of them.
 
@@ -151,7 +151,7 @@ def fit_plgmi(
     # 1. each class gets the public images of which the target is most confident
     chosen = pseudo_labels(answers(target, images, device=device).cpu(), settings.top)
     run = _start(images, settings, seed, device, target, chosen)
-    networks = {name: getattr(run, name) for name in NETWORKS}
+    networks: dict[str, nn.Module] = {"asked": target, **{name: getattr(run, name) for name in NETWORKS}}
     optimisers = {name: getattr(run, name) for name in OPTIMISERS}
     labels = sha256(chosen.numpy().tobytes()).hexdigest()[:16]
     state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, labels=labels))

@@ -22,6 +22,26 @@ from lightleak.fingerprint import check_made
 Logits = Callable[[Tensor], Tensor]  # a target: images N x 3 x S x S in [0, 1] to logits N x C, differentiable
 
 
+class Asked(nn.Module):
+    """A target whose queries are counted, across stops as well: the count is kept among the networks of a training."""
+
+    queries: Tensor
+
+    def __init__(self, target: Logits) -> None:
+        super().__init__()
+        self.target = (target,)  # none of its weights are this training's
+        self.register_buffer("queries", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.queries += len(images)
+        return self.target[0](images)
+
+    @property
+    def count(self) -> int:
+        """Images that it was shown."""
+        return int(self.queries)
+
+
 class State:
     """Networks, optimisers, the random generator and the step of one training; `keep` and `resume` make it last.
 
@@ -80,7 +100,8 @@ class State:
             raise UserError(f"{self.path} is damaged ({error}); delete it to train anew") from None
         check_made(_made(metadata.get("recipe", "null")), _made(self.recipe), self.path)
         for part, network in self.networks.items():
-            network.load_state_dict(_below(kept, f"{part}/"))
+            if own := _below(kept, f"{part}/"):  # an older checkpoint has no count of queries
+                network.load_state_dict(own)
         for part, optimiser in self.optimisers.items():
             states: dict[int, dict[str, Tensor]] = {}
             for name, value in _below(kept, f"{part}/").items():

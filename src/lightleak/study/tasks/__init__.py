@@ -1,6 +1,6 @@
 """The steps of a study as tasks: draw a population, train, fit a prior, invert, evaluate."""
 
-from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score
+from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score, Taught
 from lightleak.study.tasks.evaluation import Evaluate, FitAppraiser, MeasurePrivate, Student, Teach
 from lightleak.study.tasks.given import Given, Surrogate
 from lightleak.study.tasks.judges import Judge, ReadyJudge, TrainJudge, ready_judge
@@ -44,6 +44,7 @@ __all__ = [
     "Student",
     "Surrogate",
     "Target",
+    "Taught",
     "Teach",
     "TrainJudge",
     "TrainTarget",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightleak.attacks import Access, Attack, Common, Oracle, Reconstruction
 from lightleak.attacks.frame import grants, weaker
-from lightleak.attacks.knowledge import SMALL, Distillation, Knowledge, learn
+from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER, Distillation, Knowledge, Transfer, drawn, learn
 from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
@@ -101,6 +101,47 @@ class Distil(Task):
 
 
 @dataclass(frozen=True)
+class Taught(Task):
+    """What surrogates learn of a target from images that a prior draws (LOKT), before an attack."""
+
+    target: Attacked
+    prior: FitPrior
+    settings: Transfer = SMALL_TRANSFER
+    seed: int = 0
+    access: Access = "labels"  # that of the attack which uses it
+
+    def __post_init__(self) -> None:
+        asked = self.prior.asks
+        if asked is not None and not grants(self.access, asked):
+            raise UserError(f"surrogates are granted {self.access}, but the prior they learn of is made with {asked}")
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and the run that its target lies in."""
+        return (*super().needs(), run_of(self.target))
+
+    @property
+    def label(self) -> str:
+        return f"teach surrogates of {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.settings.lessons.epochs * len(self.settings.students)
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        oracle = Oracle(self.target.load(store), self.access, guard=self.target.guard)
+        rng = torch.Generator().manual_seed(self.seed)
+        images = drawn(self.prior.load(store), self.settings, oracle.size, rng)
+        knowledge = learn(oracle, images, self.settings, rng, store.scratch(self), watch)
+        knowledge.save(folder)
+        about = {"agreement": knowledge.agreement, "named": knowledge.named, "queries": knowledge.queries}
+        return {"images": len(images), **about}
+
+    def load(self, store: Store) -> Knowledge:
+        """What was learnt."""
+        return Knowledge.load(store.folder(self))
+
+
+@dataclass(frozen=True)
 class Invert(Task):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
@@ -110,7 +151,7 @@ class Invert(Task):
     attack: Attack
     classes: tuple[int, ...] | None = None  # None: all
     seed: int = 0
-    knowledge: Distil | None = None  # what the attack learnt beforehand, where it needs that
+    knowledge: Distil | Taught | None = None  # what the attack learnt beforehand, where it needs that
     parts: int = field(default=0, compare=False)  # tasks that share the work; 0: as the number of workers suggests
 
     def needs(self) -> tuple[Task, ...]:
@@ -121,10 +162,11 @@ class Invert(Task):
     def __post_init__(self) -> None:
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise UserError(f"each class is attacked once, but {self.classes} names one twice")
-        needed, kind = self.attack.needs().knowledge, type(self.attack).__name__
-        if needed != (self.knowledge is not None):
-            advice = "pass a Distil task" if needed else "leave it out"
-            raise UserError(f"{kind} uses {'' if needed else 'no '}knowledge from public images; {advice}")
+        needs, kind = self.attack.needs(), type(self.attack).__name__
+        task, source = (Taught, "images that its prior draws") if needs.drawn else (Distil, "public images")
+        if needs.knowledge != (self.knowledge is not None) or (self.knowledge and type(self.knowledge) is not task):
+            advice = f"pass a {task.__name__} task" if needs.knowledge else "leave it out"
+            raise UserError(f"{kind} uses {'' if needs.knowledge else 'no '}knowledge from {source}; {advice}")
         learnt: dict[str, Access | None] = {
             "knowledge": self.knowledge.access if self.knowledge else None,
             "prior": self.prior.asks,

@@ -9,7 +9,7 @@ from lightleak.attacks import Access
 from lightleak.attacks.surrogate import teacher, told
 from lightleak.errors import UserError
 from lightleak.priors import PixelsPrior, Prior, RenderedPrior
-from lightleak.priors.fit import QUICK, Settings, check_target, fit
+from lightleak.priors.fit import QUICK, Asked, Settings, check_target, fit
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import Attacked, run_of
@@ -48,11 +48,11 @@ class FitPrior(Task):
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
         oracle = teacher(self.target.load(store), self.settings) if self.target else None
-        asked = told(oracle) if oracle else None
+        asked = Asked(told(oracle)) if oracle else None
         prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
         priors.save(prior, folder)
         priors.show(prior, folder / "samples.png")
-        queries = oracle.queries if oracle else 0
+        queries = asked.count if asked else 0  # those before a stop as well
         return {"images": len(population.public), "queries": queries, "settings": asdict(self.settings)}
 
     def load(self, store: Store) -> Prior:
