@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.attacks.draws import keyed, seed_of
+from lightleak.attacks.guards import Guard
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.data.population import Images
@@ -94,9 +95,9 @@ def told(oracle: Oracle) -> Callable[[Tensor], Tensor]:
     return told[oracle.access]
 
 
-def teacher(target: Classifier, training: Training) -> Oracle:
-    """A target for the training of a prior, with the access that this training needs and no more."""
-    return Oracle(target, training.asks or "labels", batch_statistics=training.batch_statistics)
+def teacher(target: Classifier, training: Training, guard: Guard | None = None) -> Oracle:
+    """A target, behind its guard, for the training of a prior, with the access that this needs and no more."""
+    return Oracle(target, training.asks or "labels", guard=guard, batch_statistics=training.batch_statistics)
 
 
 def learn(

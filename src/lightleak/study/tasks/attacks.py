@@ -128,7 +128,8 @@ class Taught(Task):
         return 3.0 * self.settings.lessons.epochs * len(self.settings.students)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
-        oracle = Oracle(self.target.load(store), self.access, guard=self.target.guard)
+        target = self.target.load(store)
+        oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
         rng = torch.Generator().manual_seed(self.seed)
         images = drawn(self.prior.load(store), self.settings, oracle.size, rng)
         knowledge = learn(oracle, images, self.settings, rng, store.scratch(self), watch)

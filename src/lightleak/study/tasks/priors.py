@@ -13,6 +13,7 @@ from lightleak.priors.fit import QUICK, Asked, Settings, check_target, fit
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import Attacked, run_of
+from lightleak.study.tasks.work import guard_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ class FitPrior(Task):
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        oracle = teacher(self.target.load(store), self.settings) if self.target else None
+        oracle = None
+        if self.target:
+            target = self.target.load(store)
+            oracle = teacher(target, self.settings, guard_of(self.target, target, store))
         asked = Asked(told(oracle)) if oracle else None
         prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
         priors.save(prior, folder)
