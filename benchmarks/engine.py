@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from lightleak.study import OnRay, Store, load, plan, run, study_files
+from lightleak.study import OnRay, Store, load, run, schedule, study_files
 
 STUDY = """
 import time
@@ -70,7 +70,7 @@ def scan(step, folder: Path) -> None:
     times, computed = [], []
     for _ in range(5):
         fresh, began, cpu = [step(number) for number in range(10_000)], time.perf_counter(), time.process_time()
-        assert not plan(fresh, store).todo
+        assert not schedule(fresh, store).todo
         times.append(time.perf_counter() - began)
         computed.append(time.process_time() - cpu)
     told = f"{median(computed):.2f} s of them computing"

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from lightleak.attacks import GMI, KEDMI, Oracle
 from lightleak.attacks.frame import Part
-from lightleak.attacks.steps import asked
+from lightleak.attacks.steps import identity_loss
 from lightleak.data.population import Images
 from lightleak.models.zoo import build
 from lightleak.priors.fit import KedMi
@@ -152,14 +152,14 @@ def our_gmi_steps(oracle, prior, latents, classes, steps):
     """`GMI.descend` for one batch."""
     attack = GMI(attempts=1, steps=steps, averaged=len(classes))
     part = Given(0, classes, torch.zeros_like(classes), given=latents)
-    return attack.descend(prior, part, asked(oracle, attack.loss), lambda *_, **__: None).latents
+    return attack.descend(prior, part, identity_loss(oracle, attack.loss), lambda *_, **__: None).latents
 
 
 def our_kedmi_steps(oracle, prior, noise, classes):
     """`KEDMI.descend` for one batch."""
     attack = KEDMI(steps=noise.shape[1])
     part = Given(0, classes, torch.zeros_like(classes), given=noise)
-    return attack.descend(prior, part, asked(oracle, attack.loss), lambda *_, **__: None).per_class["mean"]
+    return attack.descend(prior, part, identity_loss(oracle, attack.loss), lambda *_, **__: None).per_class["mean"]
 
 
 def race(rounds, *jobs):

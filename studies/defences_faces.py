@@ -34,7 +34,7 @@ from lightleak.study import Store
 from lightleak.study.comparison import Setting, compare, compare_on_the_way
 from lightleak.study.costs import Costs
 from lightleak.study.tasks import TrainTarget, source
-from lightleak.training import RECIPES, Moment
+from lightleak.training import RECIPES, CheckpointCriterion
 
 PEOPLE = 32
 POPULATION = source(
@@ -52,7 +52,7 @@ RECIPE = replace(RECIPES["small"], epochs=20)
 ATTACK = PPA(candidates=300, attempts=2, keep=1, steps=40, rate=0.05, milestones=(28,), views=10)
 LOSSES = ("poincare", "max-margin")
 # Copies that every run leaves on its way; the undefended network is attacked at all of them, the others at the second.
-CHECKPOINTS = tuple(Moment(accuracy=share) for share in (0.6, 0.75, 0.85))
+CHECKPOINTS = tuple(CheckpointCriterion(accuracy=share) for share in (0.6, 0.75, 0.85))
 SETTING = Setting(POPULATION, recipe=RECIPE, attack=ATTACK, seeds=(0, 1, 2), checkpoints=CHECKPOINTS)
 
 NONE = ((),)

@@ -21,7 +21,8 @@ from lightleak.metrics.robustness import robust, robust_accuracy
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.low_rank import LowRank
 from lightleak.models.zoo import build
-from lightleak.training import Batch, Moment, Plan, Tuning, accuracy_and_loss, combine, predict, train
+from lightleak.training import Batch, Plan, Tuning, accuracy_and_loss, combine, predict, train
+from lightleak.training import CheckpointCriterion as At
 from lightleak.training.adversarial import other_labels, perturbed
 from lightleak.training.loop import bfloat16
 
@@ -217,10 +218,10 @@ def test_adaptation_makes_the_sure_less_sure(tiny_population):
 
 def test_copies_of_a_tuned_training_are_tuned(tiny_population):
     kept = {}
-    trained(tiny_population, CALoR(rank=8, epochs=2), moments=(Moment(accuracy=0.5),), keep=kept.__setitem__)
+    trained(tiny_population, CALoR(rank=8, epochs=2), moments=(At(accuracy=0.5),), keep=kept.__setitem__)
     assert kept[0].record["epoch"] in (4, 5)
     with pytest.raises(UserError, match="at accuracies"):
-        trained(tiny_population, CALoR(rank=8), moments=(Moment(epoch=2),))
+        trained(tiny_population, CALoR(rank=8), moments=(At(epoch=2),))
 
 
 # Trap-MID

@@ -17,7 +17,7 @@ from lightleak.attacks import GMI, KEDMI, PPA, Guess, Oracle, Reconstruction
 from lightleak.data import faces
 from lightleak.defences import MID, BiDO, RoLSS, plan
 from lightleak.errors import UserError
-from lightleak.metrics import appraiser, recognition, truth
+from lightleak.metrics import attribute_regressor, recognition, truth
 from lightleak.metrics.evaluate import evaluate
 from lightleak.models.classifier import load, save
 from lightleak.models.zoo import build
@@ -116,14 +116,14 @@ def test_metrics_follow_their_first_argument(there):
 
 @pytest.mark.slow
 def test_the_appraiser(there):
-    settings = appraiser.Fit(steps=2, batch=4, width=4, images=4)
-    fitted = appraiser.fit_appraiser(settings)
+    settings = attribute_regressor.Fit(steps=2, batch=4, width=4, images=4)
+    fitted = attribute_regressor.fit_attribute_regressor(settings)
     assert next(fitted.parameters()).device == there.device
     images = torch.rand(3, 3, 64, 64)
-    found = appraiser.appraise(fitted, images)
+    found = attribute_regressor.estimate(fitted, images)
     assert found.device.type == "cpu"
     with Place().entered():
-        expected = appraiser.appraise(appraiser.fit_appraiser(settings), images)
+        expected = attribute_regressor.estimate(attribute_regressor.fit_attribute_regressor(settings), images)
     assert torch.allclose(found, expected, atol=1e-3)
 
 

@@ -31,7 +31,7 @@ def test_every_attack_meets_every_target_with_a_prior_of_its_own_kind():
         assert task.appraiser is not None
     kinds = [type(task).__name__ for task in everything(tasks).values()]
     assert kinds.count("TrainTarget") == 3
-    assert kinds.count("TrainJudge") == kinds.count("FitAppraiser") == kinds.count("Draw") == 1
+    assert kinds.count("TrainJudge") == kinds.count("FitAttributeRegressor") == kinds.count("Draw") == 1
     used = [PRIORS[kind] for kind in {kind for kind, _ in study.attacks.values()}]
     assert kinds.count("FitPrior") == sum(len(TARGETS) if one.needs_target else 1 for one in used)
 

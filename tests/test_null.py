@@ -11,7 +11,7 @@ from lightleak.data.views import View
 from lightleak.defences import RoLSS
 from lightleak.priors import RenderedPrior
 from lightleak.report import page
-from lightleak.report.study import noted, pages, studied
+from lightleak.report.study import pages, recorded, studied
 from lightleak.study import Store, run
 from lightleak.study.comparison import Setting, compare
 from lightleak.study.task import Absent
@@ -52,7 +52,7 @@ def test_a_comparison_without_other_people_runs_to_its_page(published, tmp_path,
         prior=ready(published / "prior"),
     )
     tasks = compare(setting, ((), (RoLSS(),)))
-    with noted(tasks, tmp_path / "out", "miniature", "lightleak study x.py"):
+    with recorded(tasks, tmp_path / "out", "miniature", "lightleak study x.py"):
         failures = run(tasks, Store(tmp_path / "out"))
     assert not failures, [failure.error for failure in failures.values()]
     (results,) = pages(studied(tmp_path / "out"))

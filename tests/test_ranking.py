@@ -15,7 +15,8 @@ from lightleak.metrics.recognition import hits
 from lightleak.models.classifier import Classifier
 from lightleak.priors.fit.plgmi import pseudo_labels
 from lightleak.ranking import answers, as_highest, as_lowest, beats
-from lightleak.training import Moment, Plan, accuracy_and_loss, train
+from lightleak.training import CheckpointCriterion as At
+from lightleak.training import Plan, accuracy_and_loss, train
 
 NAN = float("nan")
 numbers = st.one_of(st.just(NAN), st.floats(allow_nan=True, width=32))
@@ -89,7 +90,11 @@ def test_diverged_training_is_an_error(recipe, tiny_population, tmp_path):
     for _ in range(2):  # and again, with what the first run left
         with pytest.raises(UserError, match=r"diverged in epoch 1: .*loss.* lower the rate") as error:
             train(
-                tiny_classifier(), *data, folder=tmp_path, moments=(Moment(epoch=1),), keep=lambda *it: kept.append(it)
+                tiny_classifier(),
+                *data,
+                folder=tmp_path,
+                moments=(At(epoch=1),),
+                keep=lambda *it: kept.append(it),
             )
         assert "\n" not in str(error.value)
     assert not kept

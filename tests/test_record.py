@@ -23,7 +23,7 @@ from lightleak.study.record import (
     specs_of,
 )
 from lightleak.study.tasks import Checkpoint, Evaluate, Invert, Rendered, TrainJudge, TrainTarget, source
-from lightleak.training import Moment
+from lightleak.training import CheckpointCriterion as At
 
 MEASURED = Evaluation(
     (0, 1),
@@ -85,7 +85,7 @@ VERSION_1 = {
     "evaluation": json.loads(json.dumps(MEASURED.to_json())),
 }
 PEOPLE = source("faces", people=6)
-TARGET = TrainTarget(PEOPLE, checkpoints=(Moment(epoch=1),))
+TARGET = TrainTarget(PEOPLE, checkpoints=(At(epoch=1),))
 JUDGE = TrainJudge(PEOPLE)
 
 

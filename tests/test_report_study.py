@@ -8,7 +8,7 @@ import pytest
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.metrics.evidence import Measure
-from lightleak.report.study import NOTE, noted, pages, place_of, settings_of, studied
+from lightleak.report.study import NOTE, pages, place_of, recorded, settings_of, studied
 from lightleak.study import Task, load
 from lightleak.study.loading import titled
 from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
@@ -118,7 +118,7 @@ class Evaluate(Task):
 
 
 def test_the_note_goes_if_nothing_is_ever_made(tmp_path):
-    with noted([Evaluate()], tmp_path, "T", "c"):
+    with recorded([Evaluate()], tmp_path, "T", "c"):
         assert json.loads((tmp_path / NOTE).read_text())["evaluations"] == ["never"]
     assert not (tmp_path / NOTE).exists()
 
@@ -137,14 +137,14 @@ def test_a_study_is_called_by_its_first_line(tmp_path):
 def test_other_settings_do_not_overwrite_a_page(tmp_path):
     store = tmp_path / "out"
     evaluated(store, "never")
-    with noted([Evaluate()], store, "T", "c", settings={"people": 8}) as first:
+    with recorded([Evaluate()], store, "T", "c", settings={"people": 8}) as first:
         assert first == store
-    with noted([Evaluate()], store, "T", "c", settings={"people": 12, "data": "folder:/my photos"}) as second:
+    with recorded([Evaluate()], store, "T", "c", settings={"people": 12, "data": "folder:/my photos"}) as second:
         assert second.parent == store
         assert "people-12" in second.name
-    with noted([Evaluate()], store, "T", "c", settings={"people": 8}) as again:
+    with recorded([Evaluate()], store, "T", "c", settings={"people": 8}) as again:
         assert again == first
-    with noted([Evaluate()], store, "T", "c", settings={}) as third:
+    with recorded([Evaluate()], store, "T", "c", settings={}) as third:
         assert third == store / "defaults"
     assert settings_of(store) == {"people": 8}
     assert place_of(store, {"people": 12, "data": "folder:/my photos"}) == second
@@ -153,7 +153,7 @@ def test_other_settings_do_not_overwrite_a_page(tmp_path):
 
 
 def test_settings_of_what_never_finished_are_no_page(tmp_path):
-    with noted([Evaluate()], tmp_path, "T", "c", settings={"people": 8}):
+    with recorded([Evaluate()], tmp_path, "T", "c", settings={"people": 8}):
         assert place_of(tmp_path, {"people": 9}) == tmp_path
     about = {"title": "T", "command": "c", "evaluations": ["never"]}  # of an older version: nobody noted its settings
     evaluated(tmp_path, "never")

@@ -20,7 +20,8 @@ from lightleak.metrics.knowledge import teach
 from lightleak.models.classifier import Classifier
 from lightleak.priors.fit import fit
 from lightleak.priors.fit.wgan import WganGp
-from lightleak.training import Moment, Plan, Recipe, predict, train
+from lightleak.training import CheckpointCriterion as At
+from lightleak.training import Plan, Recipe, predict, train
 
 SHORT = dataclasses.replace(TINY, epochs=3, milestones=())
 QUICK_GAN = WganGp(width=4, critic_width=4, latents=4, steps=4, critic_steps=1, batch=4, checkpoint_every=1)
@@ -80,7 +81,7 @@ def changed(images):
         ("defences", {"plan": plan((RoLSS(),), SHORT)}),
         ("defences", {"plan": plan((NegLS(),), SHORT)}),
         ("defences", {"plan": Plan(((2, lambda classifier: classifier),))}),
-        ("checkpoints", {"moments": (Moment(epoch=3),)}),
+        ("checkpoints", {"moments": (At(epoch=3),)}),
     ],
 )
 def test_a_stopped_training_refuses_other_arguments_and_says_which(what, other, tiny_population, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from lightleak.attacks import PPA, Guess
 from lightleak.data.views import View
 from lightleak.defences import MID
-from lightleak.study import Store, plan, run
+from lightleak.study import Store, run, schedule
 from lightleak.study.tasks import Invert, InvertShard, Rendered, Score, TrainTarget, source
 from lightleak.training import Recipe
 
@@ -57,7 +57,7 @@ def test_parts_join_to_the_same_bytes_and_are_gone_then(finished, tmp_path, part
     store = copy_of_needs(finished, tmp_path)
     split = replace(WHOLE, parts=parts)
     assert split.key == WHOLE.key
-    shards = [task for task in plan([split], store).todo if isinstance(task, InvertShard)]
+    shards = [task for task in schedule([split], store).todo if isinstance(task, InvertShard)]
     assert len(shards) == parts
     assert run(shards, store) == {}
     told = [store.result(shard)["identities"] for shard in shards]
@@ -87,7 +87,7 @@ def test_the_number_of_workers_decides_without_changing_the_key(finished, tmp_pa
     one, other = WHOLE, replace(WHOLE, seed=1)
 
     def todo(tasks, workers=1):
-        planned = plan(tasks, store, workers=workers).todo
+        planned = schedule(tasks, store, workers=workers).todo
         return [task for task in planned if not isinstance(task, Score)]  # candidates are scored once for all parts
 
     assert [type(task) for task in todo([one], workers=1)] == [Invert]

@@ -27,8 +27,8 @@ from rich.console import Console
 
 from lightleak.attacks import PPA
 from lightleak.errors import UserError
-from lightleak.study import Event, Store, Task, WorkerDied, execute, live, load, plain, plan, run, study_files
-from lightleak.study.parcel import pack
+from lightleak.study import Event, Store, Task, WorkerDied, execute, live, load, plain, run, schedule, study_files
+from lightleak.study.payload import pack
 from lightleak.study.progress import duration
 from lightleak.study.task import Absent
 from lightleak.study.tasks import Invert, Rendered, TrainTarget, source
@@ -371,7 +371,7 @@ def test_longest_chain_starts_first_and_the_estimate_learns(tmp_path: Path) -> N
     short, long = Node(1, seconds=1.0), Node(2, seconds=50.0)
     after = Node(3, (short,), seconds=100.0)
     store, events = Store(tmp_path), list[Event]()
-    todo = plan([long, short, after], store)
+    todo = schedule([long, short, after], store)
     assert todo.total(1) == 151
     assert todo.total(2) == 101  # the chain, not the half
     run([long, short, after], store, listen=events.append)
@@ -381,8 +381,8 @@ def test_longest_chain_starts_first_and_the_estimate_learns(tmp_path: Path) -> N
     assert ended[-1].left == pytest.approx(0, abs=0.01)
     assert (ended[-1].done, ended[-1].total) == (3, 3)
     # Another study's tasks of this class are now expected to be as fast as these were.
-    assert (plan([Node(9, seconds=100.0)], store).total() or 100) < 10
-    assert plan([Leaf()], store).total() is None
+    assert (schedule([Node(9, seconds=100.0)], store).total() or 100) < 10
+    assert schedule([Leaf()], store).total() is None
 
 
 def test_any_executor_will_do(tmp_path: Path) -> None:
@@ -712,14 +712,14 @@ def test_a_module_beside_a_study_can_be_imported_wherever_it_runs(tmp_path: Path
     assert list(study_files())[-1].startswith("lightleak_study_")
     packed = pack(study_files(), 1, execute, task, Store(tmp_path / "far"))
     (tmp_path / "call.py").write_text(
-        "import pickle, sys\nfrom lightleak.study.parcel import perform\n"
+        "import pickle, sys\nfrom lightleak.study.payload import perform\n"
         "print(perform(pickle.load(open(sys.argv[1], 'rb'))))\n"
     )
-    (tmp_path / "parcel").write_bytes(pickle.dumps(packed))
+    (tmp_path / "payload").write_bytes(pickle.dumps(packed))
     for name in ("beside_one.py", "beside_two.py"):
         (tmp_path / name).unlink()  # another machine has none of these files
     file.unlink()
-    command = [sys.executable, str(tmp_path / "call.py"), str(tmp_path / "parcel")]
+    command = [sys.executable, str(tmp_path / "call.py"), str(tmp_path / "payload")]
     answer = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=True)
     assert "error=''" in answer.stdout
     assert Store(tmp_path / "far").result(task)["sum"] == 7
@@ -754,7 +754,7 @@ def test_damage_counts_as_not_done_and_is_said(tmp_path: Path, kind: str) -> Non
     whole = contents(tmp_path)
     DAMAGE[kind](store.folder(task))
     assert not store.done(task)
-    assert [one.key for one in plan([task], store).todo] == [task.key]
+    assert [one.key for one in schedule([task], store).todo] == [task.key]
     events = []
     assert run([task], store, listen=events.append) == {}
     assert [event.kind for event in events if event.kind != "progress"] == ["damaged", "started", "finished"]
@@ -778,7 +778,7 @@ def test_damage_below_a_finished_task_is_found_and_what_was_deleted_is_not_misse
     run([top], store)
     store.drop(other)
     flipped(store.folder(low) / "result.json")
-    assert [task.key for task in plan([top], store).todo] == [low.key]
+    assert [task.key for task in schedule([top], store).todo] == [low.key]
 
 
 def test_results_of_older_versions_count_without_sizes(tmp_path: Path) -> None:

@@ -255,11 +255,11 @@ def test_a_crop_is_the_crop_of_the_whole(size, crop):
 
 
 def test_a_crop_computes_less():
-    plan = small(64).synthesis.plan(crop=slice(7, 57))
-    maps = [step.noise.shape[-1] for step in plan.steps if step.noise is not None]
+    prepared = small(64).synthesis.prepare(crop=slice(7, 57))
+    maps = [step.noise.shape[-1] for step in prepared.steps if step.noise is not None]
     assert maps == [4, 8, 8, 16, 16, 30, 28, 52, 50]
-    plan = small(64).synthesis.plan(crop=slice(24, 40))
-    maps = [step.noise.shape[-1] for step in plan.steps if step.noise is not None]
+    prepared = small(64).synthesis.prepare(crop=slice(24, 40))
+    maps = [step.noise.shape[-1] for step in prepared.steps if step.noise is not None]
     assert maps[-4:] == [14, 12, 18, 16]
 
 
@@ -283,7 +283,7 @@ def test_memory_format_and_autocast_change_little():
     net = small(32)
     w = net.mapping(torch.randn(2, SMALL["latents"], generator=rng())).detach()
     expected = net.synthesis(w)
-    turned = net.synthesis.plan(memory_format=torch.channels_last)
+    turned = net.synthesis.prepare(memory_format=torch.channels_last)
     torch.testing.assert_close(synthesise(turned, w), expected, rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         rough = net.synthesis(w)
@@ -296,7 +296,7 @@ def test_blurs_folded_into_the_weights_change_nothing(crop):
     """The form for graphics cards: no depthwise convolution is left, the same images, the same gradients."""
     net = small(32).double()
     w = net.mapping(torch.randn(2, SMALL["latents"], generator=rng(), dtype=torch.float64)).detach().requires_grad_()
-    merged = net.synthesis.plan(crop=slice(*crop), merged=True)
+    merged = net.synthesis.prepare(crop=slice(*crop), merged=True)
     assert all(step.blur is None or step.blur.shape == (3, 3, 4, 4) for step in merged.steps)
     expected, found = net.synthesis(w, crop=slice(*crop)), synthesise(merged, w)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

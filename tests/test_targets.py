@@ -13,7 +13,7 @@ from lightleak.models.classifier import load
 from lightleak.models.zoo import build
 from lightleak.study import Store, run
 from lightleak.study.tasks import Checkpoint, Invert, Rendered, TrainTarget, source
-from lightleak.training import Moment
+from lightleak.training import CheckpointCriterion as At
 
 POPULATION = source(
     "faces",
@@ -42,7 +42,13 @@ def finish(store, *tasks):
 
 
 def test_a_checkpoint_is_a_target(store):
-    whole = TrainTarget(POPULATION, NET, SHORT, (RoLSS(),), checkpoints=(Moment(epoch=1), Moment(accuracy=1.0)))
+    whole = TrainTarget(
+        POPULATION,
+        NET,
+        SHORT,
+        (RoLSS(),),
+        checkpoints=(At(epoch=1), At(accuracy=1.0)),
+    )
     first, second = Checkpoint(whole, 0), Checkpoint(whole, 1)
     found = Invert(first, Rendered(POPULATION), Guess(1))
     finish(store, found, second)

@@ -29,7 +29,18 @@ from lightleak.defences.mid import averaged
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, save
 from lightleak.surgery import find_skips
-from lightleak.training import Moment, Plan, Recipe, accuracy_and_loss, combine, cross_entropy, predict, train
+from lightleak.training import (
+    CheckpointCriterion as At,
+)
+from lightleak.training import (
+    Plan,
+    Recipe,
+    accuracy_and_loss,
+    combine,
+    cross_entropy,
+    predict,
+    train,
+)
 
 SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
 # How many of TinyNet's two skips each defence leaves, and whether it cuts at all; a new defence adds its row.
@@ -172,7 +183,10 @@ def left_behind(population, moments, **kwargs):
 
 
 def test_copies_are_kept_at_epochs_and_accuracies(tiny_population):
-    result, kept = left_behind(tiny_population, (Moment(epoch=2), Moment(accuracy=0.01), Moment(accuracy=1.0)))
+    result, kept = left_behind(
+        tiny_population,
+        (At(epoch=2), At(accuracy=0.01), At(accuracy=1.0)),
+    )
     history = [entry["validation"] for entry in result.record["history"]]
     assert [kept[place].record["epoch"] for place in range(3)] == [
         2,
@@ -192,12 +206,12 @@ def test_copies_are_kept_at_epochs_and_accuracies(tiny_population):
 
 def test_copies_of_two_stages_are_of_the_second(tiny_population):
     plan = TTS().plan(SHORT)
-    _, kept = left_behind(tiny_population, (Moment(accuracy=0.01), Moment(epoch=3)), plan=plan)
+    _, kept = left_behind(tiny_population, (At(accuracy=0.01), At(epoch=3)), plan=plan)
     assert all(copy.record["epoch"] > 2 and copy.recipe["surgery"] for copy in kept.values())
     with pytest.raises(UserError, match="after epochs 3 to 4, not 2"):
-        left_behind(tiny_population, (Moment(epoch=2),), plan=plan)
+        left_behind(tiny_population, (At(epoch=2),), plan=plan)
     with pytest.raises(UserError, match="after epochs 1 to 4, not 5"):
-        left_behind(tiny_population, (Moment(epoch=5),))
+        left_behind(tiny_population, (At(epoch=5),))
 
 
 def test_plans_combine():
@@ -218,7 +232,7 @@ def test_what_comes_after_training_is_delivered_and_measured(tiny_population, tm
 
     silent = Plan(after=(spy, lambda classifier: averaged(classifier, 0), spy))
     plan = combine({"a": defences.plan((MID(), RoLSS()), SHORT), "b": silent})
-    result, kept = left_behind(tiny_population, (Moment(epoch=2),), plan=plan)
+    result, kept = left_behind(tiny_population, (At(epoch=2),), plan=plan)
     assert seen == 2 * [["bottleneck", "surgery"], ["bottleneck", "surgery", "draws"]]
     for each in (result, kept[0]):
         assert torch.equal(*(each(tiny_population.test.floats(slice(0, 4))) for _ in range(2)))  # no noise is left
@@ -249,10 +263,10 @@ def test_predict_restores_the_mode(tiny_target, tiny_population):
         (lambda: SSF(factor=1.0), "change nothing"),
         (lambda: TTS(first=0.0), "share"),
         (lambda: RoLSSPlus(keep=1.5), "share"),
-        (lambda: Moment(), "one of the two"),
-        (lambda: Moment(epoch=1, accuracy=0.5), "one of the two"),
-        (lambda: Moment(accuracy=90.0), "share in"),
-        (lambda: Moment(epoch=0), "from 1"),
+        (lambda: At(), "one of the two"),
+        (lambda: At(epoch=1, accuracy=0.5), "one of the two"),
+        (lambda: At(accuracy=90.0), "share in"),
+        (lambda: At(epoch=0), "from 1"),
         (lambda: TTS(first=0.1).plan(Recipe(epochs=2)), "too few"),
         (lambda: defences.parse("rolss,magic"), "choose from none, rolss"),
     ],

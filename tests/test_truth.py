@@ -13,7 +13,7 @@ from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data import faces
 from lightleak.data.population import Images
 from lightleak.errors import UserError
-from lightleak.metrics import appraiser, evaluate, truth
+from lightleak.metrics import attribute_regressor, evaluate, truth
 from lightleak.metrics.evaluate import METRICS, Evaluation
 from lightleak.priors.rendered import RenderedPrior
 
@@ -131,15 +131,15 @@ def test_truth_refuses_what_is_no_person() -> None:
 
 # --- the appraiser
 
-QUICK = appraiser.Fit(steps=30, batch=16, width=8, images=32)
+QUICK = attribute_regressor.Fit(steps=30, batch=16, width=8, images=32)
 
 
 @pytest.fixture(scope="module")
-def quick() -> appraiser.Appraiser:
-    return appraiser.fit_appraiser(QUICK)
+def quick() -> attribute_regressor.AttributeRegressor:
+    return attribute_regressor.fit_attribute_regressor(QUICK)
 
 
-def test_fitting_learns_and_reports(quick: appraiser.Appraiser) -> None:
+def test_fitting_learns_and_reports(quick: attribute_regressor.AttributeRegressor) -> None:
     losses: list[float] = []
     before = torch.random.get_rng_state()
 
@@ -147,7 +147,7 @@ def test_fitting_learns_and_reports(quick: appraiser.Appraiser) -> None:
         assert (step, total) == (len(losses) + 1, QUICK.steps)
         losses.append(numbers["loss"])
 
-    again = appraiser.fit_appraiser(QUICK, watch)
+    again = attribute_regressor.fit_attribute_regressor(QUICK, watch)
     assert torch.equal(before, torch.random.get_rng_state())
     assert len(losses) == QUICK.steps
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
@@ -161,7 +161,7 @@ def test_fitting_learns_and_reports(quick: appraiser.Appraiser) -> None:
 
 @pytest.mark.slow
 def test_a_short_fit_beats_the_average_face() -> None:
-    fitted = appraiser.fit_appraiser(appraiser.Fit(steps=200, images=256))
+    fitted = attribute_regressor.fit_attribute_regressor(attribute_regressor.Fit(steps=200, images=256))
     assert fitted.quality is not None
     assert fitted.quality.error < 0.42
     assert fitted.quality.verified > 0.3
@@ -169,22 +169,22 @@ def test_a_short_fit_beats_the_average_face() -> None:
 
 def test_quality_of_a_perfect_and_of_a_blind_appraiser() -> None:
     factors = people(50, 12)
-    assert appraiser.quality(factors, factors) == appraiser.Quality(0.0, 1.0, 1.0, 50)
-    assert appraiser.quality(factors.flip(0), factors).error == pytest.approx(1, abs=0.1)
+    assert attribute_regressor.quality(factors, factors) == attribute_regressor.Quality(0.0, 1.0, 1.0, 50)
+    assert attribute_regressor.quality(factors.flip(0), factors).error == pytest.approx(1, abs=0.1)
 
 
-def test_appraisal_does_not_depend_on_batches_or_size(quick: appraiser.Appraiser) -> None:
+def test_appraisal_does_not_depend_on_batches_or_size(quick: attribute_regressor.AttributeRegressor) -> None:
     images = faces.canonical(people(5, 13), 64)
-    whole = appraiser.appraise(quick, images)
+    whole = attribute_regressor.estimate(quick, images)
     assert whole.shape == (5, len(faces.FACTORS))
-    assert torch.allclose(appraiser.appraise(quick, images, 2), whole, atol=1e-5)
+    assert torch.allclose(attribute_regressor.estimate(quick, images, 2), whole, atol=1e-5)
     assert float(whole.abs().max()) <= 1
-    small = appraiser.appraise(quick, nn.functional.interpolate(images, (128, 128), mode="bilinear"))
+    small = attribute_regressor.estimate(quick, nn.functional.interpolate(images, (128, 128), mode="bilinear"))
     assert torch.allclose(small, whole, atol=0.2)
 
 
 def test_the_training_metric_predicts_small_changes() -> None:
-    metric = appraiser._portrait_metric(rng(0))
+    metric = attribute_regressor._portrait_metric(rng(0))
     assert torch.allclose(metric, metric.T, atol=1e-6)
     assert float(torch.linalg.eigvalsh(metric).min()) > -1e-6
     start, change = 0.5 * people(200, 14), 0.1 * torch.randn(200, len(faces.FACTORS), generator=rng(15))
@@ -193,17 +193,17 @@ def test_the_training_metric_predicts_small_changes() -> None:
     assert float(torch.corrcoef(torch.stack([seen, told]))[0, 1]) > 0.7
 
 
-def test_an_appraiser_survives_the_disk(quick: appraiser.Appraiser, tmp_path) -> None:
-    path = appraiser.save(quick, tmp_path / "deep" / "appraiser.safetensors")
-    again = appraiser.load(path)
+def test_an_appraiser_survives_the_disk(quick: attribute_regressor.AttributeRegressor, tmp_path) -> None:
+    path = attribute_regressor.save(quick, tmp_path / "deep" / "appraiser.safetensors")
+    again = attribute_regressor.load(path)
     images = faces.canonical(people(3, 16), 64)
-    assert torch.equal(appraiser.appraise(again, images), appraiser.appraise(quick, images))
+    assert torch.equal(attribute_regressor.estimate(again, images), attribute_regressor.estimate(quick, images))
     assert again.quality == quick.quality
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_broken_appraiser_is_named(quick: appraiser.Appraiser, tmp_path) -> None:
-    path = appraiser.save(quick, tmp_path / "appraiser.safetensors")
+def test_a_broken_appraiser_is_named(quick: attribute_regressor.AttributeRegressor, tmp_path) -> None:
+    path = attribute_regressor.save(quick, tmp_path / "appraiser.safetensors")
     whole = path.read_bytes()
     for content in (
         b"",
@@ -213,10 +213,10 @@ def test_a_broken_appraiser_is_named(quick: appraiser.Appraiser, tmp_path) -> No
         whole.replace(b'\\"width\\": 8', b'\\"width\\": 9'),
     ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="holds no appraiser"):
-            appraiser.load(path)
-    with pytest.raises(UserError, match="there is no appraiser"):
-        appraiser.load(tmp_path / "nothing")
+        with pytest.raises(UserError, match="holds no attribute regressor"):
+            attribute_regressor.load(path)
+    with pytest.raises(UserError, match="there is no attribute regressor"):
+        attribute_regressor.load(tmp_path / "nothing")
 
 
 # --- the evaluation
@@ -364,7 +364,9 @@ def test_five_people_have_no_accuracy_at_five(tiny_population) -> None:
     assert got.measures["stranger@5"] is not None
 
 
-def test_estimated_truth_says_so(stolen, tiny_judge, tiny_population, quick: appraiser.Appraiser) -> None:
+def test_estimated_truth_says_so(
+    stolen, tiny_judge, tiny_population, quick: attribute_regressor.AttributeRegressor
+) -> None:
     got = evaluate.evaluate(stolen, tiny_judge, tiny_population, appraiser=quick)
     assert got.truth_from == "images"
     assert got.appraiser == quick.quality

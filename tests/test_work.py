@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lightleak.attacks import PPA
-from lightleak.study import Store, load, plan
+from lightleak.study import Store, load, schedule
 from lightleak.study.comparison import Setting
 from lightleak.study.tasks import source
 from lightleak.study.tasks.work import SMALL, multiply_adds, times_small
@@ -33,11 +33,11 @@ def test_the_small_world_costs_what_it_always_did():
 def test_the_study_at_the_papers_scale_says_how_long_it_takes(tmp_path):
     tasks = load(STUDY)
     assert len(tasks) == 4
-    kinds = [task.name for task in plan(tasks, Store(tmp_path)).todo]
+    kinds = [task.name for task in schedule(tasks, Store(tmp_path)).todo]
     assert kinds.count("TrainTarget") == 5  # four targets, and the null's
     assert kinds.count("Invert") == 9
     assert kinds.count("TrainJudge") == 1
-    hours = plan(tasks, Store(tmp_path)).total(1) / 3600
+    hours = schedule(tasks, Store(tmp_path)).total(1) / 3600
     assert 5 < hours < 200  # of a processor
     small = load(STUDY, architecture="timm:resnet10t", size=32, people=10, attacked=5)
-    assert plan(small, Store(tmp_path)).total(1) < 3600
+    assert schedule(small, Store(tmp_path)).total(1) < 3600

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from lightleak import data, priors
 from lightleak.attacks import Reconstruction
 from lightleak.attacks.knowledge import Knowledge
-from lightleak.metrics import appraiser, evidence
+from lightleak.metrics import attribute_regressor, evidence
 from lightleak.metrics.evaluate import Evaluation, Reference
 from lightleak.models import classifier, zoo
 from lightleak.priors.fit import fit
@@ -93,7 +93,7 @@ def make(home: Path) -> list[Kind]:
     priors.save(fit(people.public, small, 0), home / "prior")
     width = net.features(shown).shape[1]
     Knowledge((net,), torch.zeros(width), torch.ones(width), (0.5,)).save(home / "knowledge")
-    appraiser.save(appraiser.Appraiser(4), home / "appraiser.safetensors")
+    attribute_regressor.save(attribute_regressor.AttributeRegressor(4), home / "appraiser.safetensors")
     accuracy = evidence.wilson(1, 2)
     Reference(accuracy, people.train.labels, torch.zeros(2, 4)).save(home / "reference.safetensors")
     Evaluation((0, 1), 2, {"hits@1": accuracy}, {"hits@1": (0.0, 1.0)}, {}, {}, accuracy).save(home / "evaluation.json")
@@ -110,7 +110,7 @@ def make(home: Path) -> list[Kind]:
         Kind("knowledge", "safetensors", ("knowledge/features.safetensors", "knowledge/student-0.safetensors"),
              (lambda: Knowledge.load("knowledge"),)),
         Kind("appraiser", "safetensors", ("appraiser.safetensors",),
-             (lambda: appraiser.load("appraiser.safetensors"),)),
+             (lambda: attribute_regressor.load("appraiser.safetensors"),)),
         Kind("reference", "safetensors", ("reference.safetensors",),
              (lambda: Reference.load("reference.safetensors"),)),
         Kind("evaluation", "json", ("evaluation.json",), (lambda: Evaluation.load("evaluation.json"),)),

@@ -109,4 +109,4 @@ def _parts(thing: Any, inside: tuple[int, ...]) -> Iterator[str | bytes | memory
 
 
 def _named(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return f"{cls.__module__}.{vars(cls).get('known_as', cls.__qualname__)}"

@@ -24,7 +24,7 @@ from lightleak.defences import RoLSS
 from lightleak.study.comparison import along, compare
 from lightleak.study.scales import at
 from lightleak.study.tasks import Checkpoint
-from lightleak.training import Moment
+from lightleak.training import CheckpointCriterion
 
 NETWORKS = {
     "rendered": ("timm:efficientnet_b0",),
@@ -49,7 +49,7 @@ PATIENT = {"epochs": 30, "rate": 2e-3}  # painted: from scratch, EfficientNet-B0
 def tasks(scale="rendered", **options):
     """Two targets of each network, each at several moments of its training."""
     setting = at(scale, NETWORKS, patience=PATIENT, curve=True, **options)
-    moments = tuple(Moment(epoch=round(share * setting.recipe.epochs)) for share in SHARES)
+    moments = tuple(CheckpointCriterion(epoch=round(share * setting.recipe.epochs)) for share in SHARES)
 
     def by_epoch(trained):
         run = replace(trained, checkpoints=moments)

@@ -22,10 +22,10 @@ from dataclasses import replace
 
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
+from lightleak.study.gradient_shares import GradientShares
 from lightleak.study.scales import at
-from lightleak.study.shares import Shares
 from lightleak.study.tasks import Checkpoint
-from lightleak.training import Moment
+from lightleak.training import CheckpointCriterion
 
 NETWORKS = {
     "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
@@ -65,7 +65,7 @@ def tasks(scale="rendered", **options):
     targets = [task.found.target for task in found if task.found.target.seed == setting.seeds[0]]
     if scale == "rendered":
         found += [task for each in setting.each for task in on_the_way(each)]
-    return [*found, *map(Shares, targets)]
+    return [*found, *map(GradientShares, targets)]
 
 
 def on_the_way(setting):
@@ -73,7 +73,7 @@ def on_the_way(setting):
     return [
         setting.evaluated(Checkpoint(replace(setting.target(removed, seed), checkpoints=moments), place), {})
         for removed, accuracies in ON_THE_WAY.get(setting.architecture, {}).items()
-        for moments in [tuple(Moment(accuracy=share) for share in accuracies)]
+        for moments in [tuple(CheckpointCriterion(accuracy=share) for share in accuracies)]
         for seed in setting.seeds
         for place in range(len(moments))
     ]

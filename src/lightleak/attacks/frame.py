@@ -236,13 +236,13 @@ class Attack(Protocol):
             allowed = None if self.budget is None else self.budget * len(part.identities)
             with oracle.at_most(allowed), batch_of(self.batch, "--attack.batch", oracle.device):
                 kept = self._kept(oracle, prior, part, self.search(oracle, prior, part, tell))
-            kept = kept.noted(queries=oracle.queries - before, seconds=time.monotonic() - started)
+            kept = kept.with_fields(queries=oracle.queries - before, seconds=time.monotonic() - started)
             keeper.add(rows, kept)
         # 4. all together
         found = keeper.together(classes)
         shared = common.queries if common else 0
         seconds = found.seconds if keeper.resumed else time.monotonic() - began
-        return found.noted(queries=found.queries + shared, shared=shared, seconds=seconds)
+        return found.with_fields(queries=found.queries + shared, shared=shared, seconds=seconds)
 
     def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
         """What `prepare` makes for the run that has an equal rng."""

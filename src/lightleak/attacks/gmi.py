@@ -25,7 +25,7 @@ from torch import Tensor
 from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.frame import Attack, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES, Identity, asked, implausible
+from lightleak.attacks.steps import LOSSES, Identity, identity_loss, implausible
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
 
@@ -65,7 +65,7 @@ class GMI(Attack):
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The optimised latents."""
-        return self.descend(prior, part, aligned(asked(oracle, self.loss), self.alignment), tell)
+        return self.descend(prior, part, aligned(identity_loss(oracle, self.loss), self.alignment), tell)
 
     def descend(self, prior: Prior, part: Part, identity: Identity, tell: Tell) -> Found:
         """The attack with any identity loss; LOMMA brings its own."""

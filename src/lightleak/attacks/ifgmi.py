@@ -24,7 +24,7 @@ from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.frame import Attack, Common, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.ppa import PPA
-from lightleak.attacks.steps import LOSSES, asked, draw_candidates, select_candidates, view_draws
+from lightleak.attacks.steps import LOSSES, draw_candidates, identity_loss, select_candidates, view_draws
 from lightleak.data.views import View, resized
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior, State
@@ -122,7 +122,7 @@ class IFGMI(Attack):
         starts = [latents, state.features][: 1 + (block > 0)]
         moving = [start.clone().requires_grad_() for start in starts]
         optimiser = torch.optim.Adam(moving, self.rate, betas=(0.1, 0.1))
-        identity = aligned(asked(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
         for step in when:
             images = prior.finish(State(moving[-1], state.image) if block else state, moving[0], block)
             losses, logits = identity(self.view(resized(images, oracle.size), draws[:, step]), part.rows(step))

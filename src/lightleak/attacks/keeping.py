@@ -67,10 +67,10 @@ class Keeper:
     def together(self, classes: Tensor) -> Reconstruction:
         """Everything, classes in the order of `classes`; from a folder written piece by piece, read lazily."""
         if self.folder is None:
-            return join(list(self._whole())).noted(asked=classes)
+            return join(list(self._whole())).with_fields(asked=classes)
         path = self.folder / "found.safetensors"
         write(path, list(self._whole()))
-        return Reconstruction.load(path).noted(asked=classes)
+        return Reconstruction.load(path).with_fields(asked=classes)
 
     def _whole(self) -> Iterator[Reconstruction]:
         """Batches with whole identities: those that share one are joined, and the best of it kept."""

@@ -20,7 +20,7 @@ from lightleak.attacks.frame import Attack, Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import box_for, table_of
 from lightleak.attacks.smile import ramp
-from lightleak.attacks.steps import LOSSES, asked, select_candidates
+from lightleak.attacks.steps import LOSSES, identity_loss, select_candidates
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
@@ -78,7 +78,7 @@ class Mirror(Attack):
         low, high = box_for(prior, self.kappa, part)
         latents = part.table("latents")[first].clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], self.rate)
-        identity, streams = aligned(asked(oracle, self.loss), self.alignment), part.streams()
+        identity, streams = aligned(identity_loss(oracle, self.loss), self.alignment), part.streams()
         everybody = torch.arange(len(part), device=part.device)
         for step in range(self.steps):
             # 2. descend through mirrors

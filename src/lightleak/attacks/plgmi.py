@@ -21,7 +21,7 @@ from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.frame import Attack, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES, asked
+from lightleak.attacks.steps import LOSSES, identity_loss
 from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
@@ -74,7 +74,7 @@ class PLGMI(Attack):
         seen = part.classes.repeat_interleave(self.views)
         views = torch.arange(self.views, device=part.device)
         streams = (self.views * part.attempts[:, None] + views).flatten()  # of each view its own
-        identity = aligned(asked(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
         for step in range(self.steps):
             images = prior.decode(latents, part.classes).repeat_interleave(self.views, 0)
             rows = Rows(part.seed, seen, streams, step)

@@ -22,9 +22,9 @@ from lightleak.attacks.frame import JUDGED, Attack, Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.steps import (
     LOSSES,
-    asked,
     confidence_over_views,
     draw_candidates,
+    identity_loss,
     select_candidates,
     view_draws,
 )
@@ -97,7 +97,7 @@ class PPA(Attack):
         latents = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], self.rate, betas=(0.1, 0.1), eps=self.epsilon)
         draws = view_draws(part.seed, part.classes, self._streams(part.attempts), self.steps)
-        identity = aligned(asked(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
         for step in range(self.steps):
             images = prior.decode(latents, part.classes)
             seen = self.view(resized(images, oracle.size), draws[:, step])

@@ -127,15 +127,15 @@ class Reconstruction:
             return found
         rows = sorted({label: row for row, label in reversed(list(enumerate(self.asked.tolist())))}.values())
         per_class = {name: value[rows] for name, value in self.per_class.items()}
-        return found.noted(asked=self.asked[rows], per_class=per_class)
+        return found.with_fields(asked=self.asked[rows], per_class=per_class)
 
     def at(self, index: Tensor) -> "Reconstruction":
         """The images at `index`, in its order."""
-        return self.noted(**{name: value[index] for name, value in self._rows().items()})
+        return self.with_fields(**{name: value[index] for name, value in self._rows().items()})
 
     def named(self, people: People) -> "Reconstruction":
         """The same, saying whom its classes mean."""
-        return self.noted(people=people)
+        return self.with_fields(people=people)
 
     def grid(self, each: int = 1, columns: int = 8) -> Image:
         """A sheet of the `each` images of highest confidence in each class, classes ascending, `columns` in a row."""
@@ -179,7 +179,7 @@ class Reconstruction:
         rows = {"images": self.pixels, "classes": self.classes, "latents": self.latents, "confidence": self.confidence}
         return rows if self.attempts is None else rows | {"attempts": self.attempts}
 
-    def noted(self, **changes: Any) -> "Reconstruction":
+    def with_fields(self, **changes: Any) -> "Reconstruction":
         """The same with other fields, as `dataclasses.replace`, but leaving bytes as bytes."""
         return replace(self, **({"images": self.pixels} | changes))
 
@@ -239,7 +239,7 @@ def write(path: str | Path, parts: Sequence[Reconstruction]) -> Path:
     for name, value in whole["per_class"].items():
         columns[BESIDE + name] = Column(value.dtype, tuple(value.shape), [value])
     notes = {name: value for name, value in whole.items() if name not in ("asked", "per_class")}
-    about = first.noted(asked=None, per_class={}, **notes)._about()
+    about = first.with_fields(asked=None, per_class={}, **notes)._about()
     metadata = {"reconstruction": json.dumps(about)}
     return publish(path, lambda part: write_pieces(part, columns, metadata), "the reconstructions")
 
@@ -270,7 +270,7 @@ def _joined_notes(parts: Sequence[Reconstruction]) -> dict[str, Any]:
 def join(parts: Sequence[Reconstruction]) -> Reconstruction:
     """Reconstructions of several shards one after the other; queries that each shard repeated count once."""
     if len({part.pixels.dtype for part in parts}) > 1:
-        parts = [part.noted(images=part.bytes()) for part in parts]
+        parts = [part.with_fields(images=part.bytes()) for part in parts]
     names = [name for name in parts[0]._rows() if name != "attempts" or all(p.attempts is not None for p in parts)]
     rows = {name: torch.cat([part._rows()[name] for part in parts]) for name in names}
     return Reconstruction(**rows, **_joined_notes(parts))

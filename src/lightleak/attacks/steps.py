@@ -59,7 +59,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 Identity = Callable[[Tensor, Rows], tuple[Tensor, Tensor]]
 
 
-def asked(oracle: Oracle, loss: str) -> Identity:
+def identity_loss(oracle: Oracle, loss: str) -> Identity:
     """The identity loss of the target alone, by name."""
 
     def identity(images: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from lightleak.attacks.distributions import Couplings, Distribution, Normal, ten
 from lightleak.attacks.draws import own_normals
 from lightleak.attacks.frame import Attack, Found, Part, Tell, group_of
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES, asked
+from lightleak.attacks.steps import LOSSES, identity_loss
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
 
@@ -91,7 +91,7 @@ class VMI(Attack):
         q = type(begun)(**kept)
         # 2. descend by momentum
         optimiser = torch.optim.SGD(moving, self.rate, self.momentum)
-        identity = aligned(asked(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
         streams, everyone = part.streams(), torch.arange(len(part), device=part.device)
         classes = part.classes.repeat_interleave(self.draws)
         for step in range(self.steps):

@@ -109,7 +109,7 @@ def main(
     with bar(f"{called} on {Path(name).name}") as watch:
         rng, scratch = torch.Generator().manual_seed(seed), out.with_name(f".{out.name}.attack")
         found = attack.run(oracle, generator, wanted, rng, watch, knowledge=learnt, folder=scratch)
-    found = found.noted(beforehand=(learnt.queries if learnt else 0) + (made[1] if made else 0))
+    found = found.with_fields(beforehand=(learnt.queries if learnt else 0) + (made[1] if made else 0))
     found.named(people_of(classifier)).save(out)
     shutil.rmtree(scratch, ignore_errors=True)
     for label, why in found.failures.items():

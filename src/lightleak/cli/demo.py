@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightleak.cli.arguments import command
 from lightleak.cli.running import run_tasks, show
-from lightleak.report.study import noted
+from lightleak.report.study import recorded
 from lightleak.study.comparison import Demo
 from lightleak.terminal import console
 
@@ -35,7 +35,7 @@ def main(
     began = time.monotonic()
     tasks = Demo(data, people, seed).tasks()
     settings = {"data": data, "people": people, "seed": seed}
-    with noted(tasks, out, f"Lightleak demo: {data}", command(), settings=settings) as place:
+    with recorded(tasks, out, f"Lightleak demo: {data}", command(), settings=settings) as place:
         run_tasks(tasks, out, workers, device)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")
     show(place, show_private)

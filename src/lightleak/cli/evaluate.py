@@ -11,7 +11,7 @@ from lightleak import priors
 from lightleak.attacks import Reconstruction
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
 from lightleak.files import publish
-from lightleak.metrics import appraiser as appraisers
+from lightleak.metrics import attribute_regressor as regressors
 from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.metrics.knowledge import teach
 from lightleak.models import facenet
@@ -52,7 +52,7 @@ def main(
         null: reconstructions that cannot have leaked anything, scored in the same way.
         prior: what the reconstructions were made with: "rendered", which tells their factors, "pixels", or a folder,
             whose prior judges then see the images of at the size that it draws.
-        appraiser: reads factors off images, where no rendered prior tells them.
+        appraiser: an attribute regressor, which reads factors off images, where no rendered prior tells them.
         inception: weights of pytorch-fid or torchvision, for FID, precision, recall, density and coverage.
         face: weights of facenet-pytorch, for delta_face.
         student: an architecture to teach by the reconstructions alone, for the knowledge extraction score.
@@ -75,7 +75,7 @@ def main(
         factors = of_painter
     reconstruction = Reconstruction.load(found)
     nulls = {null.name: Reconstruction.load(null)} if null else {}
-    reader = appraisers.load(appraiser) if appraiser else None
+    reader = regressors.load(appraiser) if appraiser else None
     embedding = facenet.facenet(face) if face else None
     realism = inceptions.inception(inception, published) if inception else None
 

@@ -13,7 +13,7 @@ from lightleak.report import answer, main_table, narrowed, terminal, write
 from lightleak.report.study import pages, studied
 from lightleak.study import Store, live
 from lightleak.study import run as run_study
-from lightleak.study.parcel import Cluster
+from lightleak.study.payload import Cluster
 from lightleak.study.task import Task
 from lightleak.terminal import console
 

@@ -53,7 +53,7 @@ def main(
         table.add_column("projection")
     for join in found:
         row = [join.name, join.kind, str(join.stage or "–"), str(join.channels), " x ".join(map(str, join.resolution))]
-        around, projection = ends(join.owner, join.around), ends(join.owner, join.projection)
+        around, projection = endpoints(join.owner, join.around), endpoints(join.owner, join.projection)
         row += [around, projection] if join.is_skip else [f"no skip: {join.reason}", ""]
         table.add_row(*map(escape, row[: len(table.columns)]), style=None if join.is_skip else "dim")
     console.print(table)
@@ -74,7 +74,7 @@ def _classifier(model: str, size: int | None, own: Own) -> Classifier:
     return classifier
 
 
-def ends(owner: str, modules: tuple[str, ...]) -> str:
+def endpoints(owner: str, modules: tuple[str, ...]) -> str:
     """The first and the last of some modules, as their owner calls them."""
     own = [name.removeprefix(f"{owner}.") for name in modules]
     return own[0] if len(own) == 1 else f"{own[0]} … {own[-1]}" if own else ""

@@ -12,14 +12,14 @@ from lightleak.cli.arguments import Settings, command, values
 from lightleak.cli.running import run_tasks, show, workers_on
 from lightleak.errors import UserError
 from lightleak.report.power import KNOWN, MOST, sizes, varied
-from lightleak.report.study import noted, place_of, settings_of
-from lightleak.study import OnRay, OnSlurm, Plan, Status, Store, study_files
+from lightleak.report.study import place_of, recorded, settings_of
+from lightleak.study import OnRay, OnSlurm, Schedule, Status, Store, study_files
 from lightleak.study import load as load_study
-from lightleak.study import plan as plan_study
+from lightleak.study import schedule as schedule_of
 from lightleak.study import status as study_status
 from lightleak.study.loading import declared, titled
 from lightleak.study.loading import published as published_numbers
-from lightleak.study.parcel import Cluster
+from lightleak.study.payload import Cluster
 from lightleak.study.progress import duration
 from lightleak.study.record import read
 from lightleak.study.task import Task
@@ -88,11 +88,11 @@ def main(
         return tell_sizes(tasks, out, effect / 100, power, declared(file))
     if dry_run:
         workers = workers_on(device, here)
-        return tell_plan(plan_study(tasks, Store(out), workers), workers)
+        return tell_plan(schedule_of(tasks, Store(out), workers), workers)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
     told = (published_numbers(file), declared(file))
-    with noted(tasks, out, titled(file), command(), *told, settings=asked) as place:
+    with recorded(tasks, out, titled(file), command(), *told, settings=asked) as place:
         run_tasks(tasks, out, here, device, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     show(place, show_private, mixed_protocols)
     return None
@@ -120,7 +120,7 @@ def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, p
     done = [task for task in tasks if task.name == "Evaluate" and Store(out).done(task)]
     known = varied([read(Store(out).folder(task)) for task in done], metric) or KNOWN
     targets = {one.found.target.title for one in tasks if isinstance(one, Evaluate)}
-    expected = [seconds for seconds in plan_study(tasks, Store(out)).seconds.values() if seconds]
+    expected = [seconds for seconds in schedule_of(tasks, Store(out)).seconds.values() if seconds]
     evaluations = max(1, sum(task.name == "Evaluate" for task in tasks) - len(done))
     tests = max(1, len(targets) - 1)
     each = sum(expected) / evaluations * (tests + 1) if expected else None
@@ -139,7 +139,7 @@ def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, p
     console.print(f"from {known.source}; paired t over worlds, corrected for {tests} tests", highlight=False)
 
 
-def tell_plan(todo: Plan, workers: int) -> None:
+def tell_plan(todo: Schedule, workers: int) -> None:
     """What a run would do, by kind of task, with time and disk."""
     kinds: dict[str, list[Task]] = {}
     for task in todo.todo:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from lightleak.data.images import Frame, Shown, UnreadableImageError, look
+from lightleak.data.images import DecodedImage, Frame, UnreadableImageError, look
 from lightleak.data.listing import Listing
 from lightleak.data.population import Finding
 from lightleak.errors import UserError
@@ -46,14 +46,14 @@ def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None 
     """
     frames = dict(zip(listing.files, listing.frames))
 
-    def attempt(name: str, bits: int | None = None) -> Shown | str:
+    def attempt(name: str, bits: int | None = None) -> DecodedImage | str:
         try:
             return look(listing.root / name, size, frames.get(name, Frame()), bits, listing.marked)
         except UnreadableImageError as reason:
             return str(reason)
 
     pixels = _room(len(listing.files), size)
-    good: dict[str, Shown] = {}
+    good: dict[str, DecodedImage] = {}
     problems = {}
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in `problems`
@@ -73,7 +73,7 @@ def decode_files(listing: Listing, size: int, watch: Callable[..., None] | None 
         for name in unstated:
             if good[name].bits != joint:
                 again = attempt(name, joint)
-                if isinstance(again, Shown):
+                if isinstance(again, DecodedImage):
                     pixels[place[name]] = again.pixels.transpose(2, 0, 1)
                     good[name] = replace(again, pixels=again.pixels[:0], bits=joint)
     return Decoded(

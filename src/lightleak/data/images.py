@@ -54,7 +54,7 @@ class UnreadableImageError(UserError):
 
 
 @dataclass(frozen=True)
-class Shown:
+class DecodedImage:
     """A decoded picture, and what a reader should know of its file."""
 
     pixels: np.ndarray  # uint8, size x size x 3
@@ -75,7 +75,7 @@ def decode(path: Path, size: int, frame: Frame = Frame(), bits: int | None = Non
     return look(path, size, frame, bits).pixels
 
 
-def look(path: Path, size: int, frame: Frame = Frame(), bits: int | None = None, marked: bool = False) -> Shown:
+def look(path: Path, size: int, frame: Frame = Frame(), bits: int | None = None, marked: bool = False) -> DecodedImage:
     """As `decode`, with what a reader should know; `marked` also hashes the whole picture, which takes longer."""
     limit = Image.MAX_IMAGE_PIXELS or 0
     try:
@@ -97,7 +97,7 @@ def look(path: Path, size: int, frame: Frame = Frame(), bits: int | None = None,
                 # Pillow gives the upper 8 of 16 bits of colour; of 12 bits nothing would be left.
                 raise UnreadableImageError("colour of 12 bits or fewer in a 16-bit file; save it with 8 bits a channel")
             mark = sha256(repr(upright.size).encode() + (upright if deep else whole).tobytes()) if marked else None
-            return Shown(
+            return DecodedImage(
                 np.asarray(frame(whole, size)),
                 mark.hexdigest()[:20] if mark else "",
                 enlarged=frame.box is None and min(width, height) * frame.share < size - 1e-9,

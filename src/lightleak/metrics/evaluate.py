@@ -13,7 +13,7 @@ from lightleak.data.images import eight_bit
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.metrics import evidence, realism, recognition, truth
-from lightleak.metrics.appraiser import Appraiser, appraise
+from lightleak.metrics.attribute_regressor import AttributeRegressor, estimate
 from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_shown
 from lightleak.metrics.evidence import Measure
 from lightleak.metrics.metric import Seen, Unmeasured
@@ -71,7 +71,7 @@ def evaluate(
     *,
     factors: Callable[[Tensor], Tensor | None] | None = None,
     prior: Prior | None = None,
-    appraiser: Appraiser | None = None,
+    appraiser: AttributeRegressor | None = None,
     face_embedding: nn.Module | None = None,
     inception: nn.Module | None = None,
     student: Classifier | None = None,
@@ -89,7 +89,7 @@ def evaluate(
     that is larger than what is kept; they are made again of the latents, piece by piece. Truth needs a rendered
     population and either the rendered prior (or `factors`, its `factors_of`: latents N x L -> factors N x F, None of
     other latents) or an
-    `appraiser` of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
+    `appraiser` (an attribute regressor) of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
     `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
     same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls come from the same prior
     or from none (pixels; without an `appraiser` there is no truth about them then); where private people look alike,
@@ -147,7 +147,7 @@ class _Scoring:
     population: Population
     factors: Callable[[Tensor], Tensor | None] | None
     prior: Prior | None
-    appraiser: Appraiser | None
+    appraiser: AttributeRegressor | None
     face_embedding: nn.Module | None
     inception: nn.Module | None
     known: Reference
@@ -254,7 +254,7 @@ class _Scoring:
             return None, None
         seen = reconstruction.drawn_by(self.prior)
         pieces = torch.arange(len(seen)).split(PIECE)
-        return torch.cat([appraise(self.appraiser, seen.floats(piece)) for piece in pieces]), "images"
+        return torch.cat([estimate(self.appraiser, seen.floats(piece)) for piece in pieces]), "images"
 
     def _real(self, reconstruction: Reconstruction, features: Tensor) -> tuple[dict[str, Measure], dict[str, str]]:
         """How real the whole set looks, to the judge and to the network that FID is defined on; why some is missing."""
@@ -352,8 +352,8 @@ def _warnings(evaluation: Evaluation) -> Iterator[str]:
         yield f"only {people} people were attacked: intervals are wide"
     if best is not None:
         yield (
-            f"the truth is estimated from images: of true photographs the appraiser verifies {best.verified:.0%}, "
-            f"at an error of {best.error:.2f}; no reconstruction can be expected to score better"
+            f"the truth is estimated from images: of true photographs the attribute regressor verifies "
+            f"{best.verified:.0%}, at an error of {best.error:.2f}; no reconstruction can be expected to score better"
         )
     if evaluation.family_match_rate is not None:
         yield (

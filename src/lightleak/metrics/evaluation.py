@@ -15,7 +15,7 @@ from lightleak.data.people import People
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.metrics import evidence
-from lightleak.metrics.appraiser import Quality
+from lightleak.metrics.attribute_regressor import Quality
 from lightleak.metrics.evidence import Comparison, Measure
 from lightleak.metrics.registry import METRICS, shown_in
 

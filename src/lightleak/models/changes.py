@@ -32,7 +32,7 @@ CHANGES: Registry[Callable[[nn.Module, Change], nn.Module]] = Registry(
 )
 
 
-def noted(changes: Iterable[Change], net: nn.Module) -> tuple[Change, ...]:
+def with_surgeries(changes: Iterable[Change], net: nn.Module) -> tuple[Change, ...]:
     """`changes`, and behind them the surgeries of `net` that are not among them."""
     changes = tuple(changes)
     known = [_step(change) for change in changes if change.get("kind") == SURGERY]

@@ -13,7 +13,7 @@ from lightleak import surgery
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.models import normalisation, trial
-from lightleak.models.changes import noted
+from lightleak.models.changes import with_surgeries
 from lightleak.models.normalisation import Normalisation
 from lightleak.models.trial import Item, Reading
 from lightleak.notebook import table
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         self.origin = origin  # of a network of the user's own: FILE.py:NAME that makes it
         self.class_names = tuple(class_names)
         self.record = dict(record or {})  # how it was trained, as JSON
-        self.changes = noted(changes, net)  # what was done to the network since it was built, in order, as JSON
+        self.changes = with_surgeries(changes, net)  # what was done to the network since it was built
         self.reading = reading
         self.mean, self.std = told.mean[: reading.channels], told.std[: reading.channels]
         device = trial.anchor(net).device
@@ -153,7 +153,7 @@ class Classifier(nn.Module):
             std=self.std,
             class_names=self.class_names,
             record=self.record,
-            changes=(*noted(self.changes, net), *([change] if change else [])),
+            changes=(*with_surgeries(self.changes, net), *([change] if change else [])),
             reading=self.reading,
             origin=self.origin,
         ).to(self.device)

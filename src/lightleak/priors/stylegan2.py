@@ -9,7 +9,7 @@ What makes an attack step fast, without changing its result:
 
     a style scales the activations and demodulation scales the output, so all images share one convolution
     one matrix product makes the styles of all layers when they share one w
-    sums of squared weights, noise maps and gains do not depend on the latents and are made once (`Plan`)
+    sums of squared weights, noise maps and gains do not depend on the latents and are made once (`Prepared`)
     only the window of each layer that the wanted crop depends on is computed
 """
 
@@ -122,7 +122,7 @@ class Step(NamedTuple):
     keep: slice  # rows and columns of the result that somebody needs
 
 
-class Plan(NamedTuple):
+class Prepared(NamedTuple):
     """A generator's synthesis for one window, without all that does not depend on the styles."""
 
     const: Tensor
@@ -132,7 +132,7 @@ class Plan(NamedTuple):
     steps: list[Step]
     clamp: float | None
 
-    def cast(self, kind: torch.dtype) -> "Plan":
+    def cast(self, kind: torch.dtype) -> "Prepared":
         """The same with maps and convolutions in another precision; styles, demodulation and the image keep theirs."""
         steps = [
             step._replace(
@@ -161,21 +161,21 @@ class Synthesis(nn.Module):
             inputs = outputs
 
     def forward(self, w: Tensor, noise: Noise | torch.Generator = "const", crop: slice | None = None) -> Tensor:
-        """Images N x 3 x size x size, about in [-1, 1], from styles as in `synthesise`; arguments as in `plan`."""
-        return synthesise(self.plan(noise, crop, len(w)), w)
+        """Images N x 3 x size x size, about in [-1, 1], from styles as in `synthesise`; arguments as in `prepare`."""
+        return synthesise(self.prepare(noise, crop, len(w)), w)
 
-    def plan(
+    def prepare(
         self,
         noise: Noise | torch.Generator = "const",
         crop: slice | None = None,
         count: int = 1,
         memory_format: torch.memory_format = torch.contiguous_format,
         merged: bool = False,
-    ) -> Plan:
+    ) -> Prepared:
         """All that does not depend on the styles; differentiable in the parameters.
 
         `noise` is the stored maps, none, or fresh maps for `count` images from a generator. `crop` is a window of
-        rows and columns; only what it depends on is planned. `merged` folds each blur into the up-convolution before
+        rows and columns; only what it depends on is prepared. `merged` folds each blur into the up-convolution before
         it, 6 x 6 in place of 3 x 3 and 4 x 4: the same function by four times the products and without a depthwise
         convolution, which is what graphics cards are slow at; processors are faster with the two.
         """
@@ -226,7 +226,7 @@ class Synthesis(nn.Module):
             )
             affines.append((colours.affine, 1 / sqrt(colours.weight.shape[1])))
         first: Block = self.b4  # pyright: ignore[reportAssignmentType]
-        return Plan(
+        return Prepared(
             first.const[None, :, wide[0], wide[0]].contiguous(memory_format=memory_format),
             torch.cat([affine.weight * (affine.gain * gain) for affine, gain in affines]),
             torch.cat([affine.bias * (affine.rate * gain) for affine, gain in affines]),
@@ -236,24 +236,24 @@ class Synthesis(nn.Module):
         )
 
 
-def synthesise(plan: Plan, w: Tensor) -> Tensor:
-    """Images of a plan's window, about in [-1, 1], from styles N x `styles` shared by all layers or N x slots x
+def synthesise(prepared: Prepared, w: Tensor) -> Tensor:
+    """Images of a prepared window, about in [-1, 1], from styles N x `styles` shared by all layers or N x slots x
     `styles`.
     """
-    image = advance(plan, w, State(plan.const.expand(len(w), -1, -1, -1), None), slice(None)).image
+    image = advance(prepared, w, State(prepared.const.expand(len(w), -1, -1, -1), None), slice(None)).image
     assert image is not None
     return image
 
 
-def advance(plan: Plan, w: Tensor, state: State, steps: slice) -> State:
-    """What some steps of a plan make of what the steps before them left; styles as in `synthesise`."""
+def advance(prepared: Prepared, w: Tensor, state: State, steps: slice) -> State:
+    """What some steps of a prepared synthesis make of what the steps before them left; styles as in `synthesise`."""
     x, image = state
-    coefficients = _coefficients(plan, w)[steps]
-    for step, (style, scale) in zip(plan.steps[steps], coefficients, strict=True):
+    coefficients = _coefficients(prepared, w)[steps]
+    for step, (style, scale) in zip(prepared.steps[steps], coefficients, strict=True):
         y = x * style.to(x.dtype)[:, :, None, None]
         if scale is None:
             colours = F.conv2d(y, step.weight, step.bias).to(w.dtype)
-            colours = colours if plan.clamp is None else colours.clamp(-plan.clamp, plan.clamp)
+            colours = colours if prepared.clamp is None else colours.clamp(-prepared.clamp, prepared.clamp)
             if image is not None and step.blur is not None:
                 larger = F.conv_transpose2d(image, step.blur, stride=2, padding=1, groups=3 // step.blur.shape[1])
                 colours = colours + larger[..., step.keep, step.keep]
@@ -271,21 +271,26 @@ def advance(plan: Plan, w: Tensor, state: State, steps: slice) -> State:
         if step.noise is not None:
             x.add_(step.noise)
         x = F.leaky_relu_(x, 0.2)
-        x = x if plan.clamp is None else x.clamp(-plan.clamp, plan.clamp)
+        x = x if prepared.clamp is None else x.clamp(-prepared.clamp, prepared.clamp)
     return State(x, image)
 
 
-def _coefficients(plan: Plan, w: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+def _coefficients(prepared: Prepared, w: Tensor) -> list[tuple[Tensor, Tensor | None]]:
     """For each step, the scale of its inputs (N x inputs) and that of its outputs (N x outputs), in full precision."""
     with lowered("float32", w.device):
         if w.dim() == 2:
-            styles = F.linear(w, plan.weight, plan.bias).split(plan.widths, 1)
+            styles = F.linear(w, prepared.weight, prepared.bias).split(prepared.widths, 1)
         else:
-            parts = zip(plan.steps, plan.weight.split(plan.widths), plan.bias.split(plan.widths), strict=True)
+            parts = zip(
+                prepared.steps,
+                prepared.weight.split(prepared.widths),
+                prepared.bias.split(prepared.widths),
+                strict=True,
+            )
             styles = [F.linear(w[:, step.slot], weight, bias) for step, weight, bias in parts]
         return [
             (style, None if step.squares is None else (style.square() @ step.squares + 1e-8).rsqrt() * sqrt(2))
-            for style, step in zip(styles, plan.steps, strict=True)
+            for style, step in zip(styles, prepared.steps, strict=True)
         ]
 
 
@@ -447,7 +452,7 @@ class StyleGAN2Prior(Prior):
     noise: Noise = "const"
     precision: Precision = "float32"  # of the convolutions; not kept: a choice of each run
     clip: bool = True  # False: images overshoot [0, 1], as what PPA's published code descends through
-    _plans: dict[torch.device, Plan] = field(default_factory=dict, init=False, repr=False)
+    _prepared: dict[torch.device, Prepared] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         whole, problems = self.generator.settings["size"], []
@@ -539,7 +544,7 @@ class StyleGAN2Prior(Prior):
 
         Latents of either space are taken. Only the crop is computed, and it is the crop of the whole.
         """
-        return self._seen(synthesise(self._plan(), self._styles(latents)))
+        return self._seen(synthesise(self._ready(), self._styles(latents)))
 
     @property
     def blocks(self) -> int:
@@ -551,18 +556,18 @@ class StyleGAN2Prior(Prior):
 
         Of a crop, only what it depends on.
         """
-        plan = self._plan()
-        state = State(plan.const.expand(len(latents), -1, -1, -1), None)
-        return advance(plan, self._styles(latents), state, slice(0, self._first_step(block)))
+        prepared = self._ready()
+        state = State(prepared.const.expand(len(latents), -1, -1, -1), None)
+        return advance(prepared, self._styles(latents), state, slice(0, self._first_step(block)))
 
     def through(self, state: State, latents: Tensor, block: int) -> State:
         """What block `block` makes of the state before it; not of the last, with which a synthesis finishes."""
         steps = slice(self._first_step(block), self._first_step(block + 1))
-        return advance(self._plan(), self._styles(latents), state, steps)
+        return advance(self._ready(), self._styles(latents), state, steps)
 
     def finish(self, state: State, latents: Tensor, block: int) -> Tensor:
         """The images that a synthesis stopped before block `block` comes to, as `decode` gives them."""
-        image = advance(self._plan(), self._styles(latents), state, slice(self._first_step(block), None)).image
+        image = advance(self._ready(), self._styles(latents), state, slice(self._first_step(block), None)).image
         assert image is not None
         return self._seen(image)
 
@@ -599,15 +604,17 @@ class StyleGAN2Prior(Prior):
         """Where the generator is."""
         return self.generator.mapping.w_avg.device
 
-    def _plan(self) -> Plan:
-        if self.device not in self._plans:
+    def _ready(self) -> Prepared:
+        if self.device not in self._prepared:
             start = round((self.generator.settings["size"] - self.size) / 2)
             card = self.device.type == "cuda"
             layout = torch.channels_last if card else torch.contiguous_format
             with torch.no_grad():
-                plan = self.generator.synthesis.plan(self.noise, slice(start, start + self.size), 1, layout, card)
-            self._plans[self.device] = plan if self.precision == "float32" else plan.cast(torch.bfloat16)
-        return self._plans[self.device]
+                prepared = self.generator.synthesis.prepare(
+                    self.noise, slice(start, start + self.size), 1, layout, card
+                )
+            self._prepared[self.device] = prepared if self.precision == "float32" else prepared.cast(torch.bfloat16)
+        return self._prepared[self.device]
 
     def settings(self) -> dict[str, Any]:
         """What rebuilds the two networks and how they are used."""

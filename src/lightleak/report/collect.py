@@ -13,14 +13,14 @@ from lightleak.metrics.evaluation import METRICS, Evaluation
 from lightleak.metrics.evidence import Measure
 from lightleak.metrics.registry import shown_in
 from lightleak.report import trainings
+from lightleak.report.curves import Curves, curves_of, levels_of, points, taken_of
 from lightleak.report.fairness import Entry, Group, counting, entries, grouped, run_of, swept_counting
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
-from lightleak.report.origin import listed, made_of, versions_of
+from lightleak.report.provenance import listed, made_of, versions_of
 from lightleak.report.remarks import of_leaks
 from lightleak.report.results import Difference, Results, Row
 from lightleak.report.verdicts import corrected
-from lightleak.report.ways import Way, levels_of, points, taken_of, ways_of
 from lightleak.study.record import CostsRecord, Record, SharesRecord, read, read_costs, read_shares
 
 COSTS = ("training", "answering", "parameters")  # what a Costs task measures
@@ -56,7 +56,7 @@ def collect(
     paper = (published or {}).get(first.target.architecture, {})
     rows = _measured(rowed, {one.title: one for one in map(read_costs, costs)}, paper.get("rows", {}))
     shown = _shown(rows, first.protocol.metrics if first.protocol else ())
-    curves = ways_of(everything, targets, [name for name in shown_in("curve") if name in shown])
+    curves = curves_of(everything, targets, [name for name in shown_in("curve") if name in shown])
     alike = trainings.groups([one.record for one in whole])
     levels = tuple(levels_of(curves, baseline, alike))
     met = {one.row for one in levels} | {baseline}
@@ -224,7 +224,7 @@ def _absent(whole: Sequence[Entry]) -> list[str]:
 
 
 def _left_out(
-    everything: Sequence[Entry], whole: Sequence[Entry], targets: Sequence[Group], curves: Mapping[str, Way]
+    everything: Sequence[Entry], whole: Sequence[Entry], targets: Sequence[Group], curves: Mapping[str, Curves]
 ) -> list[str]:
     """Evaluations at checkpoints that are on no curve: said, never dropped in silence."""
     drawn = {one.folder for one in whole}

@@ -41,7 +41,7 @@ class Studied:
 
 
 @contextmanager
-def noted(
+def recorded(
     tasks: Sequence[Any],
     folder: Path,
     title: str,

@@ -20,7 +20,7 @@ from lightleak.report.collect import NULLS
 from lightleak.report.fairness import Entry, entries, grouped, run_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import columns
-from lightleak.report.origin import listed, made_of, versions_of
+from lightleak.report.provenance import listed, made_of, versions_of
 from lightleak.report.results import Column, Results, Row
 from lightleak.report.trainings import ACCURACY, groups, named, table
 from lightleak.report.verdicts import corrected

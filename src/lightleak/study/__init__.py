@@ -1,11 +1,12 @@
 """Studies: tasks that are keyed by what they say, run once, and survive anything."""
 
+from lightleak.renamed import former
 from lightleak.study.loading import load, study_files
 from lightleak.study.on_ray import OnRay
 from lightleak.study.on_slurm import OnSlurm
 from lightleak.study.pool import Inline, Pool, WorkerDied
 from lightleak.study.progress import live
-from lightleak.study.run import Event, Failure, Outcome, Plan, execute, plan, run
+from lightleak.study.run import Event, Failure, Outcome, Schedule, execute, run, schedule
 from lightleak.study.status import AtWork, Failed, Status, status
 from lightleak.study.task import Store, Task, Watch, plain, versions
 
@@ -18,8 +19,8 @@ __all__ = [
     "OnRay",
     "OnSlurm",
     "Outcome",
-    "Plan",
     "Pool",
+    "Schedule",
     "Status",
     "Store",
     "Task",
@@ -29,9 +30,11 @@ __all__ = [
     "live",
     "load",
     "plain",
-    "plan",
     "run",
+    "schedule",
     "status",
     "study_files",
     "versions",
 ]
+
+__getattr__ = former(__name__, {"Plan": "lightleak.study:Schedule", "plan": "lightleak.study:schedule"})

@@ -30,7 +30,7 @@ from lightleak.study.tasks import (
     TrainTarget,
     source,
 )
-from lightleak.training import RECIPES, Moment, Recipe
+from lightleak.training import RECIPES, CheckpointCriterion, Recipe
 
 FOUR: tuple[tuple[Defence, ...], ...] = ((), (RoLSS(),), (SSF(),), (TTS(),))
 
@@ -49,7 +49,7 @@ class Setting:
     distillation: Distillation = SMALL  # where the attack learns from public images beforehand
     transfer: Transfer = SMALL_TRANSFER  # where it learns of images that its prior draws
     seeds: tuple[int, ...] = (0,)
-    checkpoints: tuple[Moment, ...] = ()  # copies that every target leaves on its way
+    checkpoints: tuple[CheckpointCriterion, ...] = ()  # copies that every target leaves on its way
     protocol: Protocol | None = None  # by which everything is counted
     adversarial: MIFace | None = None  # a third null: images that convince each target and show nobody
     networks: tuple[str, ...] = ()  # those that a study compares, one table each; see `each`

@@ -29,12 +29,17 @@ class Keyed:
     @property
     def name(self) -> str:
         """The class's name."""
-        return type(self).__name__
+        return called(type(self))
 
     @property
     def key(self) -> str:
         """Equal for things that say the same."""
         raise NotImplementedError(f"{type(self).__name__} has no key")
+
+
+def called(cls: type) -> str:
+    """The name of a class in keys: its own or, where it was renamed, `known_as`, so that older results still count."""
+    return vars(cls).get("known_as", cls.__name__)
 
 
 def identity(cls: type) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def canonical(value: Any) -> Any:
         return {"task": f"{value.name}/{value.key}"}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
-        return {"class": cls.__name__, **identity(cls), "fields": canonical_fields(cls.__name__, fields_of(value))}
+        return {"class": called(cls), **identity(cls), "fields": canonical_fields(cls.__name__, fields_of(value))}
     raise TypeError(
         f"a {type(value).__name__} cannot be part of a key; use strings, numbers, booleans, None, tuples, "
         "dicts, dataclasses or tasks"

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, Attack, Guess
 from lightleak.attacks.knowledge import Distillation
 from lightleak.defences import Defence, RoLSS
-from lightleak.metrics.appraiser import Fit
+from lightleak.metrics.attribute_regressor import Fit
 from lightleak.priors.fit import KED_QUICK, PLG_QUICK, QUICK, Settings
 from lightleak.study.protocols import PROTOCOLS
 from lightleak.study.tasks import (
     Distil,
     Draw,
     Evaluate,
-    FitAppraiser,
+    FitAttributeRegressor,
     FitPrior,
     Invert,
     TrainJudge,
@@ -116,6 +116,6 @@ class LowRes:
             Invert(target, prior, attack, seed=self.seed, knowledge=knowledge),
             self.judge,
             nulls={"never optimised": Invert(target, prior, Guess(self.attempts))},
-            appraiser=FitAppraiser(APPRAISER) if self.data == "faces" else None,
+            appraiser=FitAttributeRegressor(APPRAISER) if self.data == "faces" else None,
             protocol=PROTOCOLS["rendered"],
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.errors import UserError
-from lightleak.study.parcel import Cluster, perform
+from lightleak.study.payload import Cluster, perform
 from lightleak.study.pool import WorkerDied
 from lightleak.study.task import Task
 
@@ -58,7 +58,7 @@ class OnRay(Cluster):
             )
             return future
         call = self.remote.options(num_cpus=task.cpus, num_gpus=gpus, name=task.label)
-        reference = call.remote(self.parcel(function, task, *arguments))
+        reference = call.remote(self.payload(function, task, *arguments))
         self.calls[future] = reference
         reference.future().add_done_callback(lambda ended: self._settle(future, ended))
         return future

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightleak.errors import UserError
-from lightleak.study.parcel import Cluster, perform
+from lightleak.study.payload import Cluster, perform
 from lightleak.study.pool import WorkerDied
 from lightleak.study.task import Task
 
@@ -73,7 +73,7 @@ class OnSlurm(Cluster):
                 settings |= {"slurm_gpus_per_node": round(task.gpus)} if self._has_gpus() else {}
         try:
             self.executor.update_parameters(**settings)
-            self.calls[future] = self.executor.submit(perform, self.parcel(function, task, *arguments))
+            self.calls[future] = self.executor.submit(perform, self.payload(function, task, *arguments))
         except (self.submitit.core.utils.FailedJobError, RuntimeError, subprocess.CalledProcessError) as error:
             future.set_exception(UserError(f"Slurm refused {task.label}: {' '.join(str(error).split())[:300]}"))
         return future

@@ -29,7 +29,7 @@ LOOK = 1.0  # seconds between looks at what tasks say of themselves through the 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """What a run would do."""
 
     todo: tuple[Task, ...]  # needs come first
@@ -105,7 +105,7 @@ def run(
     store.open()
     slots: Callable[[], int] | None = getattr(executor, "slots", None)
     workers = max(slots() if slots else workers, 1)
-    todo = plan(tasks, store, workers if split else 1)
+    todo = schedule(tasks, store, workers if split else 1)
     inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     state = _State(todo, store, workers, listen or _ignore)
     here = threading.get_ident()
@@ -244,19 +244,19 @@ class _Note:
             os.replace(part, self.file)
 
 
-def plan(tasks: Iterable[Task], store: Store, workers: int = 1) -> Plan:
+def schedule(tasks: Iterable[Task], store: Store, workers: int = 1) -> Schedule:
     """What is done, what is not, and how long it should take; a finished task's needs are not looked at.
 
     Where fewer tasks can be split than there are workers, each is cut into enough parts for all of them.
     """
     tasks = tuple(tasks)
-    found = _plan(tasks, store, 1)
+    found = _schedule(tasks, store, 1)
     if workers > 1 and (can := sum(task.split(workers) is not task for task in found.todo)) and workers > can:
-        return _plan(tasks, store, -(-workers // can))
+        return _schedule(tasks, store, -(-workers // can))
     return found
 
 
-def _plan(tasks: Iterable[Task], store: Store, parts: int) -> Plan:
+def _schedule(tasks: Iterable[Task], store: Store, parts: int) -> Schedule:
     todo: dict[str, Task] = {}
     done: dict[str, Task] = {}
     damaged: dict[str, str] = {}
@@ -294,7 +294,7 @@ def _plan(tasks: Iterable[Task], store: Store, parts: int) -> Plan:
                     below.append(need)
     history = {name: _history(store, name) for name in {task.name for task in todo.values()}}
     seconds, sizes = _expected(todo.values(), history), _sizes(todo.values(), history)
-    return Plan(tuple(todo.values()), tuple(done.values()), seconds, sizes, damaged)
+    return Schedule(tuple(todo.values()), tuple(done.values()), seconds, sizes, damaged)
 
 
 def _ignore(*_: Any, **__: Any) -> None:
@@ -345,7 +345,7 @@ def _seconds_ahead(tasks: Iterable[Task], seconds: Mapping[str, float | None]) -
 class _State:
     """Which tasks wait, are ready, run, or ended; the only thing that a run has to remember."""
 
-    def __init__(self, todo: Plan, store: Store, workers: int, listen: Listener) -> None:
+    def __init__(self, todo: Schedule, store: Store, workers: int, listen: Listener) -> None:
         self.plan, self.store, self.workers, self.listen = todo, store, workers, listen
         self.tasks = {task.key: task for task in todo.todo}
         self.ahead = _seconds_ahead(todo.todo, todo.seconds)

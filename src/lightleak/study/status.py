@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightleak.study.run import Plan, plan
+from lightleak.study.run import Schedule, schedule
 from lightleak.study.task import Store, Task
 
 
@@ -34,7 +34,7 @@ class AtWork:
 class Status:
     """What is done, at work, failed and still to do."""
 
-    plan: Plan
+    plan: Schedule
     done: tuple[Task, ...]  # all that is finished, also what finished tasks needed
     at_work: tuple[AtWork, ...]
     failed: tuple[Failed, ...]
@@ -54,7 +54,7 @@ class Status:
 def status(tasks: Iterable[Task], store: Store) -> Status:
     """How a study stands; changes nothing."""
     tasks = list(tasks)
-    todo = plan(tasks, store)
+    todo = schedule(tasks, store)
     seen: dict[str, Task] = {}
     look = list(tasks)
     while look:

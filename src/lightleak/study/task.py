@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from lightleak.errors import UserError
 from lightleak.place import here
-from lightleak.study.keys import Keyed, canonical_fields, fields_of, identity, keyed_in, plain
+from lightleak.study.keys import Keyed, called, canonical_fields, fields_of, identity, keyed_in, plain
 from lightleak.study.whole import MADE, RESULT, check_file, damage, seal
 from lightleak.version import __version__
 
@@ -90,8 +90,8 @@ class Task(Keyed):
 
     @property
     def name(self) -> str:
-        """The class's name, which is also the folder of its results."""
-        return type(self).__name__
+        """The class's name (of a renamed one the older), which is also the folder of its results."""
+        return called(type(self))
 
     @cached_property
     def spec(self) -> dict[str, Any]:

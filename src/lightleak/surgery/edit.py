@@ -17,7 +17,7 @@ from lightleak.surgery.graft import graft
 from lightleak.surgery.joins import Call, put
 from lightleak.surgery.narrow import Refusal, concatenate, narrow
 from lightleak.surgery.observe import Observation, find_places, observe
-from lightleak.surgery.recipe import ATTRIBUTE, check, note, recipe, saying
+from lightleak.surgery.recipe import ATTRIBUTE, check, note, recipe, step_of
 from lightleak.surgery.skips import Skip, find_skips, joins_of, prepare
 from lightleak.surgery.through import SurgeryError
 from lightleak.surgery.trace import MethodTracer, graphs_of, join_at
@@ -95,7 +95,7 @@ def _scaled(
         wake_gains(result, chosen)
     if not keep_keys:
         drop_unused(result, example, before - reached(result, example))
-    note(result, saying(factor, chosen, where, keep_keys, masked))
+    note(result, step_of(factor, chosen, where, keep_keys, masked))
     return result
 
 

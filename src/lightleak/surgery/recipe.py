@@ -22,7 +22,7 @@ def note(model: nn.Module, step: dict[str, Any]) -> None:
     object.__setattr__(model, ATTRIBUTE, [*recipe(model), {**step, "lightleak": __version__}])
 
 
-def saying(factor: float, chosen: list[Skip], where: Where, keep_keys: bool, masked: bool) -> dict[str, Any]:
+def step_of(factor: float, chosen: list[Skip], where: Where, keep_keys: bool, masked: bool) -> dict[str, Any]:
     """One cut as data: the skips by name, with what they looked like, so that another network is refused."""
     return {
         "surgery": "scale" if factor else "remove",

@@ -1,10 +1,11 @@
 """Training of one classifier on one device."""
 
+from lightleak.renamed import former
 from lightleak.training.loop import (
     Batch,
+    CheckpointCriterion,
     Companion,
     Mechanism,
-    Moment,
     Plan,
     Term,
     Tuning,
@@ -19,9 +20,9 @@ from lightleak.training.recipes import RECIPES, Recipe
 __all__ = [
     "RECIPES",
     "Batch",
+    "CheckpointCriterion",
     "Companion",
     "Mechanism",
-    "Moment",
     "Plan",
     "Recipe",
     "Term",
@@ -32,3 +33,5 @@ __all__ = [
     "predict",
     "train",
 ]
+
+__getattr__ = former(__name__, {"Moment": "lightleak.training:CheckpointCriterion"})

@@ -25,9 +25,9 @@ from lightleak.training.plan import (
     UNDEFENDED,
     Batch,
     Change,
+    CheckpointCriterion,
     Companion,
     Mechanism,
-    Moment,
     Objective,
     Plain,
     Plan,
@@ -58,7 +58,7 @@ def train(
     seed: int = 0,
     folder: Path | None = None,
     watch: Watch | None = None,
-    moments: Sequence[Moment] = (),
+    moments: Sequence[CheckpointCriterion] = (),
     keep: Callable[[int, Classifier], None] | None = None,
 ) -> Classifier:
     """Train `classifier`; its best epoch on `validation` (or its last) in eval mode, with the record of the run.
@@ -157,7 +157,7 @@ def _tuned(
     seed: int,
     folder: Path | None,
     watch: Watch | None,
-    moments: Sequence[Moment],
+    moments: Sequence[CheckpointCriterion],
     keep: Callable[[int, Classifier], None] | None,
 ) -> Classifier:
     """The network after the plan's further training; copies at accuracies are of the last part of it."""
@@ -200,7 +200,9 @@ def _onwards(watch: Watch, done: int, whole: int) -> Watch:
     return seen
 
 
-def _settled(images: Images, validation: Images, recipe: Recipe, plan: Plan, moments: Sequence[Moment]) -> int:
+def _settled(
+    images: Images, validation: Images, recipe: Recipe, plan: Plan, moments: Sequence[CheckpointCriterion]
+) -> int:
     """The epoch from which on it is the network that is returned; UserError for what cannot be trained."""
     if len(images) < 2:
         raise UserError(f"training needs at least two images (batch norm does), got {len(images)}")
@@ -223,7 +225,7 @@ def _made(
     recipe: Recipe,
     plan: Plan,
     seed: int,
-    moments: Sequence[Moment],
+    moments: Sequence[CheckpointCriterion],
 ) -> dict[str, str]:
     """All that decides the result of a training, by name."""
     frame = {name: value for name, value in classifier.recipe.items() if name not in ("record", "class_names")}
@@ -439,9 +441,9 @@ def _mix(seed: int, epoch: int) -> int:
 
 __all__ = [
     "Batch",
+    "CheckpointCriterion",
     "Companion",
     "Mechanism",
-    "Moment",
     "Objective",
     "Plain",
     "Plan",

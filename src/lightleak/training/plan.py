@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -208,19 +208,21 @@ def _check(plans: dict[str, Plan]) -> None:
 
 
 @dataclass(frozen=True)
-class Moment:
+class CheckpointCriterion:
     """When training leaves a copy behind: after an epoch, or where validation accuracy came nearest to a value."""
+
+    known_as: ClassVar[str] = "Moment"  # in keys
 
     epoch: int | None = None  # 1 is after the first
     accuracy: float | None = None
 
     def __post_init__(self) -> None:
         if (self.epoch is None) == (self.accuracy is None):
-            raise UserError("a moment is an epoch or a validation accuracy, one of the two")
+            raise UserError("a checkpoint criterion is an epoch or a validation accuracy, one of the two")
         if self.accuracy is not None and not 0 < self.accuracy <= 1:
-            raise UserError(f"the accuracy of a moment is a share in (0, 1], not {self.accuracy}")
+            raise UserError(f"the accuracy of a checkpoint criterion is a share in (0, 1], not {self.accuracy}")
         if self.epoch is not None and self.epoch < 1:
-            raise UserError(f"the epochs of a moment count from 1, not {self.epoch}")
+            raise UserError(f"the epochs of a checkpoint criterion count from 1, not {self.epoch}")
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}" if self.accuracy is None else f"accuracy {100 * self.accuracy:g} %"

@@ -1,7 +1,8 @@
 """The steps of a study as tasks: draw a population, train, fit a prior, invert, evaluate."""
 
+from lightleak.renamed import former
 from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score, Taught
-from lightleak.study.tasks.evaluation import Evaluate, FitAppraiser, MeasurePrivate, Student, Teach
+from lightleak.study.tasks.evaluation import Evaluate, FitAttributeRegressor, MeasurePrivate, Student, Teach
 from lightleak.study.tasks.given import Given, Surrogate
 from lightleak.study.tasks.judges import Judge, ReadyJudge, TrainJudge, ready_judge
 from lightleak.study.tasks.populations import Draw, Redivided, fingerprint, source
@@ -25,7 +26,7 @@ __all__ = [
     "Distil",
     "Draw",
     "Evaluate",
-    "FitAppraiser",
+    "FitAttributeRegressor",
     "FitPrior",
     "Fused",
     "Given",
@@ -56,3 +57,5 @@ __all__ = [
     "run_of",
     "source",
 ]
+
+__getattr__ = former(__name__, {"FitAppraiser": "lightleak.study.tasks:FitAttributeRegressor"})

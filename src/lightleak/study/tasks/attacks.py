@@ -224,7 +224,7 @@ class Invert(Task):
         learnt = {"knowledge": self.knowledge, "prior": self.prior if self.prior.asks else None}
         beforehand = {name: store.result(task)["queries"] for name, task in learnt.items() if task is not None}
         notes = {"seconds": 0.0, "beforehand": sum(beforehand.values())}
-        path = write(folder / "reconstructions.safetensors", [found.noted(**notes) for found in shards])
+        path = write(folder / "reconstructions.safetensors", [found.with_fields(**notes) for found in shards])
         found = Reconstruction.load(path)
         return {
             "queries": found.queries,
@@ -290,7 +290,7 @@ class InvertShard(Task):
         wanted = wanted[first:last]
         if len(wanted):
             found = self.whole.attacked(store, wanted, watch, store.scratch(self))
-            found.noted(seconds=0.0).save(folder / "reconstructions.safetensors")
+            found.with_fields(seconds=0.0).save(folder / "reconstructions.safetensors")
         return {"identities": wanted.tolist()}
 
     def load(self, store: Store) -> Reconstruction | None:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
 
 from lightleak.errors import UserError
-from lightleak.metrics import appraiser as appraisers
-from lightleak.metrics.appraiser import Appraiser
+from lightleak.metrics import attribute_regressor as regressors
+from lightleak.metrics.attribute_regressor import AttributeRegressor
 from lightleak.metrics.evaluate import Reference, evaluate, reference
 from lightleak.metrics.knowledge import extracted, teach
 from lightleak.metrics.recognition import rows_of
@@ -38,28 +38,29 @@ from lightleak.training import RECIPES, Recipe
 
 
 @dataclass(frozen=True)
-class FitAppraiser(Task):
+class FitAttributeRegressor(Task):
     """A network that reads identity factors off images, for reconstructions that were not rendered."""
 
+    known_as: ClassVar[str] = "FitAppraiser"  # in keys
     gpus = 1.0
-    settings: appraisers.Fit = appraisers.Fit()  # noqa: RUF009
+    settings: regressors.Fit = regressors.Fit()  # noqa: RUF009
 
     @property
     def label(self) -> str:
-        return "fit the appraiser"
+        return "fit the attribute regressor"
 
     @property
     def cost(self) -> float:
         return 120.0
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
-        appraiser = appraisers.fit_appraiser(self.settings, watch)
-        appraisers.save(appraiser, folder / "appraiser.safetensors")
-        return {"quality": asdict(appraiser.quality) if appraiser.quality else None}
+        regressor = regressors.fit_attribute_regressor(self.settings, watch)
+        regressors.save(regressor, folder / "appraiser.safetensors")
+        return {"quality": asdict(regressor.quality) if regressor.quality else None}
 
-    def load(self, store: Store) -> Appraiser:
-        """The fitted appraiser with its own error."""
-        return appraisers.load(store.folder(self) / "appraiser.safetensors")
+    def load(self, store: Store) -> AttributeRegressor:
+        """The fitted regressor with its own error."""
+        return regressors.load(store.folder(self) / "appraiser.safetensors")
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Evaluate(Task):
     found: Invert
     judge: Judge
     nulls: Mapping[str, Invert] = field(default_factory=dict)
-    appraiser: FitAppraiser | None = None
+    appraiser: FitAttributeRegressor | None = None
     protocol: Protocol | None = None  # whom, how often and by whom: checked, and recorded beside the numbers
     inception: Weights | None = None  # for FID, precision, recall, density, coverage; the judge's features always serve
     face: Weights | None = None  # FaceNet, for delta_face

@@ -28,7 +28,7 @@ from lightleak.study.tasks.given import Given, Surrogate
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import guard_of, images_of, size_of, times_small
 from lightleak.surgery import fuse
-from lightleak.training import RECIPES, Moment, Recipe, accuracy_and_loss, predict, train
+from lightleak.training import RECIPES, CheckpointCriterion, Recipe, accuracy_and_loss, predict, train
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TrainTarget(Task):
     defences: tuple[Defence, ...] = ()
     seed: int = 0
     people: str = "private"  # "public": the same network for people who are none of them, as a null
-    checkpoints: tuple[Moment, ...] = ()  # copies that are kept on the way, see `Checkpoint`
+    checkpoints: tuple[CheckpointCriterion, ...] = ()  # copies that are kept on the way, see `Checkpoint`
     weights: Weights | None = field(default=None, metadata=LATER)  # that it begins with, see `models.starting`
 
     @property
@@ -224,7 +224,7 @@ class Checkpoint(Derived):
         return f"{self.run_of.title} at {self.moment}"
 
     @property
-    def moment(self) -> Moment:
+    def moment(self) -> CheckpointCriterion:
         """When the copy was made."""
         return self.run_of.checkpoints[self.place]
 

@@ -14,7 +14,7 @@ SWEPT: set[Path] = set()  # stores in which this process looked for what dead pr
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Payload:
     """A function and its arguments, with the text of the study files whose classes they are made of."""
 
     files: Mapping[str, tuple[str, str]]  # module name: path, text
@@ -22,17 +22,17 @@ class Parcel:
     threads: int
 
 
-def pack(files: Mapping[str, Path], threads: int, function: Callable, *arguments: Any) -> Parcel:
-    """The parcel of `function(*arguments)`; the files are read now, so that all machines run the same text."""
+def pack(files: Mapping[str, Path], threads: int, function: Callable, *arguments: Any) -> Payload:
+    """The payload of `function(*arguments)`; the files are read now, so that all machines run the same text."""
     texts = {name: (str(path), path.read_text()) for name, path in files.items()}
-    return Parcel(texts, bytes(ForkingPickler.dumps((function, *arguments))), threads)
+    return Payload(texts, bytes(ForkingPickler.dumps((function, *arguments))), threads)
 
 
-def perform(parcel: Parcel) -> Any:
+def perform(payload: Payload) -> Any:
     """Make the call, in whatever process of whatever machine this is."""
-    limit_threads(parcel.threads)
-    load_modules({name: (Path(path), text) for name, (path, text) in parcel.files.items()})
-    function, *arguments = ForkingPickler.loads(parcel.content)  # pyright: ignore[reportAttributeAccessIssue]
+    limit_threads(payload.threads)
+    load_modules({name: (Path(path), text) for name, (path, text) in payload.files.items()})
+    function, *arguments = ForkingPickler.loads(payload.content)  # pyright: ignore[reportAttributeAccessIssue]
     for store in arguments:
         if isinstance(store, Store) and store.root not in SWEPT:
             SWEPT.add(store.root)
@@ -49,6 +49,6 @@ class Cluster(Executor):
         """How many tasks it can run at a time, as far as is known."""
         raise NotImplementedError
 
-    def parcel(self, function: Callable, task: Task, *arguments: Any) -> Parcel:
+    def payload(self, function: Callable, task: Task, *arguments: Any) -> Payload:
         """The call as it travels."""
         return pack(self.files, max(1, int(task.cpus)), function, task, *arguments)

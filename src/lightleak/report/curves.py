@@ -12,12 +12,12 @@ from lightleak.report.fairness import Entry, Group
 from lightleak.report.results import Level, Point
 from lightleak.report.trainings import accuracies
 
-Way = dict[str, Curve]  # by metric
+Curves = dict[str, Curve]  # by metric
 
 
-def ways_of(everything: Sequence[Entry], groups: Sequence[Group], metrics: Sequence[str]) -> dict[str, Way]:
+def curves_of(everything: Sequence[Entry], groups: Sequence[Group], metrics: Sequence[str]) -> dict[str, Curves]:
     """For each target with checkpoints of all its seeds, natural accuracy and leaks, checkpoint by checkpoint."""
-    return {group.name: way for group in groups if (way := _way(taken_of(everything, group), group, metrics))}
+    return {group.name: way for group in groups if (way := _curves(taken_of(everything, group), group, metrics))}
 
 
 def taken_of(everything: Sequence[Entry], group: Group) -> list[list[Entry]]:
@@ -32,7 +32,7 @@ def taken_of(everything: Sequence[Entry], group: Group) -> list[list[Entry]]:
     return [[by_seed[seed] for seed in seeds] for by_seed in taken.values() if sorted(by_seed) == seeds]
 
 
-def _way(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) -> Way:
+def _curves(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) -> Curves:
     if len(moments) < 2:
         return {}
     table = [[moment[place].record for moment in moments] for place in range(len(group.entries))]  # by seed, by moment
@@ -46,7 +46,7 @@ def _way(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) -> Wa
     return way
 
 
-def points(way: Way, families: torch.Tensor | None = None) -> list[Point]:
+def points(way: Curves, families: torch.Tensor | None = None) -> list[Point]:
     """The checkpoints of a way in order of natural accuracy, each with intervals."""
     points = []
     for place in range(next(iter(way.values())).accuracy.shape[1]):
@@ -60,7 +60,7 @@ def points(way: Way, families: torch.Tensor | None = None) -> list[Point]:
     return sorted(points, key=lambda point: point.accuracy.value)
 
 
-def levels_of(curves: dict[str, Way], baseline: str, families: torch.Tensor | None = None) -> list[Level]:
+def levels_of(curves: dict[str, Curves], baseline: str, families: torch.Tensor | None = None) -> list[Level]:
     """Every target beside the baseline at equal natural accuracy."""
     levels = []
     for name, way in curves.items():
