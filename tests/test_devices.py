@@ -1,4 +1,4 @@
-"""Every public path on a second device that refuses to mix: training, priors, attacks, metrics, the appraiser, tasks.
+"""Every public path on a second device that refuses to mix: training, priors, attacks, metrics, regressors, tasks.
 
 What comes home is compared with the same on the processor: the device decides nothing but the last digits.
 """
@@ -115,7 +115,7 @@ def test_metrics_follow_their_first_argument(there):
 
 
 @pytest.mark.slow
-def test_the_appraiser(there):
+def test_the_attribute_regressor(there):
     settings = attribute_regressor.Fit(steps=2, batch=4, width=4, images=4)
     fitted = attribute_regressor.fit_attribute_regressor(settings)
     assert next(fitted.parameters()).device == there.device

@@ -129,7 +129,7 @@ def test_truth_refuses_what_is_no_person() -> None:
         truth.compare(private, torch.arange(2), private)
 
 
-# --- the appraiser
+# --- the attribute regressor
 
 QUICK = attribute_regressor.Fit(steps=30, batch=16, width=8, images=32)
 
@@ -167,7 +167,7 @@ def test_a_short_fit_beats_the_average_face() -> None:
     assert fitted.quality.verified > 0.3
 
 
-def test_quality_of_a_perfect_and_of_a_blind_appraiser() -> None:
+def test_quality_of_a_perfect_and_of_a_blind_regressor() -> None:
     factors = people(50, 12)
     assert attribute_regressor.quality(factors, factors) == attribute_regressor.Quality(0.0, 1.0, 1.0, 50)
     assert attribute_regressor.quality(factors.flip(0), factors).error == pytest.approx(1, abs=0.1)
@@ -193,7 +193,7 @@ def test_the_training_metric_predicts_small_changes() -> None:
     assert float(torch.corrcoef(torch.stack([seen, told]))[0, 1]) > 0.7
 
 
-def test_an_appraiser_survives_the_disk(quick: attribute_regressor.AttributeRegressor, tmp_path) -> None:
+def test_a_regressor_survives_the_disk(quick: attribute_regressor.AttributeRegressor, tmp_path) -> None:
     path = attribute_regressor.save(quick, tmp_path / "deep" / "appraiser.safetensors")
     again = attribute_regressor.load(path)
     images = faces.canonical(people(3, 16), 64)
@@ -202,7 +202,7 @@ def test_an_appraiser_survives_the_disk(quick: attribute_regressor.AttributeRegr
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_broken_appraiser_is_named(quick: attribute_regressor.AttributeRegressor, tmp_path) -> None:
+def test_a_broken_regressor_is_named(quick: attribute_regressor.AttributeRegressor, tmp_path) -> None:
     path = attribute_regressor.save(quick, tmp_path / "appraiser.safetensors")
     whole = path.read_bytes()
     for content in (

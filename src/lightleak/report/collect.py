@@ -44,9 +44,9 @@ def collect(
     network, recipe, attack or set of seeds) are listed as references, with what differs. Checkpoints are no rows: they
     make the curves on which a target and the baseline are compared at equal natural accuracy. `costs` are the folders
     of Costs tasks. Evaluations that were counted differently (by another protocol or another judge) share a table only
-    if `mixed_protocols`. `shares` are the folders of Shares tasks. `published` are the paper's numbers by architecture:
-    {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}. `primary` are the measures that the study
-    declared before it ran.
+    if `mixed_protocols`. `shares` are the folders of GradientShares tasks. `published` are the paper's numbers by
+    architecture: {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}. `primary` are the measures
+    that the study declared before it ran.
     """
     everything = entries([(read(folder), folder) for folder in folders])
     whole = _ends(everything)

@@ -23,7 +23,7 @@ from lightleak.priors.fit import KedMi, PlgMi
 from lightleak.study.comparison import Setting
 from lightleak.study.protocols import PROTOCOLS, Protocol
 from lightleak.study.tasks import ready, source
-from lightleak.training import RECIPES, Moment, Recipe
+from lightleak.training import RECIPES, CheckpointCriterion, Recipe
 
 Found = TypeVar("Found")
 
@@ -83,10 +83,10 @@ class Trims:
         return _changed(attack, **{name: getattr(self, name) for name in sorted(known)})
 
     @property
-    def moments(self) -> tuple[Moment, ...]:
+    def moments(self) -> tuple[CheckpointCriterion, ...]:
         """When copies are left behind on a curve."""
         wanted = CURVE if self.accuracies is None else self.accuracies
-        return tuple(Moment(accuracy=one) for one in (wanted if isinstance(wanted, tuple) else (wanted,)))
+        return tuple(CheckpointCriterion(accuracy=one) for one in (wanted if isinstance(wanted, tuple) else (wanted,)))
 
 
 @dataclass(frozen=True)

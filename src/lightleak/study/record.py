@@ -177,7 +177,7 @@ class CostsRecord:
 
 @dataclass(frozen=True)
 class SharesRecord:
-    """How much of the gradient came through skips, as a Shares task measured it."""
+    """How much of the gradient came through skips, as a GradientShares task measured it."""
 
     title: str
     architecture: str
@@ -220,7 +220,7 @@ def read_costs(folder: Path) -> CostsRecord:
 
 
 def read_shares(folder: Path) -> SharesRecord:
-    """The record of the Shares task in a folder; UserError if it is not whole."""
+    """The record of the GradientShares task in a folder; UserError if it is not whole."""
     return _of(folder, SharesRecord)
 
 
