@@ -46,7 +46,7 @@ class CALoR:
 
     @property
     def surest(self) -> float:
-        """The belief at which the second loss is least."""
+        """The confidence at which the second loss is least."""
         return math.exp(-1 / self.gamma)
 
     def plan(self, recipe: Recipe) -> Plan:

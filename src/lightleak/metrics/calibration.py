@@ -6,14 +6,14 @@ BINS = 10
 
 
 def calibration(logits: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
-    """Expected calibration error in BINS equal bins, and mean belief less accuracy; None of no images.
+    """Expected calibration error in BINS equal bins, and mean confidence less accuracy; None of no images.
 
     Logits N x C, labels N; both numbers are shares, the first in [0, 1], the second in [-1, 1].
     """
     if not len(logits):
         return None, None
-    belief, said = logits.double().softmax(1).max(1)
+    confidence, said = logits.double().softmax(1).max(1)
     right = (said == labels).double()
-    place = (belief * BINS).long().clamp(max=BINS - 1)
-    gaps = [abs(float((right - belief)[place == one].sum())) for one in range(BINS)]
-    return sum(gaps) / len(labels), float((belief - right).mean())
+    place = (confidence * BINS).long().clamp(max=BINS - 1)
+    gaps = [abs(float((right - confidence)[place == one].sum())) for one in range(BINS)]
+    return sum(gaps) / len(labels), float((confidence - right).mean())
