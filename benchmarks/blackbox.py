@@ -168,9 +168,11 @@ QUICK = {"brep": 33 * 5, "mirror": 99 * 2, "evolution": 1 + 16 * 5}
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, help="rounds to time (default: three, of --quick one)")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     chosen = parser.parse_args()
     people, size, rounds = (4, 32, 1) if chosen.quick else (32, 64, 3)
+    rounds = chosen.rounds or rounds
     world = World.of(people, size, 128)
     generator, target = copy.deepcopy(world.prior.generator), copy.deepcopy(world.target)
     for net in (generator, target):

@@ -1,7 +1,9 @@
 """Attacks: frozen settings with a `search` that reads like the paper's algorithm box; one file each."""
 
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 
+from lightleak.attacks import brepmi, ifgmi, lokt, miface, mirror, mirror_black_box, ppa, rlbmi, smile, vmi
 from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.brepmi import BREPMI
 from lightleak.attacks.frame import Attack, Common, Found, Needs, Part
@@ -59,6 +61,20 @@ GUARDS: dict[str, type[Guard]] = {
     "smoothed": Smoothed,
 }
 
+# By attack, its settings by name: a paper's, a release's, or small ones.
+PRESETS: dict[str, Mapping[str, Attack]] = {
+    "ppa": ppa.PRESETS,
+    "ifgmi": ifgmi.PRESETS,
+    "vmi": vmi.PRESETS,
+    "miface": miface.PRESETS,
+    "mirror": mirror.PRESETS,
+    "mirror-black-box": mirror_black_box.PRESETS,
+    "rlbmi": rlbmi.PRESETS,
+    "smile": smile.PRESETS,
+    "brepmi": brepmi.PRESETS,
+    "lokt": lokt.PRESETS,
+}
+
 __all__ = [
     "ATTACKS",
     "BREPMI",
@@ -69,6 +85,7 @@ __all__ = [
     "LOKT",
     "LOMMA",
     "PLGMI",
+    "PRESETS",
     "PPA",
     "RLBMI",
     "SMILE",

@@ -12,6 +12,7 @@ from lightleak.attacks.steps import CANDIDATES
 from lightleak.data.views import resized
 from lightleak.priors.prior import Prior
 
+CACHED = 32  # images at a time on a processor: of 256 each takes about 1.4 times as long (benchmarks/blackbox.py)
 POINTS = 200  # of a curve, at most: what is recorded of a search must not grow with its budget
 
 Ask = Callable[[Tensor, Rows], Tensor]  # what a target says of images, whose rows are these
@@ -44,8 +45,10 @@ class ByQueries(Attack):
 
 @torch.no_grad()
 def shown(ask: Ask, oracle: Oracle, prior: Prior, latents: Tensor, rows: Rows, batch: int) -> Tensor:
-    """What `ask` says of the images of latents N x L, N x ..., so many images at a time."""
-    said = []
+    """What `ask` says of the images of latents N x L, N x ..., so many images at a time; on a processor no more than
+    its cache holds, since beyond that each image takes longer.
+    """
+    said, batch = [], batch if latents.device.type != "cpu" else min(batch, CACHED)
     for index in torch.arange(len(latents), device=latents.device).split(batch):
         images = prior.decode(latents[index]).clamp(0, 1)
         said.append(ask(resized(images, oracle.size), rows.at(index)))

@@ -18,6 +18,7 @@ from typing import Any
 from lightleak.errors import UserError
 from lightleak.version import __version__
 
+ALIASES = {"attack:mi-face": "attack:miface"}  # earlier spellings, still understood
 VERBS = (
     "demo", "skips", "train", "protect", "fit", "convert", "attack", "evaluate", "audit", "study", "raters", "report",
     "doctor",
@@ -67,6 +68,7 @@ def _call(arguments: list[str]) -> None:
         return
     if arguments[:1] == ["study"] and arguments[1:2] in (["status"], ["plan"]) and not Path(arguments[1]).exists():
         arguments = ["study", f"--{arguments[1]}", *arguments[2:]]
+    arguments = [ALIASES.get(argument, argument) for argument in arguments]
     called = next((verb for verb in VERBS if arguments[:1] == [verb]), None)
     if called is None:  # a call for help, or a mistake
         _parsed(arguments, None, None)

@@ -3,15 +3,15 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Union, cast
+from typing import TYPE_CHECKING, Annotated, Union, cast
 
 import torch
+import tyro
 
 from lightleak import priors
-from lightleak.attacks import ATTACKS, Access, Attack, Distillation, Knowledge, Oracle, Transfer, drawn, learn
+from lightleak.attacks import ATTACKS, OURS, PRESETS, Access, Attack, Distillation, Knowledge, Oracle, Transfer, drawn, learn
 from lightleak.attacks.frame import check, grants
 from lightleak.attacks.knowledge import FEATURES, SMALL, SMALL_TRANSFER
-from lightleak.attacks.ppa import PRESETS
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
 from lightleak.data.population import Images
 from lightleak.errors import UserError
@@ -23,7 +23,11 @@ from lightleak.terminal import bar, console
 if TYPE_CHECKING:
     Choice = Attack
 else:
-    Choice = Union[tuple(ATTACKS.values())]  # noqa: UP007  whatever is registered is offered
+    # Whatever is registered is offered: ours by their names in the registry, a plug-in's by its class.
+    named = [Annotated[kind, tyro.conf.subcommand(name)] if name in OURS else kind for name, kind in ATTACKS.items()]
+    Choice = Union[tuple(named)]  # noqa: UP007
+
+DEFAULT = PRESETS["ppa"]["rendered"]
 
 
 @computing
@@ -31,7 +35,7 @@ def main(
     out: Path,
     target: Path | None = None,
     prior: str = "rendered",
-    attack: Choice = PRESETS["rendered"],
+    attack: Choice = DEFAULT,
     preset: str | None = None,
     classes: tuple[int, ...] = (),
     seed: int = 0,
@@ -56,7 +60,8 @@ def main(
         target: the checkpoint to invert.
         prior: "rendered", "pixels" (no prior: an adversarial null), or the folder of a fitted prior.
         attack: which attack, and its settings.
-        preset: PPA with a paper's settings instead, such as ppa, ppa-celeba, ppa-dogs, rolss, taa or published.
+        preset: a paper's settings instead: of PPA ppa, ppa-celeba, ppa-dogs, rolss, taa, published and others; of
+            another attack ATTACK:NAME, such as brepmi:ppdg, or NAME beside attack:brepmi.
         classes: whom to reconstruct (default: all).
         seed: decides everything random.
         precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
@@ -70,11 +75,7 @@ def main(
         own: a network of your own in place of a checkpoint of Lightleak's.
     """
     if preset is not None:
-        if preset not in PRESETS:
-            raise UserError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
-        if attack != PRESETS["rendered"]:
-            raise UserError("give a preset or an attack with its own settings, not both")
-        attack = PRESETS[preset]
+        attack = preset_of(preset, attack)
     classifier = classifier_of(target, own, "--target", size)
     name = str(target or own.weights or own.net)
     bad = [label for label in classes if not 0 <= label < classifier.classes]
@@ -118,6 +119,21 @@ def main(
         f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
         f"{found.queries} queries, {found.seconds:.0f} s"
     )
+
+
+def preset_of(preset: str, attack: Attack = DEFAULT) -> Attack:
+    """The settings that a preset names: NAME of the chosen attack's, or ATTACK:NAME beside the default one."""
+    if attack not in (DEFAULT, type(attack)()):
+        raise UserError("give a preset or an attack with its own settings, not both")
+    chosen = next((name for name, kind in ATTACKS.items() if type(attack) is kind), "")
+    kind, _, name = preset.rpartition(":")
+    if kind and attack != DEFAULT and kind != chosen:
+        raise UserError(f"the preset {preset} is none of the chosen attack's, {chosen}; leave one of both out")
+    own = PRESETS.get(kind or chosen, {})
+    if name not in own:
+        known = ", ".join(own) if own else "those of " + ", ".join(f"{one}:..." for one in PRESETS)
+        raise UserError(f"there is no preset {preset!r} of {kind or chosen}; choose from {known}")
+    return own[name]
 
 
 def _public(public: str | None, settings: dict[str, str]) -> Images:
