@@ -9,7 +9,19 @@ import torch
 import tyro
 
 from lightleak import priors
-from lightleak.attacks import ATTACKS, OURS, PRESETS, Access, Attack, Distillation, Knowledge, Oracle, Transfer, drawn, learn
+from lightleak.attacks import (
+    ATTACKS,
+    OURS,
+    PRESETS,
+    Access,
+    Attack,
+    Distillation,
+    Knowledge,
+    Oracle,
+    Transfer,
+    drawn,
+    learn,
+)
 from lightleak.attacks.frame import check, grants
 from lightleak.attacks.knowledge import FEATURES, SMALL, SMALL_TRANSFER
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
