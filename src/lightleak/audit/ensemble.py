@@ -9,18 +9,31 @@ the nearest, descent in pixels brings them out. Judges of the same people are fo
 they decide the control counts as one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lightleak.attacks import ATTACKS, PPA, Access, Attack, Guess
+from lightleak.attacks.adaptive import Knowing, knowing, undone
 from lightleak.attacks.alignment import ALIGNMENTS
 from lightleak.attacks.frame import grants, weaker
 from lightleak.attacks.surrogate import Lessons
 from lightleak.data.views import View
 from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier
 from lightleak.priors.fit import QUICK, Settings, WganGp
-from lightleak.study.tasks import Distil, FitPrior, Given, Invert, Pixels, Ready, Rendered, Surrogate, TrainJudge
+from lightleak.study.tasks import (
+    Distil,
+    FitPrior,
+    Given,
+    Invert,
+    Pixels,
+    Ready,
+    Rendered,
+    Surrogate,
+    TrainJudge,
+    Undone,
+)
 from lightleak.training import RECIPES, Recipe
 
 BudgetName = Literal["tiny", "standard", "thorough"]
@@ -123,8 +136,14 @@ def ensemble(
     seed: int = 0,
     uncut: str | None = None,
     classes: tuple[int, ...] | None = None,
+    defended: Sequence[str] = (),
+    model: Classifier | None = None,
 ) -> Ensemble:
-    """The members that `access` to a model allows; `uncut`: its architecture by name, if skips were removed from it."""
+    """The members that `access` to a model allows; `uncut`: its architecture by name, if skips were removed from it.
+
+    `defended`: the defences that its attackers know to be there (names of `attacks.adaptive.ADAPTIVE`), and `model` the
+    network itself, which shows whether a change of it undoes them.
+    """
     if budget not in BUDGETS or access not in get_args(Access):
         raise UserError(
             f"budget is tiny, standard or thorough, access gradients, scores or labels; not {budget}, {access}"
@@ -135,8 +154,10 @@ def ensemble(
     prior = prior or FitPrior(target.population, plan.prior, seed)
     members: list[Member] = []
 
-    def add(name: str, attack: Attack, sees: Access, copy: Surrogate | None = None) -> None:
-        where = copy or target
+    def add(
+        name: str, attack: Attack, sees: Access, copy: Surrogate | None = None, undone: Undone | None = None
+    ) -> None:
+        where = copy or undone or target
         drawn = Pixels(target.population) if name == CONTROL else prior
         knowledge = Distil(where, access=attack.access, seed=seed) if attack.needs().knowledge else None
         task = Invert(where, drawn, attack, classes, seed, knowledge)  # pyright: ignore
@@ -157,8 +178,11 @@ def ensemble(
     if uncut and access == "gradients":
         whole = Surrogate(target, "gradients", uncut, plan.lessons, seed)
         add("PPA on a copy with its skips", attack, "gradients", whole)
-    # 4. what cannot leak
-    white = None if access == "gradients" else members[-1].copy
+    # 4. as somebody who knows the defences
+    untried |= _knowing(add, target, access, _rated({"": plan.attack}, prior)[""], knowing(defended), model, uncut)
+    members = list({one.task.key: one for one in reversed(members)}.values())[::-1]  # each attack once, as first named
+    # 5. what cannot leak
+    white = None if access == "gradients" else next(one.copy for one in reversed(members) if one.copy)
     sees = "gradients" if white is None else white.access
     add(NULL, Guess(plan.attack.keep), "scores" if access == "gradients" else sees, white)
     add(CONTROL, replace(plan.attack, rate=0.02), sees, white)
@@ -167,6 +191,30 @@ def ensemble(
         TrainJudge(target.population, name, plan.recipe, seed + 1000 + i) for i, name in enumerate(plan.judges)
     )
     return Ensemble(tuple(members), judges, untried)
+
+
+def _knowing(add, target, access: Access, attack: PPA, ways: Sequence[Knowing], model, uncut) -> dict[str, str]:
+    """What attackers do who know; why for what is left out. Copies are among the others already, or await `uncut`."""
+    untried: dict[str, str] = {}
+    for each in ways:
+        if each.copy is not None:
+            if each.whole and not uncut:
+                untried[each.name] = "the architecture from before surgery is not known; name it with --uncut"
+            continue
+        if access != "gradients":
+            untried[each.name] = "needs gradients, which were not granted"
+            continue
+        changed = None
+        if each.undo is not None:
+            changed = Undone(target, each.undo, uncut)
+            try:
+                if model is not None:
+                    undone(model, each.undo, uncut)
+            except UserError as error:
+                untried[each.name] = str(error)
+                continue
+        add(f"PPA, {each.name}", each.attack(attack), "gradients", undone=changed)
+    return untried
 
 
 def _rated(attacks: Mapping[str, PPA], prior: PriorTask) -> dict[str, PPA]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lightleak.attacks import Access, Guard
+from lightleak.attacks import GUARDS, Access, Guard, Oracle
+from lightleak.attacks.adaptive import defended_by
 from lightleak.audit.brought import Brought, Examined, examine, normalised
 from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
 from lightleak.audit.measure import Embed, JudgeQuality, Measure
@@ -46,6 +47,7 @@ class Order:
     subjects: str = "people"  # what classes are: people, or anything else
     seed: int = 0
     declared: Mapping[str, str] = field(default_factory=dict)  # name, release, consent, special category
+    defended: tuple[str, ...] | None = None  # what attackers know of its defences; None: what the checkpoint says
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,13 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         draw, sha256(brought.file), sha256(brought.net.rpartition(":")[0]) if brought.net else "", brought.size,
         brought.mean, brought.std, brought.entry, order.guard, net=brought.net, file=brought.file,
     )  # fmt: skip
-    group = ensemble(target, order.access, order.budget, _prior(order, draw), order.seed, order.uncut)
+    told = defended_by(classifier, Oracle(classifier).noisy) if order.defended is None else order.defended
+    cut = {"rolss", "rolss+", "ssf", "tts"} & set(told)
+    uncut = order.uncut or (classifier.architecture if cut else None)
+    known = (*told, *([name for name, kind in GUARDS.items() if type(order.guard) is kind]))
+    group = ensemble(
+        target, order.access, order.budget, _prior(order, draw), order.seed, uncut, defended=known, model=classifier
+    )
     judges = group.judges if len(population.judge) else ()
     group = replace(group, judges=judges)
     found, why = _recogniser(order)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lightleak import audit
 from lightleak.attacks import GUARDS, Access, Guard
+from lightleak.attacks.adaptive import knowing
 from lightleak.audit import Brought, Order, Prepared
 from lightleak.audit.ensemble import BudgetName
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, command, computing, values
@@ -35,6 +36,7 @@ def main(
     fmr: float | None = None,
     prior: str | None = None,
     uncut: str | None = None,
+    defended: str | None = None,
     subjects: Literal["people", "classes"] = "people",
     called: str | None = None,
     release: str | None = None,
@@ -72,6 +74,8 @@ def main(
         fmr: false match rate of verification (default: 0.001, or the strictest that the pictures can show).
         prior: the attacker's generator: a folder ('lightleak fit', 'lightleak convert'), or "rendered" for faces.
         uncut: the architecture before its skips were removed, timm:NAME: also attack a copy that has them again.
+        defended: defences that attackers know to be there, names separated by commas, or none (default: what the
+            checkpoint says).
         subjects: what the classes are; of other things than people "same class" is asked, by no recogniser of faces.
         called: your name for the model, for the record.
         release: how it is released, as you declare it (public API, internal, open weights).
@@ -100,7 +104,7 @@ def main(
     order = Order(
         order, str(data), chosen, train_list, access, budget, guarded(guard),
         None if recogniser in ("none", "None") else recogniser, fmr, prior, uncut, subjects, seed,
-        {name: value for name, value in declared.items() if value},
+        {name: value for name, value in declared.items() if value}, _known(defended),
     )  # fmt: skip
     with bar("read the pictures") as watch:
         prepared = audit.prepare(order, out, watch)
@@ -114,6 +118,14 @@ def main(
     console.print()
     console.print(f"[bold]{escape(answer.sentence)}[/]", highlight=False)
     console.print(f"{answer.verdict}. [bold]{out / 'audit.html'}[/] shows it all; {out / 'audit.json'} is the record")
+
+
+def _known(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip() not in ("", "none"))
+    knowing(names)
+    return names
 
 
 def guarded(text: str | None) -> Guard | None:

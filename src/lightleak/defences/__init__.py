@@ -1,6 +1,6 @@
 """Defences: frozen settings with a `plan` that says what they do to plain training; one file each."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lightleak.defences.atat import ATAT
@@ -120,7 +120,13 @@ def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
     twice = [title for title in dict.fromkeys(titles) if titles.count(title) > 1]
     if twice:
         raise UserError(f"{twice[0]} is asked for twice; give it once, with the settings it should have")
-    return combine({defence.title: defence.plan(recipe) for defence in defences})
+    plans = {defence.title: replace(defence.plan(recipe), names=(name_of(defence),)) for defence in defences}
+    return combine(plans)
+
+
+def name_of(defence: Defence) -> str:
+    """What a defence is called in DEFENCES; its title, if it is in no registry."""
+    return next((name for name, kind in DEFENCES.items() if kind is type(defence)), defence.title)
 
 
 def pretraining(defences: tuple[Defence, ...], recipe: Recipe) -> Recipe | None:

@@ -142,6 +142,9 @@ def protect(
         if defence not in ("rolss", "ssf"):
             raise UserError(f"with keep_accuracy the surgery is chosen among those of rolss or of ssf, not {defence}")
         result, name = search(found, keep_accuracy, defence == "ssf")
+    told = model.record.get("defences")
+    names = list(told) if isinstance(told, list) else []
+    result.record["defences"] = list(dict.fromkeys([*names, *surgery_names(defence)]))
     result.record["retrofit"] = {
         "surgery": name,
         "original": fingerprint(dict(model.net.state_dict())),
@@ -217,6 +220,14 @@ def surgery_of(
         return classifier
 
     return change, " + ".join(defences.title(each) for each in chosen)
+
+
+def surgery_names(defence: "str | Defence | Sequence[Defence]") -> list[str]:
+    """The defences by their names in DEFENCES."""
+    from lightleak import defences
+
+    chosen = defences.parse(defence) if isinstance(defence, str) else defence
+    return [defences.name_of(each) for each in (chosen if isinstance(chosen, Sequence) else (chosen,))]
 
 
 def shortened(recipe: Recipe, epochs: int | None = None) -> Recipe:

@@ -24,6 +24,7 @@ OURS: dict[str, Callable[[nn.Module, Change], nn.Module]] = {
     "group_norm": group_norm.regroup,
     "bias": bottleneck.with_bias,
     "low_rank": low_rank.insert,
+    "straight": low_rank.straighten,
     traps.KIND: traps.attach,
     traps.DETACHED: traps.detach,
 }

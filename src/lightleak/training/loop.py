@@ -85,6 +85,7 @@ def train(
         "precision": "bfloat16" if bfloat16(plan, recipe, device) else "float32",
         "device": Place(device).name,
         **{name: value for name, value in classifier.record.items() if name == "pretraining"},
+        **({"defences": list(plan.names)} if plan.names else {}),
     }
 
     def delivered(trained: Classifier, score: float, **more: Any) -> Classifier:

@@ -150,6 +150,7 @@ class Plan:
     tuning: tuple[Tuning, ...] = ()  # further training after all epochs, in order, and before `after`
     head: bool = False  # whether it puts a head of its own in place of the network's
     passes: int = 1  # how often its loss passes an image through the network that is trained
+    names: tuple[str, ...] = ()  # of the defences that it is made of, for the record
     robust: bool = False  # whether it is about adversarial examples, so that robust accuracy stands beside natural
 
 
@@ -175,6 +176,7 @@ def combine(plans: dict[str, Plan]) -> Plan:
         tuple(tuning for plan in each for tuning in plan.tuning),
         any(plan.head for plan in each),
         max((plan.passes for plan in each), default=1),
+        tuple(name for plan in each for name in plan.names),
         any(plan.robust for plan in each),
     )
 

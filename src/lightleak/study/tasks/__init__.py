@@ -3,7 +3,7 @@
 from lightleak.renamed import former
 from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score, Taught
 from lightleak.study.tasks.evaluation import Evaluate, FitAttributeRegressor, MeasurePrivate, Student, Teach
-from lightleak.study.tasks.given import Given, Surrogate
+from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.judges import Judge, ReadyJudge, TrainJudge, ready_judge
 from lightleak.study.tasks.populations import Draw, Redivided, fingerprint, source
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered, ready
@@ -49,6 +49,7 @@ __all__ = [
     "Teach",
     "TrainJudge",
     "TrainTarget",
+    "Undone",
     "described",
     "fingerprint",
     "people",

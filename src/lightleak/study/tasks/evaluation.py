@@ -31,7 +31,7 @@ from lightleak.study.record import (
 )
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.attacks import Invert
-from lightleak.study.tasks.given import Given, Surrogate
+from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.judges import Judge
 from lightleak.study.tasks.targets import Checkpoint, digest, run_of
 from lightleak.training import RECIPES, Recipe
@@ -260,7 +260,7 @@ class Evaluate(Task):
 
     def _target(self, store: Store) -> TargetRecord:
         target = self.found.target
-        if isinstance(target, Given | Surrogate):
+        if isinstance(target, Given | Surrogate | Undone):
             raise UserError(f"a study evaluates what it trained, not {target.title}; 'lightleak audit' measures that")
         return TargetRecord(
             title=target.title,

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from lightleak.attacks import Access, Guard, Oracle
+from lightleak.attacks.adaptive import Way, undone
 from lightleak.attacks.surrogate import Lessons, learn, told
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
@@ -34,8 +35,12 @@ class Given(Task):
     net: str | None = field(default=None, compare=False)  # FILE.py:NAME
     file: str = field(default="", compare=False)  # the weights' place
     architecture: ClassVar[str] = ""  # which no name says
-    title: ClassVar[str] = "the model"
     seed: ClassVar[int] = 0
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return "the model"
 
     @property
     def label(self) -> str:
@@ -57,11 +62,67 @@ class Given(Task):
         return opened(self.net, self.file, size=self.size, mean=self.mean, std=self.std, entry=self.entry)
 
 
+class Asked(Protocol):
+    """A target whose answers somebody learns from, or whose weights somebody holds."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def guard(self) -> Guard | None: ...
+
+    @property
+    def population(self) -> Draw: ...
+
+    def load(self, store: Store) -> Classifier: ...
+
+
+@dataclass(frozen=True)
+class Undone(Task):
+    """A target as somebody who holds its weights can change it: a defence undone, see `attacks.adaptive`."""
+
+    target: Asked
+    way: Way
+    uncut: str | None = None  # the architecture before surgery, where the target does not say it
+    seed: int = 0
+    architecture: ClassVar[str] = ""
+
+    @property
+    def guard(self) -> Guard | None:
+        """Of the API that it stands behind: none."""
+        return None
+
+    @property
+    def population(self) -> Draw:
+        """As the target's."""
+        return self.target.population
+
+    @property
+    def label(self) -> str:
+        return f"undo {self.way} of {self.target.title}"
+
+    @property
+    def title(self) -> str:
+        """What a table calls it."""
+        return f"{self.target.title}, {self.way}"
+
+    @property
+    def cost(self) -> float:
+        return 1.0
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        return {"classes": self.load(store).classes}
+
+    def load(self, store: Store) -> Classifier:
+        """The network so changed."""
+        return undone(self.target.load(store), self.way, self.uncut)
+
+
 @dataclass(frozen=True)
 class Surrogate(Task):
     """A network that answers public images as the target does, learnt of what `access` grants."""
 
-    target: Given
+    target: Asked
     access: Access
     architecture: str
     lessons: Lessons = Lessons(pretrained=False)  # noqa: RUF009

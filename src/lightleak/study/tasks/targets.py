@@ -24,7 +24,7 @@ from lightleak.models.starting import begin
 from lightleak.models.zoo import build
 from lightleak.ranking import answers
 from lightleak.study.task import Absent, Store, Task, Watch
-from lightleak.study.tasks.given import Given, Surrogate
+from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import guard_of, images_of, size_of, times_small
 from lightleak.surgery import fuse
@@ -290,14 +290,14 @@ def fresh(architecture: str, classes: int, size: int, seed: int, weights: Weight
 
 
 Target = TrainTarget | Derived
-Attacked = Target | Given | Surrogate  # whatever an attack may be run on
+Attacked = Target | Given | Surrogate | Undone  # whatever an attack may be run on
 
 
 @overload
 def run_of(target: Target) -> TrainTarget: ...
 @overload
-def run_of(target: Attacked) -> TrainTarget | Given | Surrogate: ...
-def run_of(target: Attacked) -> TrainTarget | Given | Surrogate:
+def run_of(target: Attacked) -> TrainTarget | Given | Surrogate | Undone: ...
+def run_of(target: Attacked) -> TrainTarget | Given | Surrogate | Undone:
     """The training that a target comes from: itself, or that which it is derived of."""
     return target.run_of if isinstance(target, Derived) else target
 

@@ -1,0 +1,199 @@
+"""Attackers who know the defence: for each, what would undo it, as settings of an attack or a change of what it sees.
+
+    what is hidden                  by                              undone by
+    the way through skips           RoLSS, RoLSS+, TTS, SSF         skips scaled back in; a student that has them
+    the answer, in noise            MID, dropout, smoothing         averaging over the noise (EOT); its mean; labels
+    the gradient, in ripples        BiDO, TL-DMI, AT-AT             averaging over views (TAA); a copy by labels
+    the gradient, in squeezed       NegLS, LoFt, CALoR              the max-margin loss; tanh with its slope put back;
+    answers                                                         a copy by labels
+    the person, behind a pattern    Trap-MID                        views in which so fine a pattern is lost
+    the whole of a face             MIDRE                           reconstructing through the same squares
+
+A row a defence. DP-SGD hides nothing: its bound holds for whoever knows it, and it is attacked like an open model.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightleak.attacks.alignment import Alignment
+from lightleak.attacks.draws import Rows, keyed
+from lightleak.attacks.oracle import Access
+from lightleak.attacks.ppa import PPA
+from lightleak.defences.midre import erase
+from lightleak.errors import UserError
+from lightleak.models import zoo
+from lightleak.models.bottleneck import average
+from lightleak.models.changes import SURGERY, replay
+from lightleak.models.classifier import Classifier
+from lightleak.models.low_rank import straighten
+from lightleak.surgery import find_skips, remove_skips, scale_skips
+
+Way = Literal["mean draw", "straight tanh", "skips back"]
+
+
+@dataclass(frozen=True)
+class LowPassed(Alignment):
+    """TAA whose copies have lost what is finer than `coarse` pixels."""
+
+    coarse: int = 2
+
+    def _copies(self, images: Tensor, rows: Rows, number: Tensor) -> Tensor:
+        small = F.avg_pool2d(images, self.coarse, ceil_mode=True, count_include_pad=False)
+        smooth = F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+        return super()._copies(smooth, rows, number)
+
+
+@dataclass(frozen=True)
+class Erased(Alignment):
+    """TAA whose copies have lost a square each, as MIDRE's training images have."""
+
+    least: float = 0.1
+    most: float = 0.4
+
+    def _copies(self, images: Tensor, rows: Rows, number: Tensor) -> Tensor:
+        keys = zip(rows.classes.tolist(), rows.attempts.tolist(), number.tolist(), strict=True)
+        draws = [torch.rand(3, generator=keyed(rows.seed + 1, label, at, rows.step, copy)) for label, at, copy in keys]
+        return erase(super()._copies(images, rows, number), torch.stack(draws), self.least, self.most)
+
+
+TAA = Alignment(copies=8)
+EOT = Alignment(kind="noise", copies=8, noise=0.0)  # nothing but the target's own randomness differs
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """One thing that an attacker does who knows."""
+
+    name: str
+    alignment: Alignment | None = None  # over which copies gradients are averaged
+    margin: bool = False  # whether the loss is max-margin, which no softmax squeezes
+    undo: Way | None = None  # what is done to the network by whoever holds its weights
+    copy: Access | None = None  # the attack is on a network that learnt the target's answers of this kind
+    whole: bool = False  # which has the architecture from before surgery
+
+    def attack(self, plain: PPA) -> PPA:
+        """The plain attack as this attacker runs it."""
+        found = replace(plain, loss="max-margin") if self.margin else plain
+        return found if self.alignment is None else replace(found, alignment=self.alignment)
+
+
+MARGIN = Knowing("max-margin", margin=True)
+LABELS = Knowing("a copy by labels", copy="labels")
+VIEWS = Knowing("averaged over views", alignment=TAA)
+SURGERIES = (
+    Knowing("skips scaled back in", undo="skips back"),
+    Knowing("a copy with its skips", copy="gradients", whole=True),
+)
+AVERAGED = Knowing("averaged over the noise", alignment=EOT)
+LOW_RANK = (MARGIN, Knowing("straight through tanh", margin=True, undo="straight tanh"), LABELS)
+
+# By the names of DEFENCES, of what stands in a checkpoint's record, and of guards.
+ADAPTIVE: Mapping[str, tuple[Knowing, ...]] = {
+    "rolss": SURGERIES,
+    "rolss+": SURGERIES,
+    "ssf": SURGERIES,
+    "tts": SURGERIES,
+    "bido": (VIEWS,),
+    "mid": (AVERAGED, Knowing("the mean of the noise", undo="mean draw")),
+    "negls": (MARGIN, LABELS),
+    "tldmi": (VIEWS,),
+    "dp": (),
+    "atat": (Knowing("averaged over smooth views", alignment=LowPassed(copies=8)), MARGIN, LABELS),
+    "midre": (Knowing("through the same squares", alignment=Erased(copies=8)),),
+    "loft": LOW_RANK,
+    "calor": LOW_RANK,
+    "trapmid": (Knowing("trapdoor avoidance", alignment=LowPassed(copies=8), margin=True), LABELS),
+    "noise": (AVERAGED,),  # dropout that stays on, and whatever else draws random numbers
+    "rounded": (LABELS,),
+    "top-k": (LABELS,),
+    "tempered": (LABELS,),
+    "labels": (LABELS,),
+    "ssd": (LABELS,),
+    "smoothed": (LABELS,),
+}
+OF_CHANGE = {"bottleneck": "mid", "low_rank": "loft", "traps": "trapmid", "group_norm": "dp"}
+
+
+def defended_by(classifier: Classifier, noisy: bool = False) -> tuple[str, ...]:
+    """Which defences a checkpoint says that it was trained with, or shows by what was done to its network.
+
+    `noisy`: whether its answers are random.
+    """
+    told = classifier.record.get("defences")
+    found = [str(name) for name in told] if isinstance(told, list) else []
+    for change in classifier.changes:
+        if change["kind"] == SURGERY and not {"rolss", "rolss+", "ssf", "tts"} & set(found):
+            found.append("rolss" if not change.get("factor") else "ssf")
+        found.append(OF_CHANGE.get(change["kind"], ""))
+    found += ["noise"] if noisy and "mid" not in found else []
+    return tuple(dict.fromkeys(name for name in found if name in ADAPTIVE))
+
+
+def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
+    """What an attacker does who knows that these defences are there, each thing once; UserError for unknown names."""
+    names = tuple(names)
+    unknown = [name for name in names if name not in ADAPTIVE]
+    if unknown:
+        raise UserError(f"nothing is known of the defence {unknown[0]!r}; choose from {', '.join(ADAPTIVE)}")
+    return tuple(dict.fromkeys(each for name in names for each in ADAPTIVE[name]))
+
+
+def undone(classifier: Classifier, way: Way, uncut: str | None = None) -> Classifier:
+    """The network as whoever holds its weights can change it; UserError where there is nothing to undo."""
+    ways: dict[Way, Callable[[], Classifier]] = {
+        "mean draw": lambda: _changed(classifier, average, {"kind": "draws", "draws": 0}),
+        "straight tanh": lambda: _changed(classifier, straighten, {"kind": "straight"}),
+        "skips back": lambda: skips_back(classifier, uncut),
+    }
+    return ways[way]().eval()
+
+
+def _changed(classifier: Classifier, do: Callable[..., Any], change: dict[str, Any]) -> Classifier:
+    return classifier.with_net(do(classifier.net, change), change=change)
+
+
+def skips_back(classifier: Classifier, uncut: str | None = None, k: float = 0.2) -> Classifier:
+    """The weights of a network whose skips were cut, in its architecture with skips: those removed count k again.
+
+    Skips that were scaled count in full. Where a removed skip led through a projection, its weights are gone, and the
+    skip stays away. `uncut`: the architecture by name, if the classifier does not say it. UserError if no skip comes
+    back, or weights no longer fit (of concatenations).
+    """
+    name = uncut or classifier.architecture
+    if name is None:
+        raise UserError("which skips were there can only be told of an architecture by name; give --uncut timm:NAME")
+    built = zoo.build(name, classifier.classes, classifier.size)
+    others = [change for change in classifier.changes if change["kind"] != SURGERY]
+    whole = classifier.with_net(replay(built.net, others, built.example, name).to(classifier.device))
+    own, state = classifier.net.state_dict(), whole.net.state_dict()
+    wrong = [key for key in own if key not in state or state[key].shape != own[key].shape]
+    if wrong:
+        raise UserError(
+            f"{name} with its skips has other weights than the cut network ({wrong[0]}); only a copy that learns can "
+            "have them"
+        )
+    whole.net.load_state_dict({**state, **own})
+    lost = set(state) - set(own)
+    there = {skip.name for skip in find_skips(classifier.net, classifier.example)}
+    gone = [skip for skip in find_skips(whole.net, whole.example) if skip.name not in there]
+    never = [skip for skip in gone if any(key.startswith(f"{skip.owner}.") for key in lost)]
+    back = [skip for skip in gone if skip not in never]
+    scaled = any(change["kind"] == SURGERY and change.get("factor") for change in classifier.changes)
+    if not back and not scaled:
+        raise UserError("no skip can be put back: the weights of their projections are gone; a copy can learn them")
+    net = whole.net
+    if back:
+        net = scale_skips(net, k, [skip.name for skip in back], whole.example, wake=False)
+    if never:
+        net = remove_skips(net, [skip.name for skip in never], whole.example, wake=False)
+    changes = tuple(change for change in classifier.changes if change["kind"] != SURGERY)
+    return Classifier(
+        net, size=classifier.sides or classifier.size, classes=classifier.classes, architecture=name,
+        mean=classifier.mean, std=classifier.std, class_names=classifier.class_names, record=classifier.record,
+        changes=changes, reading=classifier.reading,
+    ).to(classifier.device)  # fmt: skip
