@@ -7,21 +7,28 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from lightleak import cli
 from lightleak.attacks import ATTACKS, PPA
+from lightleak.attacks.guards import LabelsOnly, Rounded, TopK
 from lightleak.attacks.surrogate import Lessons
 from lightleak.audit import BUDGETS, Brought, Order, answer, cost, ensemble, finish, load, prepare, verify
 from lightleak.audit.answer import Found
+from lightleak.audit.exposures import EXPOSURES, compared
 from lightleak.audit.record import seal_of
 from lightleak.cli.audit import guarded
 from lightleak.data import faces
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.models.own import made
+from lightleak.priors.fit import WganGp
 from lightleak.study import Store, run
+from lightleak.study.tasks import source
 from lightleak.terminal import console
 
 PEOPLE = 6
@@ -46,6 +53,22 @@ class Memory(nn.Module):
 
 def make_model():
     return Memory()
+
+
+class Small(nn.Module):
+    """A plain convolutional network for images in [0, 1]."""
+
+    input_size, mean, std = (3, 32, 32), (0.0,) * 3, (1.0,) * 3
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 24, 5, 2, 2), nn.ReLU(), nn.Conv2d(24, 48, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(), nn.Linear(48 * 16, classes),
+        )
+
+    def forward(self, images):
+        return self.body(images)
 
 
 class Colours(nn.Module):
@@ -214,43 +237,144 @@ def test_a_model_that_never_saw_them_shows_no_leak_with_its_bound(world, tmp_pat
 
 def test_an_interrupted_audit_goes_on(world, tmp_path, small):
     prepared, store = prepare(order(world), tmp_path), Store(tmp_path / "work")
-    first = prepared.ensemble.members[0].task
-    assert not run([first], store)
-    stamp = store.made(first)
+    first = prepared.ensemble.nulls[0]
+    assert not run([first.task], store)
+    stamp = store.made(first.task)
     again = prepare(order(world), tmp_path)
-    assert not run([again.measures["PPA"]], store)
-    assert store.made(first) == stamp
+    assert not run([again.measures[first.name]], store)
+    assert store.made(first.task) == stamp
 
 
-def test_behind_a_guard_only_what_it_gives_out_is_used(world, tmp_path, small):
-    told = prepare(order(world, guard=guarded("labels")), tmp_path)
-    assert {one.sees for one in told.ensemble.members} == {"labels"}
-    rounded = prepare(order(world, guard=guarded("rounded:1")), tmp_path)
-    assert {one.sees for one in rounded.ensemble.members} == {"labels", "scores"}
+def test_behind_a_guard_only_what_it_gives_out_is_used(memorised, small):
+    target = memorised[1].target
+    told = ensemble(replace(target, guard=guarded("labels")), "gradients", "tiny")
+    assert {one.sees for one in told.members} == {"labels"}
+    rounded = ensemble(replace(target, guard=guarded("rounded:1")), "gradients", "tiny")
+    assert {one.sees for one in rounded.members} == {"labels", "scores"}
     with pytest.raises(UserError, match="rounded:2"):
         guarded("rounded:x")
     with pytest.raises(UserError, match="there is no guard"):
         guarded("wall")
 
 
+def test_each_exposure_is_attacked_through_its_answers_alone(world, tmp_path, small):
+    prepared = prepare(order(world, exposures=True), tmp_path)
+    ways = {one.name: one for one in prepared.exposures}
+    assert [one.target.guard for one in ways.values()] == [None, Rounded(2), TopK(1), LabelsOnly()]
+    for way in ways.values():
+        assert all(one.copy.target == way.target for one in way.ensemble.members)
+        assert not {one.sees for one in way.ensemble.members} - {"scores", "labels"}
+    assert {one.sees for one in ways["the label alone"].ensemble.members} == {"labels"}
+    todo = {task.key for task in prepared.tasks}
+    assert {each.key for one in prepared.behind.values() for each in one.values()} <= todo
+    assert cost(prepared).seconds > cost(replace(prepared, exposures=())).seconds
+    with pytest.raises(UserError, match="leave --guard out"):
+        prepare(order(world, exposures=True, guard=guarded("labels")), tmp_path)
+
+
+def trained(world: Path, images: Images, file: Path) -> Brought:
+    """A plain network that knows these images: a loop such as anybody writes."""
+    net = made(f"{world}/mine.py:Small")
+    optimiser = torch.optim.AdamW(net.parameters(), 3e-3)
+    pixels = torch.nn.functional.interpolate(images.floats(), 32)
+    for epoch in range(12):
+        for index in torch.randperm(len(images), generator=torch.Generator().manual_seed(epoch)).split(32):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(net(pixels[index]), images.labels[index]).backward()
+            optimiser.step()
+    torch.save(net.state_dict(), file)
+    return Brought(str(file), f"{world}/mine.py:Small", mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+def places(folder: Path) -> None:
+    """Parts of scikit-learn's two photographs as folders of JPEG files of many shapes: places that somebody knows."""
+    rng = np.random.default_rng(0)
+    for kind, photograph, count in (("known", "china.jpg", 5), ("others", "flower.jpg", 5)):
+        whole = Image.fromarray(load_sample_image(photograph))
+        for place in range(count):
+            for number in range(40):
+                left, top = 90 * place + rng.integers(60), 60 + rng.integers(60)
+                width, height = 130 + rng.integers(30), 150 + rng.integers(60)
+                file = folder / kind / f"place {place}" / f"{number}.jpg"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                whole.crop((left, top, left + width, top + height)).save(file, quality=90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["digits", "photographs"])
+def test_the_same_on_digits_and_on_a_folder_of_photographs(data, world, tmp_path, small, monkeypatch):
+    """Classes that are no people: judges alone decide, and the page says classes."""
+    budget = replace(
+        small,
+        judges=("torchvision:shufflenet_v2_x0_5",),
+        prior=WganGp(steps=60, width=16, critic_width=16, latents=32, batch=16),
+        pixels=32,
+    )
+    monkeypatch.setitem(BUDGETS, "tiny", budget)
+    settings = {"size": 32} if data == "digits" else {"private": "all", "public": f"folder:{tmp_path}/others"}
+    if data == "photographs":
+        places(tmp_path)
+    name = "digits" if data == "digits" else f"folder:{tmp_path}/known"
+    brought = trained(world, source(name, **{**settings, "size": 32}).drawn().train, tmp_path / "mine.pt")
+    prepared, found = audited(
+        Order(brought, name, settings, recogniser="auto", subjects="classes", access="gradients"), tmp_path / "out"
+    )
+    assert prepared.examined.seen.value > 0.9
+    assert found.by == "judges"
+    assert found.unfit == ()
+    assert found.sentence.startswith("Of 5 classes, the attack's images show")
+    record = load(tmp_path / "out")
+    assert record["subjects"]["what"] == "classes"
+    assert record["verification"] == {"missing": "no recogniser took part"}
+    assert any("flatters the attack" in one for one in record["warnings"])
+
+
+@pytest.mark.slow
+def test_what_each_exposure_costs_stands_in_the_record_and_on_the_page(world, tmp_path, small):
+    prepared, answer = audited(order(world, exposures=True), tmp_path)
+    rows = load(tmp_path)["exposures"]
+    assert [row["exposure"] for row in rows] == list(EXPOSURES)
+    for row in rows:
+        assert row["share"]["value"] == row["shown"] / PEOPLE
+        assert row["less_than_granted"]["value"] == pytest.approx((answer.shown - row["shown"]) / PEOPLE)
+        assert row["queries"] % len(prepared.population.public) == 0  # copies ask about public pictures, no more
+    page = (tmp_path / "audit.html").read_text()
+    assert all(name in page for name in EXPOSURES)
+
+
+def test_what_exposures_show_is_compared_person_by_person():
+    sees = {"PPA": "gradients", "guess": "scores"}
+    granted = [_found("PPA", verified=_some(10)), _found("guess", True, _some(0))]
+    told = answer.answer(granted, sees, EMBED, FIT, 12)
+    behind = {"scores": [_found("copy", verified=_some(6)), _found("other", verified=_some(12), belief=0.1)]}
+    behind["labels"] = [_found("copy", verified=_some(0))]
+    first, last = compared(behind, told, list(FIT), {"scores": 600, "labels": 600}, 0)
+    assert (first["shown"], first["members"]) == (
+        6,
+        {"copy": 6, "other": 12},
+    )  # by belief, which no judge takes part in
+    assert first["less_than_granted"]["value"] == pytest.approx(4 / 12)
+    assert (last["shown"], last["share"]["value"]) == (0, 0)
+    assert last["at_most"] == pytest.approx(0.2209, abs=1e-4)
+    assert last["less_than_granted"]["low"] > 0
+
+
 @pytest.mark.parametrize("access", ["gradients", "scores", "labels"])
-def test_members_see_no_more_than_is_granted(world, tmp_path, small, access):
-    group = prepare(order(world, access=access), tmp_path).ensemble
+def test_members_see_no_more_than_is_granted(memorised, small, access):
+    group = ensemble(memorised[1].target, access, "tiny")
     ranks = ["gradients", "scores", "labels"]
     assert all(ranks.index(one.sees) >= ranks.index(access) for one in group.members)
     assert [one.name for one in group.nulls] == ["guess", "pixels"]
     assert any(one.sees == "labels" for one in group.attacks)
-    again = prepare(order(world, access="gradients", uncut="timm:test_resnet"), tmp_path).ensemble
+    again = ensemble(memorised[1].target, "gradients", "tiny", uncut="timm:test_resnet")
     assert "PPA on a copy with its skips" in [one.name for one in again.members]
 
 
-def test_a_dry_run_counts_and_runs_nothing(world, tmp_path, small):
-    prepared = prepare(order(world), tmp_path)
-    told = cost(prepared)
+def test_what_an_audit_will_take_is_counted(memorised):
+    told = cost(memorised[1])
     assert told.seconds > 0
     assert told.memory > 10**7
     assert told.queries["PPA"] >= PEOPLE * 2 * 25
-    assert not (tmp_path / "work").exists()
 
 
 def test_the_command_line_says_what_it_would_do(world, tmp_path, small, capsys, monkeypatch):
@@ -262,6 +386,7 @@ def test_the_command_line_says_what_it_would_do(world, tmp_path, small, capsys, 
     told = " ".join(capsys.readouterr().out.split())
     assert "100% of" in told
     assert "nothing was run" in told
+    assert not (tmp_path / "out" / "work").exists()
     assert "pixels (control)" in told
     assert "PPA on a copy by labels" in told
     assert "not tried: gmi, needs gradients" in told
@@ -278,8 +403,8 @@ def test_names_in_another_order_are_noticed_and_the_right_one_is_handed_over(wor
     assert file.read_text().split() == names
 
 
-def test_a_normalisation_that_nobody_stated_is_estimated_and_said(world, tmp_path, small):
-    found = prepare(order(world), tmp_path).examined
+def test_a_normalisation_that_nobody_stated_is_estimated_and_said(memorised, world, tmp_path, small):
+    found = memorised[1].examined
     assert found.normalised.startswith("estimated by accuracy")
     assert found.seen.value > 0.9
     assert found.mean == (0.5,) * 3
@@ -287,8 +412,8 @@ def test_a_normalisation_that_nobody_stated_is_estimated_and_said(world, tmp_pat
     assert prepare(replace(order(world), brought=stated), tmp_path).examined.normalised == "stated by its owner"
 
 
-def test_the_training_list_divides_the_pictures(world, tmp_path, small):
-    population = prepare(order(world), tmp_path).population
+def test_the_training_list_divides_the_pictures(memorised, world, tmp_path, small):
+    population = memorised[1].population
     assert len(population.train) == 14 * PEOPLE
     assert len(population.judge) + len(population.test) + len(population.validation) == 20 * PEOPLE
     shown = {bytes(picture.numpy().tobytes()) for picture in population.train.pixels}
@@ -413,8 +538,8 @@ def test_an_unfit_recogniser_is_said_to_be():
     assert any("unfit for these pictures: it knows 43%" in one for one in told.warnings)
 
 
-def test_every_budget_and_access_is_an_ensemble(world, tmp_path, small):
-    target = prepare(order(world), tmp_path).target
+def test_every_budget_and_access_is_an_ensemble(memorised):
+    target = memorised[1].target
     for budget in ("standard", "thorough"):
         for access in ("gradients", "scores", "labels"):
             group = ensemble(target, access, budget)
@@ -429,10 +554,10 @@ def test_every_budget_and_access_is_an_ensemble(world, tmp_path, small):
 def test_every_command_of_the_page_on_your_own_model(world, tmp_path, small, monkeypatch, memorised, capsys):
     text = (Path(__file__).parent.parent / "docs" / "your-own-model.md").read_text()
     commands = re.findall(r"^lightleak (audit .*)$", text, re.M)
-    assert len(commands) == 3
+    assert len(commands) == 4
     monkeypatch.chdir(world)
     for command in commands:
         cli.main(command.replace("runs/audit", str(memorised[0])).split())
     told = " ".join(capsys.readouterr().out.split())
-    assert told.count("nothing was run") == 2
+    assert told.count("nothing was run") == 3
     assert "as recorded the record" in told

@@ -205,9 +205,32 @@ def test_every_verb_takes_it(folder, capsys):
     assert json.loads((folder / "e.json").read_text())
 
 
+def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
+    """From nothing, from a plain state dict and from a checkpoint; the defence is applied to the plain network."""
+    world = ["--data", "faces", "--settings", "people", "6", "images", "4", "size", "32", "public_people", "2",
+             "public_images", "2", "judge_images", "2", "validation_images", "1", "test_images", "2"]  # fmt: skip
+    short = ["--recipe.epochs", "1", "--recipe.rate", "1e-9", *world]
+    torch.save({"state_dict": made("mymodel.py:Net").state_dict()}, "w.pt")
+    mine = ["--net", "mymodel.py:Net"]
+    cli.main(["train", *mine, "--from", "w.pt", "--out", "a.safetensors", "--defence", "rolss", *short])
+    first = load("a.safetensors", made("mymodel.py:Net"))
+    given = torch.load("w.pt")["state_dict"]
+    assert torch.allclose(first.net.state_dict()["fc.weight"], given["fc.weight"], atol=1e-6)  # at such a rate
+    assert len(first.changes) == 1
+    cli.main(["train", *mine, "--from", "a.safetensors", "--out", "b.safetensors", *short])
+    again = load("b.safetensors", made("mymodel.py:Net"))
+    assert torch.allclose(again.net.state_dict()["fc.weight"], given["fc.weight"], atol=1e-6)
+    assert len(again.changes) == 1  # what was cut stays cut
+    cli.main(["train", *mine, "--out", "c.safetensors", *short])
+    new = load("c.safetensors", made("mymodel.py:Net"))
+    assert not torch.allclose(new.net.state_dict()["fc.weight"], given["fc.weight"], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["train", "--out", "x", "--weights", "w.pt"], "name it with --net"),
+        (["train", "--out", "x", "--net", "mymodel.py:Net", "--from", "w.pt", "--weights", "w.pt"], "give one of them"),
         (["attack", "--out", "x"], "expected --target, or a network of your own with --net"),
         (["attack", "--out", "x", "--weights", "w.pt"], "expected --target, or a network"),
         (["attack", "--out", "x", "--net", "mymodel.py:Net", "--target", "a", "--weights", "b"], "not both"),

@@ -19,6 +19,7 @@ RIGHT = [
     "train --out x --recipe.epochs 2 --recipe.view.scale 0.5 1.0 --settings people 4 size 32 --judge",
     "train --out=x --recipe.batch=3 --device cuda:1",
     "protect --target x --out y --defence ssf --keep-accuracy 0.98 --data folder:z --epochs 2",
+    "train --net m.py:Net --from w.pt --out x",
     "fit --out x training:kedmi --training.steps 5",
     "convert f.pth --out x --crop 5 --students a b --architecture timm:resnet18 --noise none",
     "attack --target x --out y --classes 0 3 attack:ppa --attack.steps 2",

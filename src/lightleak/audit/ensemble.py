@@ -77,7 +77,7 @@ def _budget(
 
 TINY = PPA(candidates=300, attempts=4, keep=2, steps=30, rate=0.02, milestones=(20,), views=10, batch=48)
 STANDARD = PPA(candidates=2000, attempts=16, keep=8, steps=70, rate=0.02, milestones=(40, 60), views=50)
-FAMILIES = ("timm:resnet14t", "timm:mobilenetv3_small_100", "timm:convnext_atto")
+FAMILIES = ("timm:resnet14t", "torchvision:shufflenet_v2_x0_5", "timm:convnext_atto")
 BUDGETS: dict[BudgetName, Budget] = {
     "tiny": _budget(TINY, Lessons(epochs=10, batch=32, pretrained=False), "timm:resnet10t", FAMILIES[:2], False),
     "standard": _budget(

@@ -33,7 +33,7 @@ def page(record: Mapping[str, Any], pictures: Pictures, names: tuple[str, ...], 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clean": clean, "percent": percent, "interval": interval, "share": share}
+    environment.filters |= {"clean": clean, "percent": percent, "interval": interval, "share": share, "points": points}
     place = {name: index for index, name in enumerate(names)}
     gallery = {
         row["name"]: _shown(pictures.get(place[row["name"]], {}), show_private) for row in record["people"]["each"]
@@ -83,6 +83,14 @@ def share(measure: Mapping[str, Any] | None) -> str:
     if measure is None:
         return "–"
     told = percent(measure["value"])
+    return told if measure["low"] is None else f"{told} ({100 * measure['low']:.0f} to {100 * measure['high']:.0f})"
+
+
+def points(measure: Mapping[str, Any] | None) -> str:
+    """A difference of shares with its interval, in points."""
+    if measure is None:
+        return "–"
+    told = f"{100 * measure['value']:.0f}"
     return told if measure["low"] is None else f"{told} ({100 * measure['low']:.0f} to {100 * measure['high']:.0f})"
 
 

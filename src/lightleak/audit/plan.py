@@ -14,6 +14,7 @@ from lightleak.attacks import GUARDS, Access, Guard, Oracle
 from lightleak.attacks.adaptive import defended_by
 from lightleak.audit.brought import Brought, Examined, examine, normalised
 from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
+from lightleak.audit.exposures import Exposure, exposures
 from lightleak.audit.measure import Embed, JudgeQuality, Measure
 from lightleak.audit.record import sha256
 from lightleak.data.listed import read_list
@@ -48,6 +49,7 @@ class Order:
     seed: int = 0
     declared: Mapping[str, str] = field(default_factory=dict)  # name, release, consent, special category
     defended: tuple[str, ...] | None = None  # what attackers know of its defences; None: what the checkpoint says
+    exposures: bool = False  # whether the same attacks are also run behind each way of answering
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,19 @@ class Prepared:
     measures: Mapping[str, Measure]  # by member
     qualities: tuple[JudgeQuality, ...]
     warnings: tuple[str, ...] = ()
+    exposures: tuple[Exposure, ...] = ()
+    behind: Mapping[str, Mapping[str, Measure]] = field(default_factory=dict)  # by exposure and member
 
     @property
     def tasks(self) -> list[Task]:
         """What is to be run; the rest follows."""
-        return [*([self.embed] if self.embed else []), *self.qualities, *self.measures.values()]
+        behind = [one for each in self.behind.values() for one in each.values()]
+        return [*([self.embed] if self.embed else []), *self.qualities, *self.measures.values(), *behind]
+
+    @property
+    def everybody(self) -> tuple[Member, ...]:
+        """The members of the ensemble, and those behind each exposure."""
+        return (*self.ensemble.members, *(one for each in self.exposures for one in each.ensemble.members))
 
 
 def prepare(order: Order, out: Path, watch=None) -> Prepared:
@@ -97,12 +107,13 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         draw, sha256(brought.file), sha256(brought.net.rpartition(":")[0]) if brought.net else "", brought.size,
         brought.mean, brought.std, brought.entry, order.guard, net=brought.net, file=brought.file,
     )  # fmt: skip
+    prior = _prior(order, draw)
     told = defended_by(classifier, Oracle(classifier).noisy) if order.defended is None else order.defended
     cut = {"rolss", "rolss+", "ssf", "tts"} & set(told)
     uncut = order.uncut or (classifier.architecture if cut else None)
     known = (*told, *([name for name, kind in GUARDS.items() if type(order.guard) is kind]))
     group = ensemble(
-        target, order.access, order.budget, _prior(order, draw), order.seed, uncut, defended=known, model=classifier
+        target, order.access, order.budget, prior, order.seed, uncut, defended=known, model=classifier
     )
     judges = group.judges if len(population.judge) else ()
     group = replace(group, judges=judges)
@@ -114,6 +125,15 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     access = order.access if order.guard is None else ("labels" if order.guard.labels else "scores")
     asked: Access = "labels" if access == "labels" else "scores"
     measures = {one.name: Measure(one.task, target, asked, judges, embed, order.seed) for one in group.members}
+    if order.exposures and order.guard is not None:
+        raise UserError("--exposures tries every guard by itself; leave --guard out")
+    ways = exposures(target, order.budget, prior, order.seed) if order.exposures else ()
+    behind = {
+        way.name: {
+            one.name: Measure(one.task, way.target, way.sees, judges, embed, order.seed) for one in way.ensemble.members
+        }
+        for way in ways
+    }
     overlap = () if order.train_list else (
         "The model's own training list was not given (--train-list): pictures that test and judge here may have been "
         "trained on, which flatters the ceiling.",
@@ -130,6 +150,8 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         measures,
         tuple(map(JudgeQuality, judges)),
         warnings,
+        ways,
+        behind,
     )
 
 
@@ -180,18 +202,15 @@ def cost(prepared: Prepared) -> Cost:
     both = _timed(lambda: model(images.requires_grad_()).sum().backward()) / len(images)
     one = both / 3
     queries, passes, seconds = {}, {}, 0.0
-    for member in prepared.ensemble.members:
+    for member in prepared.everybody:
         asked, back = _asked(member, population.classes)
         on_model = member.copy is None
-        queries[member.name] = asked if on_model else len(population.public)
-        passes[member.name] = back if on_model else 0
+        queries.setdefault(member.name, asked if on_model else len(population.public))
+        passes.setdefault(member.name, back if on_model else 0)
         seconds += asked * one + back * (both - one)
     judging = len(prepared.ensemble.judges) * max(plan.recipe.epochs, 8) * max(len(population.judge), 32 * 40) * 0.002
     copies = (
-        len({m.copy.key for m in prepared.ensemble.members if m.copy})
-        * plan.lessons.epochs
-        * len(population.public)
-        * 0.003
+        len({m.copy.key for m in prepared.everybody if m.copy}) * plan.lessons.epochs * len(population.public) * 0.003
     )
     embedding = 0.085 * (len(population.public) + sum(map(len, (population.train, population.test, population.judge))))
     prior = 40.0 if prepared.order.prior is None else 0.0

@@ -9,6 +9,7 @@ from typing import Any
 from lightleak.audit import mapping
 from lightleak.audit.answer import RESIDUAL, Answer, Found, answer, shows_by
 from lightleak.audit.ensemble import Member
+from lightleak.audit.exposures import compared
 from lightleak.audit.plan import Prepared
 from lightleak.audit.record import pictures, sha256
 from lightleak.metrics.evidence import wilson
@@ -76,6 +77,7 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
             }
             for one in found
         ],
+        "exposures": _exposures(prepared, store, told, fit),
         "people": _people(prepared, told, found, embed, people),
         "verification": embed or {"missing": "no recogniser took part"},
         "judges": {
@@ -103,6 +105,24 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
         },
         "hashes": _hashes(prepared, store),
     }, told
+
+
+def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str]) -> list[dict[str, Any]]:
+    """What the same attacks show behind each way of answering; empty unless that was asked for."""
+    found, spent = {}, {}
+    for way in prepared.exposures:
+        measures, members = prepared.behind[way.name], way.ensemble.members
+        found[way.name] = [_found(one, store.result(measures[one.name])) for one in members]
+        spent[way.name] = sum(_asked(one, store) for one in members)
+    return compared(found, told, fit, spent, prepared.order.seed)
+
+
+def _asked(member: Member, store: Store) -> int:
+    """Images that a member showed to the model itself."""
+    if member.copy is not None:  # the attack asked the copy; the model was asked by the copy's training alone
+        return store.result(member.copy)["queries"]
+    result = store.result(member.task)
+    return result["queries"] + sum(result["beforehand"].values())
 
 
 def _found(member: Member, result: Mapping[str, Any]) -> Found:
@@ -137,15 +157,11 @@ def _spent(prepared: Prepared, store: Store) -> dict[str, dict[str, Any]]:
     spent = {}
     for one in prepared.ensemble.members:
         result, seconds = store.result(one.task), store.made(one.task)["seconds"]
-        beforehand = result["beforehand"]
-        queries, gradients = result["queries"], one.sees == "gradients"
-        if one.copy is not None:  # the attack asked the copy; the model was asked by the copy's training alone
-            copied = store.result(one.copy)
-            queries, beforehand, gradients = copied["queries"], {}, False
+        if one.copy is not None:
             seconds += store.made(one.copy)["seconds"]
         spent[one.name] = {
-            "queries": queries + sum(beforehand.values()),
-            "with_gradients": gradients,
+            "queries": _asked(one, store),
+            "with_gradients": one.sees == "gradients" and one.copy is None,
             "seconds": seconds,
             "copy_agrees": store.result(one.copy)["agreement"] if one.copy is not None else None,
             "failures": {str(k): v for k, v in result["failures"].items()},

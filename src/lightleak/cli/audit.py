@@ -32,6 +32,7 @@ def main(
     access: Access = "gradients",
     budget: BudgetName = "tiny",
     guard: str | None = None,
+    exposures: bool = False,
     recogniser: str | None = "auto",
     fmr: float | None = None,
     prior: str | None = None,
@@ -70,6 +71,7 @@ def main(
         access: what an attacker is granted of the model.
         budget: tiny (minutes), standard (hours), thorough (days without a graphics processor).
         guard: what the API gives out: labels, rounded:2, top-k:1, tempered:2, ssd:0.5 or smoothed:0.1.
+        exposures: also attack it behind each way of answering (probabilities, rounded, the largest, the label alone).
         recogniser: "faces" (the extra), a FaceNet file, a checkpoint, FILE.py:NAME, or none.
         fmr: false match rate of verification (default: 0.001, or the strictest that the pictures can show).
         prior: the attacker's generator: a folder ('lightleak fit', 'lightleak convert'), or "rendered" for faces.
@@ -104,7 +106,7 @@ def main(
     order = Order(
         order, str(data), chosen, train_list, access, budget, guarded(guard),
         None if recogniser in ("none", "None") else recogniser, fmr, prior, uncut, subjects, seed,
-        {name: value for name, value in declared.items() if value}, _known(defended),
+        {name: value for name, value in declared.items() if value}, _known(defended), exposures,
     )  # fmt: skip
     with bar("read the pictures") as watch:
         prepared = audit.prepare(order, out, watch)

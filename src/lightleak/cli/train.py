@@ -2,14 +2,20 @@
 
 import shutil
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from lightleak import defences, randomness
-from lightleak.cli.arguments import Settings, computing, population_of
+from lightleak.cli.arguments import NOTHING, Own, OwnNet, Settings, computing, population_of
+from lightleak.data import Population
 from lightleak.errors import UserError
 from lightleak.files import check_place
 from lightleak.metrics.robustness import robust_accuracy
 from lightleak.models import whose, zoo
-from lightleak.models.classifier import save
+from lightleak.models.classifier import Classifier, save
+from lightleak.models.own import is_checkpoint, opened
+from lightleak.models.own import own as own_network
 from lightleak.terminal import bar, console
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
@@ -26,10 +32,14 @@ def main(
     size: int | None = None,
     device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
+    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+    own: OwnNet = NOTHING,
 ) -> None:
     """Train a classifier, with or without defences, to a checkpoint.
 
     Example: lightleak train --data faces --settings people 40 --defence rolss --out rolss.safetensors
+
+    Example: lightleak train --net mymodel.py:make_model --from w.pt --data folder:photos --defence rolss --out cut.st
 
     Args:
         out: the checkpoint to write.
@@ -42,16 +52,19 @@ def main(
         size: pixels a side that the network sees (default: those of the images, or the only ones that it takes).
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
+        start: weights to go on from: a checkpoint, or with --net any file of your own network's.
+        own: a network of your own in place of --architecture.
     """
     check_place(out, "the checkpoint")
+    _check_flags(start, own)
     population = population_of(data, settings)
     chosen = defences.parse(defence)
     plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
     if not population.classes:
         raise UserError(f"{data} has public images only; they train priors ('lightleak fit')")
-    side = size or zoo.only_size(architecture) or population.size
     with randomness.own(seed):
-        classifier = zoo.build(architecture, population.classes, side)
+        classifier = _untrained(architecture, population, size, start, own)
+    architecture = architecture if own.net is None and start is None else "the network"
     whose.name(classifier, population)
     images = population.judge if judge else population.train
     scratch = out.with_name(f".{out.name}.training")
@@ -70,3 +83,34 @@ def main(
 EXAMPLE = "Example: lightleak train"
 NAMES = ", ".join([*defences.DEFENCES, *defences.PRESETS])
 main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Defences: {NAMES}.\n\n    {EXAMPLE}", 1)
+
+
+def _check_flags(start: Path | None, own: Own) -> None:
+    """UserError, before anything is read, for flags that do not go together."""
+    if start is not None and own.weights is not None:
+        raise UserError("--from and --weights are the same; give one of them")
+    if own.net is None and own != NOTHING:
+        raise UserError("--weights, --entry, --mean and --std are of a network of your own; name it with --net")
+
+
+def _untrained(architecture: str, population: Population, size: int | None, start: Path | None, own: Own) -> Classifier:
+    """The network that training begins with: by name, the user's own, or with the weights that it goes on from."""
+    file = start or own.weights
+    if own.net is None and file is None:
+        return zoo.build(architecture, population.classes, size or zoo.only_size(architecture) or population.size)
+    if own.net is None or (file is not None and is_checkpoint(file)):
+        classifier = opened(own.net, file)
+    else:
+        classifier = own_network(
+            own.net, file, size=size, classes=population.classes, mean=own.mean or None, std=own.std or None,
+            entry=own.entry,
+        )  # fmt: skip
+    names, known = population.class_names, classifier.class_names
+    if classifier.classes != population.classes:
+        raise UserError(
+            f"the network gives {classifier.classes} classes, the data have {population.classes} people; training goes "
+            "on with the same people, or begin with a network for these"
+        )
+    if known and known != names and sorted(known) == sorted(names):
+        raise UserError("the network knows the same people in another order; pass its order as the data's class names")
+    return classifier
