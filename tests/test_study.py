@@ -844,7 +844,9 @@ class Loud(Task):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_live_view_shows_tasks_failures_and_hostile_names(tmp_path: Path, terminal: bool) -> None:
+def test_live_view_shows_tasks_failures_and_hostile_names(tmp_path: Path, terminal: bool, monkeypatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     said = io.StringIO()
     console = Console(file=said, force_terminal=terminal, width=120, color_system=None)
     with live(console) as listen:

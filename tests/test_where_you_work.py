@@ -12,7 +12,7 @@ from lightleak.surgery import remove_skips
 
 PAGE = (Path(__file__).parents[1] / "docs" / "where-you-work.md").read_text()
 BLOCKS = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```", PAGE, flags=re.M | re.S))
-NEEDS = {"transformers": "transformers", "Deploy without Lightleak": "onnxscript"}
+NEEDS = {"transformers": "transformers", "Lightning": "lightning", "Deploy without Lightleak": "onnxscript"}
 
 
 @pytest.mark.parametrize("title", [t if t not in NEEDS else pytest.param(t, marks=pytest.mark.slow) for t in BLOCKS])

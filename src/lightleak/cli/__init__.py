@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -70,28 +70,35 @@ def _call(arguments: list[str]) -> None:
         arguments = ["study", f"--{arguments[1]}", *arguments[2:]]
     arguments = [ALIASES.get(argument, argument) for argument in arguments]
     called = next((verb for verb in VERBS if arguments[:1] == [verb]), None)
-    if called is None:  # a call for help, or a mistake
-        _parsed(arguments, None, None)
+    if called is None:  # a call for help, for the shell's completion, or a mistake
+        completed = any(one.startswith(("--tyro-print-completion", "--tyro-write-completion")) for one in arguments)
+        _parsed(arguments, {verb: _main_of(verb) for verb in VERBS} if completed else {})
         return
     from lightleak.cli.outline import checked
 
     asked_for_help = {"-h", "--help"} & set(arguments)
     if "torch" not in sys.modules and not asked_for_help:  # to be quick is all that this is for
         stand_in, readable = checked(called, arguments[1:])
-        _parsed([called, *readable], called, stand_in)
-    _parsed(arguments, called, import_module(f"lightleak.cli.{called}").main)
+        _parsed([called, *readable], {called: stand_in})
+    _parsed(arguments, {called: _main_of(called)})
 
 
-def _parsed(arguments: list[str], called: str | None, function: Any) -> None:
-    """Call the function with what the command line says; a mistake is told, and ends with exit code 2."""
+def _main_of(verb: str) -> Callable[..., Any]:
+    return import_module(f"lightleak.cli.{verb}").main
+
+
+def _parsed(arguments: list[str], functions: Mapping[str, Callable[..., Any]]) -> None:
+    """Call the function with what the command line says; a mistake is told, and ends with exit code 2.
+
+    `functions` are those of the verbs that matter; of all others only the descriptions are read.
+    """
     import tyro
 
     from lightleak.cli.outline import described
 
     app = tyro.extras.SubcommandApp()
     for verb in VERBS:
-        stands: Any = function if verb == called else described(verb)
-        app.command(stands, name=verb)
+        app.command(functions[verb] if verb in functions else described(verb), name=verb)
     app.cli(prog="lightleak", description="How much does a vision model leak?", args=arguments)
 
 

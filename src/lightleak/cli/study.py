@@ -17,7 +17,7 @@ from lightleak.study import OnRay, OnSlurm, Schedule, Status, Store, study_files
 from lightleak.study import load as load_study
 from lightleak.study import schedule as schedule_of
 from lightleak.study import status as study_status
-from lightleak.study.loading import declared, titled
+from lightleak.study.loading import declared, study_file, titled
 from lightleak.study.loading import published as published_numbers
 from lightleak.study.payload import Cluster
 from lightleak.study.progress import duration
@@ -53,7 +53,7 @@ def main(
     Example: lightleak study studies/demo_faces.py --here 2; how it stands: lightleak study status studies/demo_faces.py
 
     Args:
-        file: the study.
+        file: the study, or the name of one of ours, such as paper/tab2_stages.
         out: where results are kept (default: runs/NAME); on a cluster, a folder that all its machines see.
         here: processes at a time on this machine (default: one for each GPU, 2 where there is none).
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps; no part of what a task is.
@@ -71,7 +71,7 @@ def main(
         show_private: do not blur private images on the page.
         settings: arguments of the study's tasks(), such as: scale paper data facescrub:PATH prior FOLDER.
     """
-    asked = values(settings)
+    file, asked = study_file(file), values(settings)
     tasks = load_study(file, **asked)
     out = out or Path("runs") / file.stem
     before = settings_of(out)

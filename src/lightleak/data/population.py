@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from PIL.Image import Image, fromarray
 from torch import Tensor
 
 from lightleak.data.people import People, fingerprint
 from lightleak.errors import UserError
+from lightleak.notebook import figure
 from lightleak.place import Place
 
 
@@ -33,6 +35,20 @@ class Images:
     def __repr__(self) -> str:
         side = self.pixels.shape[-1]
         return f"Images({len(self)} of {len(self.labels.unique())} classes, {side} x {side} pixels)"
+
+    def grid(self, each: int = 4, people: int = 12) -> Image:
+        """A sheet of the first `each` images of each of the first `people` classes, a row for each class."""
+        if each < 1 or people < 1:
+            raise UserError(f"a grid has at least one class and one image of each, not {people} and {each}")
+        labels = self.labels.unique()[:people]
+        sheet = torch.full((len(labels), each, 3, self.size, self.size), 255, dtype=torch.uint8)
+        for row, label in enumerate(labels):
+            own = self.pixels[self.labels == label][:each]
+            sheet[row, : len(own)] = own.cpu()
+        return fromarray(sheet.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).numpy())
+
+    def _repr_html_(self) -> str:
+        return figure(f"{self!r}; the first images of the first classes", self.grid()) if len(self) else repr(self)
 
     @property
     def size(self) -> int:

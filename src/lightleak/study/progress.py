@@ -1,5 +1,6 @@
 """The terminal's view of a run: one bar for the whole with an estimate, one for each task at work."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +14,44 @@ from rich.text import Text
 from lightleak.study.run import Event
 
 NUMBERS_SHOWN = 3
+EVERY = 60.0  # seconds between lines where no bar can be drawn
+
+
+def animated(console: Console) -> bool:
+    """Whether somebody watches bars move: on a terminal; not in a log file, a notebook or continuous integration."""
+    watched = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
+    return watched and not os.environ.get("CI")
+
+
+def lines(console: Console, clock: Callable[[], float] = time.monotonic) -> Callable[[Event], None]:
+    """A listener that writes a line for each task that ended, and one a minute about a task that goes on."""
+    last = clock()
+
+    def listen(event: Event) -> None:
+        nonlocal last
+        if event.kind in ("finished", "failed", "damaged"):
+            _line(console, event)
+            last = clock()
+        elif event.kind == "progress" and clock() - last >= EVERY:
+            last = clock()
+            share = f" {event.step / event.steps:.0%}" if event.steps else f" step {event.step}"
+            left = "" if event.left is None else f", {duration(event.left)} left"
+            told = f"… {escape(event.task.label)}{share}; {event.done} of {event.total} tasks done{left}"
+            console.print(told, highlight=False, soft_wrap=True)
+
+    return listen
 
 
 @contextmanager
 def live(console: Console | None = None) -> Iterator[Callable[[Event], None]]:
     """Shows a run while it lasts: `with live() as listen: run(tasks, store, listen=listen)`.
 
-    On a terminal, bars; elsewhere (a log file) one line for each task that ended.
+    On a terminal, bars; elsewhere (a log file, a notebook, continuous integration) a line for each task that ended, and
+    a line a minute.
     """
-    console = console or Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda event: _line(console, event)
+    console = console or Console(stderr=True, force_jupyter=False)
+    if not animated(console):
+        yield lines(console)
         return
     with Progress(
         SpinnerColumn(finished_text="✓"),
