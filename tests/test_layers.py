@@ -117,3 +117,34 @@ def test_nothing_reseeds_the_users_generator():
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.manual_seed", "torch.seed"):
                 inside = any(first <= node.lineno <= last for first, last in forked)
                 assert inside, f"{path.name}, line {node.lineno}: use randomness.own"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the library by its whole name."""
+    files = {".".join((ROOT, *path.relative_to(SOURCE).with_suffix("").parts)): path for path in SOURCE.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for name, path in files.items()}
+
+
+def needed(path: Path, known: set[str]) -> set[str]:
+    """The modules that a file imports when it runs, wherever in it."""
+    tree = ast.parse(path.read_text())
+    checks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    for_types = {id(inner) for check in checks for inner in ast.walk(check)}
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types or not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        above = [node.module or ""] if isinstance(node, ast.ImportFrom) else [""]
+        for alias in node.names:
+            whole = f"{above[0]}.{alias.name}".strip(".")
+            found.add(whole if whole in known else above[0])
+    return found & known
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = modules()
+    graph = {name: needed(path, set(files)) - {name} for name, path in files.items()}
+    while leaves := [name for name, others in graph.items() if not others & set(graph)]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"each of these needs another one of them: {', '.join(sorted(graph))}"

@@ -1,5 +1,5 @@
-"""Where `lightleak.place` had its precision before; kept for those who import it from here."""
+"""Where `lightleak.place` had its precision before; it goes with the next release."""
 
-from lightleak.place import Precision, lowered
+from lightleak.renamed import former
 
-__all__ = ["Precision", "lowered"]
+__getattr__ = former(__name__, {name: f"lightleak.place:{name}" for name in ("Precision", "lowered")})
