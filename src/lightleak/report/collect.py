@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from lightleak.errors import UserError
@@ -23,7 +24,7 @@ from lightleak.report.results import Difference, Results, Row
 from lightleak.report.verdicts import corrected
 from lightleak.study.record import CostsRecord, Record, SharesRecord, read, read_costs, read_shares
 
-COSTS = ("training", "answering", "parameters")  # what a Costs task measures
+COSTS = ("training", "answering", "parameters", "memory", "robust", "calibration")  # of Costs and Utility tasks
 PEOPLE = ("name", "size", "classes", "images", "settings")  # what a recipe says of them
 
 
@@ -43,9 +44,9 @@ def collect(
     is the baseline. Only targets that differ from it in their defence alone are compared with it; others (another
     network, recipe, attack or set of seeds) are listed as references, with what differs. Checkpoints are no rows: they
     make the curves on which a target and the baseline are compared at equal natural accuracy. `costs` are the folders
-    of Costs tasks. Evaluations that were counted differently (by another protocol or another judge) share a table only
-    if `mixed_protocols`. `shares` are the folders of GradientShares tasks. `published` are the paper's numbers by
-    architecture: {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}. `primary` are the measures
+    of Costs and Utility tasks. Evaluations that were counted differently (by another protocol or another judge) share
+    a table only if `mixed_protocols`. `shares` are the folders of GradientShares tasks. `published` are the paper's
+    numbers by architecture: {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}. `primary` are the measures
     that the study declared before it ran.
     """
     everything = entries([(read(folder), folder) for folder in folders])
@@ -54,7 +55,7 @@ def collect(
     rowed, first = grouped(whole), whole[0].record
     targets, baseline = [group for group in rowed if not group.different], rowed[0].name
     paper = (published or {}).get(first.target.architecture, {})
-    rows = _measured(rowed, {one.title: one for one in map(read_costs, costs)}, paper.get("rows", {}))
+    rows = _measured(rowed, _priced_by_title(map(read_costs, costs)), paper.get("rows", {}))
     shown = _shown(rows, first.protocol.metrics if first.protocol else ())
     curves = curves_of(everything, targets, [name for name in shown_in("curve") if name in shown])
     alike = trainings.groups([one.record for one in whole])
@@ -125,7 +126,7 @@ def _counted(everything: Sequence[Entry], whole: Sequence[Entry], mixed: bool) -
     return ways
 
 
-def _measured(rowed: Sequence[Group], priced: Mapping[str, CostsRecord], paper: Mapping[str, Any]) -> list[Row]:
+def _measured(rowed: Sequence[Group], priced: Mapping[str, Mapping[str, float]], paper: Mapping[str, Any]) -> list[Row]:
     """A row for each target or reference, with what its defence costs and what the paper says."""
     rows = []
     for group in rowed:
@@ -326,12 +327,20 @@ def _shares(told: Sequence[SharesRecord], groups: Sequence[Group]) -> dict[str, 
     return found
 
 
-def _priced(row: Row, priced: Mapping[str, CostsRecord]) -> Row:
+def _priced_by_title(told: Iterable[CostsRecord]) -> dict[str, dict[str, float]]:
+    """What was measured of each title; means where several trainings were."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for one in told:
+        for name in COSTS:
+            if (value := getattr(one, name)) is not None:
+                found.setdefault(one.title, {}).setdefault(name, []).append(value)
+    return {title: {name: mean(values) for name, values in own.items()} for title, own in found.items()}
+
+
+def _priced(row: Row, priced: Mapping[str, Mapping[str, float]]) -> Row:
     """The row with what its defence costs, if that was measured."""
-    if row.name not in priced:
-        return row
-    costs = {name: getattr(priced[row.name], name) for name in COSTS}
-    return replace(row, measures={**row.measures, **{name: Measure(v) for name, v in costs.items() if v is not None}})
+    costs = {name: Measure(value) for name, value in priced.get(row.name, {}).items()}
+    return replace(row, measures={**row.measures, **costs})
 
 
 def _ends(everything: Sequence[Entry]) -> list[Entry]:

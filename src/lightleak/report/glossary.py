@@ -38,6 +38,22 @@ OF_TARGETS = {
     ),
     "answering": Column("answering", "inference time", "over the undefended network's"),
     "parameters": Column("parameters", "parameters", "over the undefended network's"),
+    "memory": Column("memory", "training memory", "of one step, over the undefended network's"),
+    "robust": Column(
+        "robust",
+        "robust accuracy",
+        "natural accuracy within 2/255",
+        rate=True,
+        explanation="The share of test images that stay right when each pixel may change by 2/255: projected gradient "
+        "descent, ten steps, a random start. An upper bound, for a stronger attack may find more.",
+    ),
+    "calibration": Column(
+        "calibration",
+        "calibration error",
+        "expected, in ten bins",
+        rate=True,
+        explanation="How far the network's confidence lies from its accuracy, on average over test images.",
+    ),
     "published accuracy": Column(
         "published accuracy", "published accuracy", "natural accuracy in the paper", rate=True
     ),

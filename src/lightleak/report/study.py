@@ -21,7 +21,7 @@ from lightleak.study.record import Record, read, read_costs, read_shares
 NOTE = "study.json"  # in the folder of the study's pages
 LONGEST = 60  # letters of a folder's name
 KINDS = {  # tasks whose results stand on pages, or are put to raters
-    "evaluations": "Evaluate", "costs": "Costs", "shares": "Shares", "pairs": "Pairs",
+    "evaluations": "Evaluate", "costs": "Costs", "utilities": "Utility", "shares": "Shares", "pairs": "Pairs",
 }  # fmt: skip
 
 
@@ -34,6 +34,7 @@ class Studied:
     published: Mapping[str, Any]  # the paper's numbers, by network, row and column
     evaluations: tuple[Path, ...]
     costs: tuple[Path, ...]
+    utilities: tuple[Path, ...]
     shares: tuple[Path, ...]
     missing: int  # evaluations that are not finished
     primary: tuple[str, ...] = ()  # measures that the study declared before it ran
@@ -133,7 +134,7 @@ def pairs_of(folder: Path) -> tuple[Path, ...]:
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
     """A page's results for each population, attack and network; a network with one target stands beside the first."""
     records = {place: read(place) for place in study.evaluations}
-    costs = {place: read_costs(place) for place in study.costs}
+    costs = {place: read_costs(place) for place in (*study.costs, *study.utilities)}
     shares = {place: read_shares(place) for place in study.shares}
     worlds, alone = _worlds(records)
     named = _told_apart(list(worlds.values()), records)

@@ -1,4 +1,4 @@
-"""What a defence costs beside accuracy: times to train and to answer, and parameters, over the undefended network's."""
+"""What a defence costs: time, memory, parameters; accuracy, also under attack; calibration."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,14 +9,18 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightleak import defences, randomness
 from lightleak.data.population import Images
 from lightleak.defences import Defence
+from lightleak.metrics.calibration import calibration
+from lightleak.metrics.robustness import robust_accuracy
 from lightleak.models.classifier import Classifier
 from lightleak.models.zoo import build
+from lightleak.ranking import answers
 from lightleak.study.task import Store, Task, Watch
-from lightleak.study.tasks import Draw
+from lightleak.study.tasks import Draw, Target, people, run_of
 from lightleak.training import RECIPES, Plan, Recipe, predict
 from lightleak.training.loop import mechanism_of, one_epoch, optimiser_of, phases
 
@@ -64,24 +68,98 @@ class Costs(Task):
         if public:
             seen = public.epochs * 0.8 * len(population.public)  # a fifth of them chooses the epoch
             training += seen / (self.recipe.epochs * len(population.train))
+        training += sum(tuning.recipe.epochs for tuning in plan.tuning) / self.recipe.epochs  # by plain steps
         last = parts[-1][1]
         asked = [partial(predict, network, images) for network in (plain, last)]
-        answers = in_turn(asked, self.rounds, watch)
+        answered = in_turn(asked, self.rounds, watch)
+        plainly = phases(plain, Plan(), self.recipe)[0][1]
+        base_memory = self.memory(plainly, Plan(), images)
+        memory = max(self.memory(network, plan, images) for _, network in parts) / base_memory
         count = [sum(p.numel() for p in network.net.parameters()) for network in (plain, last)]
         return {
             "title": self.title,
             "population": self.population.key,
             "architecture": self.architecture,
             "training": training,
-            "answering": answers[1] / answers[0],
+            "answering": answered[1] / answered[0],
             "parameters": count[1] / count[0],
+            "memory": memory,
         }
 
     def trainer(self, network: Classifier, plan: Plan, images: Images) -> Callable[[], object]:
         """One short epoch of training, to be timed."""
         optimiser = optimiser_of(network, self.recipe)
         mechanism = mechanism_of(plan, self.recipe, len(images))
-        return lambda: one_epoch(network, optimiser, images, self.recipe, plan, mechanism, self.recipe.epochs - 1)
+        with randomness.own(0, network.device):
+            companion = plan.companion(network) if plan.companion else None
+        last = self.recipe.epochs - 1
+        return lambda: one_epoch(network, optimiser, images, self.recipe, plan, mechanism, last, companion=companion)
+
+    def memory(self, network: Classifier, plan: Plan, images: Images) -> int:
+        """Bytes that training needs at most: weights, their gradients, and what a step keeps for them."""
+        weights = sum(p.nbytes for p in network.parameters())
+        return 2 * weights + kept(self.trainer(network, plan, images), {id(p) for p in network.parameters()})
+
+
+@dataclass(frozen=True)
+class Utility(Task):
+    """What a trained target is worth to those whom it serves: accuracy, robust accuracy, calibration."""
+
+    gpus = 1.0
+    target: Target
+
+    @property
+    def label(self) -> str:
+        return f"utility of {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+
+    @property
+    def cost(self) -> float:
+        return 3.0
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its target, the run that this comes from, and the people."""
+        return (*super().needs(), run_of(self.target), self.target.population)
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+        target = self.target.load(store)
+        _, _, test = people(self.target.population.load(store), self.target.people)
+        logits, labels = predict(target, test), test.labels.cpu()
+        error, over = calibration(logits, labels)
+        return {
+            "title": self.target.title,
+            "population": self.target.population.key,
+            "architecture": self.target.architecture,
+            "accuracy": float((answers(logits) == labels).double().mean()),
+            "robust": robust_accuracy(target, test),
+            "calibration": error,
+            "overconfidence": over,
+        }
+
+
+def kept(work: Callable[[], object], apart: set[int]) -> int:
+    """Bytes of the tensors that a work keeps for its gradients at one time, but for those with these ids."""
+    now, most = 0, 0
+    seen: dict[int, int] = {}  # how often each memory is held
+
+    class Held:
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal now, most
+            self.tensor, self.place = tensor, tensor.untyped_storage().data_ptr()
+            self.size = 0 if id(tensor) in apart else tensor.untyped_storage().nbytes()
+            if not seen.get(self.place):
+                now += self.size
+                most = max(most, now)
+            seen[self.place] = seen.get(self.place, 0) + 1
+
+        def __del__(self) -> None:
+            nonlocal now
+            seen[self.place] -= 1
+            if not seen[self.place]:
+                now -= self.size
+
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+        work()
+    return most
 
 
 def in_turn(

@@ -165,12 +165,15 @@ class _Rest:
 
 @dataclass(frozen=True)
 class CostsRecord:
-    """What one defence costs, as a Costs task measured it: times and parameters over the undefended network's."""
+    """What one defence costs: ratios to the undefended network (Costs), and what its target is worth (Utility)."""
 
     title: str
     training: float | None = None
     answering: float | None = None
     parameters: float | None = None
+    memory: float | None = None
+    robust: float | None = None
+    calibration: float | None = None
     population: str = ""  # key
     architecture: str = ""
 
