@@ -46,8 +46,8 @@ def collect(
     make the curves on which a target and the baseline are compared at equal natural accuracy. `costs` are the folders
     of Costs and Utility tasks. Evaluations that were counted differently (by another protocol or another judge) share
     a table only if `mixed_protocols`. `shares` are the folders of GradientShares tasks. `published` are the paper's
-    numbers by architecture: {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}. `primary` are the measures
-    that the study declared before it ran.
+    numbers by architecture: {"of": whose they are, "rows": {title: {"accuracy": ..., "hits@1": ...}}}. `primary` are
+    the measures that the study declared before it ran.
     """
     everything = entries([(read(folder), folder) for folder in folders])
     whole = _ends(everything)
