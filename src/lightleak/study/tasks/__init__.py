@@ -1,6 +1,7 @@
 """The steps of a study as tasks: draw a population, train, fit a prior, invert, evaluate."""
 
 from lightleak.renamed import former
+from lightleak.study.tasks.altered import Altered, Copied, Retrofitted
 from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score, Taught
 from lightleak.study.tasks.evaluation import Evaluate, FitAttributeRegressor, MeasurePrivate, Student, Teach
 from lightleak.study.tasks.given import Given, Surrogate, Undone
@@ -21,7 +22,9 @@ from lightleak.study.tasks.targets import (
 )
 
 __all__ = [
+    "Altered",
     "Checkpoint",
+    "Copied",
     "Derived",
     "Distil",
     "Draw",
@@ -41,6 +44,7 @@ __all__ = [
     "ReadyJudge",
     "Redivided",
     "Rendered",
+    "Retrofitted",
     "Score",
     "Student",
     "Surrogate",

@@ -1,0 +1,119 @@
+"""Trained targets in other hands: retrofitted by their owner, or changed and copied by whoever attacks them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightleak import defences
+from lightleak.attacks import Access, Oracle
+from lightleak.attacks.adaptive import Way, undone
+from lightleak.attacks.surrogate import Lessons, learn, told
+from lightleak.defences import Defence, RoLSS
+from lightleak.defences.retrofit import protect
+from lightleak.errors import UserError
+from lightleak.models.classifier import Classifier, load, save
+from lightleak.study.task import Absent, Store, Watch
+from lightleak.study.tasks.targets import Derived, described, people
+
+ANSWERED = 256  # public images that the target is shown at a time
+
+
+@dataclass(frozen=True)
+class Retrofitted(Derived):
+    """A trained target after skip surgery and its recovery from itself, see `defences.retrofit`."""
+
+    gpus = 1.0
+    by: tuple[Defence, ...] = (RoLSS(),)
+    epochs: int | None = None  # None: a tenth of those that the target took
+
+    @property
+    def title(self) -> str:
+        """The defences, and that they came afterwards."""
+        return " + ".join(map(defences.title, (*self.run_of.defences, *self.by))) + ", retrofitted"
+
+    @property
+    def defences(self) -> tuple[Defence, ...]:
+        """The training's, and what came afterwards."""
+        return (*self.run_of.defences, *self.by)
+
+    @property
+    def cost(self) -> float:
+        return 0.15 * self.run_of.cost
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        images, validation, test = people(self.population.load(store), self.people)
+        original = self.run_of.load(store)
+        result = protect(
+            original, images, validation, self.by, recipe=self.recipe, epochs=self.epochs, seed=self.seed,
+            folder=store.scratch(self), watch=watch,
+        )  # fmt: skip
+        save(result, folder / "target.safetensors")
+        return described(result, images, test)
+
+    def load(self, store: Store) -> Classifier:
+        """The network that has recovered."""
+        return load(store.folder(self) / "target.safetensors")
+
+
+@dataclass(frozen=True)
+class Altered(Derived):
+    """A trained target as whoever holds its weights can change it, see `attacks.adaptive`."""
+
+    way: Way = "mean draw"
+
+    @property
+    def title(self) -> str:
+        """The defences, and what was done about them."""
+        return f"{self.run_of.title}, {self.way}"
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        try:
+            self.load(store)
+        except UserError as error:
+            raise Absent(str(error)) from None
+        return super().run(store, folder, watch)
+
+    def load(self, store: Store) -> Classifier:
+        """The network so changed."""
+        return undone(self.run_of.load(store), self.way)
+
+
+@dataclass(frozen=True)
+class Copied(Derived):
+    """A network that learnt of public images to answer as a trained target does."""
+
+    gpus = 1.0
+    access: Access = "labels"
+    student: str = "timm:resnet18"
+    lessons: Lessons = field(default_factory=lambda: Lessons(pretrained=False))
+
+    @property
+    def title(self) -> str:
+        """The defences, and of what the copy learnt."""
+        return f"{self.run_of.title}, a copy by its {self.access}"
+
+    @property
+    def cost(self) -> float:
+        return 3.0 * self.lessons.epochs
+
+    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+        population, target = self.population.load(store), self.run_of.load(store)
+        oracle, public = Oracle(target, self.access), population.public
+        answer = told(oracle)
+        with torch.no_grad():
+            parts = torch.arange(len(public)).split(ANSWERED)
+            said = torch.cat([answer(public.floats(part).to(oracle.device)).cpu() for part in parts])
+        copy = learn(
+            public, said, self.student, self.lessons, self.seed, folder=store.scratch(self), tell=watch,
+            device=oracle.device,
+        )  # fmt: skip
+        copy.record = {"best_epoch": self.lessons.epochs, "validation_accuracy": None, "history": [{}]}
+        save(copy, folder / "target.safetensors")
+        images, _, test = people(population, self.people)
+        return described(self.load(store), images, test)
+
+    def load(self, store: Store) -> Classifier:
+        """The copy."""
+        return load(store.folder(self) / "target.safetensors")

@@ -1,0 +1,91 @@
+"""The study of defences of today: complete as planned, strengths by the written rule, and in miniature."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lightleak.attacks import PPA
+from lightleak.attacks.adaptive import ADAPTIVE
+from lightleak.attacks.surrogate import Lessons
+from lightleak.defences import DEFENCES, LoFt, RoLSS
+from lightleak.report.collect import collect
+from lightleak.study import Store, run
+from lightleak.study.comparison import Setting
+from lightleak.study.pool import load_module
+from lightleak.study.tasks import TrainTarget, source
+from lightleak.training import RECIPES, CheckpointCriterion
+
+FILE = Path(__file__).parent.parent / "studies" / "defences_2026.py"
+POPULATION = source(
+    "faces", people=4, images=6, size=32, lookalikes=2, public_people=4, public_images=10, judge_images=6
+)
+TINY = Setting(
+    POPULATION,
+    architecture="timm:test_resnet",
+    recipe=replace(RECIPES["small"], epochs=2, batch=8),
+    judge="timm:test_resnet",
+    judge_recipe=replace(RECIPES["judge"], epochs=1, batch=8),
+    attack=PPA(candidates=8, attempts=1, keep=1, steps=2, milestones=(), views=2),
+    seeds=(0,),
+    checkpoints=tuple(CheckpointCriterion(accuracy=share) for share in (0.3, 0.6)),
+)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    found = load_module("defences_2026_rehearsed", FILE)
+    monkeypatch.setattr(found, "STRENGTHS", tmp_path / "strengths.json")
+    monkeypatch.setattr(found, "SETTING", TINY)
+    monkeypatch.setattr(found, "WORLDS", (TINY,))
+    monkeypatch.setattr(found, "LESSONS", Lessons(epochs=1, batch=8, pretrained=False))
+    return found
+
+
+def test_strengths_are_the_strongest_that_lose_five_points_at_most(study):
+    told = {"none": [0.9], "A": [0.9, 0.86, 0.84], "B": [0.8, 0.7], "C": [0.7, 0.85]}
+    assert study.chosen_of(told) == {"A": 1, "B": 0, "C": 1}
+    assert {type(task) for task in study.tasks()} == {TrainTarget}  # nobody is attacked before that
+
+
+def test_everything_that_was_promised_is_planned(study):
+    study.STRENGTHS.write_text(json.dumps({"chosen": {name: 0 for name in study.SWEEP if name != "none"}}))
+    planned = study.tasks()
+    assert len({(task.name, task.key) for task in planned}) == len(planned)
+    evaluated = [task for task in planned if task.name == "Evaluate"]
+    titles = {task.found.target.title for task in evaluated}
+    rows = {title.partition(" (")[0] for title in titles}
+    promised = {kind.title for name, kind in DEFENCES.items() if name != "dp"}
+    assert promised | {"no defence"} <= rows
+    over = {"BiDO", "MID", "NegLS", "TL-DMI", "AT-AT", "MIDRE", "LoFt", "CALoR", "Trap-MID"}
+    assert {f"RoLSS + {name}" for name in over} <= rows
+    assert {f"{name}, retrofitted" for name in ("RoLSS", "RoLSS+", "SSF")} <= titles
+    plain = {"no defence", "RoLSS"}
+    losses = {task.found.attack.loss for task in evaluated if task.found.target.title in plain}
+    assert losses == {"poincare", "max-margin"}
+    for name, kind in DEFENCES.items():
+        for known in ADAPTIVE[name]:
+            own = [task for task in evaluated if task.found.target.title.startswith(kind.title)]
+            attack = known.attack(TINY.attack)
+            assert any(task.found.attack == attack for task in own), (name, known.name)
+
+
+@pytest.mark.slow
+def test_the_study_in_miniature(study, monkeypatch):
+    monkeypatch.setattr(study, "SWEEP", {"none": ((),), "LoFt": ((LoFt(16),), (LoFt(4),))})
+    monkeypatch.setattr(study, "SURGERY", ((RoLSS(),),))
+    store = Store(study.STRENGTHS.parent / "store").open()
+    assert not run(study.tasks(), store, workers=1)
+    study.STRENGTHS.write_text(json.dumps(study.choose(store)))
+    planned = study.tasks()
+    failures = run(planned, store, workers=1)
+    assert not failures, [str(failure.error) for failure in failures.values()]
+    done = [task for task in planned if task.name == "Evaluate" and not store.absent(task)]
+    folders = [store.folder(task) for task in done if task.found.attack == TINY.attack]
+    costs = [store.folder(task) for task in planned if task.name in ("Costs", "Utility")]
+    rows = {row.name: row for row in collect(folders, "", costs=costs).targets()}
+    assert {"no defence", "RoLSS", "RoLSS, retrofitted"} <= set(rows)
+    assert {"robust", "calibration", "memory", "training"} <= set(rows["RoLSS"].measures)
+    lessened = {task.found.target.title for task in done}
+    assert {"RoLSS, a copy by its gradients", "LoFt (rank 16), a copy by its labels"} <= lessened or len(lessened) > 8
