@@ -21,13 +21,14 @@ FILE = Path(__file__).parent.parent / "studies" / "defences_2026.py"
 POPULATION = source(
     "faces", people=4, images=6, size=32, lookalikes=2, public_people=4, public_images=10, judge_images=6
 )
+ATTACK = PPA(candidates=8, attempts=1, keep=1, steps=2, milestones=(), views=2)
 TINY = Setting(
     POPULATION,
     architecture="timm:test_resnet",
     recipe=replace(RECIPES["small"], epochs=2, batch=8),
     judge="timm:test_resnet",
     judge_recipe=replace(RECIPES["judge"], epochs=1, batch=8),
-    attack=PPA(candidates=8, attempts=1, keep=1, steps=2, milestones=(), views=2),
+    attack=ATTACK,
     seeds=(0,),
     checkpoints=tuple(CheckpointCriterion(accuracy=share) for share in (0.3, 0.6)),
 )
@@ -67,7 +68,7 @@ def test_everything_that_was_promised_is_planned(study):
     for name, kind in DEFENCES.items():
         for known in ADAPTIVE[name]:
             own = [task for task in evaluated if task.found.target.title.startswith(kind.title)]
-            attack = known.attack(TINY.attack)
+            attack = known.attack(ATTACK)
             assert any(task.found.attack == attack for task in own), (name, known.name)
 
 
