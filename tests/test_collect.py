@@ -278,6 +278,53 @@ def test_checkpoints_on_no_curve_are_said(study, tmp_path):
     assert not any("stands on no curve" in w or "stand on no curve" in w for w in collect(study[:-1], "all").warnings)
 
 
+def test_delta_and_deviations_are_columns_also_of_the_csv(tmp_path):
+    """Where the loss of accuracy is clear of zero; its reservation stands in the heading's explanation."""
+    for seed in range(3):
+        evaluated(tmp_path, "no defence", 0.9, 0.8, seed)
+        evaluated(tmp_path, "RoLSS", 0.5, 0.4, seed)
+        evaluated(tmp_path, "SSF", 0.9, 0.5, seed)
+    results = collect(sorted(tmp_path.glob("Evaluate/*")), "all")
+    found = {row.name: row for row in results.rows}
+    delta = found["RoLSS"].measures["delta"]
+    assert 0.8 < delta.low < delta.value < delta.high < 1.3
+    assert found["SSF"].measures["delta"] is None  # it costs nothing
+    assert "delta" not in found["no defence"].measures
+    runs = results.runs["RoLSS"]
+    for name in ("accuracy", "hits@1"):
+        deviation = torch.tensor(runs[name], dtype=torch.float64).std()
+        assert found["RoLSS"].measures[f"{name} deviation"].value == pytest.approx(float(deviation), abs=0.02)
+    assert "never read it alone" in results.column("delta").meaning
+    csv = to_csv(tables(results)[0]).splitlines()
+    assert {"delta", "delta low", "hits@1 deviation"} <= set(csv[0].split(","))
+
+
+def test_factors_of_skips_are_one_sweep_however_they_are_spelled(tmp_path):
+    skips = [["layer4.0.add", "add", 4, 0]]
+    for title, kind, factor in (("RoLSS", "RoLSS", 0.0), ("SSF", "SSF", 0.2), ("SSF (factor 0.6)", "SSF", 0.6)):
+        told = {kind: {"factor": None if title == "SSF" else factor, "where": "last"}}
+        evaluated(tmp_path, title, 0.9, 0.4, defences=told, surgery=({"factor": factor, "skips": skips},))
+    evaluated(tmp_path, "TTS", 0.9, 0.4, defences={"TTS": {}}, surgery=({"factor": 0.0, "skips": skips},))
+    first = evaluated(tmp_path, "no defence", 0.9, 0.8)
+    results = collect([first, *sorted(tmp_path.glob("Evaluate/*"))[:-1]], "all")
+    assert results.swept == "SSF factor"
+    assert results.sweep == {"no defence": 1.0, "RoLSS": 0.0, "SSF": 0.2, "SSF (factor 0.6)": 0.6}
+
+
+def test_a_person_without_test_pictures_shifts_nobody(tmp_path):
+    """Of published data the test pictures are drawn without regard to whose they are."""
+    folder = evaluated(tmp_path, "no defence", 0.9, 0.4)
+    told = json.loads((folder / "result.json").read_text())
+    before = list(told["target"]["accuracy_of"])
+    told["target"]["accuracy_of"][1] = None
+    (folder / "result.json").write_text(json.dumps(told))
+    (row,) = collect([folder], "all").tables.values()
+    (now,) = row["accuracy"]
+    others = before[:1] + before[2:]
+    assert now[:1] + now[2:] == pytest.approx(others, abs=1e-6)
+    assert now[1] == pytest.approx(sum(others) / len(others), abs=1e-6)
+
+
 def test_a_swept_judge_or_protocol_is_one_table_and_two_judges_of_different_targets_are_none(tmp_path):
     other = JudgeRecord("timm:vgg11", 0.98, "b" * 64)
     swept = [evaluated(tmp_path, "no defence", 0.9, 0.4, judge=judge) for judge in (JUDGE, other)]

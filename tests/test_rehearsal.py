@@ -102,7 +102,7 @@ PAGES = {  # the targets on each page of each study
         ["no defence", "RoLSS (where encoder.layers.encoder_layer_0.add_2)"],
         ["no defence", CUT.format("add_2"), CUT.format("add")],
     ],
-    "fig9_ssf": [["no defence", *FACTORS, "RoLSS"]] * 2,
+    "fig9_ssf": [["no defence", *FACTORS, "RoLSS"], ["no defence", *FACTORS[:3], "SSF (factor 0.2)", "RoLSS"]],
     "tab10_user_study": [["no defence", CUT.format("add_2")]],
     "tab11_vgg": [["no defence", "RoLSS"]],
     "tab2_stages": [STAGES] * 8,
@@ -167,5 +167,11 @@ def test_a_study_runs_to_its_pages(study, things, tmp_path):
         assert {"delta_face", "fid", "precision", "recall", "density", "coverage"} <= set(first)
     if study == "tab10_user_study":
         assert list(tmp_path.glob("Pairs/*/form.csv"))
+    if study == "fig12_repetitions":
+        assert {"accuracy deviation", "hits@1 deviation"} <= set(first)
+    if study == "fig9_ssf":
+        assert (
+            sorted(records[0]["sweep"].values()) == sorted(records[1]["sweep"].values()) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+        )
     if study == "tab11_vgg":
         assert names(records[0], "reference")

@@ -61,7 +61,9 @@ def collect(
     alike = trainings.groups([one.record for one in whole])
     levels = tuple(levels_of(curves, baseline, alike))
     met = {one.row for one in levels} | {baseline}
-    swept, sweep = _swept({group.name: group.entries[0].record.target.defences for group in targets}, baseline)
+    swept, sweep = _factors(targets)
+    if not swept:
+        swept, sweep = _swept({group.name: group.entries[0].record.target.defences for group in targets}, baseline)
     if not swept:
         swept, sweep = _swept_otherwise(rowed)
     told = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
@@ -131,6 +133,9 @@ def _measured(rowed: Sequence[Group], priced: Mapping[str, Mapping[str, float]],
     rows = []
     for group in rowed:
         row = _priced(_row(group.name, [one.record for one in group.entries]), priced)
+        if not group.different and group is not rowed[0]:
+            traded = trainings.traded(*([one.record for one in some.entries] for some in (group, rowed[0])))
+            row = replace(row, measures={**row.measures, "delta": traded})
         row = replace(row, kind="reference" if group.different else "target")
         rows.append(_beside(row, paper.get(row.name, {})))
     return rows
@@ -249,7 +254,7 @@ NULLS = {
 
 
 def _row(name: str, records: list[Record]) -> Row:
-    measures = trainings.measures(records)
+    measures = trainings.measures(records) | trainings.spreads(records)
     seeds = len(records)
     detail = f"{seeds} training seeds" if seeds > 1 else ""
     private = records[0].target.privacy
@@ -299,6 +304,22 @@ def _swept(defences: Mapping[str, Mapping[str, Any]], baseline: str) -> tuple[st
             values[baseline] = 1.0
         return f"{kind} {differing[0].replace('_', ' ')}", {name: float(v) for name, v in values.items()}  # pyright: ignore
     return "", {}
+
+
+def _factors(targets: Sequence[Group]) -> tuple[str, dict[str, float]]:
+    """By how much at least three targets scale one and the same skips before they are trained: RoLSS by 0.
+
+    However that is spelled: what was done to each network is asked. Where nothing was done, the skips count 1.
+    """
+    found: dict[str, float] = {}
+    cut = set()
+    for group in targets:
+        target = group.entries[0].record.target
+        if set(target.defences) <= {"SSF", "RoLSS"} and len(target.surgery) == len(target.defences) <= 1:
+            found[group.name] = float(target.surgery[0]["factor"]) if target.surgery else 1.0
+            cut |= {json.dumps(step["skips"]) for step in target.surgery}
+    enough = len(set(found.values())) == len(found) > 2 and len(cut) == 1 and len(set(found.values()) - {0.0, 1.0}) > 0
+    return ("SSF factor", found) if enough else ("", {})
 
 
 def _swept_otherwise(groups: Sequence[Group]) -> tuple[str, dict[str, float]]:

@@ -29,6 +29,20 @@ OF_TARGETS = {
         "of them is protected by k times epsilon. Values far above 10 guarantee little. Other defences guarantee "
         "nothing.",
     ),
+    "delta": Column(
+        "delta",
+        "Delta",
+        "points of AttAcc@1 lost for each point of natural accuracy lost; never read it alone",
+        explanation="The paper's trade-off: how many points of attack accuracy a defence takes for each point of "
+        "natural accuracy that it costs. It explodes where that cost is small, so it stands here only where the cost "
+        "is clear of zero, with Fieller's interval: read both numbers instead.",
+    ),
+    "accuracy deviation": Column(
+        "accuracy deviation", "natural accuracy, SD", "standard deviation over trainings, no interval", rate=True
+    ),
+    "hits@1 deviation": Column(
+        "hits@1 deviation", "AttAcc@1, SD", "standard deviation over trainings, no interval", rate=True
+    ),
     "training": Column(
         "training",
         "training time",
@@ -58,6 +72,10 @@ OF_TARGETS = {
         "published accuracy", "published accuracy", "natural accuracy in the paper", rate=True
     ),
     "published hits@1": Column("published hits@1", "published AttAcc@1", "attack accuracy in the paper", rate=True),
+    "published delta_eval": Column(
+        "published delta_eval", "published delta_eval", "judge-feature distance in the paper"
+    ),
+    "published delta_face": Column("published delta_face", "published delta_face", "face distance in the paper"),
 }
 
 

@@ -135,6 +135,24 @@ def _pair(own: Sequence[Record], base: Sequence[Record], metric: str) -> tuple[T
     return None if both is None else (both[: len(own)], both[len(own) :])
 
 
+def spreads(records: Sequence[Record]) -> dict[str, Measure | None]:
+    """The standard deviation over at least three trainings of natural accuracy and AttAcc@1, as papers' error bars."""
+    found: dict[str, Measure | None] = {}
+    for metric in (ACCURACY, "hits@1") if len(records) > 2 else ():
+        values = table(records, metric)
+        found[f"{metric} deviation"] = None if values is None else Measure(float(values.mean(1).std()))
+    return found
+
+
+def traded(own: Sequence[Record], base: Sequence[Record]) -> Measure | None:
+    """The paper's Delta of a target with Fieller's interval; None where it is undefined (`said_of_delta` says why)."""
+    leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
+    if leak is None or accuracy is None:
+        return None
+    told = delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups([*own, *base]))
+    return None if told.value is None else Measure(told.value, told.low, told.high)
+
+
 def said_of_delta(name: str, own: Sequence[Record], base: Sequence[Record]) -> str:
     """The paper's Delta of a target with Fieller's interval, or why there is none."""
     leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
