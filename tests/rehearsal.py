@@ -179,7 +179,7 @@ def weights(folder: Path, *architectures: str, size: int = 32) -> Path:
         with torch.random.fork_rng():
             torch.manual_seed(1)
             if library == "face":  # the backbone alone, whose own head is for 112 pixels
-                saved(Backbone(18, 112, 4).state_dict(), folder / str(published_name(architecture)))
+                saved(Backbone(18, 112, 8).state_dict(), folder / str(published_name(architecture)))
             else:
                 saved(zoo.build(architecture, 10, size).net.state_dict(), folder / f"{name}.pth")
     return folder
@@ -258,7 +258,7 @@ def _timm(name: str, classes: int, size: int | None, pretrained: bool):  # noqa:
 
 def _face(name: str, classes: int, size: int | None, pretrained: bool):  # noqa: ARG001
     side = 112 if name == "facenet112" else 64
-    return face.FaceNet(18, side, classes, 4), side
+    return face.FaceNet(18, side, classes, 8), side
 
 
 TOY_ZOO = {"torchvision": _torchvision, "timm": _timm, "face": _face}

@@ -88,6 +88,36 @@ def test_figure_2_runs_to_its_page(things, tmp_path):
     assert {"delta_eval", "accuracy", "hits@5"} <= set(whole)
 
 
+def test_the_doctor_says_all_of_a_study(things, tmp_path, capsys, monkeypatch):
+    """What is missing, at once; what does not fit, which the study refuses as well; else room and hours."""
+    monkeypatch.chdir(tmp_path)
+    file = str(STUDIES / "fig2_likelihood.py")
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--study", file, "--settings", "scale", "paper"])
+    told = " ".join(capsys.readouterr().out.split())
+    for missing in ("data facescrub:PATH", "prior FOLDER", "resnet101-63fe2227.pth", "judge FILE"):
+        assert missing in told
+    cli.main(["doctor", "--study", file, *rehearsal.settings(scale="paper", **things)])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "8 people at 32 pixels" in told
+    assert "begins with resnet101.pth (sha256" in told
+    assert "face:facenet112" not in told
+    for line in ("prior", "judge", "disk", "memory", "hours"):
+        assert f" {line} " in told
+    assert "all is well" in told
+    wrong = tmp_path / "weights"
+    wrong.mkdir()
+    (wrong / "resnet101.pth").symlink_to(Path(things["weights"]) / "resnet34.pth")
+    other = {**things, "weights": wrong}
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--study", file, *rehearsal.settings(scale="paper", **other)])
+    assert "does not fit its architecture" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        cli.main(["study", file, "--out", "out", *rehearsal.settings(scale="paper", **other)])
+    assert "would not come to its end: torchvision:resnet101: " in " ".join(capsys.readouterr().err.split())
+    assert not Path("out").exists()
+
+
 FACTORS = ["SSF (factor 0.8)", "SSF (factor 0.6)", "SSF (factor 0.4)", "SSF"]
 RESNET = ["no defence", "MID", "DP-SGD (epsilon None, noise 0.01)", "BiDO", "RoLSS", "RoLSS+", "SSF", "TTS"]
 STAGES = ["no defence", *(f"RoLSS (where {stage})" for stage in (1, 2, 3)), "RoLSS"]

@@ -1,4 +1,4 @@
-"""What an attack will need: memory and time on this device, from one step on it.
+"""What attacks and studies will need: memory and time on this device, from a few steps on it.
 
 Memory grows linearly with the batch: the networks, and for each image of a batch what a step keeps for its gradient.
 On CUDA both are what the card says of steps with one and with two images; elsewhere they are counted from the tensors
@@ -7,19 +7,29 @@ tenth, comes on top).
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightleak import randomness
 from lightleak.attacks import PPA, Oracle
-from lightleak.data.views import resized
+from lightleak.attacks.surrogate import teacher, told
+from lightleak.data.population import Images
+from lightleak.data.views import resized, uniform
+from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
-from lightleak.place import Place, here
+from lightleak.place import Place, here, lowered
 from lightleak.priors import Prior
+from lightleak.priors.fit import Asked, fit
+from lightleak.study.amounts import Amount
+from lightleak.study.task import Task
+from lightleak.training import RECIPES
+from lightleak.training.loop import layout_of, precision
 
 SPARE = 0.9  # of what is free, to be filled at most
 
@@ -123,3 +133,152 @@ def _seconds(job: Callable[[], Any], place: Place) -> float:
         place.wait()
         taken.append(time.perf_counter() - began)
     return min(taken[1:])
+
+
+# Studies --------------------------------------------------------------------------------------------------------------
+
+ON_PROCESSORS = 8  # images at a time: a processor is as quick with few as with many
+TIMED = 3  # steps that are timed, after one that is not
+NOISE = 96  # images of noise that the fitting of a generator is timed on
+
+
+@dataclass
+class Pace:
+    """Seconds for an image of each kind of work on this device, measured once."""
+
+    known: dict[Amount, float] = field(default_factory=dict)
+    failed: dict[Amount, str] = field(default_factory=dict)  # why a kind could not be measured
+
+    def seconds(self, amount: Amount) -> float | None:
+        """Of the whole amount; None where its kind could not be measured."""
+        if amount not in self.known and amount not in self.failed:
+            try:
+                self.known[amount] = _pace(amount)
+            except Exception as error:  # an estimate must not stop anybody, whatever a network does
+                self.failed[amount] = " ".join(str(error).split())[:120]
+            here().tidy()
+        return None if amount in self.failed else self.known[amount] * amount.images
+
+
+def expected(
+    tasks: Iterable[Task], pace: Pace | None = None, watch: Callable[..., None] = lambda *_, **__: None
+) -> dict[str, float]:
+    """Seconds by key of those tasks that say what they repeat, from a few steps of each kind on this device."""
+    pace = pace or Pace()
+    said = {task.key: task.amounts() for task in tasks}
+    kinds = list(dict.fromkeys(amount for amounts in said.values() for amount in amounts))
+    for place, kind in enumerate(kinds):
+        pace.seconds(kind)
+        watch(place + 1, len(kinds))
+    found = {}
+    for key, amounts in said.items():
+        parts = [pace.seconds(amount) for amount in amounts]
+        if parts and all(part is not None for part in parts):
+            found[key] = sum(part for part in parts if part is not None)
+    return found
+
+
+def _pace(amount: Amount) -> float:
+    """Seconds for an image (of "fit": for a step)."""
+    place = here()
+    count = amount.batch if place.device.type == "cuda" else min(amount.batch, ON_PROCESSORS)
+    with randomness.own(0, place.device):
+        if amount.kind == "fit":
+            return _fit_pace(amount)
+        classifier = zoo.build(amount.architecture, amount.classes, amount.size)
+        side = amount.size or classifier.size
+        labels = torch.arange(count, device=place.device) % amount.classes
+        pixels = torch.rand(count, 3, side, side, device=place.device)
+        prior = amount.sketch() if amount.sketch else None
+        latents = place.put(prior.sample(count, torch.Generator().manual_seed(0))) if prior else None
+        jobs = {"train": _training, "look": _looking, "search": _searching}
+        job = jobs[amount.kind](amount, classifier, pixels, labels, prior, latents)
+        return _timed(job, place) / count
+
+
+def _training(amount: Amount, classifier: Classifier, pixels: Tensor, labels: Tensor, *_: Any) -> Callable[[], None]:
+    recipe = RECIPES["rolss"] if amount.precision == "auto" else replace(RECIPES["rolss"], precision=amount.precision)  # pyright: ignore[reportArgumentType]
+    layout = layout_of(classifier.net, pixels.device)
+    classifier.net.to(memory_format=layout).train()  # pyright: ignore[reportCallIssue]
+    optimiser = torch.optim.Adam(classifier.parameters(), recipe.rate)
+    dtype = "bfloat16" if precision(recipe, pixels.device) else "float32"
+    draws = uniform(len(pixels), torch.Generator().manual_seed(0)).to(pixels.device)
+
+    def step() -> None:
+        seen = recipe.view(pixels, draws).contiguous(memory_format=layout)
+        with lowered(dtype, pixels.device):
+            loss = F.cross_entropy(classifier(seen), labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def _looking(
+    amount: Amount,  # noqa: ARG001
+    classifier: Classifier,
+    pixels: Tensor,
+    labels: Tensor,
+    prior: Prior | None,
+    latents: Tensor | None,
+) -> Callable[[], None]:
+    oracle = Oracle(classifier.eval())
+
+    @torch.no_grad()
+    def look() -> None:
+        shown = pixels if prior is None or latents is None else prior.decode(latents, labels)
+        oracle.scores(resized(shown, oracle.size))
+
+    return look
+
+
+def _searching(
+    amount: Amount,  # noqa: ARG001
+    classifier: Classifier,
+    pixels: Tensor,
+    labels: Tensor,
+    prior: Prior | None,
+    latents: Tensor | None,
+) -> Callable[[], None]:
+    oracle = Oracle(classifier.eval())
+    start = (pixels if latents is None else latents).clone().requires_grad_()
+
+    def step() -> None:
+        shown = start if prior is None else prior.decode(start, labels)
+        loss = F.cross_entropy(oracle.logits(resized(shown, oracle.size)), labels, reduction="sum")
+        torch.autograd.grad(loss, start)
+
+    return step
+
+
+def _fit_pace(amount: Amount) -> float:
+    """A step of fitting, as what three take longer than one."""
+    settings = amount.fit
+    if settings is None:
+        raise ValueError("no settings of a fit")
+    side, generator = amount.size or 64, torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (NOISE, 3, side, side), generator=generator, dtype=torch.uint8)
+    images = Images(pixels, torch.arange(NOISE))
+    target = None
+    if settings.needs_target:
+        target = Asked(told(teacher(zoo.build(amount.architecture, amount.classes, amount.size).eval(), settings)))
+    taken = []
+    for steps in (1, 1, 3):
+        began = time.perf_counter()
+        fit(images, replace(settings, steps=steps), target=target)
+        here().wait()
+        taken.append(time.perf_counter() - began)
+    return max(taken[2] - taken[1], 0.0) / 2
+
+
+def _timed(job: Callable[[], Any], place: Place) -> float:
+    """Median wall seconds of a job, after one that is not counted."""
+    taken = []
+    for _ in range(TIMED + 1):
+        place.wait()
+        began = time.perf_counter()
+        job()
+        place.wait()
+        taken.append(time.perf_counter() - began)
+    return median(taken[1:])

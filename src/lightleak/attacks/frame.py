@@ -155,6 +155,11 @@ class Attack(Protocol):
         return self.attempts
 
     @property
+    def looks(self) -> int:
+        """How many views of each attempt the target is shown to judge it."""
+        return 1
+
+    @property
     def budget(self) -> int | None:
         """Queries for each identity, beside what is common to all: a search spends them exactly and gives its own
         `confidence`, since judging would cost more. None: it is no search by queries.

@@ -77,6 +77,11 @@ class PPA(Attack):
         """Candidates depend on how many there are and on `cutoff`: attacks that differ in anything else share them."""
         return PPA(candidates=self.candidates, attempts=1, keep=1, cutoff=self.cutoff)
 
+    @property
+    def looks(self) -> int:
+        """The views that judge an attempt."""
+        return self.views
+
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
         """Step 1's table: latents, and the target's confidence in each."""
         return draw_candidates(oracle, prior, self.candidates, seed, 4 * self.batch, self.cutoff)

@@ -10,12 +10,16 @@ from rich.table import Table
 
 from lightleak import doctor, priors
 from lightleak.attacks.ppa import PRESETS
-from lightleak.cli.arguments import Settings, computing, population_of
+from lightleak.cli.arguments import Settings, computing, population_of, values
+from lightleak.cli.running import workers_on
 from lightleak.data.portrait import LARGEST
+from lightleak.doctor import studies
 from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.classifier import load
 from lightleak.priors import RenderedPrior
+from lightleak.study import load as load_study
+from lightleak.study.photographs import Lacking
 from lightleak.terminal import bar, console
 
 
@@ -25,10 +29,13 @@ def main(
     judge: Path | None = None,
     architecture: str = "timm:resnet18",
     preset: str | None = None,
+    study: Path | None = None,
+    out: Path | None = None,
+    here: int | None = None,
     prior: str = "rendered",
     people: int = 530,
     json: bool = False,
-    device: str = "auto",  # noqa: ARG001
+    device: str = "auto",
     settings: Settings = {},  # noqa: B006
 ) -> None:
     """What is installed, and whether data and judge are whole and good enough. Exit code 0: yes, 1: no.
@@ -37,20 +44,29 @@ def main(
 
     Example: lightleak doctor --preset rolss --prior ffhq --architecture timm:resnet101 --device cuda
 
+    Example: lightleak doctor --study studies/paper/tab2_stages.py --settings scale paper data facescrub:PATH prior FFHQ
+
     Args:
         data: a data set to read through: what is missing, damaged or there twice, by name.
         judge: a checkpoint to try on its test images.
         architecture: whose training time to estimate, and which target a preset attacks.
         preset: settings of PPA, such as rolss: the memory and the time that it takes on this device.
+        study: a study's file: all that it lacks, what does not fit, and the room and the time that it will take here.
+        out: where the study would keep its results (default: runs/NAME).
+        here: of a study: processes at a time on this machine, as it would be run.
         prior: what the preset draws with: "rendered", or the folder of a prior.
         people: whom the preset attacks (with --data: those of the data).
         json: print JSON, with the name of every file.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
-        settings: of the data set's function.
+        settings: of the data set's function; with a study, arguments of its tasks().
     """
     if judge is not None and data is None:
         raise UserError("a judge is tried on the test images of its data: add --data")
     sections = {"installed": doctor.installed()}
+    if study is not None:
+        if data is not None or preset is not None:
+            raise UserError("a study has data and an attack of its own: leave --data and --preset out")
+        sections[study.name] = _of_study(study, out or Path("runs") / study.stem, workers_on(device, here), settings)
     if data is not None:
         population = population_of(data, settings, aloud=False)
         sections[data] = [*doctor.whole(population), *doctor.shared(population)]
@@ -75,6 +91,19 @@ def main(
         console.print("[green]all is well[/]" if not bad else f"[red]{bad} to mend[/]; --json names every file")
     if bad:
         sys.exit(1)
+
+
+def _of_study(file: Path, out: Path, workers: int, settings: dict[str, str]) -> list[doctor.Line]:
+    """What is to be said of a study before it runs."""
+    try:
+        tasks = load_study(file, **values(settings))
+    except Lacking as lacking:
+        return [doctor.Line("missing", what, "bad") for what in lacking.what]
+    lines = studies.whole(tasks, out)
+    if any(line.state == "bad" for line in lines):
+        return lines
+    with bar("try a few steps of each kind") as watch:
+        return [*lines, *studies.outlook(tasks, out, workers, watch)]
 
 
 def checked(title: str, lines: list[doctor.Line]) -> Table:

@@ -1,6 +1,7 @@
 """`lightleak study`: a file of tasks, run here or on a cluster; what it would do, and how it stands."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from rich.table import Table
 
 from lightleak.cli.arguments import Settings, command, values
 from lightleak.cli.running import run_tasks, show, workers_on
+from lightleak.doctor.studies import refuse
 from lightleak.errors import UserError
+from lightleak.forecast import expected
+from lightleak.place import choose
 from lightleak.report.power import KNOWN, MOST, sizes, varied
 from lightleak.report.study import place_of, recorded, settings_of
 from lightleak.study import OnRay, OnSlurm, Schedule, Status, Store, study_files
@@ -24,7 +28,7 @@ from lightleak.study.progress import duration
 from lightleak.study.record import read
 from lightleak.study.task import Task
 from lightleak.study.tasks import Evaluate
-from lightleak.terminal import console
+from lightleak.terminal import bar, console
 
 TOLD = 40  # tasks that a dry run names
 
@@ -88,9 +92,13 @@ def main(
         return tell_sizes(tasks, out, effect / 100, power, declared(file))
     if dry_run:
         workers = workers_on(device, here)
-        return tell_plan(schedule_of(tasks, Store(out), workers), workers)
+        with choose(device).entered(), bar("try a few steps of each kind") as watch:
+            todo = schedule_of(tasks, Store(out), workers)
+            seconds = {**todo.seconds, **expected(todo.todo, watch=watch)}
+        return tell_plan(replace(todo, seconds=seconds), workers)
     if ray is not None and slurm is not None:
         raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
+    refuse(tasks, out)
     told = (published_numbers(file), declared(file))
     with recorded(tasks, out, titled(file), command(), *told, settings=asked) as place:
         run_tasks(tasks, out, here, device, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
@@ -159,7 +167,9 @@ def tell_plan(todo: Schedule, workers: int) -> None:
     seconds, size = todo.total(workers), todo.bytes()
     told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
     disk = "unknown" if size is None else f"about {_size(size)} more"
-    console.print(f"time: {told}; disk: {disk} (from earlier results; before the first, only guesses)", highlight=False)
+    console.print(
+        f"time: {told}; disk: {disk} (from a few steps of each kind here, and earlier results)", highlight=False
+    )
 
 
 def tell_status(found: Status, workers: int) -> None:

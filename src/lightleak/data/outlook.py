@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from lightleak.data import celeba, dogs, facescrub
+from lightleak.data import celeba, dogs, faces, facescrub
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding
 from lightleak.data.published import Collection, Split
@@ -32,11 +33,20 @@ class Outlook:
 
 
 def outlook(source: str, **settings: Any) -> Outlook | None:
-    """What `data.load` would read; None for a data set that cannot be counted beforehand. UserError as that."""
+    """What `data.load` would read or paint; None for a data set that cannot be counted before. UserError as that."""
     kind, _, path = source.partition(":")
+    if kind == "faces":
+        return _painted(settings)
     if kind not in LOOKED_AT:
         return None
     return _looked(kind, path, tuple(sorted((name, value) for name, value in settings.items() if value is not None)))
+
+
+def _painted(settings: Mapping[str, Any]) -> Outlook:
+    told = {name: one.default for name, one in signature(faces.population).parameters.items()} | dict(settings)
+    each = {"train": "images", "validation": "validation_images", "test": "test_images", "judge": "judge_images"}
+    images = {part: told["people"] * told[name] for part, name in each.items()}
+    return Outlook(told["people"], images | {"public": told["public_people"] * told["public_images"]}, told["size"])
 
 
 @cache

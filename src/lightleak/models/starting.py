@@ -74,17 +74,7 @@ def begin(classifier: Classifier, weights: Weights) -> Classifier:
 
     Raises UserError that lists the differing names and shapes if the file is of another network.
     """
-    wanted = classifier.net.state_dict()
-    own = _own(classifier)
-    needed = {name: value for name, value in wanted.items() if not name.startswith(own)}
-    outer = "feature." if str(classifier.architecture).startswith("face:") else ""  # files hold the backbone alone
-    bare = {name.removeprefix(outer): value for name, value in needed.items()}
-    found = _read(weights, bare)
-    known = (*(name.removeprefix(outer) for name in own), *BESIDE, "output_layer." if outer else "\0")
-    taken = {name: value for name, value in found.items() if name in bare or not name.startswith(known)}
-    taken = completed(bare, taken)
-    check_keys(bare, taken, weights.path)
-    classifier.net.load_state_dict({**wanted, **{f"{outer}{name}": value for name, value in taken.items()}})
+    classifier.net.load_state_dict({**classifier.net.state_dict(), **taken(classifier, weights)})
     classifier.record["start"] = {"weights": Path(weights.path).name, "sha256": weights.sha256}
     if str(classifier.architecture).partition(":")[2] not in TRANSFORMED:
         return classifier
@@ -93,6 +83,21 @@ def begin(classifier: Classifier, weights: Weights) -> Classifier:
         classifier.net, size=classifier.size, classes=classifier.classes, architecture=classifier.architecture,
         mean=mean, std=std, class_names=classifier.class_names, record=classifier.record,
     ).to(classifier.device)  # fmt: skip
+
+
+def taken(classifier: Classifier, weights: Weights) -> dict[str, Tensor]:
+    """What a classifier (on any device, also "meta") begins with, by its own names; UserError as for `begin`."""
+    wanted = classifier.net.state_dict()
+    own = _own(classifier)
+    needed = {name: value for name, value in wanted.items() if not name.startswith(own)}
+    outer = "feature." if str(classifier.architecture).startswith("face:") else ""  # files hold the backbone alone
+    bare = {name.removeprefix(outer): value for name, value in needed.items()}
+    found = _read(weights, bare)
+    known = (*(name.removeprefix(outer) for name in own), *BESIDE, "output_layer." if outer else "\0")
+    fitting = {name: value for name, value in found.items() if name in bare or not name.startswith(known)}
+    fitting = completed(bare, fitting)
+    check_keys(bare, fitting, weights.path)
+    return {f"{outer}{name}": value for name, value in fitting.items()}
 
 
 def _own(classifier: Classifier) -> tuple[str, ...]:

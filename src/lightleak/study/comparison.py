@@ -59,6 +59,7 @@ class Setting:
     judge_start: Weights | None = None  # that the judge begins with
     ready_judge: Weights | None = None  # a judge that exists, in place of one that is trained
     ready_architecture: str = ""  # its
+    ready_side: int = 0  # pixels a side that it sees
     classes: tuple[int, ...] | None = None  # who is attacked; None: everybody
     students: tuple[Weights, ...] = ()  # files that the students of `distillation` begin with
     face: Weights | None = None  # FaceNet, for delta_face
@@ -111,7 +112,7 @@ class Setting:
         """Who judges: a network that the study trains, or the one that the user brings."""
         people = self.judged or self.population
         if self.ready_judge is not None:
-            return ReadyJudge(people, self.ready_judge, self.ready_architecture)
+            return ReadyJudge(people, self.ready_judge, self.ready_architecture, self.ready_side)
         return TrainJudge(people, self.judge, self.judge_recipe, weights=self.judge_start)
 
     def evaluated(self, target: Target, nulls: Mapping[str, Invert]) -> Evaluate:

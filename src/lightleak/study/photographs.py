@@ -174,6 +174,7 @@ def ppa_setting(
         judge_start=judge_start,
         ready_judge=judge and judge[0],
         ready_architecture=judge[1] if judge else "",
+        ready_side=judge[2] if judge else 0,
         classes=_first(trims.identities),
         face=face,
         inception=realism,
@@ -219,6 +220,7 @@ def lowres_settings(
             judge_start=judge_start,
             ready_judge=judge and judge[0],
             ready_architecture=judge[1] if judge else "",
+            ready_side=judge[2] if judge else 0,
             classes=_first(first),
             students=tuple(taught.values()),
         )

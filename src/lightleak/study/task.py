@@ -16,13 +16,18 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightleak.errors import UserError
 from lightleak.place import here
 from lightleak.study.keys import Keyed, called, canonical_fields, fields_of, identity, keyed_in, plain
 from lightleak.study.whole import MADE, RESULT, check_file, damage, seal
 from lightleak.version import __version__
+
+if TYPE_CHECKING:
+    from lightleak.data.outlook import Outlook
+    from lightleak.models.published import Weights
+    from lightleak.study.amounts import Amount
 
 KEY_LENGTH = 20  # hexadecimal digits of a sha256: 80 bits, enough for any number of tasks that fits on a disk
 VERSIONS_OF = (
@@ -87,6 +92,29 @@ class Task(Keyed):
     def cost(self) -> float | None:
         """Expected seconds, if known; once tasks of this class have been timed, only ratios matter."""
         return None
+
+    def amounts(self) -> "tuple[Amount, ...]":
+        """What it repeats most of its time, to be measured for a moment; () where `cost` must do."""
+        return ()
+
+    def reads(self) -> "Outlook | None":
+        """The pictures that it reads from files, as far as their names tell; None if it reads none."""
+        return None
+
+    def begins(self) -> "tuple[tuple[str, Weights, int | None], ...]":
+        """Networks, the files of weights that they begin with, and the size of what they see."""
+        return ()
+
+    def brings(self) -> Mapping[str, Callable[[], str]]:
+        """What it reads where the user has it: what that is, and a function that reads it whole and says so in a line;
+        UserError from there if it cannot be used.
+        """
+        return {}
+
+    @property
+    def room(self) -> int:
+        """About how many bytes its results take on disk; 0 where that is nothing to speak of."""
+        return 0
 
     @property
     def name(self) -> str:

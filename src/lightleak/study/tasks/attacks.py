@@ -14,12 +14,14 @@ from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER, Distillation, Kno
 from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
+from lightleak.models import zoo
 from lightleak.models.published import Weights
 from lightleak.models.whose import people_of
+from lightleak.study.amounts import Amount
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
 from lightleak.study.tasks.targets import Attacked, run_of
-from lightleak.study.tasks.work import attacked, guard_of, size_of, times_small
+from lightleak.study.tasks.work import attacked, counts, guard_of, size_of, times_small
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,19 @@ class Distil(Task):
     @property
     def cost(self) -> float:
         return 3.0 * self.settings.epochs * len(self.settings.students)
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """The training of its students on all public images."""
+        seen = counts(self.target.population)
+        if seen is None:
+            return ()
+        images, batch = self.settings.epochs * seen.images["public"], self.settings.batch
+        return tuple(Amount("train", images, one, seen.size, seen.people, batch) for one in self.settings.students)
+
+    def begins(self) -> tuple[tuple[str, Weights, int | None], ...]:
+        """Its students, if they begin with files."""
+        size = size_of(self.target.population)
+        return tuple((one, weights, size) for one, weights in zip(self.settings.students, self.weights))
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         public = self.target.population.load(store).public
@@ -232,6 +247,33 @@ class Invert(Task):
             "confidence": float(found.confidence.mean()) if len(found) else None,
             "failures": dict(found.failures),
         }
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """Steps of its searches, and the views that judge them; nothing of its own where shards do the work."""
+        target, seen = self.target, counts(self.target.population)
+        if self.cut or seen is None or not target.architecture:
+            return ()
+        people = len(self.classes) if self.classes is not None else seen.people
+        how: dict[str, Any] = {
+            "architecture": target.architecture,
+            "size": zoo.only_size(target.architecture) or seen.size,
+            "classes": seen.people,
+            "batch": self.attack.batch,
+            "prior": self.prior.key,
+            "sketch": self.prior.sketch,
+        }
+        searched = people * self.attack.attempts * max(1, self.attack.steps if self.attack.steps > 1 else 1)
+        looked = people * self.attack.attempts * self.attack.looks
+        if self.attack.null:
+            return (Amount("look", people * self.attack.keep, **{**how, "batch": 64}),)
+        return (Amount("search", searched, **how), Amount("look", looked, **{**how, "prior": "", "sketch": None}))
+
+    @property
+    def room(self) -> int:
+        """The images that it keeps."""
+        seen = counts(self.target.population)
+        people = 0 if seen is None else len(self.classes) if self.classes is not None else seen.people
+        return people * self.attack.keep * (3 * (seen.size if seen else 0) ** 2 + 4096)
 
     def identities(self, store: Store) -> Tensor:
         """The classes to reconstruct, in order."""

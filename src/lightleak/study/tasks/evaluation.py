@@ -1,7 +1,7 @@
 """What is measured of an attack, and what is measured once for all attacks."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.facenet import facenet
 from lightleak.models.inception import inception
 from lightleak.models.published import Weights
+from lightleak.study.amounts import Amount
 from lightleak.study.keys import plain
 from lightleak.study.protocols import Protocol
 from lightleak.study.record import (
@@ -32,8 +33,9 @@ from lightleak.study.record import (
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.attacks import Invert
 from lightleak.study.tasks.given import Given, Surrogate, Undone
-from lightleak.study.tasks.judges import Judge
+from lightleak.study.tasks.judges import Judge, looked_at
 from lightleak.study.tasks.targets import Checkpoint, digest, run_of
+from lightleak.study.tasks.work import counts
 from lightleak.training import RECIPES, Recipe
 
 
@@ -80,6 +82,24 @@ class MeasurePrivate(Task):
     @property
     def cost(self) -> float:
         return 60.0 if self.inception or self.face else 3.0
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """The judge's look at training and test images, and the other networks' at the former."""
+        seen = counts(self.judge.population)
+        if seen is None:
+            return ()
+        others = [*(["torchvision:inception_v3"] if self.inception else []), *(["timm:resnet18"] if self.face else [])]
+        more = tuple(Amount("look", seen.images["train"], one, 299, 1000, 64) for one in others)
+        return (*looked_at(self.judge, "train"), *looked_at(self.judge, "test"), *more)
+
+    def brings(self) -> dict[str, Callable[[], str]]:
+        """The networks for delta_face and FID."""
+        found: dict[str, Callable[[], str]] = {}
+        if (face := self.face) is not None:
+            found["face"] = lambda: facenet(face).title
+        if (realism := self.inception) is not None:
+            found["inception"] = lambda: inception(realism, self.published).title
+        return found
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         known = reference(
@@ -193,6 +213,16 @@ class Evaluate(Task):
     @property
     def cost(self) -> float:
         return 5.0
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """The judge's look at all images that were kept, also of the nulls; they are synthesised once more for that."""
+        seen = counts(self.found.target.population)
+        if seen is None:
+            return ()
+        classes = self.found.classes
+        kept = (seen.people if classes is None else len(classes)) * self.found.attack.keep * (1 + len(self.nulls))
+        looks = looked_at(self.judge, "test", kept)
+        return tuple(replace(one, prior=self.found.prior.key, sketch=self.found.prior.sketch) for one in looks)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         target = self.found.target

@@ -1,20 +1,22 @@
 """Who judges: a network that a study trains, or one that the user brings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
-from lightleak.models import whose
+from lightleak.models import whose, zoo
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.header import read_header
 from lightleak.models.published import Weights
-from lightleak.models.zoo import only_size
 from lightleak.place import here
+from lightleak.study.amounts import Amount
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import fresh, work_of
+from lightleak.study.tasks.work import counts, parameters, size_of, trained_on
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
 
@@ -38,9 +40,27 @@ class TrainJudge(Task):
     def cost(self) -> float:
         return 6.0 * self.recipe.epochs * work_of(self.population, self.architecture, "judge_images", 40, self.size)
 
+    def amounts(self) -> tuple[Amount, ...]:
+        """Its training."""
+        return trained_on(self.population, "judge", self.architecture, self.size, self.recipe)
+
+    def begins(self) -> tuple[tuple[str, Weights, int | None], ...]:
+        """Its network, if that begins with a file."""
+        return ((self.architecture, self.weights, self.side or size_of(self.population)),) if self.weights else ()
+
+    @property
+    def room(self) -> int:
+        """The network."""
+        return 4 * parameters(self.architecture, self.size or size_of(self.population))
+
+    @property
+    def side(self) -> int | None:
+        """Pixels a side that it sees, if that is not those of the images."""
+        return self.size or zoo.only_size(self.architecture)
+
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
-        size = self.size or only_size(self.architecture) or population.size
+        size = self.side or population.size
         classifier = fresh(self.architecture, population.classes, size, self.seed, self.weights)
         scratch = store.scratch(self)
         trained = train(
@@ -68,6 +88,7 @@ class ReadyJudge(Task):
     population: Draw  # by whose test images its accuracy is measured
     weights: Weights  # the file
     architecture: str
+    side: int = field(default=0, compare=False)  # pixels a side that it sees
     seed: ClassVar[int] = 0
 
     @property
@@ -77,6 +98,20 @@ class ReadyJudge(Task):
     @property
     def cost(self) -> float:
         return 10.0
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """A look at the test images."""
+        return looked_at(self, "test")
+
+    def brings(self) -> dict[str, Callable[[], str]]:
+        """The judge."""
+        return {"judge": self._told}
+
+    def _told(self) -> str:
+        judge, seen = self.load(None), counts(self.population)
+        if seen is not None and judge.classes != seen.people:
+            raise UserError(f"{self.weights.path} knows {judge.classes} classes, the data has {seen.people} people")
+        return f"{self.architecture} at {judge.size} pixels, {judge.classes} classes, {self.weights.title}"
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         population, judge = self.population.load(store), self.load(store)
@@ -88,7 +123,7 @@ class ReadyJudge(Task):
         right, loss = accuracy_and_loss(judge, population.test)
         return {"accuracy": right, "loss": loss, "test_images": len(population.test)}
 
-    def load(self, store: Store) -> Classifier:  # noqa: ARG002
+    def load(self, store: Store | None) -> Classifier:  # noqa: ARG002
         """The judge, read where it lies; UserError if that is another one by now."""
         if Weights.of(self.weights.path) != self.weights:
             raise UserError(f"{self.weights.path} holds another judge than the study was planned with")
@@ -98,7 +133,17 @@ class ReadyJudge(Task):
 Judge = TrainJudge | ReadyJudge
 
 
+def looked_at(judge: Judge, part: str, images: float | None = None) -> tuple[Amount, ...]:
+    """A judge's look at a part of its population, or at so many images; () where that cannot be told beforehand."""
+    seen = counts(judge.population)
+    if seen is None or ":" not in judge.architecture:
+        return ()
+    size = judge.side or seen.size
+    count = seen.images[part] if images is None else images
+    return (Amount("look", count, judge.architecture, size, seen.people, 64),)
+
+
 def ready_judge(population: Draw, path: str | Path) -> ReadyJudge:
     """The judge in a checkpoint; UserError if it is none of Lightleak's."""
     header = read_header(path)
-    return ReadyJudge(population, Weights.of(path), header.architecture or "a network of its own")
+    return ReadyJudge(population, Weights.of(path), header.architecture or "a network of its own", header.size)

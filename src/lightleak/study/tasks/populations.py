@@ -17,6 +17,7 @@ from lightleak.data import faces
 from lightleak.data.decoded import cache_folder
 from lightleak.data.listed import read_list, redivided
 from lightleak.data.listing import scan
+from lightleak.data.outlook import Outlook, outlook
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.files import publish
@@ -66,6 +67,19 @@ class Draw(Task):
         (folder / "population.json").write_text(json.dumps(kept))
         counts = {split: len(getattr(population, split)) for split in SPLITS}
         return {**about, "classes": population.classes, "size": population.size, "images": counts}
+
+    def reads(self) -> Outlook | None:
+        """What its folders will be."""
+        return outlook(self.source, **dict(self.settings)) if self.contents else None
+
+    @property
+    def room(self) -> int:
+        """Its images."""
+        try:
+            seen = outlook(self.source, **dict(self.settings))
+        except UserError:  # whoever reads it will say so
+            return 0
+        return 0 if seen is None else seen.bytes
 
     def load(self, store: Store) -> Population:
         """The population as it was drawn."""

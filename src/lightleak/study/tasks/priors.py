@@ -1,5 +1,6 @@
 """What an attacker knows of images beforehand: fitted, rendered, or ready in a folder."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,10 +11,11 @@ from lightleak.attacks.surrogate import teacher, told
 from lightleak.errors import UserError
 from lightleak.priors import PixelsPrior, Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Asked, Settings, check_target, fit
+from lightleak.study.amounts import Amount
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import Attacked, run_of
-from lightleak.study.tasks.work import guard_of
+from lightleak.study.tasks.work import counts, guard_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class FitPrior(Task):
         """What it is granted of the target: what its settings need, no more; None without a target."""
         return self.settings.asks if self.target else None
 
+    def sketch(self) -> Prior | None:
+        """None: nobody knows its network before it is fitted, and it is small beside the target's."""
+        return None
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """Its steps, of which some are measured on images of noise."""
+        seen, target = counts(self.population), self.target
+        if seen is None or seen.size != 64 or (target is not None and not target.architecture):
+            return ()
+        asked = target.architecture if target is not None else ""
+        return (Amount("fit", self.settings.steps, asked, seen.size, seen.people, fit=self.settings),)
+
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)
         oracle = None
@@ -72,6 +86,11 @@ class Rendered(Task):
     strength: float = 1.0
     asks: ClassVar[Access | None] = None
 
+    def sketch(self) -> Prior | None:
+        """The painter at the images' size."""
+        seen = counts(self.population)
+        return None if seen is None else RenderedPrior(size=seen.size, strength=self.strength)
+
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         prior = RenderedPrior(size=self.population.load(store).size, strength=self.strength)
         priors.save(prior, folder)
@@ -88,6 +107,11 @@ class Pixels(Task):
 
     population: Draw
     asks: ClassVar[Access | None] = None
+
+    def sketch(self) -> Prior | None:
+        """As many pixels."""
+        seen = counts(self.population)
+        return None if seen is None else PixelsPrior(size=seen.size)
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         prior = PixelsPrior(size=self.population.load(store).size)
@@ -106,6 +130,20 @@ class Ready(Task):
     path: str = field(compare=False)  # of the folder; what decides the result is what lies in it
     weights: str = ""  # their sha256
     asks: ClassVar[Access | None] = None  # whoever made it answers for what it learnt of the target
+
+    def sketch(self) -> Prior | None:
+        """The prior."""
+        return priors.load(self.path)
+
+    def brings(self) -> dict[str, Callable[[], str]]:
+        """The prior."""
+        return {"prior": self._told}
+
+    def _told(self) -> str:
+        if priors.seal(self.path) != self.weights:
+            raise UserError(f"{self.path} holds another prior than the study was planned with")
+        prior = priors.load(self.path)
+        return f"{self.path}: images of {prior.size} pixels, {prior.latents} latents"
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
         prior = priors.load(self.path)

@@ -23,10 +23,11 @@ from lightleak.models.published import Weights
 from lightleak.models.starting import begin
 from lightleak.models.zoo import build
 from lightleak.ranking import answers
+from lightleak.study.amounts import Amount
 from lightleak.study.task import Absent, Store, Task, Watch
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.work import guard_of, images_of, size_of, times_small
+from lightleak.study.tasks.work import guard_of, images_of, parameters, size_of, times_small, trained_on
 from lightleak.surgery import fuse
 from lightleak.training import RECIPES, CheckpointCriterion, Recipe, accuracy_and_loss, predict, train
 
@@ -106,6 +107,21 @@ class TrainTarget(Task):
     @property
     def cost(self) -> float:
         return 3.0 * self.recipe.epochs * work_of(self.population, self.architecture, "images", 12)
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """Its training, as if it were undefended: a defence's own terms take some of that again."""
+        if self.people != "private":
+            return ()
+        return trained_on(self.population, "train", self.architecture, None, self.recipe)
+
+    def begins(self) -> tuple[tuple[str, Weights, int | None], ...]:
+        """Its network, if that begins with a file."""
+        return ((self.architecture, self.weights, size_of(self.population)),) if self.weights else ()
+
+    @property
+    def room(self) -> int:
+        """The network and the copies that are left on its way."""
+        return 4 * parameters(self.architecture, size_of(self.population)) * (1 + len(self.checkpoints))
 
     def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
         population = self.population.load(store)

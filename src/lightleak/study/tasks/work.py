@@ -11,10 +11,14 @@ import torch
 from torch import nn
 
 from lightleak.attacks import Guard
+from lightleak.data.outlook import Outlook, outlook
+from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
+from lightleak.study.amounts import Amount
 from lightleak.study.task import Store
 from lightleak.study.tasks.populations import Draw
+from lightleak.training import Recipe
 
 SMALL = ("timm:resnet18", 64)  # the network and the size
 IMAGES, PEOPLE = 56 * 12, 56  # of that world
@@ -59,6 +63,38 @@ def multiply_adds(architecture: str, size: int | None) -> float | None:
     except Exception:  # an estimate must not stop anybody
         return None
     return float(counted) or None
+
+
+@cache
+def parameters(architecture: str, size: int | None) -> int:
+    """How many parameters a network has; 0 where it cannot be told."""
+    try:
+        with torch.device("meta"):
+            return sum(one.numel() for one in zoo.build(architecture, 1000, size).net.parameters())
+    except Exception:  # an estimate must not stop anybody
+        return 0
+
+
+def counts(population: Draw) -> Outlook | None:
+    """How many people and pictures a population has; None where that cannot be told before it is read."""
+    try:
+        return outlook(population.source, **dict(population.settings))
+    except UserError:  # whoever reads it will say so
+        return None
+
+
+def trained_on(population: Draw, part: str, architecture: str, size: int | None, recipe: Recipe) -> tuple[Amount, ...]:
+    """A training on a part of a population: steps through all epochs, and a look at what chooses the best of them."""
+    seen = counts(population)
+    if seen is None:
+        return ()
+    side = size or zoo.only_size(architecture) or seen.size
+    how: dict[str, Any] = {"architecture": architecture, "size": side, "classes": seen.people}
+    batch, images = min(recipe.batch, seen.images[part]), seen.images[part]
+    each = recipe.passes(images) * (images // max(1, batch)) * batch
+    looked = recipe.epochs * seen.images["validation"] + images + seen.images["test"]
+    step = Amount("train", recipe.epochs * each, batch=batch, precision=recipe.precision, **how)
+    return (step, Amount("look", looked, batch=256, **how))
 
 
 def times_small(architecture: str, size: int | None) -> float:

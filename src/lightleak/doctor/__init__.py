@@ -67,7 +67,7 @@ def installed() -> list[Line]:
     folder = cache_folder(None)
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     writable = os.access(place, os.W_OK)
-    free = _bytes(shutil.disk_usage(place).free)
+    free = in_bytes(shutil.disk_usage(place).free)
     lines.append(Line("cache", f"{folder}, {free} free" if writable else f"{folder} cannot be written",
                       "good" if writable else "bad"))  # fmt: skip
     return lines
@@ -123,8 +123,8 @@ def expected(population: Population, architecture: str = "timm:resnet18") -> lis
     machine = Place().memory()
     memory = machine.total if machine else None
     tight = bool(memory and 2 * total > memory)  # decoded bytes, and their parts
-    text = f"{_bytes(2 * total)} for images while they are read, {_bytes(total)} after"
-    lines = [Line("memory to expect", text + (f" of {_bytes(memory)}" if tight and memory else ""),
+    text = f"{in_bytes(2 * total)} for images while they are read, {in_bytes(total)} after"
+    lines = [Line("memory to expect", text + (f" of {in_bytes(memory)}" if tight and memory else ""),
                   "bad" if tight else "good")]  # fmt: skip
     if not population.classes or not len(population.train):
         return lines
@@ -134,8 +134,8 @@ def expected(population: Population, architecture: str = "timm:resnet18") -> lis
     seconds = min(_step(classifier, population.train, device) for _ in range(REPEATS)) / TRIED
     epoch = seconds * len(population.train)
     epochs = RECIPES["rolss"].epochs
-    text = f"about {_duration(epoch)} an epoch of {architecture} at {size} pixels, "
-    text += f"{_duration(epoch * epochs)} for {epochs} epochs on {device}"
+    text = f"about {duration(epoch)} an epoch of {architecture} at {size} pixels, "
+    text += f"{duration(epoch * epochs)} for {epochs} epochs on {device}"
     return [*lines, Line("time to expect", text)]
 
 
@@ -152,16 +152,16 @@ def _step(classifier: Classifier, images: Images, device: torch.device) -> float
 def attack_expected(name: str, attack: PPA, prior: Prior, target: Classifier, people: int) -> list[Line]:
     """Memory and time that an attack on so many people takes on this device, from one step of it."""
     found = forecast(attack, prior, target, people)
-    need = f"{_bytes(found.networks)} for the networks and {_bytes(found.image)} for each image of a batch: "
-    need += f"{_bytes(found.memory)} for batches of {found.batch}"
+    need = f"{in_bytes(found.networks)} for the networks and {in_bytes(found.image)} for each image of a batch: "
+    need += f"{in_bytes(found.memory)} for batches of {found.batch}"
     line = Line(f"memory of {name}", need)
     if found.fits is not None and found.free is not None:
         enough = found.fits >= found.batch
-        text = f"{need}; {_bytes(found.free)} free"
+        text = f"{need}; {in_bytes(found.free)} free"
         text += "" if enough else f": --attack.batch {found.fits} fits" if found.fits else ": not even one fits"
         line = Line(line.what, text, "good" if enough else "bad")
     text = (
-        f"about {_duration(found.seconds)} on {here().device} for {people} people, each {attack.attempts} attempts of "
+        f"about {duration(found.seconds)} on {here().device} for {people} people, each {attack.attempts} attempts of "
     )
     text += f"{attack.steps} steps and {attack.views} views, after {attack.candidates:,} candidates"
     return [line, Line(f"time of {name}", text)]
@@ -226,11 +226,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _bytes(count: int) -> str:
+def in_bytes(count: float) -> str:
+    """Bytes as people say them."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,30 @@
+"""What a task repeats most of its time, and how often: what can be measured for a moment and multiplied."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lightleak.priors.fit import Settings
+from lightleak.priors.prior import Prior
+
+
+@dataclass(frozen=True)
+class Amount:
+    """So many images that go through a network in one way."""
+
+    # A step of training; a look at an image; a step of an attack's search; a step of fitting a generator.
+    kind: Literal["train", "look", "search", "fit"]
+    images: float = field(compare=False)  # of "fit": steps
+    architecture: str = ""
+    size: int | None = None
+    classes: int = 1000
+    batch: int = 64
+    precision: str = "auto"
+    prior: str = ""  # which one images are made with
+    sketch: Callable[[], Prior | None] | None = field(default=None, compare=False)  # it, or one of its size
+    fit: Settings | None = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What it is, for people."""
+        return {"kind": self.kind, "network": self.architecture, "pixels": self.size, "batch": self.batch}
