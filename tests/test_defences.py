@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
 from lightleak.attacks.oracle import Oracle
-from lightleak.defences import MID, SSF, TLDMI, BiDO, NegLS, RoLSS
+from lightleak.defences import MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus, parse
 from lightleak.defences.bido import dependence, gaussian_kernel, linear_kernel
 from lightleak.defences.mid import averaged
 from lightleak.defences.smoothing import smoothed
@@ -333,3 +333,27 @@ def test_a_title_names_what_is_not_the_papers():
     assert defences.title(RoLSS(where=2)) == "RoLSS (where 2)"
     assert defences.title(SSF(factor=0.5, where="all")) == "SSF (factor 0.5, where all)"
     assert defences.title(BiDO(layers=("layer1", "layer2"))) == "BiDO (layers layer1, layer2)"
+
+
+def test_defences_are_parsed_with_their_settings():
+    assert parse("ssf(factor=0.5, where=3), rolss+(keep=.8),tts(first=0.25),none") == (
+        SSF(factor=0.5, where=3), RoLSSPlus(keep=0.8), TTS(first=0.25),
+    )  # fmt: skip
+    assert parse("rolss,bido") == (RoLSS(), BiDO())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("ssf(k=0.5)", "settings of factor, where"),
+        ("ssf(0.5)", "expected ssf"),
+        ("ssf(factor=0.5", "expected ssf"),
+        ("ssf(factor=open('x'))", "expected ssf"),
+        ("ssf(factor=2)", "scales skips by a factor in"),
+        ("bdo(a=1)", "there is no defence 'bdo'"),
+    ],
+)
+def test_settings_that_no_defence_has(text, why):
+    with pytest.raises(UserError, match=why) as error:
+        parse(text)
+    assert "\n" not in str(error.value)

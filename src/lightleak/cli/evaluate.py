@@ -18,6 +18,7 @@ from lightleak.models import facenet
 from lightleak.models import inception as inceptions
 from lightleak.models.classifier import Classifier
 from lightleak.priors import RenderedPrior
+from lightleak.study.protocols import protocol as named_protocol
 from lightleak.terminal import bar, console
 
 
@@ -35,6 +36,7 @@ def main(
     student: str | None = None,
     published: bool = False,
     fed_8_bit: bool = False,
+    protocol: str | None = None,
     device: str = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     size: int | None = None,
@@ -58,6 +60,7 @@ def main(
         student: an architecture to teach by the reconstructions alone, for the knowledge extraction score.
         published: PPA's conventions for FID, precision, recall, density and coverage.
         fed_8_bit: hand reconstructions to the judge as 8-bit images, as the 64-pixel attacks do.
+        protocol: paper-ppa, celeba-300x5 or another by name: refused if these images or this judge depart from it.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function, as in training.
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
@@ -74,6 +77,10 @@ def main(
 
         factors = of_painter
     reconstruction = Reconstruction.load(found)
+    if protocol is not None:
+        counted = named_protocol(protocol)
+        counted.check(reconstruction.classes, population.classes, classifier.architecture, classifier.size, None)
+        fed_8_bit = fed_8_bit or counted.fed == "8-bit"
     nulls = {null.name: Reconstruction.load(null)} if null else {}
     reader = regressors.load(appraiser) if appraiser else None
     embedding = facenet.facenet(face) if face else None

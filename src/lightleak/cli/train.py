@@ -27,6 +27,7 @@ def main(
     architecture: str = "timm:resnet18",
     defence: str = "none",
     recipe: Recipe = RECIPES["small"],
+    like: str | None = None,
     seed: int = 0,
     judge: bool = False,
     size: int | None = None,
@@ -45,8 +46,9 @@ def main(
         out: the checkpoint to write.
         data: faces, digits, folder:PATH, or a published set such as celeba:PATH.
         architecture: timm:NAME, torchvision:NAME or face:NAME.
-        defence: none, or names separated by commas.
+        defence: none, or names separated by commas, with settings in brackets: "ssf(factor=0.5),bido".
         recipe: how to train.
+        like: a recipe by name, such as rolss or ir152, in place of --recipe.
         seed: decides initial weights and the order of images.
         judge: train a judge instead, on the images that are set aside for it.
         size: pixels a side that the network sees (default: those of the images, or the only ones that it takes).
@@ -57,6 +59,7 @@ def main(
     """
     check_place(out, "the checkpoint")
     _check_flags(start, own)
+    recipe = _recipe(recipe, like)
     population = population_of(data, settings)
     chosen = defences.parse(defence)
     plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
@@ -78,6 +81,17 @@ def main(
     right, _ = accuracy_and_loss(trained, population.test)
     held = f", robust accuracy {robust_accuracy(trained, population.test):.1%} within 2/255" if plan.robust else ""
     console.print(f"natural accuracy {right:.1%}{held} on {len(population.test)} test images: {out}")
+
+
+def _recipe(given: Recipe, like: str | None) -> Recipe:
+    """The recipe of a name, or the one that flags say."""
+    if like is None:
+        return given
+    if like not in RECIPES:
+        raise UserError(f"there is no recipe {like!r}; choose from {', '.join(RECIPES)}")
+    if given != RECIPES["small"]:
+        raise UserError("--like is a whole recipe: leave --recipe out, or leave --like out")
+    return RECIPES[like]
 
 
 EXAMPLE = "Example: lightleak train"

@@ -1,5 +1,6 @@
 """Defences: frozen settings with a `plan` that says what they do to plain training; one file each."""
 
+import ast
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -84,16 +85,48 @@ DEFENCES: Registry[type[Defence]] = Registry(
 
 
 def parse(text: str) -> tuple[Defence, ...]:
-    """Defences by name with their default settings, "rolss,bido", or by the name of a preset, "midre-0.8".
+    """Defences by name, "rolss,bido", by the name of a preset, "midre-0.8", and with settings, "ssf(factor=0.5)".
 
-    "none" or nothing is the empty tuple.
+    "none" or nothing is the empty tuple. UserError for unknown names and settings.
     """
-    names = [name.strip().lower() for name in text.split(",") if name.strip() and name.strip().lower() != "none"]
-    unknown = [name for name in names if name not in DEFENCES and name not in PRESETS]
-    if unknown:
+    return tuple(_one(part) for part in _parts(text) if part.lower() != "none")
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas that are in no brackets."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign in "([") - (sign in ")]")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _one(text: str) -> Defence:
+    name, bracket, rest = text.partition("(")
+    name = name.strip().lower()
+    if name not in DEFENCES and name not in PRESETS:
         known = ", ".join([*DEFENCES, *PRESETS])
-        raise UserError(f"there is no defence {unknown[0]!r}; choose from none, {known}")
-    return tuple(PRESETS[name] if name in PRESETS else DEFENCES[name]() for name in names)
+        raise UserError(f"there is no defence {name!r}; choose from none, {known}")
+    plain = PRESETS[name] if name in PRESETS else DEFENCES[name]()
+    if not bracket:
+        return plain
+    has = [field.name for field in fields(plain)]  # pyright: ignore[reportArgumentType]
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(one.arg not in has for one in call.keywords):
+            raise ValueError
+        settings = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+    except (SyntaxError, ValueError):
+        raise UserError(
+            f"expected {name}(NAME=VALUE, ...) with settings of {', '.join(has)}, got {text!r:.80}"
+        ) from None
+    try:
+        return replace(plain, **settings)  # pyright: ignore[reportArgumentType]
+    except TypeError as error:
+        raise UserError(f"{text[:80]}: {error}") from None
 
 
 def title(defence: Defence) -> str:
