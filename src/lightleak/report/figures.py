@@ -59,6 +59,7 @@ def figures(results: Results) -> tuple[Figure, ...]:
     drawn = [trade_off(results, leak) for leak in results.drawn_leaks()]
     drawn += [frontier(results, column) for column in results.columns if column.leak]
     drawn += [over_setting(results), repetitions(results), likelihoods(results), gradients(results)]
+    drawn += [searches(results)]
     return tuple(figure for figure in drawn if figure is not None)
 
 
@@ -333,6 +334,44 @@ def likelihoods(results: Results) -> Figure | None:
         caption="Confidence near 1 does not mean that the person was found.",
         alt=f"Histograms of each target's confidence in its reconstructions. {said}.",
         svg=_svg("likelihood", (4.6, 0.45 + 0.78 * len(shown)), len(shown), draw),
+    )
+
+
+def searches(results: Results) -> Figure | None:
+    """How confident each target became with the queries that an attacker spent on a person, attack by attack."""
+    rows = [row for row in results.rows if results.searches.get(row.name)]
+    names = list(dict.fromkeys(name for row in rows for name in results.searches[row.name]))
+    if not names:
+        return None
+
+    def draw(panels: Sequence[Axes]) -> None:
+        for axes, row in zip(panels, rows):
+            for place, name in enumerate(names):
+                points = results.searches[row.name].get(name, ())
+                asked, confidence = [max(1.0, point[0]) for point in points], [100 * point[1] for point in points]
+                look = {"color": COLOURS[place % len(COLOURS)], "label": _short(name, 26)}
+                marker = MARKERS[place % len(MARKERS)] if len(points) == 1 else ""
+                axes.plot(asked, confidence, marker=marker, linewidth=1.3, markersize=5, **look)
+            axes.set_xscale("log")
+            axes.set_ylim(-2, 104)
+            axes.set_title(_short(row.name, 40), loc="left", fontsize=9, pad=3)
+        panels[-1].set_xlabel("queries of a person")
+        panels[-1].legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=2, handletextpad=0.3, columnspacing=1.2
+        )
+
+    ends = "; ".join(
+        f"{clean(row.name)}: " + ", ".join(f"{clean(name)} {100 * points[-1][1]:.0f} % with {points[-1][0]:.0f} queries"
+                                           for name, points in results.searches[row.name].items())
+        for row in rows
+    )  # fmt: skip
+    return Figure(
+        name="searches",
+        title="How far queries go",
+        caption="The target's own confidence in the best image so far, in %, mean over people. A line is a search by "
+        "scores; a single mark is where an attack with gradients ended. Confidence is not recognition: see the table.",
+        alt=f"Lines of confidence over queries for each target. {ends}.",
+        svg=_svg("searches", (4.6, 0.9 + 1.15 * len(rows) + 0.2 * len(names) / 2), len(rows), draw),
     )
 
 

@@ -117,6 +117,7 @@ class Results:
     baseline: str = ""  # the row that differences are taken against
     differences: tuple[Difference, ...] = ()
     curves: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)  # by row: its checkpoints by accuracy
+    searches: Mapping[str, Any] = field(default_factory=dict)  # by row, by attack: (queries, best confidence so far)
     levels: tuple[Level, ...] = ()  # at equal natural accuracy
     unequal: tuple[str, ...] = ()  # in what references differ from the targets
     runs: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)  # by row, by column: every seed
@@ -155,7 +156,7 @@ class Results:
         if strange - known:
             raise UserError(f"there is no column for {', '.join(sorted(strange - known))}; add it to columns")
         lost = {one.row for one in (*self.differences, *self.levels)} | set(self.confidences) | set(self.curves)
-        lost |= set(self.runs) | set(self.sweep) | set(self.shares)
+        lost |= set(self.runs) | set(self.sweep) | set(self.shares) | set(self.searches)
         lost |= {name for portrait in self.gallery for name in portrait.frames}
         if lost - set(names):
             raise UserError(f"there is no row called {', '.join(sorted(lost - set(names)))}; rows: {names}")

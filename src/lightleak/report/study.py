@@ -13,6 +13,7 @@ from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.report.collect import collect
 from lightleak.report.fairness import entries, run_of
+from lightleak.report.ladder import collect_ladder, is_ladder
 from lightleak.report.results import Results
 from lightleak.report.worlds import collect_worlds, held_in_worlds, world_of
 from lightleak.study.keys import plain
@@ -147,6 +148,8 @@ def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
         own = [[place for place, one in beside.items() if one.population == key[0]] for beside in (costs, shares)]
         title = f"{study.title} ({what})" if what else study.title
         yield collect(group, title, study.command, own[0], mixed_protocols, own[1], study.published, study.primary)
+    if is_ladder(list(records.values())):
+        yield collect_ladder(records, f"{study.title} (by access)", study.command)
 
 
 def _worlds(records: Mapping[Path, Record]) -> tuple[dict[str, list[Path]], list[Path]]:

@@ -111,6 +111,9 @@ class Record:
     confidence: tuple[float, ...]  # the target's own, image by image, best first within each class
     protocol: Protocol | None = None
     absent: Mapping[str, str] = field(default_factory=dict)  # nulls that these data do not allow, and why
+    beforehand: int = 0  # queries of what was learnt before the attack
+    # Of a search by queries: queries of a person and the target's best confidence so far, mean over people.
+    search: tuple[tuple[float, float], ...] = ()
     task: str = ""  # "Evaluate/KEY"
     specs: Mapping[str, Settings] = field(default_factory=dict)  # of this task and all in its fields, by "NAME/KEY"
     version: int = VERSION
@@ -155,6 +158,8 @@ class _Rest:
     judge: JudgeRecord
     confidence: tuple[float, ...]
     absent: Mapping[str, str] = field(default_factory=dict)
+    beforehand: int = 0
+    search: tuple[tuple[float, float], ...] = ()
     task: str = ""
     specs: Mapping[str, Settings] = field(default_factory=dict)
     version: int = VERSION

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from safetensors.torch import save_file
 
+from lightleak.attacks import Reconstruction
 from lightleak.errors import UserError
 from lightleak.metrics import attribute_regressor as regressors
 from lightleak.metrics.attribute_regressor import AttributeRegressor
@@ -284,6 +285,8 @@ class Evaluate(Task):
             confidence=tuple(found.confidence.tolist()),
             protocol=self.protocol,
             absent=absent,
+            beforehand=found.beforehand,
+            search=_search(found),
             task=f"{self.name}/{self.key}",
             specs=specs_of(self),
         ).to_json()
@@ -303,6 +306,12 @@ class Evaluate(Task):
             defences={type(defence).__name__: plain(defence) for defence in target.defences},
             **_tuples(store.result(target)),
         )
+
+
+def _search(found: Reconstruction) -> tuple[tuple[float, float], ...]:
+    """Queries of a person and the best confidence so far, mean over people; empty where nobody recorded them."""
+    curve = found.per_class.get("curve")
+    return () if curve is None or not len(curve) else tuple((a, b) for a, b in curve.double().mean(0).tolist())
 
 
 def _tuples(result: Mapping[str, Any]) -> dict[str, Any]:

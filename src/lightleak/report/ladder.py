@@ -1,0 +1,268 @@
+"""One page over attacks of different access: a row for each target, a column for each attack, and who hides gradients.
+
+A defence that fools the gradients of a network and leaves in it what it knows of its people stops the attacks that need
+gradients, and not those that see labels alone. So a defence *hides gradients* if, person by person,
+
+    1. the strongest attack with gradients finds less than of the undefended network,
+    2. an attack by labels finds more of the defended network than that strongest attack does, and
+    3. it does so by more than of the undefended network,
+
+each by a paired interval that leaves out zero. The p value of such a finding is the largest of the three, corrected by
+Holm over all defences and attacks by labels. Two trainings of each are the least that speaks of a defence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightleak.attacks import ATTACKS, Access
+from lightleak.metrics.evidence import Comparison, Measure, compare, holm, seeds_interval
+from lightleak.report.fairness import run_of
+from lightleak.report.glossary import ACCURACY, columns
+from lightleak.report.provenance import listed, made_of, versions_of
+from lightleak.report.results import Column, Difference, Results, Row
+from lightleak.report.trainings import families, table
+from lightleak.report.verdicts import LEAST, SURELY, corrected, rounded
+from lightleak.study.record import Record
+
+RUNGS: tuple[Access, ...] = ("labels", "scores", "gradients")  # from the least that is granted upwards
+MEASURED = ("hits@1", "true@1")  # by the judge and by the truth
+Found = Mapping[str, Mapping[str, list[Record]]]  # by target, by attack: its trainings
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What an attack by labels finds of a defended network beside the strongest one with gradients."""
+
+    target: str
+    labels: str
+    gradients: str
+    more: Comparison  # labels minus gradients on the defended network
+    p: float  # of all three conditions together, before correction; 1 where one points the other way
+
+
+def access_of(record: Record) -> Access | None:
+    """What an attack is granted; None of one that is not installed, and of nulls, which stand on no rung."""
+    kind = next((kind for kind in ATTACKS.values() if kind.__name__ == record.attack.name), None)
+    return None if kind is None or kind.null else kind.access
+
+
+def by_target(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
+    """The trainings of each target by attack, attacks from labels up to gradients; those that met every target."""
+    known = [one for one in records if access_of(one) is not None and one.target.moment is None]
+    ranked = sorted(known, key=lambda one: RUNGS.index(access_of(one) or "gradients"))
+    targets = dict.fromkeys(run_of(one.target) for one in known)
+    met: dict[str, set[str]] = {}
+    for one in ranked:
+        met.setdefault(_name(one), set()).add(run_of(one.target))
+    found: dict[str, dict[str, list[Record]]] = {target: {} for target in targets}
+    for one in ranked:
+        if len(met[_name(one)]) == len(targets):
+            found[run_of(one.target)].setdefault(_name(one), []).append(one)
+    return found
+
+
+def is_ladder(records: Sequence[Record]) -> bool:
+    """Whether several targets of one population and network were each attacked with different access."""
+    if len({(one.population.key, one.target.architecture) for one in records}) != 1:
+        return False
+    found = by_target(records)
+    rungs = {access_of(own[0]) for attacks in found.values() for own in attacks.values()}
+    return len(found) > 1 and len(rungs) > 1
+
+
+def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "") -> Results:
+    """The results of a ladder; the first target is the undefended network that all are compared with."""
+    found = by_target(list(places.values()))
+    first = next(iter(places.values()))
+    baseline, made, alike = next(iter(found)), made_of(list(places)), _families(first)
+    tables = [own for attacks in found.values() for own in attacks.values()]
+    measured = [name for name in MEASURED if all(_table(own, name) is not None for own in tables)]
+    judged = measured[-1] if measured else ""  # where truth is known, it decides who hides
+    tried = hidden(found, judged, alike) if measured else []
+    sure = holm([one.p for one in tried])
+    named = [(one, p) for one, p in zip(tried, sure) if p < SURELY and _trainings(found[one.target]) >= LEAST]
+    people = {"name": first.population.name, "classes": first.population.classes}
+    return Results(
+        title=title,
+        columns=(ACCURACY, *_columns(found[baseline], measured)),
+        rows=tuple(_row(name, attacks, measured, alike) for name, attacks in found.items()),
+        summary=_summary(found, first),
+        baseline=baseline,
+        differences=corrected(_differences(found, baseline, measured, alike)),
+        searches=searches_of(found),
+        leaks=(),
+        warnings=tuple(_said(one, p) for one, p in named),
+        notes=(*_notes(found, tried, named, judged), *first.population.notes),
+        recipe={
+            "population": {**first.population.settings, **people},
+            "architecture": first.target.architecture,
+            "training": first.target.recipe,
+            "attacks": {name: own[0].attack.settings for name, own in found[baseline].items()},
+            "priors": {name: own[0].prior.name for name, own in found[baseline].items()},
+        },
+        versions=versions_of(made),
+        command=command,
+        date=max((one.finished[:10] for one in made), default=""),
+        machine=listed([one.machine for one in made]),
+        device=listed([one.device for one in made]),
+        commit=listed([one.commit for one in made]),
+        protocol=first.protocol.label if first.protocol else "no named protocol",
+        seconds=sum(one.seconds for one in made),
+    )
+
+
+def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidden]:
+    """Every attack by labels on every defended network, beside the strongest attack with gradients there."""
+    baseline, *defended = found
+    plain = {name: _table(own, metric) for name, own in found[baseline].items()}
+    rung = {name: access_of(own[0]) for name, own in found[baseline].items()}
+    white = [name for name in plain if rung[name] == "gradients"]
+    tried = []
+    for target in defended if white else ():
+        own = {name: _table(records, metric) for name, records in found[target].items()}
+        best, before = (max(white, key=lambda name, side=side: float(_of(side, name).mean())) for side in (own, plain))
+        held = _paired(_of(plain, before), _of(own, best), alike, rate=True)
+        for name in (name for name in own if rung[name] == "labels"):
+            more = _paired(_of(own, name), _of(own, best), alike, rate=True)
+            gaps = [_of(side, name) - _of(side, best) for side in (own, plain)]
+            beyond = _paired(*gaps, alike, rate=False)
+            right = all(one.low is not None and one.low > 0 for one in (held, more, beyond))
+            p = max(one.p for one in (held, more, beyond)) if right else 1.0
+            tried.append(Hidden(target, name, best, more, p))
+    return tried
+
+
+def searches_of(found: Found) -> dict[str, dict[str, tuple[tuple[float, float], ...]]]:
+    """By target and attack: queries of a person and the best confidence so far, mean over people and trainings.
+
+    An attack that records no curve is one point: where it ended.
+    """
+    told: dict[str, dict[str, tuple[tuple[float, float], ...]]] = {}
+    for target, attacks in found.items():
+        for name, records in attacks.items():
+            curves = [one.search for one in records if one.search]
+            if access_of(records[0]) == "labels" and not curves:
+                continue  # it sees no confidence
+            if len(curves) == len(records) and len({len(curve) for curve in curves}) == 1:
+                points = torch.tensor(curves, dtype=torch.float64).mean(0).tolist()
+            else:
+                best = [sum(one.confidence) / len(one.confidence) for one in records if one.confidence]
+                points = [[sum(map(_queries, records)) / len(records), sum(best) / len(best)]] if best else []
+            if points:
+                told.setdefault(target, {})[name] = tuple((a, b) for a, b in points)
+    return told
+
+
+def _name(record: Record) -> str:
+    return record.attack.title or record.attack.name
+
+
+def _of(side: Mapping[str, Tensor | None], name: str) -> Tensor:
+    found = side[name]
+    assert found is not None  # of measures that every attack has
+    return found
+
+
+def _table(records: Sequence[Record], metric: str) -> Tensor | None:
+    """What was found of each attacked person in each training, S x C; of whom an attack came back with nothing, 0."""
+    everybody = _everybody(records[0])
+    if any(metric not in one.evaluation.per_class for one in records):
+        return None
+    rows = []
+    for one in sorted(records, key=lambda one: one.target.seed):
+        known = dict(zip(one.evaluation.classes, one.evaluation.per_class[metric]))
+        rows.append([known.get(person, 0.0) for person in everybody])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _paired(one: Tensor, other: Tensor, alike: Tensor | None, rate: bool) -> Comparison:
+    seeds = min(len(one), len(other))
+    return compare(one[:seeds], other[:seeds], rate=rate, clusters=alike)
+
+
+def _trainings(attacks: Mapping[str, list[Record]]) -> int:
+    return min(len(own) for own in attacks.values())
+
+
+def _queries(record: Record) -> float:
+    """Queries of a person, what was learnt beforehand included."""
+    return (record.evaluation.queries + record.beforehand) / max(1, len(_everybody(record)))
+
+
+def _columns(attacks: Mapping[str, list[Record]], measured: Sequence[str]) -> list[Column]:
+    found = []
+    for metric in columns(*measured):
+        for name, own in attacks.items():
+            label = f"{name} ({access_of(own[0])}), {metric.label}"
+            found.append(
+                Column(f"{metric.name} {name}", label, metric.meaning, 1, True, words=metric.words, essential=True)
+            )
+    return found
+
+
+def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str], alike: Tensor | None) -> Row:
+    measures: dict[str, Measure | None] = {
+        f"{metric} {attack}": seeds_interval(_of({attack: _table(own, metric)}, attack), rate=True, clusters=alike)
+        for metric in measured
+        for attack, own in attacks.items()
+    }
+    own = next(iter(attacks.values()))
+    accuracy = table(own, "accuracy")
+    measures["accuracy"] = None if accuracy is None else seeds_interval(accuracy, rate=True, clusters=alike)
+    return Row(name, measures, detail=f"{_trainings(attacks)} trainings")
+
+
+def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Tensor | None) -> list[Difference]:
+    told = []
+    for target in [name for name in found if name != baseline]:
+        for metric in measured:
+            for name, own in found[target].items():
+                sides = [_of({name: _table(side, metric)}, name) for side in (own, found[baseline][name])]
+                gap, count = _paired(*sides, alike, rate=True), min(map(len, sides))
+                told.append(
+                    Difference(target, f"{metric} {name}", gap.value, gap.low, gap.high, gap.p, trainings=count)
+                )
+    return told
+
+
+def _said(one: Hidden, p: float) -> str:
+    low, high = (100 * (value or 0.0) for value in (one.more.low, one.more.high))
+    return (
+        f"{one.target} hides gradients: {one.labels}, which sees labels alone, finds {100 * one.more.value:+.0f} "
+        f"points [{low:+.0f}, {high:+.0f}] beside {one.gradients}, the strongest with gradients (corrected p = "
+        f"{rounded(p)})"
+    )
+
+
+def _summary(found: Found, first: Record) -> str:
+    attacks = next(iter(found.values()))
+    by = {rung: [name for name, own in attacks.items() if access_of(own[0]) == rung] for rung in RUNGS}
+    told = "; ".join(f"{rung}: {', '.join(names)}" for rung, names in by.items() if names)
+    return f"{len(found)} targets ({first.target.architecture}), attacked with less and with more access ({told})."
+
+
+def _notes(found: Found, tried: Sequence[Hidden], named: Sequence[tuple[Hidden, float]], judged: str) -> list[str]:
+    spent = {name: sum(map(_queries, own)) / len(own) for name, own in next(iter(found.values())).items()}
+    each = ", ".join(f"{name} {count:,.0f}" for name, count in spent.items())
+    said = [f"queries of each person, what was learnt beforehand included, on the first target: {each}"]
+    if tried:
+        by = "the truth" if judged == "true@1" else "the judge"
+        said.append(
+            f"whether a defence hides gradients was asked of {len(tried)} pairs of a defence and an attack by labels, "
+            f"by {by}, and is shown for {len(named) or 'none'}"
+        )
+    return said
+
+
+def _families(record: Record) -> Tensor | None:
+    """The family of each attacked person, where some look alike."""
+    known = families(record)
+    return None if known is None else known[_everybody(record)]
+
+
+def _everybody(record: Record) -> list[int]:
+    return sorted(record.attack.classes or range(record.population.classes))
