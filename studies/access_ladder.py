@@ -1,30 +1,38 @@
 """Does a defence close the leak, or only hide the gradient? Eight networks, attacked with labels, scores and gradients.
 
-What is compared: ResNet-18 at 48 x 48 without a defence, and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID and NegLS (at the
-strengths that `defences_faces.py` chose by validation accuracy), three training seeds each: the very trainings of that
-study. 32 people in clusters of four look-alikes. Each is attacked
+What is compared: ResNet-18 at 32 x 32 without a defence, and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID and NegLS, three
+training seeds each; 32 people in clusters of four look-alikes. Each network is attacked
 
     with labels alone    BREP-MI, LOKT
     with scores          RLB-MI, MIRROR black-box, surrogate + CMA-ES
     with gradients       MI-Face, GMI, PLG-MI, PPA, VMI, MIRROR, IF-GMI
 
-by about `QUERIES` images of each person that the network is shown, what an attack learns beforehand included. All draw
-with the renderer itself, but those whose papers give them a generator of their own: GMI and IF-GMI one for all
-networks, PLG-MI and LOKT one for each; MI-Face has none and is the adversarial null of every row. So LOKT against
-PLG-MI is labels against gradients with alike generators, and BREP-MI against PPA with the renderer.
+by about 2,000 images of each person that the network is shown, what an attack learns beforehand included. All search
+the renderer itself, but those whose papers give them a generator of their own: GMI and IF-GMI one for all networks,
+PLG-MI and LOKT one for each. MI-Face searches the pixels and stands beside every row as the adversarial null. So LOKT
+against PLG-MI is labels against gradients with alike generators, BREP-MI against PPA with the renderer.
+
+How strong BiDO, MID and NegLS are is decided before anything is attacked, by the rule of `defences_faces.py`: of the
+settings in its SWEEP, trained once with a seed that the study does not use, the strongest that loses at most five
+points of validation accuracy. So there are three steps:
+
+    lightleak study studies/access_ladder.py --here 1          the sweep, and the rows that need no choice
+    python studies/access_ladder.py runs/access_ladder         chooses, and writes access_ladder.json beside this file
+    lightleak study studies/access_ladder.py --here 1          everything; what is done stays done
 
 Declared in advance. A defence *hides gradients* where an attack by labels finds more of the defended network than the
 strongest attack with gradients does, and by more than of the undefended one, while gradients find less than there: all
 three by paired intervals over people and trainings, by the truth, corrected by Holm (`lightleak.report.ladder`).
 
-    lightleak study studies/access_ladder.py --dry-run        what would run; hours are guesses before the first results
-    lightleak study studies/access_ladder.py --here 1         everything; what is done stays done
-
-Not run yet: `results/` holds no record of it. By the queries it shows the networks 18 million images, which at 48 x 48
-is a day of one core; the StyleGAN2 of IF-GMI and the generators for each network come on top.
+There is no record of it yet. It shows the networks about 18 million images, more than half of them with gradients, and
+trains 27 generators and 24 times three surrogates: a guess of one to two days on one core
+(`lightleak study studies/access_ladder.py --dry-run` says better once the first results are there).
 """
 
+import json
+import sys
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from lightleak.attacks import (
@@ -42,19 +50,35 @@ from lightleak.attacks import (
     MIFace,
     Mirror,
     MirrorBlackBox,
-    Transfer,
 )
-from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER
-from lightleak.attacks.surrogate import Lessons
-from lightleak.defences import RoLSS, RoLSSPlus, SSF, TTS
+from lightleak.defences import SSF, TTS, RoLSS, RoLSSPlus
 from lightleak.priors.fit import LOKT_QUICK, PLG_QUICK, QUICK, Settings, SmallStyleGAN2
+from lightleak.study import Store
 from lightleak.study.comparison import Setting
 from lightleak.study.pool import load_module
-from lightleak.study.tasks import Invert, Pixels
+from lightleak.study.tasks import Evaluate, Invert, Pixels, TrainTarget, source
+from lightleak.training import RECIPES
 
 QUERIES = 2000  # of each person
-WORLD = load_module("defences_faces_world", Path(__file__).with_name("defences_faces.py"))
-NAMED = ("BiDO", "MID", "NegLS")  # of that study's rows, beside skip surgery
+PEOPLE = 32
+POPULATION = source(
+    "faces",
+    people=PEOPLE,
+    images=16,
+    size=32,
+    lookalikes=4,
+    strength=0.8,
+    noise=0.04,
+    public_people=10 * PEOPLE,
+    public_images=5,
+    judge_images=30,
+    validation_images=8,
+    test_images=8,
+)
+SETTING = Setting(POPULATION, recipe=replace(RECIPES["small"], epochs=20, rate=2e-3), seeds=(0, 1, 2))
+DEFENCES = load_module("defences_faces_world", Path(__file__).with_name("defences_faces.py"))
+SWEEP = {name: DEFENCES.SWEEP[name] for name in ("none", "BiDO", "MID", "NegLS")}
+STRENGTHS = Path(__file__).with_suffix(".json")
 PRIMARY = ("true@1",)
 
 
@@ -66,57 +90,84 @@ class Rung:
     prior: Settings | None = None
 
 
-def rungs(queries=QUERIES, people=WORLD.PEOPLE):
+def rungs(queries: int = QUERIES, people: int = PEOPLE) -> tuple[Rung, ...]:
     """The attacks, from labels up to gradients, each with so many queries of a person."""
-    spheres, lokt, transfer = queries // 33, lokt_for(queries, people), transfer_for(queries)
-    assert transfer.images <= queries
+    shared = 1_500  # samples, or half of them with their mirrors: 47 queries of each of 32 people
+    renderer: list[Attack] = [
+        RLBMI(queries=queries, rate=2e-3),
+        MirrorBlackBox(queries=99 * (queries // 99), samples=shared, population=100, enough=None),
+        SMILE(queries=queries, samples=shared, rate=0.05),
+        MIFace(attempts=2, steps=queries // 2, start="noise"),
+        PPA(candidates=shared, attempts=queries // 110, keep=2, steps=100, rate=0.05, milestones=(70,), views=10),
+        VMI(attempts=2, steps=queries // 32, draws=32, rate=0.01, couplings=4),
+        Mirror(samples=shared, attempts=8, keep=2, steps=queries // 8, rate=0.1),
+    ]
+    stages = (queries // 16, queries // 48, queries // 48, queries // 48)
     return (
-        Rung(BREPMI(queries=33 * spheres, samples=3_000, radius=0.5)),
-        Rung(LOKT(attempts=2, steps=100, rate=0.05), lokt),
-        Rung(RLBMI(queries=queries, rate=2e-3)),
-        Rung(MirrorBlackBox(queries=99 * (queries // 99), samples=3_000, population=100, enough=None)),
-        Rung(SMILE(queries=queries, samples=1_000, rate=0.05)),
-        Rung(MIFace(attempts=2, steps=queries // 2, start="noise")),
+        Rung(BREPMI(queries=33 * (queries // 33), samples=shared, radius=0.5)),
+        Rung(LOKT(attempts=2, steps=100, rate=0.05), lokt(queries, people)),
+        *(Rung(attack) for attack in renderer),
         Rung(GMI(2, steps=queries // 2, rate=0.06), replace(QUICK, steps=400)),
         Rung(PLGMI(2, steps=queries // 5), PLG_QUICK),
-        Rung(PPA(candidates=1_500, attempts=queries // 110, keep=2, steps=100, rate=0.05, milestones=(70,), views=10)),
-        Rung(VMI(attempts=2, steps=queries // 32, draws=32, rate=0.01, couplings=4)),
-        Rung(Mirror(samples=3_000, attempts=8, keep=2, steps=queries // 8, rate=0.1)),
-        Rung(IFGMI(candidates=1_500, attempts=8, stages=(queries // 16,) + (queries // 48,) * 3, rate=0.02),
-             SmallStyleGAN2()),
-    )  # fmt: skip
+        Rung(IFGMI(candidates=shared, attempts=10, stages=stages, rate=0.02), SmallStyleGAN2()),
+    )
 
 
-def lokt_for(queries, people):
-    """LOKT's first stage, by three quarters of the queries of all people."""
+def lokt(queries: int, people: int) -> Settings:
+    """LOKT's first stage, by three quarters of the queries of all people; its surrogates have a fifth."""
     steps = 3 * queries * people // 4 // (LOKT_QUICK.critic_steps * LOKT_QUICK.batch)
     return replace(LOKT_QUICK, steps=LOKT_QUICK.plain + max(1, steps))
 
 
-def transfer_for(queries):
-    """Its second stage, by most of what is left."""
-    return replace(SMALL_TRANSFER, images=max(1, queries // 5))
+def sweep() -> dict[str, list[TrainTarget]]:
+    """The candidates for each defence's strength, by its name, weakest first; nobody attacks these."""
+    return {name: [SETTING.target(chosen, 9) for chosen in row] for name, row in SWEEP.items()}
+
+
+def choose(store: Store) -> dict[str, object]:
+    """The place in SWEEP of each defence's strength, and the validation accuracies that decide it."""
+    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in sweep().items()}
+    (plain,) = accuracy["none"]
+    within = {name: [i for i, a in enumerate(row) if a >= plain - DEFENCES.LOST] for name, row in accuracy.items()}
+    places = {name: max(found, default=0) for name, found in within.items() if name != "none"}
+    return {"chosen": places, "validation_accuracy": accuracy}
 
 
 def defences():
-    """No defence, skip surgery as published, and the regularising ones at the strengths that were chosen."""
-    chosen = {names[0]: row for row in WORLD.regularised() if (names := [type(one).__name__ for one in row])[1:] == []}
-    return ((), (RoLSS(),), (RoLSSPlus(),), (SSF(),), (TTS(),), *(chosen[name] for name in NAMED))
+    """No defence, skip surgery as published and, once their strengths are chosen, BiDO, MID and NegLS."""
+    chosen = json.loads(STRENGTHS.read_text())["chosen"] if STRENGTHS.is_file() else {}
+    return ((), (RoLSS(),), (RoLSSPlus(),), (SSF(),), (TTS(),), *(SWEEP[name][place] for name, place in chosen.items()))
 
 
-def tasks(setting=WORLD.SETTING, attacks=None, rows=None):
-    """Attack by attack, network by network, seed by seed; each beside its nulls."""
+def tasks():
+    """The sweep, the weakest of each row first; then attack by attack."""
+    trained = [task for place in zip_longest(*sweep().values()) for task in place if task is not None]
+    return [*trained, *ladder(SETTING, rungs(), defences())]
+
+
+def ladder(setting, attacks, rows, queries: int = QUERIES) -> list[Evaluate]:
+    """Every attack on every network and seed, each beside its nulls."""
     return [
-        evaluated(setting, rung, setting.target(row, seed))
-        for rung in (rungs() if attacks is None else attacks)
-        for row in (defences() if rows is None else rows)
+        evaluated(setting, rung, setting.target(row, seed), queries)
+        for rung in attacks
+        for row in rows
         for seed in setting.seeds
     ]
 
 
-def evaluated(setting, rung, target):
-    """One attack on one network, beside images that nobody optimised, and those that convince it and show nobody."""
-    own = replace(setting, attack=rung.attack, prior=rung.prior, transfer=transfer_for(QUERIES), checkpoints=())
-    face = rung.attack if isinstance(rung.attack, MIFace) else MIFace(attempts=2, steps=QUERIES // 2, start="noise")
-    adversarial = Invert(target, Pixels(setting.population), face, seed=target.seed)
-    return own
+def evaluated(setting, rung: Rung, target: TrainTarget, queries: int) -> Evaluate:
+    """One attack on one network, beside images that nobody optimised, and such that convince it and show nobody."""
+    transfer = replace(setting.transfer, images=max(2, queries // 5))
+    own = replace(setting, attack=rung.attack, prior=rung.prior, transfer=transfer)
+    face = MIFace(attempts=2, steps=queries // 2, start="noise")
+    adversarial = Invert(target, Pixels(setting.population), face, setting.classes, target.seed)
+    judged = own.evaluated(target, {})
+    if rung.attack.needs().pixels:
+        return replace(judged, found=adversarial)
+    guessed = Invert(target, own.prior_for(target), Guess(rung.attack.keep), setting.classes)
+    return replace(judged, nulls={"never optimised": guessed, "adversarial": adversarial})
+
+
+if __name__ == "__main__":
+    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1]))), indent=1) + "\n")
+    print(STRENGTHS.read_text())

@@ -428,7 +428,8 @@ def test_a_budget_is_never_exceeded_and_curves_rise(name, tiny_target, prior, le
     """What a search says that it spent is what the oracle counted, and no more than its budget."""
     oracle = Oracle(tiny_target, ROWS[name].attack.access)
     budget = dict(ROWS[name].short)["queries"]
-    found = run(name, None, prior, learnt, oracle=oracle, batch=5, **dict(ROWS[name].short))
+    # One search at a time: those of a class are in two batches, and count together.
+    found = run(name, None, prior, learnt, oracle=oracle, batch=1, **dict(ROWS[name].short))
     assert found.queries == oracle.queries
     assert found.queries - found.shared <= 6 * budget
     (curve,) = (value for name, value in found.per_class.items() if name in ("curve", "radii"))

@@ -1,17 +1,29 @@
 """The ladder of access: what one page says of labels, scores and gradients, and who hides gradients."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from lightleak.attacks import BREPMI, LOKT, PPA, RLBMI, MIFace, Transfer
+from lightleak.attacks.surrogate import Lessons
+from lightleak.defences import RoLSS
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.metrics.evidence import Measure
+from lightleak.priors.fit import Lokt
 from lightleak.report import page
 from lightleak.report.ladder import access_of, collect_ladder, is_ladder
 from lightleak.report.results import Results
+from lightleak.report.study import pages, recorded, studied
+from lightleak.study import Store, run
+from lightleak.study.comparison import Setting
+from lightleak.study.pool import load_module
 from lightleak.study.record import AttackRecord, JudgeRecord, PopulationRecord, PriorRecord, Record, TargetRecord
+from lightleak.study.tasks import Evaluate, TrainTarget, source
+from lightleak.training import RECIPES
 
+STUDY = load_module("access_ladder", Path(__file__).parent.parent / "studies" / "access_ladder.py")
 PEOPLE = 32
 RATES = {  # of none and of the defence: labels, scores, gradients
     "hides": {"LOKT": (0.6, 0.6), "RLB-MI": (0.6, 0.4), "PPA": (0.9, 0.1)},
@@ -106,3 +118,73 @@ def test_a_ladder_has_two_rungs_and_two_targets():
     assert not is_ladder([one for one in records if one.target.title == "none"])
     assert not is_ladder([one for one in records if access_of(one) == "scores"])
     assert access_of(record("none", 0, "LOKT", 0.5)) == "labels"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The study
+
+
+def test_the_study_has_every_rung_and_every_network(monkeypatch, tmp_path):
+    monkeypatch.setattr(STUDY, "STRENGTHS", tmp_path / "strengths.json")
+    before = [task for task in STUDY.tasks() if isinstance(task, Evaluate)]
+    assert len(before) == 12 * 5 * 3  # strengths are not chosen yet
+    (tmp_path / "strengths.json").write_text('{"chosen": {"BiDO": 0, "MID": 1, "NegLS": 2}}')
+    tasks = STUDY.tasks()
+    evaluations = [task for task in tasks if isinstance(task, Evaluate)]
+    assert len({task.key for task in evaluations}) == len(evaluations) == 12 * 8 * 3
+    assert {task.key for task in before} < {task.key for task in evaluations}
+    assert sum(isinstance(task, TrainTarget) for task in tasks) == 12
+    rungs = {one.found.attack.title or type(one.found.attack).__name__: one.found.attack.access for one in evaluations}
+    assert {"BREP-MI", "LOKT"} == {name for name, access in rungs.items() if access == "labels"}
+    assert {"RLB-MI", "MIRROR, black-box", "surrogate + CMA-ES"} == {n for n, a in rungs.items() if a == "scores"}
+    assert sum(access == "gradients" for access in rungs.values()) == 7
+    for one in evaluations:
+        assert ("adversarial" in one.nulls) != isinstance(one.found.attack, MIFace)
+
+
+def test_the_budgets_are_equal():
+    """Queries of a person, beside the samples that all share, within a tenth of what the study says."""
+    for rung in STUDY.rungs():
+        attack = rung.attack
+        if attack.budget is not None:
+            spent = attack.budget
+        elif isinstance(attack, LOKT):
+            beforehand = rung.prior.queries / STUDY.PEOPLE + 5 * 10  # and every public image once
+            spent = beforehand + STUDY.QUERIES // 5 + attack.attempts
+        elif isinstance(attack, PPA):
+            spent = attack.attempts * (attack.steps + attack.views)
+        else:
+            each = {"PLGMI": 2, "VMI": 32}.get(type(attack).__name__, 1)
+            spent = attack.searches * attack.steps * each
+        assert spent == pytest.approx(STUDY.QUERIES, rel=0.2), attack
+
+
+@pytest.mark.slow
+def test_the_study_in_miniature(tmp_path):
+    """A network with and without its last skips, attacked with labels, scores and gradients, to the page."""
+    population = source("faces", people=4, images=6, size=32, lookalikes=2, strength=0.5, noise=0.02, public_people=8,
+                        public_images=4, judge_images=6, validation_images=3, test_images=3)  # fmt: skip
+    recipe = replace(RECIPES["small"], epochs=2, batch=16)
+    lessons = Lessons(epochs=2, batch=8, pretrained=False)
+    setting = Setting(
+        population, "timm:resnet10t", recipe, "timm:test_efficientnet", recipe, seeds=(0, 1),
+        transfer=Transfer(("timm:test_efficientnet",), lessons=lessons),
+    )  # fmt: skip
+    prior = Lokt(width=2, discriminator_width=2, latents=8, plain=1, steps=3, critic_steps=1, batch=8)
+    attacks = (
+        STUDY.Rung(BREPMI(queries=10, samples=20, points=4, radius=0.5)),
+        STUDY.Rung(LOKT(attempts=1, steps=2), prior),
+        STUDY.Rung(RLBMI(queries=10, actions=5, sample=5)),
+        STUDY.Rung(MIFace(attempts=2, steps=5, start="noise")),
+        STUDY.Rung(PPA(candidates=8, attempts=2, keep=1, steps=4, milestones=(2,), views=2)),
+    )
+    tasks = STUDY.ladder(setting, attacks, ((), (RoLSS(),)), queries=10)
+    with recorded(tasks, tmp_path, "T", "a command"):
+        assert not run(tasks, Store(tmp_path))
+    *_, last = pages(studied(tmp_path))
+    assert last.title == "T (by access)"
+    assert [row.name for row in last.rows] == ["none", "RoLSS"]
+    names = {column.name for column in last.columns}
+    assert {f"true@1 {name}" for name in ("BREP-MI", "LOKT", "RLB-MI", "MI-Face", "PPA")} < names
+    assert len(last.searches["none"]["RLB-MI"]) == 3
+    assert "How far queries go" in page(last)

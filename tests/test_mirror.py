@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightleak.attacks import Mirror
+from lightleak.attacks.mirror import agreement
 from lightleak.errors import UserError
 from toy_targets import LATENTS, Plain, oracle_of, rng
 
@@ -50,12 +51,28 @@ def test_mirrors_are_drawn_for_each_image():
     assert 10 <= sum(order) <= 30
 
 
+def test_the_attempts_that_agree_most_are_those_of_the_code():
+    """By a second way: sets of the five likeliest classes, within a class alone."""
+    likeliest = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 3, 5], [5, 6, 7, 8, 9], [9, 8, 7, 6, 5], [0, 1, 2, 3, 4]])
+    classes = torch.tensor([0, 0, 0, 1, 1])
+    sets = [set(row.tolist()) for row in likeliest]
+    for place, own in enumerate(classes.tolist()):
+        others = [sets[i] for i in range(5) if i != place and classes[i] == own]
+        expected = sum(len(sets[place] & one) / 5 for one in others) / len(others)
+        assert agreement(likeliest, classes)[place] == pytest.approx(expected)
+    attack = Mirror(attempts=4, keep=2, samples=20, steps=3, choice="agreement")
+    found = attack.run(linear(), Plain(), torch.tensor([1, 0]), rng())
+    assert found.classes.tolist() == [1, 1, 0, 0]
+    assert found.queries == 20 + 2 * 4 * 3 + 2 * 4 + 4  # who agrees is asked of all, confidence of those returned
+
+
 def test_one_clear_line():
     for settings, message in (
         ({"keep": 9}, "1 <= keep <= attempts <= samples"),
         ({"kappa": float("nan")}, "kappa must be above 0"),
         ({"flip": 2.0}, "flip in"),
         ({"loss": "no"}, "no loss 'no'"),
+        ({"choice": "luck"}, "by confidence or agreement, not 'luck'"),
     ):
         with pytest.raises(UserError, match=message):
             Mirror(**settings)

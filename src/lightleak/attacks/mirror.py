@@ -3,17 +3,20 @@
     1. for each class start at the samples of the prior of which the target is most confident
     2. descend 10 times the cross-entropy by Adam, whose rate grows and falls again, through random mirrors
     3. after every step clip the latents to the prior's box
-    4. return the attempts with the highest confidence
+    4. return the attempts with the highest confidence, or those that the others agree with
 
-Deviations: each image has its own coin for the mirror (code: one for a batch); the attempts returned are those of
-highest confidence (code: those whose top-5 labels agree most with the others'); losses are summed. The code begins
-with a rate of zero, which loses the first step; so does this.
+Which attempts are returned is a choice: those of highest confidence, or, as in the code, those whose five likeliest
+classes are most often among the five of the class's other attempts (`choice="agreement"`).
+
+Deviations: each image has its own coin for the mirror (code: one for a batch); losses are summed. The code begins with
+a rate of zero, which loses the first step; so does this.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.frame import Attack, Common, Found, Part, Tell
@@ -24,6 +27,8 @@ from lightleak.attacks.steps import LOSSES, identity_loss, select_candidates
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.priors.prior import Prior
+
+TOP = 5  # likeliest classes that attempts are compared by
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Mirror(Attack):
     kappa: float = 1.0  # latents stay within so many standard deviations
     flip: float = 0.5  # how often the target sees an image mirrored
     loss: str = "cross-entropy"  # or poincare, max-margin, logit
+    choice: Literal["confidence", "agreement"] = "confidence"  # which attempts are returned
     alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # images at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
@@ -54,6 +60,8 @@ class Mirror(Attack):
             problems.append("rate, weight and kappa must be above 0, flip in [0, 1]")
         if self.loss not in LOSSES:
             problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
+        if self.choice not in get_args(Literal["confidence", "agreement"]):
+            problems.append(f"the choice among attempts is by confidence or agreement, not {self.choice!r}")
         if problems:
             raise UserError("; ".join(problems))
 
@@ -95,11 +103,27 @@ class Mirror(Attack):
                 confidence = logits.softmax(1).gather(1, part.classes[:, None]).mean()
             tell(step + 1, confidence=float(confidence))
         # 4. the frame judges them and keeps those with the highest confidence
-        return Found(latents.detach())
+        if self.choice == "confidence":
+            return Found(latents.detach())
+        with torch.no_grad():
+            images = resized(prior.decode(latents, part.classes), oracle.size)
+            likeliest = oracle.scores(images, part.rows(self.steps)).topk(min(TOP, oracle.classes), 1).indices
+        agreed = agreement(likeliest, part.classes)
+        places = [(part.place == one).nonzero().squeeze(1) for one in part.place.unique()]
+        chosen = torch.cat([own[agreed[own].topk(min(self.keep, len(own))).indices] for own in places])
+        return Found(latents.detach()[chosen], part.classes[chosen], part.attempts[chosen])
+
+
+def agreement(likeliest: Tensor, classes: Tensor) -> Tensor:
+    """Of each image the mean share of its likeliest classes (N x K) that another one of its class has too, N."""
+    shared = (likeliest[:, None, :, None] == likeliest[None, :, None, :]).any(3).float().mean(2)
+    others = (classes[:, None] == classes[None]) & ~torch.eye(len(classes), dtype=torch.bool, device=classes.device)
+    return (shared * others).sum(1) / others.sum(1).clamp(min=1)
 
 
 PRESETS = {
     "mirror": Mirror(),
+    "mirror-code": Mirror(choice="agreement"),
     # For the renderer and two cores: most of 20,000 steps change nothing there.
     "rendered": Mirror(samples=600, attempts=6, keep=3, steps=100, rate=0.1),
 }

@@ -119,14 +119,20 @@ class Reconstruction:
         return self.at(chosen)
 
     def without_repetition(self) -> "Reconstruction":
-        """Of each attempt the first image, of each asked class the first row."""
+        """Of each attempt the first image, of each asked class the first row; of a search's course, what all searches
+        of the class spent together, and the best that any of them had.
+        """
         attempts = self.attempts if self.attempts is not None else torch.arange(len(self))
         pairs = list(zip(self.classes.tolist(), attempts.tolist(), strict=True))
         found = self.at(torch.tensor(sorted({pair: row for row, pair in reversed(list(enumerate(pairs)))}.values())))
         if self.asked is None:
             return found
         rows = sorted({label: row for row, label in reversed(list(enumerate(self.asked.tolist())))}.values())
-        per_class = {name: value[rows] for name, value in self.per_class.items()}
+        own = [self.asked == label for label in self.asked[rows]]
+        per_class = {
+            name: torch.stack([_together(value[mine]) for mine in own]) if name in COURSES else value[rows]
+            for name, value in self.per_class.items()
+        }
         return found.with_fields(asked=self.asked[rows], per_class=per_class)
 
     def at(self, index: Tensor) -> "Reconstruction":
@@ -219,6 +225,7 @@ class Drawn:
 
 TENSORS = ("images", "classes", "latents", "confidence")
 BESIDE = "per_class."
+COURSES = ("curve", "radii")  # of searches by queries: how far a class has come with how many
 
 
 def write(path: str | Path, parts: Sequence[Reconstruction]) -> Path:
@@ -247,6 +254,11 @@ def write(path: str | Path, parts: Sequence[Reconstruction]) -> Path:
 def _pieces(tensor: Tensor, dtype: torch.dtype | None) -> Iterator[Tensor]:
     for piece in tensor.split(PIECE):
         yield as_bytes(piece) if dtype == torch.uint8 and piece.dtype != torch.uint8 else piece
+
+
+def _together(courses: Tensor) -> Tensor:
+    """The course of several parts of one class's searches, K x P x 2 to P x 2: queries add up, the best counts."""
+    return torch.stack([courses[:, :, 0].sum(0), courses[:, :, 1].amax(0)], 1)
 
 
 def _joined_notes(parts: Sequence[Reconstruction]) -> dict[str, Any]:
