@@ -109,7 +109,7 @@ def rungs(queries: int = QUERIES, people: int = PEOPLE) -> tuple[Rung, ...]:
         *(Rung(attack) for attack in renderer),
         Rung(GMI(2, steps=queries // 2, rate=0.06), replace(QUICK, steps=400)),
         Rung(PLGMI(2, steps=queries // 5), PLG_QUICK),
-        Rung(IFGMI(candidates=shared, attempts=10, stages=stages, rate=0.02), SmallStyleGAN2()),
+        Rung(IFGMI(candidates=shared, attempts=8, stages=stages, rate=0.02), SmallStyleGAN2()),
     )
 
 

@@ -1,6 +1,7 @@
 """BREP-MI: golden values of its steps, and a class whose middle and size are known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,6 +69,16 @@ def test_it_asks_33_queries_an_iteration_and_no_more_than_its_budget(found):
     assert (radii.diff(dim=1) >= 0).all()
     rest = BREPMI(queries=100, samples=50, radius=0.6)
     assert rest.run(oracle, Plain(), torch.tensor([3]), rng()).queries == 50 + 99
+
+
+def test_searches_of_a_class_in_two_batches_count_together():
+    both = BREPMI(queries=2 * 33 * 5, samples=500, attempts=2, radius=0.6)
+    whole, cut = (
+        replace(both, batch=batch).run(oracle_of(balls(CENTRES, 2.0), 4, "labels"), Plain(), torch.arange(2), rng())
+        for batch in (64, 1)
+    )
+    assert cut.per_class["radii"][:, -1, 0].tolist() == [2 * 33 * 5] * 2
+    assert torch.allclose(cut.per_class["radii"], whole.per_class["radii"])
 
 
 def test_patience_and_the_largest_radius_end_a_search():

@@ -24,7 +24,7 @@ from lightleak.report.fairness import run_of
 from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import listed, made_of, versions_of
 from lightleak.report.results import Column, Difference, Results, Row
-from lightleak.report.trainings import families, table
+from lightleak.report.trainings import accuracies, families
 from lightleak.report.verdicts import LEAST, SURELY, corrected, rounded
 from lightleak.study.record import Record
 
@@ -211,8 +211,8 @@ def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str]
         for attack, own in attacks.items()
     }
     own = next(iter(attacks.values()))
-    accuracy = table(own, "accuracy")
-    measures["accuracy"] = None if accuracy is None else seeds_interval(accuracy, rate=True, clusters=alike)
+    accuracy = [[accuracies(one)[person] for person in _everybody(one)] for one in own]
+    measures["accuracy"] = seeds_interval(torch.tensor(accuracy, dtype=torch.float64), rate=True, clusters=alike)
     return Row(name, measures, detail=f"{_trainings(attacks)} trainings")
 
 
