@@ -27,6 +27,7 @@ START, END = "<!-- findings: written by claims.py -->", "<!-- end of findings --
 HARD, HARDER = "demo-faces/hard", "demo-faces/harder"
 POINCARE, MARGIN = "defences-faces/poincare", "defences-faces/max-margin"
 STAGES, DENSE, SWEEP = "paper/tab2_stages/resnet18", "paper/tab2_stages/densenet121", "paper/fig9_ssf/resnet18"
+PRIVATE, PRIVATE_MARGIN = "private-faces/poincare", "private-faces/max-margin"
 FUSED, EFFICIENT, VIT = "paper/tab4_repvgg/repvgg_a0", "paper/fig3_families/efficientnet_b0", "paper/fig7_transformers"
 # RoLSS was attacked by the Poincaré distance in four worlds, three trainings each.
 WORLDS = ((HARD, "RoLSS"), (HARDER, "RoLSS"), (POINCARE, "RoLSS"), (STAGES, "RoLSS (where 4)"))
@@ -212,6 +213,22 @@ def one_strength(records: Records) -> tuple[str, bool]:
     return (
         "**NegLS and TL-DMI**, each attacked at one strength alone, show nothing by either loss.",
         not any(map(clear, found)),
+    )
+
+
+@claim
+def private(records: Records) -> tuple[str, bool]:
+    noisy, public = "DP-SGD (epsilon None, noise 0.01)", "TL-DMI (share 0.85) + DP-SGD (epsilon 1000)"
+    one, other = records.gap(PRIVATE, noisy, "true@1"), records.gap(PRIVATE_MARGIN, noisy, "true@1")
+    plain, left = (records.value(PRIVATE, row, "accuracy") for row in ("no defence", noisy))
+    judged = records.gap(PRIVATE, public, "hits@1")
+    true = [records.gap(place, public, "true@1") for place in (PRIVATE, PRIVATE_MARGIN)]
+    return (
+        f"**DP-SGD with noise 0.01** takes {points(one)} by the truth and natural accuracy from {percent(plain)} to "
+        f"{percent(left)}, and guarantees nothing (epsilon above a million). After public training, at epsilon 1,000, it "
+        f"takes {points(judged)} by the judge; by the truth that is not shown. At epsilon 8 too few images are left to learn "
+        "from.",
+        clear(one) and clear(other) and clear(judged) and not any(map(clear, true)),
     )
 
 
