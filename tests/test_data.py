@@ -15,6 +15,8 @@ from PIL import Image
 from lightleak.data import DATASETS, Population, decoded, digits, folders, load
 from lightleak.data.images import FRACTIONS, UnreadableImageError, decode, shares, split
 from lightleak.errors import UserError
+from lightleak.study.comparison import Demo
+from lightleak.study.tasks import source
 
 
 def picture(seed: int, width: int = 24, height: int = 20) -> Image.Image:
@@ -376,3 +378,13 @@ def test_load_refuses_what_it_does_not_know(tmp_path):
 
 def test_load_passes_settings_on():
     assert load("faces", people=2, images=1, size=32, public_people=2, judge_images=1).classes == 2
+
+
+def test_settings_that_cannot_be_are_refused_before_anything_is_drawn():
+    """A study says so while it is read, not after its first task."""
+    with pytest.raises(UserError, match="lookalikes must divide the 6 people into clusters, not 4; 8 people would do"):
+        source("faces", people=6, lookalikes=4)
+    with pytest.raises(UserError, match=r"images must be at least 1, not 0; size must be 32 to \d+ pixels, not 4"):
+        source("faces", images=0, size=4)
+    with pytest.raises(UserError, match="8 people would do"):
+        Demo(people=6).tasks()

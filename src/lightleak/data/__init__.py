@@ -29,6 +29,9 @@ DATASETS: Registry[Callable[..., Population]] = Registry(
     "lightleak.datasets", OURS, callable, "function that returns a Population"
 )
 
+# What can be said of settings before anything is drawn or read.
+CHECKS: dict[str, Callable[..., None]] = {"faces": faces.check}
+
 __all__ = ["DATASETS", "Images", "People", "Population", "check", "load"]
 
 
@@ -64,6 +67,8 @@ def check(data: str, **settings: Any) -> tuple[str, Callable[..., Population], s
         raise UserError(f"data set {name!r} needs a path: write {name}:PATH")
     if colon and not takes_path:
         raise UserError(f"data set {name!r} takes no path; write {name}, not {data}")
+    if name in CHECKS and function is OURS[name]:
+        CHECKS[name](**settings)
     return name, function, path
 
 

@@ -1,7 +1,9 @@
 """The rendered world: populations of painted people whose identity factors are known."""
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -52,6 +54,35 @@ def canonical(factors: Tensor, size: int = 64) -> Tensor:
     return render(factors, None, size)
 
 
+def check(**settings: Any) -> None:
+    """UserError, before anything is painted, that says all that is wrong with settings of `population`."""
+    said = inspect.signature(population).bind_partial(**settings)
+    said.apply_defaults()
+    it = SimpleNamespace(**said.arguments)
+    counts = ("images", "public_people", "public_images", "validation_images", "test_images", "judge_images")
+    few = {name: said.arguments[name] for name in counts if said.arguments[name] < 1}
+    problems = [f"{name} must be at least 1, not {value}" for name, value in few.items()]
+    if it.people < 2:
+        problems.append(f"people must be at least 2, since a classifier tells people apart, not {it.people}")
+    if not SMALLEST <= it.size <= LARGEST:
+        problems.append(f"size must be {SMALLEST} to {LARGEST} pixels, not {it.size}")
+    if it.lookalikes < 1 or it.people % it.lookalikes:
+        next_up = f"; {it.lookalikes * -(-it.people // it.lookalikes)} people would do" if it.lookalikes > 1 else ""
+        problems.append(f"lookalikes must divide the {it.people} people into clusters, not {it.lookalikes}{next_up}")
+    if it.lookalikes > 1 and not 0 < it.jitter <= 2:
+        problems.append(f"jitter must be above 0 and at most 2, or look-alikes are one person, not {it.jitter}")
+    if not 0 <= it.strength <= 3:
+        problems.append(f"strength must be from 0 to 3, not {it.strength}")
+    if not 0 <= it.noise <= 0.5:
+        problems.append(f"noise must be from 0 to 0.5 (of a pixel range of 1), not {it.noise}")
+    private = it.people * (it.images + it.validation_images + it.test_images + it.judge_images)
+    drawn = private + it.public_people * it.public_images
+    if max(it.people, it.public_people) > MOST_PEOPLE or drawn > MOST_IMAGES:
+        problems.append(f"at most {MOST_PEOPLE:,} people and {MOST_IMAGES:,} images are painted, not {drawn:,} images")
+    if problems:
+        raise UserError("the rendered faces cannot be drawn: " + "; ".join(problems))
+
+
 def population(
     people: int = 40,
     images: int = 16,
@@ -77,32 +108,11 @@ def population(
     its own random stream and so does not depend on how many others there are. `watch(done, total=...)` hears
     of progress. Raises UserError for settings that cannot be.
     """
-    counts = {
-        "images": images,
-        "public_people": public_people,
-        "public_images": public_images,
-        "validation_images": validation_images,
-        "test_images": test_images,
-        "judge_images": judge_images,
-    }
-    problems = [f"{name} must be at least 1, not {value}" for name, value in counts.items() if value < 1]
-    if people < 2:
-        problems.append(f"people must be at least 2, since a classifier tells people apart, not {people}")
-    if not SMALLEST <= size <= LARGEST:
-        problems.append(f"size must be {SMALLEST} to {LARGEST} pixels, not {size}")
-    if lookalikes < 1 or people % lookalikes:
-        problems.append(f"lookalikes must divide the {people} people into clusters, not {lookalikes}")
-    if lookalikes > 1 and not 0 < jitter <= 2:
-        problems.append(f"jitter must be above 0 and at most 2, or look-alikes are one person, not {jitter}")
-    if not 0 <= strength <= 3:
-        problems.append(f"strength must be from 0 to 3, not {strength}")
-    if not 0 <= noise <= 0.5:
-        problems.append(f"noise must be from 0 to 0.5 (of a pixel range of 1), not {noise}")
-    drawn = people * (images + validation_images + test_images + judge_images) + public_people * public_images
-    if max(people, public_people) > MOST_PEOPLE or drawn > MOST_IMAGES:
-        problems.append(f"at most {MOST_PEOPLE:,} people and {MOST_IMAGES:,} images are painted, not {drawn:,} images")
-    if problems:
-        raise UserError("the rendered faces cannot be drawn: " + "; ".join(problems))
+    check(
+        people=people, lookalikes=lookalikes, images=images, size=size, jitter=jitter, strength=strength, noise=noise,
+        public_people=public_people, public_images=public_images, validation_images=validation_images,
+        test_images=test_images, judge_images=judge_images,
+    )  # fmt: skip
 
     private = torch.stack([_identity(seed, "private", i, lookalikes, jitter) for i in range(people)])
     public = torch.stack([_identity(seed, "public", i, 1, 0.0) for i in range(public_people)])
