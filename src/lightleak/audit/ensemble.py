@@ -138,11 +138,13 @@ def ensemble(
     classes: tuple[int, ...] | None = None,
     defended: Sequence[str] = (),
     model: Classifier | None = None,
+    mirrored: bool = True,
 ) -> Ensemble:
     """The members that `access` to a model allows; `uncut`: its architecture by name, if skips were removed from it.
 
     `defended`: the defences that its attackers know to be there (names of `attacks.adaptive.ADAPTIVE`), and `model` the
-    network itself, which shows whether a change of it undoes them.
+    network itself, which shows whether a change of it undoes them. `mirrored`: whether a mirrored picture shows the
+    same, as of people; of digits or letters it does not, and judges are not to learn it.
     """
     if budget not in BUDGETS or access not in get_args(Access):
         raise UserError(
@@ -187,9 +189,8 @@ def ensemble(
     add(NULL, Guess(plan.attack.keep), "scores" if access == "gradients" else sees, white)
     add(CONTROL, replace(plan.attack, rate=0.02), sees, white)
 
-    judges = tuple(
-        TrainJudge(target.population, name, plan.recipe, seed + 1000 + i) for i, name in enumerate(plan.judges)
-    )
+    recipe = plan.recipe if mirrored else replace(plan.recipe, view=replace(plan.recipe.view, flip=0.0))
+    judges = tuple(TrainJudge(target.population, name, recipe, seed + 1000 + i) for i, name in enumerate(plan.judges))
     return Ensemble(tuple(members), judges, untried)
 
 

@@ -112,7 +112,10 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     cut = {"rolss", "rolss+", "ssf", "tts"} & set(told)
     uncut = order.uncut or (classifier.architecture if cut else None)
     known = (*told, *([name for name, kind in GUARDS.items() if type(order.guard) is kind]))
-    group = ensemble(target, order.access, order.budget, prior, order.seed, uncut, defended=known, model=classifier)
+    group = ensemble(
+        target, order.access, order.budget, prior, order.seed, uncut, defended=known, model=classifier,
+        mirrored=order.subjects == "people",
+    )  # fmt: skip
     judges = group.judges if len(population.judge) else ()
     group = replace(group, judges=judges)
     found, why = _recogniser(order)
