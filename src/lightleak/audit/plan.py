@@ -209,9 +209,10 @@ def cost(prepared: Prepared) -> Cost:
         queries.setdefault(member.name, asked if on_model else len(population.public))
         passes.setdefault(member.name, back if on_model else 0)
         seconds += asked * one + back * (both - one)
-    judging = len(prepared.ensemble.judges) * max(plan.recipe.epochs, 8) * max(len(population.judge), 32 * 40) * 0.002
+    shown = plan.recipe.epochs * plan.recipe.passes(len(population.judge)) * len(population.judge)
+    judging = len(prepared.ensemble.judges) * shown * 0.01 * (population.size / 64) ** 2
     copies = (
-        len({m.copy.key for m in prepared.everybody if m.copy}) * plan.lessons.epochs * len(population.public) * 0.003
+        len({m.copy.key for m in prepared.everybody if m.copy}) * plan.lessons.epochs * len(population.public) * 0.01
     )
     embedding = 0.085 * (len(population.public) + sum(map(len, (population.train, population.test, population.judge))))
     prior = 40.0 if prepared.order.prior is None else 0.0
