@@ -689,3 +689,9 @@ def test_one_setting_in_which_targets_differ_is_found() -> None:
     assert _swept(mixed, "a") == ("", {})  # nor are two at once
     where = {name: {"RoLSS": {"where": stage}} for name, stage in (("a", 1), ("b", 2), ("c", 4))}
     assert _swept(where, "a") == ("RoLSS where", {"a": 1.0, "b": 2.0, "c": 4.0})
+
+
+def test_a_row_beside_targets_that_says_nothing_is_left_out(results: Results) -> None:
+    silent = Row("ceiling: real pictures", {}, "null", "of what is not measured here")
+    more = replace(results, rows=(*results.rows, silent))
+    assert tables(more)[0].lines == tables(results)[0].lines

@@ -77,7 +77,7 @@ def tables(results: Results) -> tuple[Table, ...]:
 
 
 def main_table(results: Results) -> Table:
-    """Every target, null and chance level by every metric that anyone has."""
+    """Every target, null and chance level by every metric that anyone has; beside targets, none that says nothing."""
     columns = tuple(current(c) for c in results.columns if any(r.measures.get(c.name) for r in results.rows))
     lines = [
         Line(
@@ -89,7 +89,7 @@ def main_table(results: Results) -> Table:
         )
         for kind in ("target", "reference", "null", "chance")
         for row in results.rows
-        if row.kind == kind
+        if row.kind == kind and (kind == "target" or row.missing or any(row.measures.get(c.name) for c in columns))
     ]
     return Table("main", "How much each target leaks", columns, tuple(lines))
 
