@@ -298,6 +298,9 @@ def test_what_is_missing_is_said_before_anything_is_asked(prior, taught):
         LOKT().run(asked, prior, torch.arange(2), rng())
     with pytest.raises(UserError, match="needs a prior that draws people of given classes"):
         LOKT().run(asked, Plain(), torch.arange(2), rng(), knowledge=taught)
+    bigger = Classifier(Brightness(), size=8, classes=CLASSES + 1, mean=(0.0,) * 3, std=(1.0,) * 3)
+    with pytest.raises(UserError, match="draws 5 classes and the target has 6; it was made for another one"):
+        LOKT(models="discriminator").run(Oracle(bigger, "labels"), prior, torch.arange(2), rng())
     with pytest.raises(UserError, match="asks its prior whom an image shows, and Plain does not tell"):
         LOKT(models="discriminator").run(asked, Plain(), torch.arange(2), rng())
     with pytest.raises(UserError, match="granted labels, but its knowledge is learnt from scores"):

@@ -315,7 +315,14 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
     elif len(classes.unique()) < len(classes):
         problems.append("a class is named twice; it would count twice")
     if needs.classes and prior.classes is None:
-        problems.append(f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}")
+        problems.append(
+            f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}; fit one for this "
+            "target, by its gradients (training:plgmi) or labels (training:lokt)"
+        )
+    elif needs.classes and prior.classes is not None and prior.classes < oracle.classes:
+        problems.append(
+            f"this prior draws {prior.classes} classes and the target has {oracle.classes}; it was made for another one"
+        )
     if needs.classes is False and prior.classes is not None:
         problems.append(
             f"{name} searches a prior that knows no classes, and {type(prior).__name__} draws {prior.classes}; "

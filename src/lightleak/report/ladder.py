@@ -129,7 +129,7 @@ def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidde
         for name in (name for name in own if rung[name] == "labels"):
             more = _paired(_of(own, name), _of(own, best), alike, rate=True)
             gaps = [_of(side, name) - _of(side, best) for side in (own, plain)]
-            beyond = _paired(*gaps, alike, rate=False)
+            beyond = _paired(gaps[0], gaps[1], alike, rate=False)
             right = all(one.low is not None and one.low > 0 for one in (held, more, beyond))
             p = max(one.p for one in (held, more, beyond)) if right else 1.0
             tried.append(Hidden(target, name, best, more, p))
@@ -222,7 +222,7 @@ def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Te
         for metric in measured:
             for name, own in found[target].items():
                 sides = [_of({name: _table(side, metric)}, name) for side in (own, found[baseline][name])]
-                gap, count = _paired(*sides, alike, rate=True), min(map(len, sides))
+                gap, count = _paired(sides[0], sides[1], alike, rate=True), min(map(len, sides))
                 told.append(
                     Difference(target, f"{metric} {name}", gap.value, gap.low, gap.high, gap.p, trainings=count)
                 )
