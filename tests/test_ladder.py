@@ -186,8 +186,8 @@ def test_the_study_in_miniature(tmp_path):
         assert not run(tasks, Store(tmp_path))
     *_, last = pages(studied(tmp_path))
     assert last.title == "T (by access)"
-    assert [row.name for row in last.rows] == ["none", "RoLSS"]
+    assert [row.name for row in last.rows] == ["no defence", "RoLSS"]
     names = {column.name for column in last.columns}
     assert {f"true@1 {name}" for name in ("BREP-MI", "LOKT", "RLB-MI", "MI-Face", "PPA")} < names
-    assert len(last.searches["none"]["RLB-MI"]) == 3
+    assert len(last.searches["no defence"]["RLB-MI"]) == 3
     assert "How far queries go" in page(last)

@@ -41,14 +41,15 @@ def by_label(images):
 
 
 class Brightness(torch.nn.Module):
-    """The same as a network."""
+    """The same as a network, with so many classes that it never names."""
 
-    def __init__(self) -> None:
+    def __init__(self, silent=1) -> None:
         super().__init__()
+        self.silent = silent
         self.anchor = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, images):
-        centres = torch.cat([BANDS, torch.tensor([9.0])])
+        centres = torch.cat([BANDS, torch.full((self.silent,), 9.0)])
         return -40 * (images.mean((1, 2, 3))[:, None] - centres).square() + self.anchor
 
 
@@ -298,7 +299,7 @@ def test_what_is_missing_is_said_before_anything_is_asked(prior, taught):
         LOKT().run(asked, prior, torch.arange(2), rng())
     with pytest.raises(UserError, match="needs a prior that draws people of given classes"):
         LOKT().run(asked, Plain(), torch.arange(2), rng(), knowledge=taught)
-    bigger = Classifier(Brightness(), size=8, classes=CLASSES + 1, mean=(0.0,) * 3, std=(1.0,) * 3)
+    bigger = Classifier(Brightness(2), size=8, classes=CLASSES + 1, mean=(0.0,) * 3, std=(1.0,) * 3)
     with pytest.raises(UserError, match="draws 5 classes and the target has 6; it was made for another one"):
         LOKT(models="discriminator").run(Oracle(bigger, "labels"), prior, torch.arange(2), rng())
     with pytest.raises(UserError, match="asks its prior whom an image shows, and Plain does not tell"):
