@@ -73,8 +73,10 @@ def test_everything_that_was_promised_is_planned(study):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_study_in_miniature(study, monkeypatch):
     monkeypatch.setattr(study, "SWEEP", {"none": ((),), "LoFt": ((LoFt(16),), (LoFt(4),))})
+    monkeypatch.setattr(study, "LOSSES", ("poincare",))
     monkeypatch.setattr(study, "SURGERY", ((RoLSS(),),))
     store = Store(study.STRENGTHS.parent / "store").open()
     assert not run(study.tasks(), store, workers=1)

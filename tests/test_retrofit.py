@@ -164,6 +164,7 @@ def test_images_are_held_out_of_each_class():
     ("defence", "message"),
     [
         ("tts", "middle of a training"),
+        ("tts,negls", "middle of a training"),
         ("negls", "a way of training"),
         ("midre", "a way of training"),
         ((ATAT(),), "a way of training"),
@@ -185,6 +186,8 @@ def test_bad_settings_are_one_clear_line(tiny_population):
     for keep in (0.0, 1.5, float("nan")):
         with pytest.raises(UserError, match="share"):
             protect(tiny_classifier(), *both, keep_accuracy=keep)
+    with pytest.raises(UserError, match="nothing to keep"):
+        protect(tiny_classifier(), *both, keep_accuracy=0.9)
     with pytest.raises(UserError, match="chosen among"):
         protect(tiny_classifier(), *both, SSF(0.5), keep_accuracy=0.9)
     with pytest.raises(UserError, match="at least 1 epoch"):

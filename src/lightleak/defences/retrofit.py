@@ -141,6 +141,11 @@ def protect(
             raise UserError(f"keep_accuracy is a share of the original's accuracy in (0, 1], not {keep_accuracy}")
         if defence not in ("rolss", "ssf"):
             raise UserError(f"with keep_accuracy the surgery is chosen among those of rolss or of ssf, not {defence}")
+        if not before > 1.5 / model.classes:
+            raise UserError(
+                f"the model names {before:.1%} of the validation images right, which is no more than a guess: there is "
+                "nothing to keep; are these the people that it knows, in its order?"
+            )
         result, name = search(found, keep_accuracy, defence == "ssf")
     told = model.record.get("defences")
     names = list(told) if isinstance(told, list) else []
@@ -199,7 +204,7 @@ def surgery_of(
     if not chosen:
         raise UserError("name the surgery to retrofit: rolss, rolss+ or ssf")
     for each in chosen:
-        plan = each.plan(recipe)
+        plan = each.plan(replace(recipe, epochs=max(recipe.epochs, 100)))  # whatever the length of the recovery
         rest = replace(plan, changes=(), head=False)
         public = defences.pretraining((each,), recipe) is not None
         if rest != Plan() or public or plan.head or any(epoch for epoch, _ in plan.changes) or not plan.changes:

@@ -112,7 +112,7 @@ class Copied(Derived):
         copy.record = {"best_epoch": self.lessons.epochs, "validation_accuracy": None, "history": [{}]}
         save(copy, folder / "target.safetensors")
         images, _, test = people(population, self.people)
-        return described(self.load(store), images, test)
+        return described(copy, images, test)
 
     def load(self, store: Store) -> Classifier:
         """The copy."""
