@@ -22,6 +22,11 @@ ANSWERS = {
     "a wrong verb": ["skip"],
     "a wrong flag": ["train", "--bogus"],
     "a missing argument": ["attack"],
+    "a wrong setting": ["train", "--out", "x", "--recipe.epochs", "0"],
+    "a wrong flag of an attack": ["attack", "--out", "x", "attack:ppa", "--attack.stepps", "3"],
+    "an attack that is none": ["attack", "--out", "x", "attack:nope"],
+    "a data set that is none": ["train", "--out", "x", "--data", "nope"],
+    "a file that is not there": ["attack", "--out", "x", "--target", "nowhere"],
 }
 SKIPS = ["skips", "timm:resnet18", "--json"]
 BARE = """

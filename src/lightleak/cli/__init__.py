@@ -74,23 +74,24 @@ def _call(arguments: list[str]) -> None:
         completed = any(one.startswith(("--tyro-print-completion", "--tyro-write-completion")) for one in arguments)
         _parsed(arguments, {verb: _main_of(verb) for verb in VERBS} if completed else {})
         return
-    from lightleak.cli.outline import checked
+    from lightleak.cli.outline import checked, checking
 
     asked_for_help = {"-h", "--help"} & set(arguments)
     if "torch" not in sys.modules and not asked_for_help:  # to be quick is all that this is for
         stand_in, readable = checked(called, arguments[1:])
-        _parsed([called, *readable], {called: stand_in})
-    _parsed(arguments, {called: _main_of(called)})
+        if stand_in:
+            _parsed([called, *readable], {called: stand_in}).check()
+    _parsed(arguments, {called: checking(_main_of(called))})
 
 
 def _main_of(verb: str) -> Callable[..., Any]:
     return import_module(f"lightleak.cli.{verb}").main
 
 
-def _parsed(arguments: list[str], functions: Mapping[str, Callable[..., Any]]) -> None:
+def _parsed(arguments: list[str], functions: Mapping[str, Callable[..., Any]]) -> Any:
     """Call the function with what the command line says; a mistake is told, and ends with exit code 2.
 
-    `functions` are those of the verbs that matter; of all others only the descriptions are read.
+    `functions` are those of the verbs that matter; of all others only the descriptions are read, where nothing else is.
     """
     import tyro
 
@@ -98,8 +99,9 @@ def _parsed(arguments: list[str], functions: Mapping[str, Callable[..., Any]]) -
 
     app = tyro.extras.SubcommandApp()
     for verb in VERBS:
-        app.command(functions[verb] if verb in functions else described(verb), name=verb)
-    app.cli(prog="lightleak", description="How much does a vision model leak?", args=arguments)
+        stands: Any = functions[verb] if verb in functions else described(verb, whole=not functions)
+        app.command(stands, name=verb)
+    return app.cli(prog="lightleak", description="How much does a vision model leak?", args=arguments)
 
 
 def _say(text: str, soft_wrap: bool = False) -> None:

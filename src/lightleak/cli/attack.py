@@ -25,6 +25,7 @@ from lightleak.attacks import (
 from lightleak.attacks.frame import check, grants
 from lightleak.attacks.knowledge import FEATURES, SMALL, SMALL_TRANSFER
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
+from lightleak.cli.kinds import Checkpoint, Count, Device, Preset, Prior, Source
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.whose import people_of
@@ -45,20 +46,20 @@ DEFAULT = PRESETS["ppa"]["rendered"]
 @computing
 def main(
     out: Path,
-    target: Path | None = None,
-    prior: str = "rendered",
+    target: Checkpoint | None = None,
+    prior: Prior = "rendered",
     attack: Choice = DEFAULT,
-    preset: str | None = None,
+    preset: Preset | None = None,
     classes: tuple[int, ...] = (),
     seed: int = 0,
     precision: Precision = "float32",
     knowledge: Path | None = None,
-    public: str | None = None,
+    public: Source | None = None,
     distillation: Distillation = SMALL,
     transfer: Transfer = SMALL_TRANSFER,
-    device: str = "auto",  # noqa: ARG001
+    device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
-    size: int | None = None,
+    size: Count | None = None,
     own: OwnNet = NOTHING,
 ) -> None:
     """Reconstruct the people of a checkpoint, or of a network of your own.

@@ -14,6 +14,7 @@ from lightleak.attacks.adaptive import knowing
 from lightleak.audit import Brought, Order, Prepared
 from lightleak.audit.ensemble import BudgetName
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, command, computing, values
+from lightleak.cli.kinds import Count, Device, File, Folder, Source
 from lightleak.cli.running import NOBODY, run_tasks, workers_on
 from lightleak.errors import UserError
 from lightleak.study import Store
@@ -23,12 +24,12 @@ from lightleak.terminal import bar, console
 @computing
 def main(
     model: str | None = None,
-    data: str | None = None,
+    data: Source | None = None,
     out: Path = Path("runs/audit"),
     private: Literal["all"] | None = None,
-    public: str | None = None,
-    classes: Path | None = None,
-    train_list: Path | None = None,
+    public: Source | None = None,
+    classes: File | None = None,
+    train_list: File | None = None,
     access: Access = "gradients",
     budget: BudgetName = "tiny",
     guard: str | None = None,
@@ -44,12 +45,12 @@ def main(
     consent: str | None = None,
     special_category: str | None = None,
     seed: int = 0,
-    workers: int | None = None,
-    device: str = "auto",
-    size: int | None = None,
+    workers: Count | None = None,
+    device: Device = "auto",
+    size: Count | None = None,
     show_private: bool = False,
     dry_run: bool = False,
-    verify: Path | None = None,
+    verify: Folder | None = None,
     settings: Settings = {},  # noqa: B006
     own: OwnNet = NOTHING,
 ) -> None:

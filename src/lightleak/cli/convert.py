@@ -10,6 +10,7 @@ from lightleak import priors
 from lightleak.attacks import (
     Knowledge,
 )
+from lightleak.cli.kinds import Count, File
 from lightleak.convert import PLAIN, Hints, as_python, convert, described, own_network, remarks
 from lightleak.convert import settings as read_settings
 from lightleak.errors import UserError
@@ -19,12 +20,12 @@ from lightleak.terminal import console
 
 
 def main(
-    file: tyro.conf.Positional[Path],
+    file: tyro.conf.Positional[File],
     out: Path,
     hints: Annotated[Hints, tyro.conf.OmitArgPrefixes] = PLAIN,
-    critic: Path | None = None,
+    critic: File | None = None,
     students: tuple[Path, ...] = (),
-    crop: int | None = None,
+    crop: Count | None = None,
     psi: float = 0.5,
     space: Literal["w", "w+"] = "w",
     cutoff: int | None = None,

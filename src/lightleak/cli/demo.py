@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from lightleak.cli.arguments import command
+from lightleak.cli.kinds import Count, Device, Source
 from lightleak.cli.running import run_tasks, show
 from lightleak.report.study import recorded
 from lightleak.study.comparison import Demo
@@ -11,12 +12,12 @@ from lightleak.terminal import console
 
 
 def main(
-    data: str = "faces",
+    data: Source = "faces",
     out: Path = Path("runs/demo"),
-    people: int = 20,
+    people: Count = 20,
     seed: int = 0,
-    workers: int | None = None,
-    device: str = "auto",
+    workers: Count | None = None,
+    device: Device = "auto",
     show_private: bool = False,
 ) -> None:
     """The main job: train four targets, invert each, judge what leaked, write a page.

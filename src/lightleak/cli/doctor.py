@@ -3,7 +3,6 @@
 import sys
 from dataclasses import asdict
 from json import dumps as as_json
-from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
@@ -11,6 +10,7 @@ from rich.table import Table
 from lightleak import doctor, priors
 from lightleak.attacks.ppa import PRESETS
 from lightleak.cli.arguments import Settings, computing, population_of, values
+from lightleak.cli.kinds import Architecture, Checkpoint, Count, Device, Preset, Prior, Source, Study
 from lightleak.cli.running import workers_on
 from lightleak.data.portrait import LARGEST
 from lightleak.doctor import studies
@@ -25,17 +25,17 @@ from lightleak.terminal import bar, console
 
 @computing
 def main(
-    data: str | None = None,
-    judge: Path | None = None,
-    architecture: str = "timm:resnet18",
-    preset: str | None = None,
-    study: Path | None = None,
+    data: Source | None = None,
+    judge: Checkpoint | None = None,
+    architecture: Architecture = "timm:resnet18",
+    preset: Preset | None = None,
+    study: Study | None = None,
     out: Path | None = None,
-    here: int | None = None,
-    prior: str = "rendered",
-    people: int = 530,
+    here: Count | None = None,
+    prior: Prior = "rendered",
+    people: Count = 530,
     json: bool = False,
-    device: str = "auto",
+    device: Device = "auto",
     settings: Settings = {},  # noqa: B006
 ) -> None:
     """What is installed, and whether data and judge are whole and good enough. Exit code 0: yes, 1: no.

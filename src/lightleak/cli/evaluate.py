@@ -10,6 +10,7 @@ from torch import Tensor
 from lightleak import priors
 from lightleak.attacks import Reconstruction
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
+from lightleak.cli.kinds import Checkpoint, Count, Device, File, Found, Prior, Source
 from lightleak.files import publish
 from lightleak.metrics import attribute_regressor as regressors
 from lightleak.metrics.evaluate import METRICS, evaluate
@@ -24,22 +25,22 @@ from lightleak.terminal import bar, console
 
 @computing
 def main(
-    found: Path,
+    found: Found,
     out: Path,
-    judge: Path | None = None,
-    data: str = "faces",
-    null: Path | None = None,
-    prior: str = "rendered",
-    appraiser: Path | None = None,
-    inception: Path | None = None,
-    face: Path | None = None,
+    judge: Checkpoint | None = None,
+    data: Source = "faces",
+    null: Found | None = None,
+    prior: Prior = "rendered",
+    appraiser: File | None = None,
+    inception: File | None = None,
+    face: File | None = None,
     student: str | None = None,
     published: bool = False,
     fed_8_bit: bool = False,
     protocol: str | None = None,
-    device: str = "auto",  # noqa: ARG001
+    device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
-    size: int | None = None,
+    size: Count | None = None,
     own: OwnNet = NOTHING,
 ) -> None:
     """Measure reconstructions by a judge and, in the rendered world, by the truth.

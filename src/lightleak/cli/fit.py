@@ -10,6 +10,7 @@ from torch import Tensor
 from lightleak import priors
 from lightleak.attacks.surrogate import teacher, told
 from lightleak.cli.arguments import Settings, computing, population_of
+from lightleak.cli.kinds import Checkpoint, Device, Source
 from lightleak.errors import UserError
 from lightleak.files import check_folder
 from lightleak.models.classifier import load
@@ -25,11 +26,11 @@ else:
 @computing
 def main(
     out: Path,
-    data: str = "faces",
+    data: Source = "faces",
     training: Training = QUICK,
-    target: Path | None = None,
+    target: Checkpoint | None = None,
     seed: int = 0,
-    device: str = "auto",  # noqa: ARG001
+    device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
 ) -> None:
     """Fit a generator to the public images of a data set.

@@ -1,16 +1,15 @@
 """`lightleak report`: the page of a study, or one over many."""
 
-from pathlib import Path
-
 import tyro
 
+from lightleak.cli.kinds import Folder
 from lightleak.cli.running import show
 from lightleak.report import index as overview
 from lightleak.report.study import NOTE
 from lightleak.terminal import console
 
 
-def main(folder: tyro.conf.Positional[Path], show_private: bool = False, mixed_protocols: bool = False) -> None:
+def main(folder: tyro.conf.Positional[Folder], show_private: bool = False, mixed_protocols: bool = False) -> None:
     """Make the page of a study's folder again, from what is finished so far; or one page over a folder of records.
 
     Example: lightleak report runs/demo, or: lightleak report results

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lightleak import surgery
 from lightleak.cli.arguments import NOTHING, Own, OwnNet, classifier_of
+from lightleak.cli.kinds import Count, Model
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
 from lightleak.models.own import is_spec
@@ -17,8 +18,8 @@ from lightleak.terminal import console
 
 
 def main(
-    model: tyro.conf.Positional[str],
-    size: int | None = None,
+    model: tyro.conf.Positional[Model],
+    size: Count | None = None,
     json: bool = False,
     joins: bool = False,
     own: OwnNet = NOTHING,

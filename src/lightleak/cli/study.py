@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightleak.cli.arguments import Settings, command, values
+from lightleak.cli.kinds import Count, Device, Study
 from lightleak.cli.running import run_tasks, show, workers_on
 from lightleak.doctor.studies import refuse
 from lightleak.errors import UserError
@@ -34,14 +35,14 @@ TOLD = 40  # tasks that a dry run names
 
 
 def main(
-    file: tyro.conf.Positional[Path],
+    file: tyro.conf.Positional[Study],
     out: Path | None = None,
-    here: int | None = None,
-    device: str = "auto",
+    here: Count | None = None,
+    device: Device = "auto",
     ray: str | None = None,
     slurm: str | None = None,
-    minutes: int = 24 * 60,
-    jobs: int = 200,
+    minutes: Count = 24 * 60,
+    jobs: Count = 200,
     slurm_options: Settings = {},  # noqa: B006
     dry_run: bool = False,
     status: bool = False,

@@ -8,6 +8,7 @@ import tyro
 
 from lightleak import defences, randomness
 from lightleak.cli.arguments import NOTHING, Own, OwnNet, Settings, computing, population_of
+from lightleak.cli.kinds import Architecture, Count, Defences, Device, Source
 from lightleak.data import Population
 from lightleak.errors import UserError
 from lightleak.files import check_place
@@ -23,15 +24,15 @@ from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 @computing
 def main(
     out: Path,
-    data: str = "faces",
-    architecture: str = "timm:resnet18",
-    defence: str = "none",
+    data: Source = "faces",
+    architecture: Architecture = "timm:resnet18",
+    defence: Defences = "none",
     recipe: Recipe = RECIPES["small"],
     like: str | None = None,
     seed: int = 0,
     judge: bool = False,
-    size: int | None = None,
-    device: str = "auto",  # noqa: ARG001
+    size: Count | None = None,
+    device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     start: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
     own: OwnNet = NOTHING,

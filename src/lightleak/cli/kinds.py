@@ -1,0 +1,105 @@
+"""What an argument must be beyond its type, said in its annotation and checked before anything heavy is imported."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from lightleak.errors import UserError
+
+
+@dataclass(frozen=True)
+class There:
+    """A path that must exist."""
+
+    what: str  # it is, for the error
+    words: tuple[str, ...] = ()  # that may stand in its place
+    marks: str = ""  # characters that make it no path, but a name
+    hint: str = ""
+
+    def check(self, flag: str, value: Any) -> None:
+        named = value in self.words or any(mark in str(value) for mark in self.marks)
+        if not named and not Path(value).expanduser().exists():
+            words = f"; {flag} is {', '.join(map(repr, self.words))} or a path" if self.words else ""
+            raise UserError(f"there is no {self.what} {value}{self.hint}{words}")
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A number with a lower bound."""
+
+    least: int
+
+    def check(self, flag: str, value: Any) -> None:
+        if value < self.least:
+            raise UserError(f"{flag} must be at least {self.least}, not {value}")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name, or several, of a registry; its module is read, not imported."""
+
+    module: str
+    registry: str
+    what: str
+    others: tuple[str, ...] = ()  # words beside the registry's names
+    several: bool = False  # separated by commas, in any case
+    after: Literal["", "path", "name"] = ""  # what may follow behind a colon; something must be at a path
+
+    def check(self, flag: str, value: Any) -> None:
+        from lightleak.cli.sources import Reader, UnknownHere
+
+        try:
+            known = (*self.others, *Reader().listed(self.module, self.registry))
+        except UnknownHere:
+            return
+        for word in value.lower().split(",") if self.several else [value]:
+            name, _, rest = word.partition(":") if self.after else (word.strip() if self.several else word, "", "")
+            if name not in known and (name or not self.several):
+                hint = (
+                    f"; for your own images write folder:{value}"
+                    if self.after == "path" and Path(value).is_dir()
+                    else ""
+                )
+                raise UserError(f"there is no {self.what} {name!r}; choose one of {', '.join(known)}{hint}")
+            if self.after == "name" and not rest:
+                raise UserError(f"{flag} is {', '.join(f'{name}:NAME' for name in known)}, not {value!r}")
+            if self.after == "path" and rest and not Path(rest).expanduser().exists():
+                raise UserError(f"there is nothing at {rest}, where {flag} {value} looks for pictures")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text of a certain form."""
+
+    form: str  # a regular expression
+    what: str
+    how: str
+
+    def check(self, flag: str, value: Any) -> None:
+        if not re.fullmatch(self.form, value):
+            raise UserError(f"there is no {self.what} {value!r}; {flag} is {self.how}")
+
+
+Device = Annotated[str, Written("auto|cpu|mps|cuda(:[0-9]+)?", "device", "auto, cpu, cuda, cuda:N or mps")]
+Model = Annotated[str, There("checkpoint", marks=":*")]
+Source = Annotated[str, Named("lightleak.data", "DATASETS", "data set", after="path")]
+Defences = Annotated[str, Named("lightleak.defences", "DEFENCES", "defence", others=("none",), several=True)]
+Architecture = Annotated[str, Named("lightleak.models.zoo", "BUILDERS", "library of networks", after="name")]
+Preset = Annotated[str, Named("lightleak.attacks.ppa", "PRESETS", "preset")]
+Checkpoint = Annotated[Path, There("checkpoint")]
+Found = Annotated[Path, There("file of reconstructions")]
+Study = Annotated[Path, There("study", hint="; expected a Python file with a function tasks()")]
+Prior = Annotated[str, There("prior", words=("rendered", "pixels"))]
+File = Annotated[Path, There("file")]
+Folder = Annotated[Path, There("folder")]
+Count = Annotated[int, AtLeast(1)]
+
+
+def check(arguments: dict[str, tuple[Any, Any]]) -> None:
+    """UserError in one line for the first of these annotations and values, by argument, that do not go together."""
+    for name, (kind, value) in arguments.items():
+        for each in (kind, *get_args(kind)) if value is not None else ():
+            for mark in get_args(each)[1:] if get_origin(each) is Annotated else ():
+                if isinstance(mark, There | AtLeast | Named | Written):
+                    mark.check(f"--{name.replace('_', '-')}", value)

@@ -1,0 +1,243 @@
+"""Settings as their source says them: the dataclasses of Lightleak, made from its files without importing them.
+
+To import the attacks or the recipes imports torch, which takes seconds. A settings class needs none of that: fields,
+defaults and `__post_init__` stand in the source and are evaluated name by name, as they are asked for. What cannot be
+had so raises UnknownHere, and is left to the module itself.
+"""
+
+import __future__
+
+import ast
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass, make_dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from lightleak.cli.light import held, light
+from lightleak.errors import UserError
+
+SOURCE = Path(__file__).parent.parent.parent
+LIGHT = ("lightleak.errors", "lightleak.version", "lightleak.cli.kinds", "tyro")  # modules that may be imported
+BUILTINS = {
+    each.__name__: each
+    for each in (str, int, float, bool, tuple, dict, list, set, type, len, any, all, min, max, abs, sum, isinstance,
+                 sorted, zip, map, range, enumerate, repr, round, property, staticmethod, classmethod, ValueError)
+}  # fmt: skip
+REFUSED = "_refused"  # the attribute of settings that holds why they are refused
+METHODS = {"property", "staticmethod", "classmethod"}
+
+
+class UnknownHere(LookupError):
+    """What a name means cannot be said without importing its module."""
+
+
+class Names(dict[str, Any]):
+    """The names of a module, each found when it is first looked up."""
+
+    def __init__(self, reader: "Reader", module: str) -> None:
+        super().__init__(__name__=module, __builtins__=BUILTINS)
+        self._reader = reader
+        self._statements: dict[str, ast.stmt] | None = None
+        self.module = module
+
+    def __missing__(self, name: str) -> Any:
+        if name in BUILTINS:
+            raise KeyError(name)  # Python goes on to the built-in names
+        self[name] = self._reader.meaning(self.statement(name), name, self)
+        return self[name]
+
+    def statement(self, name: str) -> ast.stmt:
+        """What defines a name."""
+        if self._statements is None:
+            file = file_of(self.module)
+            self._statements = dict(_defined(ast.parse(file.read_text(encoding="utf-8")).body)) if file else {}
+        if name not in self._statements:
+            raise UnknownHere(f"{self.module}.{name}")
+        return self._statements[name]
+
+
+class Module:
+    """A module by its names."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        return self._names[name]
+
+
+class Room(dict[str, Any]):
+    """Where a function is defined: beside the names of its module, not among them."""
+
+    def __init__(self, names: Names) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, name: str) -> Any:
+        return self._names[name]
+
+
+class Reader:
+    """Reads what modules define. Of a registry's classes only those in `wanted` (lower case) get their fields."""
+
+    def __init__(self, wanted: frozenset[str] = frozenset()) -> None:
+        self._wanted = wanted
+        self._modules: dict[str, Names] = {}
+
+    def names(self, module: str) -> Names:
+        """The names of a module."""
+        return self._modules.setdefault(module, Names(self, module))
+
+    def value(self, node: ast.expr, names: Names) -> Any:
+        """What an expression means among these names."""
+        try:
+            return eval(compile(ast.Expression(node), "", "eval"), names)
+        except Exception as error:
+            raise UnknownHere(ast.unparse(node)) from error
+
+    def meaning(self, node: ast.stmt, name: str, names: Names) -> Any:
+        """What a statement gives a name."""
+        if isinstance(node, ast.ImportFrom):
+            module, name = str(node.module), next(a.name for a in node.names if (a.asname or a.name) == name)
+            if module in LIGHT or module.split(".")[0] in sys.stdlib_module_names:
+                return getattr(import_module(module), name)
+            return self._imported(module, name, names)
+        if isinstance(node, ast.Import) and (name in LIGHT or name in sys.stdlib_module_names):
+            return import_module(name)
+        if isinstance(node, ast.ClassDef):
+            return self._settings(node, names)
+        if isinstance(node, ast.FunctionDef):
+            return self._function(node, names)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.expr):
+            if isinstance(node.value, ast.Call) and _group(node.value):
+                return self._registered(node.value, names)
+            return self.value(node.value, names)
+        raise UnknownHere(name)
+
+    def listed(self, module: str, name: str) -> list[str]:
+        """The names in a registry or table, with those that plug-ins add."""
+        names = self.names(module)
+        node = _value(names.statement(name))
+        group = _group(node)
+        added = [point.name for point in entry_points(group=group)] if group else []
+        return [*_table(names.statement(node.args[1].id) if group else names.statement(name)), *added]  # type: ignore[union-attr]
+
+    def _imported(self, module: str, name: str, names: Names) -> Any:
+        """What a module means by a name, or the module of that name in a package."""
+        with contextlib.suppress(UnknownHere):
+            if module != names.module:  # a package may import its own modules
+                return self.names(module)[name]
+        if file_of(f"{module}.{name}") is None:
+            raise UnknownHere(f"{module}.{name}")
+        return Module(self.names(f"{module}.{name}"))
+
+    def _registered(self, call: ast.Call, names: Names) -> dict[str, type]:
+        """The classes of a registry without plug-ins; those that nobody wants and nobody looked at have no fields."""
+        if tuple(entry_points(group=str(_group(call)))) or not isinstance(call.args[1], ast.Name):
+            raise UnknownHere(ast.unparse(call))  # what a plug-in is called here, its module knows
+        kinds = {name: ast.unparse(value) for name, value in _table(names.statement(call.args[1].id)).items()}
+        full = {kind for kind in kinds.values() if kind.lower() in self._wanted or self._is_made(kind, names)}
+        return {name: names[kind] if kind in full else make_dataclass(kind, []) for name, kind in kinds.items()}
+
+    def _is_made(self, kind: str, names: Names) -> bool:
+        """Whether somebody looked at a class before: there must not be two of it."""
+        node = names.statement(kind)
+        return kind in (self._modules.get(str(node.module), ()) if isinstance(node, ast.ImportFrom) else names)
+
+    def _settings(self, node: ast.ClassDef, names: Names) -> type:
+        """A dataclass as its module makes it, whose `__post_init__` refuses what it can judge from here."""
+        mark = next((each for each in node.decorator_list if "dataclass" in ast.unparse(each)), None)
+        if mark is None:
+            raise UnknownHere(node.name)
+        options = {word.arg: self.value(word.value, names) for word in getattr(mark, "keywords", ()) if word.arg}
+        found = [self._or_none(name, names) for name in node.bases]
+        bases = [base for base in found if isinstance(base, type) and is_dataclass(base)]
+        inside: dict[str, Any] = {"__doc__": ast.get_docstring(node)}
+        fields: list[tuple[str, Any, Any] | tuple[str, Any]] = []
+        for part in node.body:
+            if isinstance(part, ast.FunctionDef):
+                inside[part.name] = self._function(part, names)
+            elif isinstance(part, ast.AnnAssign) and not ast.unparse(part.annotation).startswith("ClassVar"):
+                kind = light(self.value(part.annotation, names))
+                given = () if part.value is None else (held(kind, self.value(part.value, names)),)
+                fields.append((ast.unparse(part.target), kind, *given))
+            elif isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None:
+                target = part.targets[0] if isinstance(part, ast.Assign) else part.target
+                inside[ast.unparse(target)] = self._or_none(part.value, names)
+        inside["__post_init__"] = _lenient(inside.get("__post_init__"), {field[0]: field[1] for field in fields})
+        made = make_dataclass(node.name, fields, bases=tuple(bases), namespace=inside, **options)
+        made.__module__ = UserError.__module__  # a short file to look for its source in, which tyro does
+        return made
+
+    def _or_none(self, node: ast.expr, names: Names) -> Any:
+        with contextlib.suppress(UnknownHere):
+            return self.value(node, names)
+
+    def _function(self, node: ast.FunctionDef, names: Names) -> Any:
+        """A function; the names that it uses are looked up when it is called."""
+        node.decorator_list = [each for each in node.decorator_list if ast.unparse(each) in METHODS]
+        room, flags = Room(names), __future__.annotations.compiler_flag
+        exec(compile(ast.Module([node], []), "", "exec", flags=flags, dont_inherit=True), names, room)
+        return room[node.name]
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of Lightleak."""
+    place = SOURCE.joinpath(*module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return file if file.is_file() else None
+
+
+def _defined(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
+    """The names that statements define; of a branch for type checkers, what the others get."""
+    for node in body:
+        if isinstance(node, ast.If):
+            yield from _defined(node.orelse or node.body)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name, node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, node
+
+
+def _value(node: ast.stmt) -> ast.expr | None:
+    return node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+
+
+def _group(node: ast.expr | None) -> str | None:
+    """The group of a registry's plug-ins, where an expression makes one."""
+    if not isinstance(node, ast.Call) or ast.unparse(node.func).split("[")[0] != "Registry":
+        return None
+    return str(ast.literal_eval(node.args[0]))
+
+
+def _table(node: ast.stmt) -> dict[str, ast.expr]:
+    """The keys and values of a dict that a statement writes out."""
+    table = _value(node)
+    if not isinstance(table, ast.Dict):
+        raise UnknownHere(ast.unparse(node)[:80])
+    return {ast.literal_eval(key): value for key, value in zip(table.keys, table.values) if key}
+
+
+def _lenient(check: Callable[[Any], None] | None, kinds: dict[str, Any]) -> Callable[[Any], None]:
+    """A `__post_init__` that passes over what it cannot find out; the module's own says it then."""
+
+    def __post_init__(self: Any) -> None:
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, held(kind, getattr(self, name)))
+        try:
+            if check is not None:
+                check(self)
+        except UserError as error:
+            object.__setattr__(self, REFUSED, error)  # to be said in a line of its own
+        except Exception:
+            pass  # names of torch, and all that follows from them
+
+    return __post_init__
