@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from PIL import Image
 
-from lightleak.attacks import PPA, Guess
+from lightleak.attacks import PPA, Attack, Guess
 from lightleak.errors import UserError
 from lightleak.study import Store, Task, run
 from lightleak.study.pool import load_module
@@ -32,6 +32,25 @@ def own(name):
 
     Mine.__name__ = name
     return Mine()
+
+
+def test_what_lacks_a_part_of_an_attack_is_one_clear_line():
+    @dataclass(frozen=True)
+    class Alone:  # has what an attack had before there was a base
+        keep: int = 3
+
+        def run(self, *_, **__): ...
+
+    @dataclass(frozen=True)
+    class Idle(Attack):
+        access = "scores"
+        attempts: int = 3
+        keep: int = 3
+
+    with pytest.raises(UserError, match=r"Alone is no attack: name lightleak.attacks.Attack as its base"):
+        attacked(Alone())
+    with pytest.raises(UserError, match=r"the attack Idle lacks steps, batch, search\(oracle, prior, part, tell\)"):
+        attacked(Idle())
 
 
 def test_a_class_of_ones_own_is_not_the_librarys_of_that_name():

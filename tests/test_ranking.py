@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY, TinyNet, tiny_classifier
+from lightleak.attacks import GUARDS, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.attacks.steps import select_candidates
 from lightleak.errors import UserError
 from lightleak.metrics.recognition import hits
 from lightleak.models.classifier import Classifier
 from lightleak.priors.fit.plgmi import pseudo_labels
-from lightleak.ranking import answers, as_highest, as_lowest, beats
+from lightleak.ranking import agreement_of, answers, as_highest, as_lowest, beats
 from lightleak.training import CheckpointCriterion as At
 from lightleak.training import Plan, accuracy_and_loss, train
 
@@ -60,6 +61,19 @@ def test_attacks_and_priors_choose_numbers():
     assert found.best(4).latents.flatten().tolist() == [2, 1, 0, 3]
     logits = torch.tensor([[NAN, NAN], [1.0, 0.0], [0.0, 3.0]])
     assert pseudo_labels(logits, 1).tolist() == [[1], [2]]
+
+
+def test_an_oracle_of_nan_names_nobody():
+    """Labels, guards and agreement: where there is no number there is no answer, never class 0."""
+    target = tiny_classifier()
+    target.net.head.weight.data.fill_(NAN)
+    for guard in (None, GUARDS["labels"](), GUARDS["top-k"](2), GUARDS["rounded"]()):
+        oracle = Oracle(target, "labels", guard=guard)
+        assert oracle.labels(torch.rand(3, 3, 32, 32)).tolist() == [-1, -1, -1]
+    partly = torch.tensor([[NAN, 0.1, 0.6, 0.3]])
+    assert GUARDS["top-k"](2).answer(partly, partly, partly)[0, 2:].tolist() == pytest.approx([0.6, 0.3])
+    logits = torch.tensor([[NAN, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    assert agreement_of(logits, logits) == pytest.approx(2 / 3)
 
 
 class Broken(TinyNet):

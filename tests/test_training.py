@@ -27,7 +27,7 @@ from lightleak.defences import (
 )
 from lightleak.defences.mid import averaged
 from lightleak.errors import UserError
-from lightleak.models.classifier import load, save
+from lightleak.models.classifier import Classifier, load, save
 from lightleak.surgery import find_skips
 from lightleak.training import (
     CheckpointCriterion as At,
@@ -136,6 +136,12 @@ def test_damaged_state_says_so(tiny_population, tmp_path):
     with pytest.raises(UserError, match="delete that folder"):
         trained(tiny_population, folder=tmp_path)
     shutil.rmtree(tmp_path)
+
+
+def test_more_people_than_classes_is_said(tiny_population):
+    few = Classifier(TinyNet(4), size=32, classes=4)
+    with pytest.raises(UserError, match="classes 0 to 3, and the images show 0 to 5; build it for 6"):
+        train(few, tiny_population.train, tiny_population.validation, TINY)
 
 
 def test_seeds_decide(tiny_population):
@@ -269,6 +275,7 @@ def test_predict_restores_the_mode(tiny_target, tiny_population):
         (lambda: At(epoch=0), "from 1"),
         (lambda: TTS(first=0.1).plan(Recipe(epochs=2)), "too few"),
         (lambda: defences.parse("rolss,magic"), "choose from none, rolss"),
+        (lambda: defences.plan((object(),), Recipe()), "the defence object lacks title and plan"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_settings_are_one_clear_line(make, message):

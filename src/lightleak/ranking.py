@@ -17,9 +17,20 @@ def as_highest(values: Tensor) -> Tensor:
     return -as_lowest(-values)
 
 
+def or_lowest(value: float) -> float:
+    """A number for sorting: NaN becomes -infinity."""
+    return -math.inf if math.isnan(value) else value
+
+
 def answers(logits: Tensor) -> Tensor:
     """The class that each row of logits N x C names, N; -1, which is nobody's label, where a row holds NaN."""
     return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
+
+
+def agreement_of(one: Tensor, other: Tensor) -> float:
+    """The share of rows of two tables of logits, N x C each, that name the same class; NaN names none."""
+    named = answers(one)
+    return float(((named == answers(other)) & (named >= 0)).double().mean())
 
 
 def beats(score: Sequence[float], other: Sequence[float]) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Protocol, get_args
+from typing import Any, ClassVar, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -299,10 +299,25 @@ def confidence_of(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
     return oracle.scores(images, rows).gather(1, rows.classes[:, None]).squeeze(1)
 
 
+def complete(attack: object) -> None:
+    """UserError in one line for what lacks a part of an attack."""
+    kind: Any = type(attack)
+    if Attack not in kind.__mro__:
+        raise UserError(
+            f"{kind.__name__} is no attack: name lightleak.attacks.Attack as its base, which brings `run`, and give it "
+            "search(oracle, prior, part, tell)"
+        )
+    missing = [name for name in ("access", "attempts", "keep", "steps", "batch") if not hasattr(attack, name)]
+    missing += ["search(oracle, prior, part, tell)"] if kind.search is Attack.search else []
+    if missing:
+        raise UserError(f"the attack {kind.__name__} lacks {', '.join(missing)}")
+
+
 def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None:
     """UserError (AccessError of an oracle that grants less) in one line if an attack cannot be run so, whatever it
     learns beforehand; nothing has been spent then.
     """
+    complete(attack)
     name, needs, problems = type(attack).__name__, attack.needs(), []
     if not grants(oracle.access, attack.access):
         raise AccessError(f"this oracle grants {oracle.access} only; {name} asks for {attack.access}")

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.ranking import answers, as_lowest
 
 
 class Guard(Protocol):
@@ -70,10 +71,11 @@ class TopK(Guard):
         classes = probabilities.shape[1]
         if self.k >= classes:
             return probabilities
-        top = probabilities.topk(self.k, 1)
-        spare = (1 - top.values.sum(1, keepdim=True)).clamp(min=0) / (classes - self.k)
+        top = as_lowest(probabilities).topk(self.k, 1).indices
+        values = probabilities.gather(1, top)
+        spare = (1 - values.sum(1, keepdim=True)).clamp(min=0) / (classes - self.k)
         rest = spare.expand_as(probabilities) if self.rest == "even" else torch.zeros_like(probabilities)
-        return rest.scatter(1, top.indices, top.values)
+        return rest.scatter(1, top, values)
 
 
 @dataclass(frozen=True)
@@ -98,5 +100,5 @@ class LabelsOnly(Guard):
     labels: ClassVar[bool] = True
 
     def answer(self, probabilities: Tensor, images: Tensor, seeds: Tensor) -> Tensor:  # noqa: ARG002
-        """Labels, N."""
-        return probabilities.argmax(1)
+        """Labels, N; -1 where the probabilities are no numbers."""
+        return answers(probabilities)

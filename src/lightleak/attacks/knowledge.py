@@ -34,6 +34,7 @@ from lightleak.files import publish
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.published import Weights
 from lightleak.priors.prior import Prior
+from lightleak.ranking import agreement_of
 
 FEATURES = "features.safetensors"
 
@@ -188,8 +189,8 @@ def learn(
         student = taught(images, logits, name, lessons, seed, **more)
         students.append(student.cpu())
         with torch.no_grad():
-            named = [student(images.floats(part)).argmax(1) for part in torch.arange(len(images)).split(256)]
-        agreement.append(float((torch.cat(named) == logits.argmax(1)).double().mean()))
+            theirs = torch.cat([student(images.floats(part)) for part in torch.arange(len(images)).split(256)])
+        agreement.append(agreement_of(theirs, logits))
     spent, answered = oracle.queries - before, logits.amax(1) > logits.amin(1)
     named = tuple(torch.bincount(logits.argmax(1)[answered], minlength=oracle.classes).tolist())
     return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, named)

@@ -13,6 +13,7 @@ from lightleak.attacks.noise import content_seeds, is_noisy, keyed_noise
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.place import Precision, lowered
+from lightleak.ranking import answers
 from lightleak.surgery.copies import copied
 
 Access = Literal["gradients", "scores", "labels"]
@@ -103,9 +104,9 @@ class Oracle:
 
     @torch.no_grad()
     def labels(self, images: Tensor, rows: Rows | None = None) -> Tensor:
-        """The class of the largest logit, N; -1 where a guard gives no answer."""
+        """The class of the largest logit, N; -1 where there is no answer: a guard gives none, or a number is none."""
         given = self._given_out(images, rows)
-        return given.argmax(1) if given.dim() == 2 else given
+        return answers(given) if given.dim() == 2 else given
 
     @contextmanager
     def at_most(self, queries: int | None) -> Iterator[None]:

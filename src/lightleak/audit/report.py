@@ -13,6 +13,7 @@ from lightleak.audit.exposures import compared
 from lightleak.audit.plan import Prepared
 from lightleak.audit.record import pictures, sha256
 from lightleak.metrics.evidence import wilson
+from lightleak.ranking import or_lowest
 from lightleak.study.task import Store, commit, device, versions
 
 PURPOSE = (
@@ -213,7 +214,7 @@ def _people(prepared: Prepared, told: Answer, found: list[Found], embed: Any, pe
                 ),
             }
         )
-    rows.sort(key=lambda row: (-row["shown"], -row["members_that_show"], -(row["score"] or row["belief"])))
+    rows.sort(key=lambda row: (-row["shown"], -row["members_that_show"], -or_lowest(row["score"] or row["belief"])))
     return {"worst": rows[0]["name"], "each": rows}
 
 

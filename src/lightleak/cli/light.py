@@ -9,7 +9,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 
 def light(kind: Any) -> Any:
-    """The same type: `int | None` as an Optional without our marks, a tuple or dict as a class that is parsed as before."""
+    """The same type: `int | None` as an Optional without our marks, a tuple or dict as a class parsed as before."""
     if get_origin(kind) in (UnionType, Union):
         return Union[tuple(get_args(k)[0] if get_origin(k) is Annotated else k for k in get_args(kind))]  # noqa: UP007
     inner, marks = (get_args(kind)[0], get_args(kind)[1:]) if get_origin(kind) is Annotated else (kind, ())

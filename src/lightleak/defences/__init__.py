@@ -149,6 +149,10 @@ def _short(value: Any) -> str:
 
 def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
     """What several defences together do to training; UserError if two cannot go together."""
+    for defence in defences:
+        missing = [name for name in ("title", "plan") if not hasattr(defence, name)]
+        if missing:
+            raise UserError(f"the defence {type(defence).__name__} lacks {' and '.join(missing)}: see docs/plugins.md")
     titles = [defence.title for defence in defences]
     twice = [title for title in dict.fromkeys(titles) if titles.count(title) > 1]
     if twice:

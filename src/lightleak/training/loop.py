@@ -71,6 +71,7 @@ def train(
     the same i is nearer to its accuracy. The global random generators stay as they are. UserError if the training
     diverges, or the folder cannot be written.
     """
+    _check_labels(classifier, images, validation)
     settled = _settled(images, validation, recipe, plan, moments)
     made = {} if folder is None else _made(classifier, images, validation, recipe, plan, seed, moments)
     state = State(folder, made)
@@ -244,6 +245,16 @@ def _made(
         "precision": fingerprint(bfloat16(plan, recipe, classifier.device)),
         "checkpoints": fingerprint(tuple(moments)),
     }
+
+
+def _check_labels(classifier: Classifier, *parts: Images) -> None:
+    """UserError if there are more people in the images than the network has classes for."""
+    labels = torch.cat([part.labels for part in parts])
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classifier.classes:
+        raise UserError(
+            f"the network has classes 0 to {classifier.classes - 1}, and the images show {int(labels.min())} to "
+            f"{int(labels.max())}; build it for {int(labels.max()) + 1} classes"
+        )
 
 
 def _check_finite(classifier: Classifier, numbers: dict[str, float], epoch: int) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightleak import ranking
 from lightleak.data.population import Images, as_bytes
 from lightleak.errors import UserError
 from lightleak.files import check_folder, publish
@@ -135,7 +136,7 @@ def answers(target: Logits, images: Images, batch: int = 256, device: torch.devi
 
 def fingerprint(logits: Tensor) -> str:
     """Whose answers these are: a hash of the chosen classes, which rounding does not change."""
-    return sha256(logits.argmax(1).cpu().numpy().tobytes()).hexdigest()[:16]
+    return sha256(ranking.answers(logits).cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def batch(pixels: Tensor, count: int, rng: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightleak.attacks import Access, Attack, Common, Oracle, Reconstruction
-from lightleak.attacks.frame import grants, weaker
+from lightleak.attacks.frame import complete, grants, weaker
 from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER, Distillation, Knowledge, Transfer, drawn, learn
 from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
@@ -176,6 +176,7 @@ class Invert(Task):
         return (*super().needs(), run_of(self.target), *self.parts_done(), *scored)
 
     def __post_init__(self) -> None:
+        complete(self.attack)
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise UserError(f"each class is attacked once, but {self.classes} names one twice")
         needs, kind = self.attack.needs(), type(self.attack).__name__

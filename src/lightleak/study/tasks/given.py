@@ -13,6 +13,7 @@ from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.own import opened
 from lightleak.models.published import Weights
+from lightleak.ranking import agreement_of, answers
 from lightleak.study.task import Store, Task, Watch
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import guard_of
@@ -180,12 +181,13 @@ class Surrogate(Task):
         save(student, folder / "target.safetensors")
         with torch.no_grad():
             parts = torch.arange(len(public)).split(ANSWERED)
-            named = torch.cat([student(public.floats(part).to(oracle.device)).argmax(1).cpu() for part in parts])
+            theirs = torch.cat([student(public.floats(part).to(oracle.device)).cpu() for part in parts])
+        named = answers(said)
         return {
             "queries": oracle.queries,
             "images": len(public),
-            "agreement": float((named == said.argmax(1)).double().mean()),
-            "histogram": torch.bincount(said.argmax(1), minlength=target.classes).tolist(),
+            "agreement": agreement_of(theirs, said),
+            "histogram": torch.bincount(named[named >= 0], minlength=target.classes).tolist(),
         }
 
     def load(self, store: Store) -> Classifier:
