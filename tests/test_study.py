@@ -32,6 +32,7 @@ from lightleak.study.payload import pack
 from lightleak.study.progress import duration
 from lightleak.study.task import Absent
 from lightleak.study.tasks import Invert, Rendered, TrainTarget, source
+from lightleak.training.state import State
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -226,6 +227,28 @@ def test_a_damaged_folder_is_replaced(tmp_path: Path) -> None:
     run([task], store)
     assert store.result(task)["size"] == 64
     assert len(list(store.folder(task).parent.iterdir())) == 1
+
+
+@dataclass(frozen=True)
+class Long(Task):
+    """Goes on from its scratch folder, as trainings and attacks do."""
+
+    def run(self, store: Store, folder: Path, watch: Any) -> dict[str, Any]:
+        (folder / "begun.txt").touch()
+        state = State(store.scratch(self), {"seed": "0"})
+        return {"from": state.epoch, "left": [file.name for file in folder.iterdir()]}
+
+
+@pytest.mark.parametrize(
+    "poison",
+    ["{", "[1]", '{"epoch": 3, "weights": "w", "made": {"seed": "1"}}', '{"epoch": 3, "weights": "w"}'],
+)
+def test_what_a_failed_run_left_does_not_poison_the_next(poison: str, tmp_path: Path) -> None:
+    """The scratch folder of a study is its own: what cannot be gone on from is dropped, and the task begins anew."""
+    store = Store(tmp_path)
+    (store.scratch(Long()) / "epoch.json").write_text(poison)
+    assert run([Long()], store) == {}
+    assert store.result(Long()) == {"from": 0, "left": ["begun.txt"]}
 
 
 def test_only_what_dead_processes_of_this_machine_left_is_deleted(tmp_path: Path) -> None:

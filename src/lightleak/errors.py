@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """Bad input, said in one line: what was expected, what came, what to do; the command line exits with 2."""
+
+
+class StaleState(UserError):
+    """What a stopped run left cannot be gone on from: it is damaged, or something else made it."""

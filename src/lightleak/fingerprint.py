@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightleak.errors import UserError
+from lightleak.errors import StaleState
 
 LATER = {"later": True}  # metadata of a field that its class got after results were kept: its default says nothing
 OURS = "lightleak."  # functions of the library are known by name: an upgrade does not end a training
@@ -32,12 +32,12 @@ def fingerprint(*things: Any) -> str:
 
 
 def check_made(kept: Any, made: Mapping[str, Any], place: Path) -> None:
-    """UserError that names what differs, unless the state kept at `place` was `made` by the very same."""
+    """StaleState that names what differs, unless the state kept at `place` was `made` by the very same."""
     if not isinstance(kept, Mapping):
-        raise UserError(f"{place} does not say what made it (an older version wrote it); delete it to train anew")
+        raise StaleState(f"{place} does not say what made it (an older version wrote it); delete it to train anew")
     differing = [name for name in {**made, **kept} if kept.get(name) != made.get(name) or name not in kept]
     if differing:
-        raise UserError(
+        raise StaleState(
             f"{place} belongs to other images, settings or another seed (what differs: {', '.join(differing)}); "
             "choose another folder or delete it to train anew"
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.reconstruction import Reconstruction, join, write
-from lightleak.errors import UserError
+from lightleak.errors import StaleState, UserError
 from lightleak.files import publish
 
 MARK = "attack.json"  # in the folder: what its batches belong to
@@ -41,7 +41,7 @@ class Keeper:
         except (ValueError, KeyError, TypeError):
             other = True
         if other:
-            raise UserError(f"{folder} holds what another attack left; delete it, or take another place for this one")
+            raise StaleState(f"{folder} holds what another attack left; delete it, or take another place for this one")
         publish(folder / MARK, lambda part: part.write_text(json.dumps({"attack": mark})), "the attack's mark")
         for file in folder.glob("rows-*-*.safetensors"):
             first, last = file.stem.split("-")[1:]
@@ -77,7 +77,7 @@ class Keeper:
         waiting: list[Reconstruction] = []
         for place in sorted(self.batches):
             batch = self.batches[place]
-            found = Reconstruction.load(batch) if isinstance(batch, Path) else batch
+            found = _opened(batch) if isinstance(batch, Path) else batch
             if waiting and not _share(waiting, found):
                 yield self._one(waiting)
                 waiting = []
@@ -89,6 +89,13 @@ class Keeper:
         return (
             parts[0] if len(parts) == 1 else join(parts).without_repetition().kept_of_each(self.keep, self.best_first)
         )
+
+
+def _opened(batch: Path) -> Reconstruction:
+    try:
+        return Reconstruction.load(batch)
+    except UserError as error:
+        raise StaleState(f"{error}; delete {batch} to have its searches done again") from error
 
 
 def _share(parts: list[Reconstruction], other: Reconstruction) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from lightleak.errors import UserError
+from lightleak.errors import StaleState, UserError
 from lightleak.place import cards, choose
 from lightleak.study.loading import one_line, study_files
 from lightleak.study.pool import Inline, Pool, WorkerDied
@@ -216,7 +216,13 @@ def _result(task: Task, store: Store, folder: Path, watch: Watch) -> Mapping[str
     if why := next(filter(None, missing), None):
         return {ABSENT: why}
     try:
-        return task.run(store, folder, watch)
+        try:
+            return task.run(store, folder, watch)
+        except StaleState:  # a study's scratch folder is nobody's work but its own: what is of no use goes
+            store.forget(task)
+            for left in folder.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            return task.run(store, folder, watch)
     except Absent as reason:
         return {ABSENT: str(reason)}
 

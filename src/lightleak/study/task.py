@@ -204,6 +204,10 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def forget(self, task: Task) -> None:
+        """Delete what a task left in its scratch folder."""
+        shutil.rmtree(self.root / "scratch" / task.name / task.key, ignore_errors=True)
+
     def failure(self, task: Task) -> Path:
         """The file that keeps the traceback if the task failed."""
         return self.root / "failed" / f"{task.name}-{task.key}.txt"
@@ -294,7 +298,7 @@ class Store:
         for part in parts:
             self.drop(part)
         self.failure(task).unlink(missing_ok=True)
-        shutil.rmtree(self.root / "scratch" / task.name / task.key, ignore_errors=True)
+        self.forget(task)
 
 
 @cache

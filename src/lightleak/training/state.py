@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightleak.errors import UserError
+from lightleak.errors import StaleState
 from lightleak.files import check_folder, publish
 from lightleak.fingerprint import check_made
 from lightleak.models.classifier import Classifier
@@ -133,6 +133,6 @@ class State:
         check_made(summary.get("made"), self.made, file.parent)
         return summary
 
-    def _damaged(self, error: Exception) -> UserError:
+    def _damaged(self, error: Exception) -> StaleState:
         line = " ".join(str(error).split())[:160]
-        return UserError(f"the stored training state in {self.folder} is damaged ({line}); delete that folder")
+        return StaleState(f"the stored training state in {self.folder} is damaged ({line}); delete that folder")

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lightleak import ranking
 from lightleak.data.population import Images, as_bytes
-from lightleak.errors import UserError
+from lightleak.errors import StaleState
 from lightleak.files import check_folder, publish
 from lightleak.fingerprint import check_made
 
@@ -98,8 +98,14 @@ class State:
                 metadata = file.metadata() or {}
                 kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{self.path} is damaged ({error}); delete it to train anew") from None
+            raise self._damaged(error) from None
         check_made(_made(metadata.get("recipe", "null")), _made(self.recipe), self.path)
+        try:
+            self._restore(kept, int(metadata["step"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise self._damaged(error) from error
+
+    def _restore(self, kept: Mapping[str, Tensor], step: int) -> None:
         for part, network in self.networks.items():
             if own := _below(kept, f"{part}/"):  # an older checkpoint has no count of queries
                 network.load_state_dict(own)
@@ -110,7 +116,11 @@ class State:
                 states.setdefault(int(index), {})[field] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
         self.rng.set_state(kept["rng"])
-        self.step = int(metadata["step"])
+        self.step = step
+
+    def _damaged(self, error: Exception) -> StaleState:
+        line = " ".join(str(error).split())[:160]
+        return StaleState(f"{self.path} is damaged ({line}); delete it to train anew")
 
 
 def _made(recipe: str) -> Any:
