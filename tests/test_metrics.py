@@ -171,12 +171,15 @@ def test_published_manifold_agrees_with_a_double_loop() -> None:
 
 @pytest.mark.parametrize("published", [False, True])
 def test_pieces_and_matrix_products_change_nothing(monkeypatch: pytest.MonkeyPatch, published: bool) -> None:
+    """Ties, copies, points of a grid and numbers near the limits of float32 count as by differences, too."""
     a, b = clouds(11)
-    whole = realism.manifold(a, b, published=published)
+    copies = torch.cat([a[:5], b, a[:5]])
+    sets = [(a, b), (a, copies), (1e3 + a, 1e3 + copies), (1e25 * a, 1e25 * b), (a.round(), b.round())]
+    whole = [realism.manifold(*pair, published=published) for pair in sets]
     monkeypatch.setattr(realism, "PIECE", 7)
-    assert realism.manifold(a, b, published=published) == whole
-    monkeypatch.setattr(realism, "MOST_DIFFERENCES", 0)
-    assert realism.manifold(a, b, published=published) == whole
+    assert [realism.manifold(*pair, published=published) for pair in sets] == whole
+    monkeypatch.setattr(realism, "FEW_DIFFERENCES", 0)
+    assert [realism.manifold(*pair, published=published) for pair in sets] == whole
 
 
 def test_identical_and_far_sets() -> None:

@@ -204,7 +204,7 @@ class _Scoring:
         """How real as many real pictures of the same people look: held out, so that no reconstruction does better."""
         test, which = self.population.test, classes.unique()
         each = round(len(classes) / len(which))
-        index = torch.cat([(test.labels == one).nonzero().flatten()[:each] for one in which])
+        index = torch.cat([rows[:each] for rows in recognition.rows_of(test.labels, which)])
         pictures = test.at(index)
         nothing = torch.zeros(len(pictures))
         drawn = Reconstruction(pictures.floats(), pictures.labels, latents=nothing, confidence=nothing)
@@ -321,7 +321,8 @@ def _realism(
         missing["fid"] = str(error)
     try:
         if published:
-            each = [realism.manifold(own[labels == c], fake[classes == c], published=True) for c in which]
+            pairs = zip(recognition.rows_of(labels, which), recognition.rows_of(classes, which))
+            each = [realism.manifold(own[mine], fake[theirs], published=True) for mine, theirs in pairs]
             tables = dict(zip(MANIFOLD, torch.tensor([tuple(asdict(one).values()) for one in each]).T))
         else:
             tables = {
