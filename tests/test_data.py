@@ -366,6 +366,7 @@ def test_load_refuses_what_it_does_not_know(tmp_path):
     assert {"digits", "faces", "folder", "facescrub", "celeba", "dogs", "ffhq", "metfaces", "afhq"} == set(DATASETS)
     for data, settings, message in (
         ("places", {}, "there is no data set 'places'; choose one of faces, digits, folder"),
+        ("folder:.", {"size": 0}, "size must be at least 1 pixel, not 0"),
         (str(tmp_path), {}, "write folder:"),
         ("folder", {}, "needs a path"),
         ("folder:", {}, "needs a path"),

@@ -245,3 +245,21 @@ def test_what_a_network_says_of_itself(net, mean):
 def test_the_zoo_states_its_own():
     assert build("timm:test_resnet", 3, 32).notes == ()
     assert "reading" not in build("timm:test_resnet", 3, 32).recipe
+
+
+class Auxiliary(Net):
+    """Gives a second head's answer as well while it is trained, as Inception and GoogLeNet do."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, -logits) if self.training else logits
+
+
+def test_an_auxiliary_head_is_told_from_the_logits():
+    told = half(Auxiliary(), output="0")
+    assert torch.equal(told(images()), PLAIN)
+    assert torch.allclose(told.train()(images()), PLAIN, atol=1e-5)
+    with pytest.raises(UserError, match="returns one tensor, so output='7' has no meaning"):
+        half(Auxiliary(), output="7")
+    with pytest.raises(UserError, match="say which holds the logits: output='0'"):
+        half(Auxiliary()).train()(images())

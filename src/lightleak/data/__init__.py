@@ -60,6 +60,8 @@ def check(data: str, **settings: Any) -> tuple[str, Callable[..., Population], s
     for setting, value in settings.items():
         if not _fits(value, hints[setting]):
             raise UserError(f"data set {name!r}: {setting} is {_told(hints[setting])}, not {value!r:.60}")
+    if isinstance(size := settings.get("size"), int) and size < 1:
+        raise UserError(f"data set {name!r}: size must be at least 1 pixel, not {size}")
     if abs(settings.get("seed") or 0) >= 2**43:
         raise UserError(f"a seed is a number below 2^43, not {settings['seed']!r:.60}")
     takes_path = "path" in known

@@ -90,7 +90,7 @@ def tried(
             notes.append(f"{name} returns {len(parts)} tensors ({_shapes(parts)}); {place!r} is read as logits")
         elif place not in parts:
             raise UserError(f"{name} returns no output {place!r}; it has {_shapes(parts)}")
-    elif place is not None:
+    elif place is not None and place not in _of_training(net, sides, normalise, found):
         raise UserError(f"{name} returns one tensor, so output={item!r} has no meaning")
     raw = logits(output, Reading(item=place), classes, name)
     if raw.dim() != 2 or len(raw) != 2 or raw.shape[1] != classes:
@@ -155,6 +155,7 @@ def _passed(
     sides: tuple[int, int],
     normalise: tuple[tuple[float, ...], tuple[float, ...]],
     candidates: tuple[int, ...],
+    training: bool = False,
 ) -> tuple[int, Any, list[Tensor]]:
     """With how many channels the network took two random images, its output, and what sigmoids in it gave."""
     like, first = anchor(net), None
@@ -164,13 +165,21 @@ def _passed(
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalise)
         images = ((images - mean[:, :channels]) / std[:, :channels]).to(like)
         try:
-            with undone(net), torch.no_grad(), _Sigmoids() as sigmoids:
+            with undone(net, training), torch.no_grad(), _Sigmoids() as sigmoids:
                 return channels, net(images), sigmoids.given
         except Exception as error:  # a network of the user's own may raise anything
             first = first or error
     line = " ".join(f"{type(first).__name__}: {first}".split())[:200]
     taken = " or ".join(f"2 x {channels} x {sides[0]} x {sides[1]}" for channels in candidates)
     raise UserError(f"{type(net).__name__} cannot take images of {taken} ({line}); is its size right?") from first
+
+
+def _of_training(
+    net: nn.Module, sides: tuple[int, int], normalise: tuple[tuple[float, ...], tuple[float, ...]], channels: int
+) -> dict[str, Tensor]:
+    """The outputs of a network that returns more in training than otherwise, as those with auxiliary heads do."""
+    output = _passed(net, sides, normalise, (channels,), training=True)[1]
+    return {} if isinstance(output, Tensor) else _parts(output)
 
 
 def _parts(output: Any, level: int = 0) -> dict[str, Tensor]:
