@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import tyro
 from lightleak import cli
 from lightleak.attacks import OURS
 from lightleak.cli.outline import checked, described
+from lightleak.cli.sources import REFUSED, Reader
 from lightleak.errors import UserError
 from lightleak.priors.fit import TRAININGS
 from lightleak.version import __version__
@@ -75,7 +77,7 @@ def accepts(line):
 def _files(tmp_path, monkeypatch):
     """What the right command lines name is there."""
     monkeypatch.chdir(tmp_path)
-    for name in ("x", "a", "b", "f.pth", "a.py"):
+    for name in ("x", "z", "a", "b", "f.pth", "a.py"):
         (tmp_path / name).touch()
 
 
@@ -89,37 +91,33 @@ def test_the_stand_in_refuses_what_is_wrong(line):
     assert not accepts(line)
 
 
-ATTACKS = (
-    "ppa", "gmi", "kedmi", "lomma", "plgmi", "ifgmi", "vmi", "mi-face", "mirror", "mirror-black-box", "rlbmi", "smile",
-    "brepmi", "guess",
-)  # fmt: skip
-CHOICES = {
-    "attack": [f"attack:{name}" for name in ATTACKS],
-    "fit": [f"training:{name}" for name in TRAININGS],
-}
-
-
 def told(function, words):
-    """The flags and choices in a verb's help, with their defaults."""
+    """The flags and choices in a verb's help."""
     with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         tyro.cli(function, args=[*words, "--help"])
     text = out.getvalue()
     return set(re.findall(r"--[a-z0-9.-]*[a-z0-9]", text)) | set(re.findall(r"(?:attack|training):[\w-]+", text))
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_the_stand_in_has_every_flag_of_its_verb(verb):
+@pytest.mark.parametrize("words", [*cli.VERBS, "attack attack:gmi", "fit training:kedmi"])
+def test_the_stand_in_has_every_flag_of_its_verb(words):
     """Nothing of our own is hidden from it: otherwise a mistake there would cost the import of torch."""
+    verb, *words = words.split()
     real = importlib.import_module(f"lightleak.cli.{verb}").main
-    for words in [[], *([word] for word in CHOICES.get(verb, ()))]:
-        stand_in, readable = checked(verb, words)
-        assert readable == words
-        assert told(stand_in, words) == told(real, words)
+    stand_in, readable = checked(verb, words)
+    assert readable == words
+    assert told(stand_in, words) == told(real, words)
     assert described(verb).__doc__.splitlines()[0] == real.__doc__.splitlines()[0]
 
 
-def test_every_attack_is_tried():
-    assert len(ATTACKS) == len(OURS)
+@pytest.mark.parametrize("real", [*OURS.values(), *{type(each) for each in TRAININGS.values()}])
+def test_settings_are_read_from_their_source(real):
+    """Without the module, a class has the same fields and defaults, and refuses what it refuses."""
+    read = Reader().names(real.__module__)[real.__name__]
+    assert [one.name for one in fields(read)] == [one.name for one in fields(real)]
+    assert repr(read()) == repr(real())
+    assert REFUSED not in vars(read())
+    assert REFUSED in vars(read(batch=0))
 
 
 def test_nothing_heavy_is_imported_for_an_answer_that_needs_none():

@@ -20,6 +20,7 @@ from torch import Tensor
 from lightleak.attacks.draws import keyed
 from lightleak.attacks.guards import Guard
 from lightleak.errors import UserError
+from lightleak.ranking import answers
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Smoothed(Guard):
         """Labels N (-1: no answer) of probabilities N x copies x C, and their radii, N (0 with no answer)."""
         if probabilities.dim() == 2:  # one copy
             probabilities = probabilities[:, None]
-        said = probabilities.argmax(2)
+        said = answers(probabilities.flatten(0, 1)).unflatten(0, probabilities.shape[:2])
         votes = torch.stack([(said == label).sum(1) for label in range(probabilities.shape[2])], 1)
         most, label = votes.max(1)
         bounds = bound(most.cpu(), self.number, self.alpha)

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
+from lightleak.cli.kinds import Checkpoint, Count, Defences, Device, Source
 from lightleak.defences.retrofit import protect, said
 from lightleak.errors import UserError
 from lightleak.files import check_place
@@ -19,15 +20,15 @@ from lightleak.training import accuracy_and_loss
 @computing
 def main(
     out: Path,
-    target: Path | None = None,
-    data: str = "faces",
-    defence: str = "rolss",
+    target: Checkpoint | None = None,
+    data: Source = "faces",
+    defence: Defences = "rolss",
     keep_accuracy: float | None = None,
     epochs: int | None = None,
     seed: int = 0,
-    device: str = "auto",  # noqa: ARG001
+    device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
-    size: int | None = None,
+    size: Count | None = None,
     own: OwnNet = NOTHING,
 ) -> None:
     """Retrofit a trained classifier: skip surgery, then recovery by distillation from the original.

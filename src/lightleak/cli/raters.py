@@ -10,6 +10,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
+from lightleak.cli.kinds import Pairs
 from lightleak.errors import UserError
 from lightleak.files import check_folder, publish
 from lightleak.metrics.evidence import Measure
@@ -20,7 +21,7 @@ RESULT = "preference.json"
 
 
 def main(
-    study: tyro.conf.Positional[Path],
+    study: tyro.conf.Positional[Pairs],
     seconds: float = 60.0,
     port: int = 0,
     results: bool = False,

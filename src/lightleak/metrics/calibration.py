@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from lightleak.ranking import answers
+
 BINS = 10
 
 
@@ -12,8 +14,8 @@ def calibration(logits: Tensor, labels: Tensor) -> tuple[float | None, float | N
     """
     if not len(logits):
         return None, None
-    confidence, said = logits.double().softmax(1).max(1)
-    right = (said == labels).double()
+    confidence = logits.double().softmax(1).nan_to_num(nan=0.0).amax(1)
+    right = (answers(logits) == labels).double()
     place = (confidence * BINS).long().clamp(max=BINS - 1)
     gaps = [abs(float((right - confidence)[place == one].sum())) for one in range(BINS)]
     return sum(gaps) / len(labels), float((confidence - right).mean())
