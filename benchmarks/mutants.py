@@ -39,7 +39,7 @@ MUTANTS = (
            "return min(low, mean - below), max(high, mean + above)", "return low, high",
            "tests/test_evidence.py -k interval"),
     Mutant("Student's t for few people", "metrics/evidence.py", "t = _student(level, spread.freedom)", "t = 1.96",
-           "tests/test_evidence.py -k approaches"),
+           "tests/test_evidence.py -k t_interval"),
     Mutant("seeds as random effects", "metrics/evidence.py", "if of_seeds > rest:", "if False:",
            "tests/test_evidence.py -k seeds_interval_closed"),
     Mutant("parallel branches are no skips", "surgery/flow.py", "if low > 1 and 2 * low > high:", "if False:",

@@ -34,12 +34,13 @@ def test_wilson_refuses_nonsense(hits: int, trials: int) -> None:
         evidence.wilson(hits, trials)
 
 
-def test_interval_approaches_the_t_interval() -> None:
-    values = torch.randn(60, generator=rng(4), dtype=torch.float64)
-    got = evidence.interval(values, rng(), draws=40000)
-    half = 2.0010 * float(values.std()) / 60**0.5
-    assert got.low == pytest.approx(float(values.mean()) - half, abs=0.05 * half)
-    assert got.high == pytest.approx(float(values.mean()) + half, abs=0.05 * half)
+@pytest.mark.parametrize(("people", "t"), [(4, 3.18244631), (8, 2.36462425), (60, 2.00099538)])
+def test_interval_is_the_t_interval(people: int, t: float) -> None:
+    values = torch.randn(people, generator=rng(4), dtype=torch.float64)
+    half = t * float(values.std()) / people**0.5
+    for got in (evidence.interval(values), evidence.worlds_interval([value.repeat(3) for value in values])):
+        assert got.low == pytest.approx(float(values.mean()) - half, rel=1e-6)
+        assert got.high == pytest.approx(float(values.mean()) + half, rel=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
