@@ -81,6 +81,7 @@ class Written:
             raise UserError(f"there is no {self.what} {value!r}; {flag} is {self.how}")
 
 
+MARKS = There | AtLeast | Named | Written
 Device = Annotated[str, Written("auto|cpu|mps|cuda(:[0-9]+)?", "device", "auto, cpu, cuda, cuda:N or mps")]
 Model = Annotated[str, There("checkpoint", marks=":*")]
 Source = Annotated[str, Named("lightleak.data", "DATASETS", "data set", after="path")]
@@ -97,10 +98,16 @@ Folder = Annotated[Path, There("folder")]
 Count = Annotated[int, AtLeast(1)]
 
 
+def unmarked(kind: Any) -> Any:
+    """A type without what this module says of it."""
+    marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return get_args(kind)[0] if marks and all(isinstance(mark, MARKS) for mark in marks) else kind
+
+
 def check(arguments: dict[str, tuple[Any, Any]]) -> None:
     """UserError in one line for the first of these annotations and values, by argument, that do not go together."""
     for name, (kind, value) in arguments.items():
         for each in (kind, *get_args(kind)) if value is not None else ():
             for mark in get_args(each)[1:] if get_origin(each) is Annotated else ():
-                if isinstance(mark, There | AtLeast | Named | Written):
+                if isinstance(mark, MARKS):
                     mark.check(f"--{name.replace('_', '-')}", value)

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from lightleak.cli.kinds import unmarked
+
 
 def light(kind: Any) -> Any:
     """The same type: `int | None` as an Optional without our marks, a tuple or dict as a class parsed as before."""
     if get_origin(kind) in (UnionType, Union):
-        return Union[tuple(get_args(k)[0] if get_origin(k) is Annotated else k for k in get_args(kind))]  # noqa: UP007
+        return Union[tuple(unmarked(each) for each in get_args(kind))]  # noqa: UP007
     inner, marks = (get_args(kind)[0], get_args(kind)[1:]) if get_origin(kind) is Annotated else (kind, ())
     if get_origin(inner) not in (tuple, dict):
         return kind
