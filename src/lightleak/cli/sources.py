@@ -8,6 +8,7 @@ had so raises UnknownHere, and is left to the module itself.
 import __future__
 
 import ast
+import builtins
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
@@ -22,11 +23,7 @@ from lightleak.errors import UserError
 
 SOURCE = Path(__file__).parent.parent.parent
 LIGHT = ("lightleak.errors", "lightleak.version", "lightleak.cli.kinds", "tyro")  # modules that may be imported
-BUILTINS = {
-    each.__name__: each
-    for each in (str, int, float, bool, tuple, dict, list, set, type, len, any, all, min, max, abs, sum, isinstance,
-                 sorted, zip, map, range, enumerate, repr, round, property, staticmethod, classmethod, ValueError)
-}  # fmt: skip
+BUILTINS = {name: value for name, value in vars(builtins).items() if name != "__import__"}  # nothing heavy comes in
 REFUSED = "_refused"  # the attribute of settings that holds why they are refused
 METHODS = {"property", "staticmethod", "classmethod"}
 
@@ -232,12 +229,20 @@ def _lenient(check: Callable[[Any], None] | None, kinds: dict[str, Any]) -> Call
     def __post_init__(self: Any) -> None:
         for name, kind in kinds.items():
             object.__setattr__(self, name, held(kind, getattr(self, name)))
+        _checking.append(self)
         try:
             if check is not None:
                 check(self)
         except UserError as error:
+            if len(_checking) > 1:  # made by another's check, which then refuses as well
+                raise
             object.__setattr__(self, REFUSED, error)  # to be said in a line of its own
         except Exception:
             pass  # names of torch, and all that follows from them
+        finally:
+            _checking.pop()
 
     return __post_init__
+
+
+_checking: list[Any] = []  # the settings whose checks are running, each made by the one before it
