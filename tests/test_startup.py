@@ -39,7 +39,7 @@ RIGHT = [
     "raters x --seconds 20 --results",
     "doctor --preset rolss --json",
     "attack --out y attack:gmi --attack.rate 0.1 attack.alignment:alignment --attack.alignment.copies 3",
-    "attack --out y attack:mi-face --attack.process none",
+    "attack --out y attack:miface --attack.process none",
     "fit --out x training:wgan-published --training.betas 0.5 1",
     "train --out x --recipe.milestones 0.5 --recipe.view.flip 0.5 --data digits --defence RoLSS,bido",
 ]
@@ -58,7 +58,7 @@ WRONG = [
     # what is not there, and what is out of range
     "train --out x --data nope", "train --out x --data folder:nowhere", "train --out x --defence rolss,nope",
     "train --out x --device gpu", "train --out x --architecture resnet18", "train --out x --size 0",
-    "attack --out x --target nope", "attack --out x --prior nope", "attack --out x --preset nope", "skips nope",
+    "attack --out x --target nope", "attack --out x --prior nope", "skips nope",
     "evaluate --found nope --out x", "study nope.py", "report nope", "convert nope --out x", "demo --people 0",
 ]  # fmt: skip
 

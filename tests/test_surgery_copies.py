@@ -47,7 +47,7 @@ def test_a_copy_keeps_the_numbers_and_leaves_the_graph():
     [
         Keeping,
         lambda: timm.create_model("levit_128s", num_classes=4, img_size=64),
-        pytest.param(lambda: timm.create_model("tiny_vit_5m_224", num_classes=4, img_size=64), marks=pytest.mark.slow),
+        pytest.param(lambda: timm.create_model("tiny_vit_5m_224", num_classes=4), marks=pytest.mark.slow),
         pytest.param(lambda: timm.create_model("efficientvit_m0", num_classes=4, img_size=64), marks=pytest.mark.slow),
         pytest.param(lambda: timm.create_model("efficientformer_l1", num_classes=4), marks=pytest.mark.slow),
         pytest.param(lambda: timm.create_model("efficientformerv2_s0", num_classes=4), marks=pytest.mark.slow),
@@ -57,7 +57,7 @@ def test_a_copy_keeps_the_numbers_and_leaves_the_graph():
 def test_surgery_and_oracle_after_an_evaluation(make):
     torch.manual_seed(0)
     net = make().eval()
-    size = 224 if type(net).__name__.startswith("EfficientFormer") else 64
+    size = 224 if type(net).__name__.startswith(("EfficientFormer", "TinyVit")) else 64
     images = torch.rand(2, 3, size, size)
     before = net(images)
     cut = remove_skips(net, "last", images).eval()

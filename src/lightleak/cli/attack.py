@@ -25,7 +25,7 @@ from lightleak.attacks import (
 from lightleak.attacks.frame import check, grants
 from lightleak.attacks.knowledge import FEATURES, SMALL, SMALL_TRANSFER
 from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
-from lightleak.cli.kinds import Checkpoint, Count, Device, Preset, Prior, Source
+from lightleak.cli.kinds import Checkpoint, Count, Device, Prior, Source
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.whose import people_of
@@ -49,7 +49,7 @@ def main(
     target: Checkpoint | None = None,
     prior: Prior = "rendered",
     attack: Choice = DEFAULT,
-    preset: Preset | None = None,
+    preset: str | None = None,
     classes: tuple[int, ...] = (),
     seed: int = 0,
     precision: Precision = "float32",

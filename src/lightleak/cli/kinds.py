@@ -40,7 +40,7 @@ class Named:
     """A name, or several, of a registry; its module is read, not imported."""
 
     module: str
-    registry: str
+    registry: str  # or a table, or several, joined by "+"
     what: str
     others: tuple[str, ...] = ()  # words beside the registry's names
     several: bool = False  # separated by commas, in any case
@@ -50,7 +50,11 @@ class Named:
         from lightleak.cli.sources import Reader, UnknownHere
 
         try:
-            known = (*self.others, *Reader().listed(self.module, self.registry))
+            reader = Reader()
+            known = [
+                *self.others,
+                *(name for each in self.registry.split("+") for name in reader.listed(self.module, each)),
+            ]
         except UnknownHere:
             return
         for word in value.lower().split(",") if self.several else [value]:
@@ -85,7 +89,7 @@ MARKS = There | AtLeast | Named | Written
 Device = Annotated[str, Written("auto|cpu|mps|cuda(:[0-9]+)?", "device", "auto, cpu, cuda, cuda:N or mps")]
 Model = Annotated[str, There("checkpoint", marks=":*")]
 Source = Annotated[str, Named("lightleak.data", "DATASETS", "data set", after="path")]
-Defences = Annotated[str, Named("lightleak.defences", "DEFENCES", "defence", others=("none",), several=True)]
+Defences = Annotated[str, Named("lightleak.defences", "DEFENCES+PRESETS", "defence", others=("none",), several=True)]
 Architecture = Annotated[str, Named("lightleak.models.zoo", "BUILDERS", "library of networks", after="name")]
 Preset = Annotated[str, Named("lightleak.attacks.ppa", "PRESETS", "preset")]
 Checkpoint = Annotated[Path, There("checkpoint")]

@@ -11,7 +11,7 @@ import ast
 import builtins
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass, make_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -67,6 +67,26 @@ class Module:
         return self._names[name]
 
 
+class Table(Mapping[str, Any]):
+    """A dict that a module writes out, whose values are found when they are looked up."""
+
+    def __init__(self, reader: "Reader", written: ast.Dict, names: Names) -> None:
+        self._reader, self._names = reader, names
+        self._written = _table(written)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._reader.value(self._written[name], self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._written
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._written)
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+
 class Room(dict[str, Any]):
     """Where a function is defined: beside the names of its module, not among them."""
 
@@ -112,6 +132,8 @@ class Reader:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.expr):
             if isinstance(node.value, ast.Call) and _group(node.value):
                 return self._registered(node.value, names)
+            if isinstance(node.value, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.value.keys):
+                return Table(self, node.value, names)
             return self.value(node.value, names)
         raise UnknownHere(name)
 
@@ -121,7 +143,7 @@ class Reader:
         node = _value(names.statement(name))
         group = _group(node)
         added = [point.name for point in entry_points(group=group)] if group else []
-        return [*_table(names.statement(node.args[1].id) if group else names.statement(name)), *added]  # type: ignore[union-attr]
+        return [*_table(_value(names.statement(node.args[1].id) if group else names.statement(name))), *added]  # type: ignore[union-attr]
 
     def _imported(self, module: str, name: str, names: Names) -> Any:
         """What a module means by a name, or the module of that name in a package."""
@@ -136,8 +158,9 @@ class Reader:
         """The classes of a registry without plug-ins; those that nobody wants and nobody looked at have no fields."""
         if tuple(entry_points(group=str(_group(call)))) or not isinstance(call.args[1], ast.Name):
             raise UnknownHere(ast.unparse(call))  # what a plug-in is called here, its module knows
-        kinds = {name: ast.unparse(value) for name, value in _table(names.statement(call.args[1].id)).items()}
-        full = {kind for kind in kinds.values() if kind.lower() in self._wanted or self._is_made(kind, names)}
+        kinds = {name: ast.unparse(value) for name, value in _table(_value(names.statement(call.args[1].id))).items()}
+        asked = {kind for name, kind in kinds.items() if {kind.lower(), name.replace("-", "")} & self._wanted}
+        full = asked | {kind for kind in kinds.values() if self._is_made(kind, names)}
         return {name: names[kind] if kind in full else make_dataclass(kind, []) for name, kind in kinds.items()}
 
     def _is_made(self, kind: str, names: Names) -> bool:
@@ -215,12 +238,11 @@ def _group(node: ast.expr | None) -> str | None:
     return str(ast.literal_eval(node.args[0]))
 
 
-def _table(node: ast.stmt) -> dict[str, ast.expr]:
-    """The keys and values of a dict that a statement writes out."""
-    table = _value(node)
-    if not isinstance(table, ast.Dict):
-        raise UnknownHere(ast.unparse(node)[:80])
-    return {ast.literal_eval(key): value for key, value in zip(table.keys, table.values) if key}
+def _table(written: ast.expr | None) -> dict[str, ast.expr]:
+    """The keys and values of a dict that an expression writes out."""
+    if not isinstance(written, ast.Dict):
+        raise UnknownHere("no dict")
+    return {ast.literal_eval(key): value for key, value in zip(written.keys, written.values) if key}
 
 
 def _lenient(check: Callable[[Any], None] | None, kinds: dict[str, Any]) -> Callable[[Any], None]:
