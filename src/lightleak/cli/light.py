@@ -15,6 +15,8 @@ def light(kind: Any) -> Any:
     if get_origin(kind) in (UnionType, Union):
         return Union[tuple(unmarked(each) for each in get_args(kind))]  # noqa: UP007
     inner, marks = (get_args(kind)[0], get_args(kind)[1:]) if get_origin(kind) is Annotated else (kind, ())
+    if marks and get_origin(inner) in (UnionType, Union):
+        return Annotated[(light(inner), *marks)]  # type: ignore[return-value]
     if get_origin(inner) not in (tuple, dict):
         return kind
     plain, parsed = _plain(inner)
