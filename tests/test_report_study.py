@@ -57,6 +57,13 @@ def test_one_page_needs_no_more_than_the_studys_title(tmp_path, drawn):
     assert drawn(tmp_path, ["a", "b"]) == [("T", ["a", "b"])]
 
 
+def test_a_folder_may_be_named_from_where_one_stands(tmp_path, drawn, monkeypatch):
+    evaluated(tmp_path / "runs", "a")
+    (tmp_path / "linked").symlink_to(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert drawn(Path("runs"), ["a"]) == drawn(tmp_path / "linked", ["a"]) == [("T", ["a"])]
+
+
 def test_pages_are_told_apart_by_what_differs(tmp_path, drawn):
     for place, changes in (("a", {}), ("b", {"loss": "max-margin"})):
         evaluated(tmp_path, f"{place}1", **changes)

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import asdict
 from json import dumps as as_json
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table

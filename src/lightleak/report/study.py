@@ -134,7 +134,7 @@ def pairs_of(folder: Path) -> tuple[Path, ...]:
 
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
     """A page's results for each population, attack and network; a network with one target stands beside the first."""
-    records = {place: read(place) for place in study.evaluations}
+    records = {place.resolve(): read(place) for place in study.evaluations}  # as `entries` knows them
     costs = {place: read_costs(place) for place in (*study.costs, *study.utilities)}
     shares = {place: read_shares(place) for place in study.shares}
     worlds, alone = _worlds(records)
