@@ -1,11 +1,14 @@
 """What an argument must be beyond its type, said in its annotation and checked before anything heavy is imported."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from lightleak.errors import UserError
+
+Listed = Callable[[str, str], list[str] | None]  # the names in a table of a module; None if nobody can say
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class There:
     marks: str = ""  # characters that make it no path, but a name
     hint: str = ""
 
-    def check(self, flag: str, value: Any) -> None:
+    def check(self, flag: str, value: Any, listed: Listed) -> None:  # noqa: ARG002
         named = value in self.words or any(mark in str(value) for mark in self.marks)
         if not named and not Path(value).expanduser().exists():
             words = f"; {flag} is {', '.join(map(repr, self.words))} or a path" if self.words else ""
@@ -30,7 +33,7 @@ class AtLeast:
 
     least: int
 
-    def check(self, flag: str, value: Any) -> None:
+    def check(self, flag: str, value: Any, listed: Listed) -> None:  # noqa: ARG002
         if value < self.least:
             raise UserError(f"{flag} must be at least {self.least}, not {value}")
 
@@ -46,17 +49,11 @@ class Named:
     several: bool = False  # separated by commas, in any case
     after: Literal["", "path", "name"] = ""  # what may follow behind a colon; something must be at a path
 
-    def check(self, flag: str, value: Any) -> None:
-        from lightleak.cli.sources import Reader, UnknownHere
-
-        try:
-            reader = Reader()
-            known = [
-                *self.others,
-                *(name for each in self.registry.split("+") for name in reader.listed(self.module, each)),
-            ]
-        except UnknownHere:
+    def check(self, flag: str, value: Any, listed: Listed) -> None:
+        tables = [listed(self.module, each) for each in self.registry.split("+")]
+        if None in tables:
             return
+        known = [*self.others, *(name for table in tables for name in table or ())]
         for word in value.lower().split(",") if self.several else [value]:
             name, _, rest = word.partition(":") if self.after else (word.strip() if self.several else word, "", "")
             if name not in known and (name or not self.several):
@@ -80,7 +77,7 @@ class Written:
     what: str
     how: str
 
-    def check(self, flag: str, value: Any) -> None:
+    def check(self, flag: str, value: Any, listed: Listed) -> None:  # noqa: ARG002
         if not re.fullmatch(self.form, value):
             raise UserError(f"there is no {self.what} {value!r}; {flag} is {self.how}")
 
@@ -108,10 +105,10 @@ def unmarked(kind: Any) -> Any:
     return get_args(kind)[0] if marks and all(isinstance(mark, MARKS) for mark in marks) else kind
 
 
-def check(arguments: dict[str, tuple[Any, Any]]) -> None:
+def check(arguments: dict[str, tuple[Any, Any]], listed: Listed) -> None:
     """UserError in one line for the first of these annotations and values, by argument, that do not go together."""
     for name, (kind, value) in arguments.items():
         for each in (kind, *get_args(kind)) if value is not None else ():
             for mark in get_args(each)[1:] if get_origin(each) is Annotated else ():
                 if isinstance(mark, MARKS):
-                    mark.check(f"--{name.replace('_', '-')}", value)
+                    mark.check(f"--{name.replace('_', '-')}", value, listed)

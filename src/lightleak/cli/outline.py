@@ -54,7 +54,7 @@ def checked(verb: str, arguments: list[str]) -> tuple[Any, list[str]]:
 
     def check(self: Any) -> None:
         _refusals(self, "")
-        kinds.check({name: (kind, getattr(self, name)) for name, kind in marks.items()})
+        kinds.check({name: (kind, getattr(self, name)) for name, kind in marks.items()}, _listed)
 
     inside = {"__doc__": ast.get_docstring(function), "check": check}
     return make_dataclass(verb, parts, namespace=inside, kw_only=True), _readable(arguments, hidden)
@@ -90,10 +90,17 @@ def checking(verb: Callable[..., None]) -> Callable[..., None]:
         bound = signature(verb, eval_str=True).bind(*arguments, **named)
         bound.apply_defaults()
         annotations = signature(verb, eval_str=True).parameters
-        kinds.check({name: (annotations[name].annotation, value) for name, value in bound.arguments.items()})
+        kinds.check({name: (annotations[name].annotation, value) for name, value in bound.arguments.items()}, _listed)
         verb(*arguments, **named)
 
     return first
+
+
+def _listed(module: str, name: str) -> list[str] | None:
+    try:
+        return Reader().listed(module, name)
+    except UnknownHere:
+        return None
 
 
 def _readable(arguments: list[str], hidden: list[str]) -> list[str]:
