@@ -7,7 +7,7 @@ The paper (ResNet-101 and DenseNet-121, FaceScrub) shows bars of three runs with
 above the cut one in all of them.
 
 Cost: painted, about 20 minutes on two cores (the runs are those of tab2_stages.py, if that has the same folder); at the
-paper's scale twelve trainings and attacks of some 3 GPU hours.
+paper's scale twelve trainings and attacks; how long: `lightleak doctor --study`.
 
     lightleak study studies/paper/fig12_repetitions.py
     lightleak study studies/paper/fig12_repetitions.py \

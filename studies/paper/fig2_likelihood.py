@@ -6,7 +6,7 @@ beside the judge's verdict and, in the painted world, the truth ("judge only": a
 The paper (ResNet-101, FaceScrub): both histograms lie near 1 although the attack accuracies differ by 24.32 points.
 
 Cost: painted, about 10 minutes on two cores (the runs are those of tab2_stages.py, if that has the same folder); at
-the paper's scale two trainings and attacks of some 3 GPU hours.
+the paper's scale two trainings and attacks; how long: `lightleak doctor --study`.
 
     lightleak study studies/paper/fig2_likelihood.py
     lightleak study studies/paper/fig2_likelihood.py \
