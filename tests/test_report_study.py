@@ -114,6 +114,9 @@ def test_what_is_missing_is_counted_and_nothing_is_refused(tmp_path, drawn):
         drawn(tmp_path, ["later"])
     with pytest.raises(UserError, match="holds no finished study"):
         studied(tmp_path / "elsewhere")
+    (tmp_path / NOTE).write_text("[" * 100_000)
+    with pytest.raises(UserError, match="holds no finished study"):
+        studied(tmp_path)
 
 
 class Evaluate(Task):

@@ -1,6 +1,7 @@
 """Generators of plausible images, known or learnt from public data: what an attacker searches in."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -118,7 +119,9 @@ def load(folder: str | Path) -> Prior:
     if sha256(weights).hexdigest() != seal:
         raise UserError(f"{folder / WEIGHTS} is damaged or belongs to another prior than {RECIPE}; fit it again")
     try:
-        prior = PRIORS[kind].restore(settings, parse(weights))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about layers of no width; what is wrong with them is said below
+            prior = PRIORS[kind].restore(settings, parse(weights))
     except (SafetensorError, RuntimeError, RecursionError, *DAMAGE) as error:
         if isinstance(error, UserError):
             raise

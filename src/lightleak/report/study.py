@@ -89,7 +89,7 @@ def settings_of(folder: Path) -> dict[str, Any] | None:
         about = json.loads((folder / NOTE).read_text())
         finished = any((folder / KINDS["evaluations"] / key).is_dir() for key in about["evaluations"])
         return about["settings"] if finished else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -113,7 +113,7 @@ def studied(folder: Path) -> Studied:
             name: tuple(place for key in about.get(name, []) if (place := root / kind / key).is_dir())
             for name, kind in KINDS.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{folder} holds no finished study; run 'lightleak demo' or 'lightleak study' with --out {folder}"
         ) from None

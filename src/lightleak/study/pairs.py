@@ -115,7 +115,7 @@ def _titles(folder: Path) -> tuple[str, str] | None:
     try:
         first, second = json.loads((folder / RESULT).read_text(encoding="utf-8"))["targets"]
         return str(first), str(second)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -309,7 +309,7 @@ def _completed(found: Record, folder: Path) -> Record:
             continue
         try:
             specs[one] = json.loads((root / one / SPEC).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return found  # moved here alone: it says less
         look += _named(specs[one])
     return replace(found, task=name, specs=specs)

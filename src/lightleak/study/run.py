@@ -332,7 +332,7 @@ def _history(store: Store, name: str) -> list[Mapping[str, Any]]:
     for key in sorted(store.keys(name))[:REMEMBERED]:
         try:
             found.append(json.loads((store.root / name / key / "made.json").read_text()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
     return found
 

@@ -187,7 +187,7 @@ class Store:
             return json.loads(file.read_text())
         except FileNotFoundError:
             raise UserError(f"{task.label} is not finished: {file} does not exist; run its study first") from None
-        except json.JSONDecodeError as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{file} is damaged ({error}); run the study again, which makes it anew") from None
 
     def keys(self, name: str) -> set[str]:
@@ -229,7 +229,7 @@ class Store:
         """By key, what processes of any machine say of the tasks they are at: step, total, numbers, machine, since."""
         found = {}
         for file in self.root.glob("working/.*"):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, RecursionError):
                 if not _abandoned(file.name):
                     note = json.loads(file.read_text())
                     found[note["key"]] = note

@@ -132,7 +132,7 @@ def fingerprint(folder: str | Path, classes: bool = True) -> str:
     kept = cache_folder(None) / f"hashes-{place}.json"
     try:
         known = json.loads(kept.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = {}
     hashes: dict[str, list[Any]] = {}
     for name in names:
