@@ -14,6 +14,7 @@ FORMER = {
     "lightleak.study:Plan": "Schedule",
     "lightleak.study:plan": "schedule",
     "lightleak.study.shares:Shares": GradientShares,
+    "lightleak.study.tasks:fingerprint": "contents_of",
     "lightleak.study.tasks:FitAppraiser": FitAttributeRegressor,
     "lightleak.metrics.appraiser:Appraiser": "AttributeRegressor",
     "lightleak.metrics.appraiser:load": "load",

@@ -30,7 +30,7 @@ class Keeper:
         self.batches: dict[tuple[int, int], Reconstruction | Path] = {}
         self.resumed = False
         if self.folder is not None:
-            self._open(self.folder, fingerprint(*of))
+            self._open(self.folder, made_by(*of))
 
     def _open(self, folder: Path, mark: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _share(parts: list[Reconstruction], other: Reconstruction) -> bool:
     return last is not None and other.asked is not None and bool(torch.isin(other.asked, last).any())
 
 
-def fingerprint(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any) -> str:
+def made_by(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any) -> str:
     """A hash of all that decides what a run finds."""
     fields = {one.name: repr(getattr(attack, one.name)) for one in dataclasses.fields(attack) if one.compare}
     about = [type(attack).__name__, fields, seed, classes.tolist(), oracle.settings()]

@@ -22,7 +22,7 @@ from lightleak.models.published import Weights
 from lightleak.models.starting import begin
 from lightleak.models.zoo import build
 from lightleak.priors.fit import Settings as Training
-from lightleak.priors.fit.state import State, fingerprint, update
+from lightleak.priors.fit.state import State, digest_of, update
 
 SURE = 20.0  # the logit of a class that is all that was told; the others' are 0
 
@@ -139,7 +139,7 @@ def learn(
         student.parameters(), lessons.rate, momentum=lessons.momentum, weight_decay=lessons.decay
     )
     digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
-    mark = asdict(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": fingerprint(answers)}
+    mark = asdict(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": digest_of(answers)}
     mark |= {"weights": weights.sha256} if weights else {}
     mark.pop("checkpoint_every")
     mark |= asdict(practice) if practice != PLAIN else {}

@@ -18,7 +18,7 @@ from lightleak.errors import UserError
 from lightleak.metrics import verification
 from lightleak.models.recogniser import Recogniser, embedded
 from lightleak.ranking import answers, as_lowest
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Draw, Given, Invert, TrainJudge
 from lightleak.study.tasks.work import guard_of
 from lightleak.training import predict
@@ -45,7 +45,7 @@ class Embed(Task):
     def cost(self) -> float:
         return 60.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, network = self.population.load(store), self.recogniser.load()
         sets = {"gallery": population.judge, "held_out": population.test, "train": population.train}
         sets["public"] = population.public
@@ -124,7 +124,7 @@ class Measure(Task):
     def cost(self) -> float:
         return 3.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         population = self.model.population.load(store)
         found, model = self.found.load(store), self.model.load(store)
         oracle = Oracle(model, self.access, guard=guard_of(self.model, model, store))
@@ -208,7 +208,7 @@ class JudgeQuality(Task):
     def label(self) -> str:
         return f"test the judge {self.judge.architecture}"
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         population = self.judge.population.load(store)
         network, test = self.judge.load(store), population.test
         if not len(test):

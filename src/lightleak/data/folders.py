@@ -20,7 +20,7 @@ from lightleak.data.images import FRACTIONS, PARTS, check_size
 from lightleak.data.images import split as draw
 from lightleak.data.listing import Listing, printable, scan
 from lightleak.data.naming import Order, Private, Split, ordered, private_names, read_names, unlisted
-from lightleak.data.people import fingerprint
+from lightleak.data.people import digest_of
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Images, Population
 from lightleak.data.published import Reading, strangers
@@ -134,7 +134,7 @@ def population(
         notes=(*map(str, findings), *remarks),
         findings=tuple(findings),
         division=f"{division.SCHEME if split == 'stable' else 'drawn'}, seed {seed}",
-        pictures=fingerprint(pictures),
+        pictures=digest_of(pictures),
     )
 
 

@@ -99,7 +99,7 @@ def remarks(first: People, second: People, here: str, there: str) -> tuple[str, 
     return tuple(found)
 
 
-def fingerprint(lines: Iterable[str | bytes]) -> str:
+def digest_of(lines: Iterable[str | bytes]) -> str:
     """A short hash of what `lines` say, in their order."""
     total = sha256()
     for line in lines:

@@ -7,7 +7,7 @@ import torch
 from PIL.Image import Image, fromarray
 from torch import Tensor
 
-from lightleak.data.people import People, fingerprint
+from lightleak.data.people import People, digest_of
 from lightleak.errors import UserError
 from lightleak.notebook import figure
 from lightleak.place import Place
@@ -128,7 +128,7 @@ class Population:
     def people(self) -> People:
         """Who the labels mean, as whatever is made of this population keeps it."""
         known = self.factors
-        who = "" if known is None else fingerprint([known.double().mul(1e4).round().long().numpy().tobytes()])
+        who = "" if known is None else digest_of([known.double().mul(1e4).round().long().numpy().tobytes()])
         return People(self.class_names, who, self.division, self.pictures)
 
     @property

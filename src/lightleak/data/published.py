@@ -28,7 +28,7 @@ from lightleak.data.decoded import cache_folder, decode_cached, said
 from lightleak.data.images import Frame, check_size
 from lightleak.data.listing import Listing
 from lightleak.data.naming import Private, choose_private
-from lightleak.data.people import fingerprint
+from lightleak.data.people import digest_of
 from lightleak.data.population import Finding, Images, Population
 from lightleak.errors import UserError
 
@@ -148,7 +148,7 @@ def population(people: Collection, public: Collection | None, how: Reading) -> P
         notes=tuple(map(str, findings)),
         findings=tuple(findings),
         division=f"{how.split}, {division.SCHEME}, seed {how.seed}" if how.split == "disjoint" else how.split,
-        pictures=fingerprint(sorted(f"{names[picture.label]}\0{picture.file}" for picture in pictures)),
+        pictures=digest_of(sorted(f"{names[picture.label]}\0{picture.file}" for picture in pictures)),
     )
 
 

@@ -15,7 +15,7 @@ from lightleak.metrics.evidence import Measure
 from lightleak.metrics.registry import shown_in
 from lightleak.report import trainings
 from lightleak.report.curves import Curves, curves_of, levels_of, points, taken_of
-from lightleak.report.fairness import Entry, Group, counting, entries, grouped, run_of, swept_counting
+from lightleak.report.fairness import Entry, Group, counting, entries, grouped, swept_counting, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
 from lightleak.report.provenance import listed, made_of, versions_of
@@ -237,7 +237,7 @@ def _left_out(
     for group in targets:
         if group.name in curves:
             drawn |= {one.folder for moment in taken_of(everything, group) for one in moment}
-    left = Counter(run_of(one.record.target) for one in everything if one.folder not in drawn)
+    left = Counter(training_of(one.record.target) for one in everything if one.folder not in drawn)
     return [
         f"{title}: {count} evaluation{'s' * (count > 1)} at checkpoints stand{'s' * (count == 1)} on no curve "
         "(another setting, or a moment at which not all seeds were attacked)"
@@ -325,7 +325,11 @@ def _factors(targets: Sequence[Group]) -> tuple[str, dict[str, float]]:
 def _swept_otherwise(groups: Sequence[Group]) -> tuple[str, dict[str, float]]:
     """The one number of attack, prior, recipe or judge in which at least three rows of one target differ."""
     own = [group for group in groups if len(group.changed) == 1]
-    own = [one for one in own if run_of(one.entries[0].record.target) == run_of(groups[0].entries[0].record.target)]
+    own = [
+        one
+        for one in own
+        if training_of(one.entries[0].record.target) == training_of(groups[0].entries[0].record.target)
+    ]
     if len(own) < 2 or len({group.changed[0][0] for group in own}) != 1:
         return "", {}
     values = {groups[0].name: own[0].changed[0][2], **{group.name: group.changed[0][1] for group in own}}

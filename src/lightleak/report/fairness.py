@@ -28,7 +28,7 @@ class Entry:
     def run(self) -> str:
         """The training that its target is, or is a checkpoint of, without the seed."""
         target = self.record.target
-        return json.dumps([run_of(target), target.defences, dict(self.held)], sort_keys=True, default=str)
+        return json.dumps([training_of(target), target.defences, dict(self.held)], sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def swept_counting(ways: Mapping[str, Sequence[Record]]) -> bool:
     return all(own == runs[0] for own in runs)
 
 
-def run_of(target: TargetRecord) -> str:
+def training_of(target: TargetRecord) -> str:
     """The name of the training that a target is, or is a checkpoint of."""
     return target.title if target.moment is None else target.run
 
@@ -86,7 +86,7 @@ def grouped(found: Sequence[Entry]) -> list[Group]:
     kinds: dict[tuple[str, str], dict[str, list[Entry]]] = {}  # target -> what differs -> its evaluations
     for one in found:
         target = one.record.target
-        kind = (run_of(target), json.dumps(target.defences, sort_keys=True, default=str))
+        kind = (training_of(target), json.dumps(target.defences, sort_keys=True, default=str))
         kinds.setdefault(kind, {}).setdefault(_words(_differing(base, one.held)), []).append(one)
     groups: list[Group] = []
     for (title, _), variants in kinds.items():

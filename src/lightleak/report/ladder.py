@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightleak.attacks import ATTACKS, Access
 from lightleak.metrics.evidence import Comparison, Measure, compare, holm, seeds_interval
-from lightleak.report.fairness import run_of
+from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import listed, made_of, versions_of
 from lightleak.report.results import Column, Difference, Results, Row
@@ -54,14 +54,14 @@ def by_target(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
     """The trainings of each target by attack, attacks from labels up to gradients; those that met every target."""
     known = [one for one in records if access_of(one) is not None and one.target.moment is None]
     ranked = sorted(known, key=lambda one: RUNGS.index(access_of(one) or "gradients"))
-    targets = dict.fromkeys(run_of(one.target) for one in known)
+    targets = dict.fromkeys(training_of(one.target) for one in known)
     met: dict[str, set[str]] = {}
     for one in ranked:
-        met.setdefault(_name(one), set()).add(run_of(one.target))
+        met.setdefault(_name(one), set()).add(training_of(one.target))
     found: dict[str, dict[str, list[Record]]] = {target: {} for target in targets}
     for one in ranked:
         if len(met[_name(one)]) == len(targets):
-            found[run_of(one.target)].setdefault(_name(one), []).append(one)
+            found[training_of(one.target)].setdefault(_name(one), []).append(one)
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import nct, t
 
 from lightleak.errors import UserError
-from lightleak.report.fairness import run_of
+from lightleak.report.fairness import training_of
 from lightleak.report.trainings import table
 from lightleak.study.record import Record
 
@@ -86,7 +86,7 @@ def varied(records: Iterable[Record], metric: str) -> Variances | None:
     """How differences to the first target varied in these records; None where too few say it."""
     kept: dict[str, dict[str, dict[int, Record]]] = {}  # by target, by world, by training
     for one in records:
-        kept.setdefault(run_of(one.target), {}).setdefault(one.population.key, {})[one.target.seed] = one
+        kept.setdefault(training_of(one.target), {}).setdefault(one.population.key, {})[one.target.seed] = one
     if len(kept) < 2:
         return None
     names = list(kept)

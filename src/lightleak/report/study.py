@@ -12,7 +12,7 @@ from typing import Any
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.report.collect import collect
-from lightleak.report.fairness import entries, run_of
+from lightleak.report.fairness import entries, training_of
 from lightleak.report.ladder import collect_ladder, is_ladder
 from lightleak.report.results import Results
 from lightleak.report.worlds import collect_worlds, held_in_worlds, world_of
@@ -181,7 +181,7 @@ def _paged(places: Sequence[Path], records: Mapping[Path, Record]) -> dict[tuple
         titles.setdefault(one.target.architecture, set()).add(one.target.title)
         settings = json.dumps(one.attack.settings, sort_keys=True)
         place = (one.population.key, one.attack.name, settings, one.target.architecture)
-        tried.setdefault(place, set()).add(run_of(one.target))
+        tried.setdefault(place, set()).add(training_of(one.target))
     compared = [network for network, found in titles.items() if len(found) > 1]
     groups: dict[tuple[str, str, str], list[Path]] = {}
     for place in places:

@@ -17,7 +17,7 @@ from lightleak.metrics.evaluation import METRICS
 from lightleak.metrics.evidence import Measure, over_worlds, worlds_interval
 from lightleak.metrics.registry import shown_in
 from lightleak.report.collect import NULLS
-from lightleak.report.fairness import Entry, entries, grouped, run_of
+from lightleak.report.fairness import Entry, entries, grouped, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import columns
 from lightleak.report.provenance import listed, made_of, versions_of
@@ -51,7 +51,7 @@ def collect_worlds(
     """
     kept: Kept = {}
     for record in places.values():
-        kept.setdefault(run_of(record.target), {}).setdefault(record.population.key, []).append(record)
+        kept.setdefault(training_of(record.target), {}).setdefault(record.population.key, []).append(record)
     if len({record.population.key for record in places.values()}) < 2:
         raise UserError("a page over worlds needs at least two; these evaluations are of one")
     first = next(iter(places.values()))
@@ -193,7 +193,7 @@ def _pictured(places: Mapping[Path, Record], baseline: Mapping[str, Any], judge:
     own: dict[str, tuple[Record, Path]] = {}
     for place, record in places.items():
         if (record.population.key, record.judge.architecture) == (world, judge):
-            own.setdefault(run_of(record.target), (record, place))
+            own.setdefault(training_of(record.target), (record, place))
     return entries(list(own.values()))
 
 

@@ -8,7 +8,7 @@ from lightleak.study.pool import Inline, Pool, WorkerDied
 from lightleak.study.progress import live
 from lightleak.study.run import Event, Failure, Outcome, Schedule, execute, run, schedule
 from lightleak.study.status import AtWork, Failed, Status, status
-from lightleak.study.task import Store, Task, Watch, plain, versions
+from lightleak.study.task import Progress, Store, Task, plain, versions
 
 __all__ = [
     "AtWork",
@@ -20,11 +20,11 @@ __all__ = [
     "OnSlurm",
     "Outcome",
     "Pool",
+    "Progress",
     "Schedule",
     "Status",
     "Store",
     "Task",
-    "Watch",
     "WorkerDied",
     "execute",
     "live",
@@ -37,4 +37,7 @@ __all__ = [
     "versions",
 ]
 
-__getattr__ = former(__name__, {"Plan": "lightleak.study:Schedule", "plan": "lightleak.study:schedule"})
+__getattr__ = former(
+    __name__,
+    {"Plan": "lightleak.study:Schedule", "plan": "lightleak.study:schedule", "Watch": "lightleak.study:Progress"},
+)

@@ -19,7 +19,7 @@ from lightleak.metrics.robustness import robust_accuracy
 from lightleak.models.classifier import Classifier
 from lightleak.models.zoo import build
 from lightleak.ranking import answers
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Draw, Target, people, run_of
 from lightleak.training import RECIPES, Plan, Recipe, predict
 from lightleak.training.loop import mechanism_of, one_epoch, optimiser_of, phases
@@ -53,7 +53,7 @@ class Costs(Task):
     def cost(self) -> float:
         return 10.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         population = self.population.load(store)
         images = population.train.at(torch.arange(min(self.steps * self.recipe.batch, len(population.train))))
         with randomness.own(0):
@@ -120,7 +120,7 @@ class Utility(Task):
         """Its target, the run that this comes from, and the people."""
         return (*super().needs(), run_of(self.target), self.target.population)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         target = self.target.load(store)
         _, _, test = people(self.target.population.load(store), self.target.people)
         logits, labels = predict(target, test), test.labels.cpu()
@@ -165,7 +165,7 @@ def kept(work: Callable[[], object], apart: set[int]) -> int:
 def in_turn(
     works: Sequence[Callable[[], object]],
     rounds: int,
-    watch: Watch = lambda *_, **__: None,
+    watch: Progress = lambda *_, **__: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """Median seconds of each of some works that take turns, after one round that does not count."""

@@ -9,7 +9,7 @@ import torch
 
 from lightleak.metrics.gradients import gradient_shares
 from lightleak.models.zoo import build
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Target, run_of
 from lightleak.surgery import find_skips
 
@@ -34,7 +34,7 @@ class GradientShares(Task):
     def cost(self) -> float:
         return 5.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         classifier = self.target.load(store).eval()
         population = self.target.population.load(store)
         spread = torch.linspace(0, len(population.test) - 1, min(self.images, len(population.test))).long()

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightleak.errors import UserError
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Invert, run_of
 from lightleak.study.whole import RESULT
 
@@ -53,7 +53,7 @@ class Pairs(Task):
     def label(self) -> str:
         return f"pair {self.first.target.title} with {self.second.target.title}"
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population = self.first.target.population.load(store)
         found = [attack.load(store).best(1) for attack in (self.first, self.second)]
         titles = [attack.target.title for attack in (self.first, self.second)]

@@ -24,7 +24,7 @@ from lightleak.study.whole import MADE, RESULT, check_file
 VERSION = 2
 SPEC = "spec.json"  # in the folder of every finished task
 
-Settings = Mapping[str, Any]  # of a frozen dataclass, as JSON data
+Fields = Mapping[str, Any]  # of a frozen dataclass, as JSON data
 Kind = TypeVar("Kind")
 
 
@@ -36,20 +36,20 @@ class TargetRecord:
     key: str
     seed: int
     architecture: str
-    recipe: Settings
+    recipe: Fields
     accuracy: float  # natural, on the private people's test images
     accuracy_of: tuple[float, ...]  # the same, person by person; NaN: without test images
     test_images: int
-    surgery: tuple[Settings, ...] = ()  # steps
-    defences: Mapping[str, Settings] = field(default_factory=dict)  # by the defence's class
-    moment: Settings | None = None  # of a checkpoint: when it was left behind
+    surgery: tuple[Fields, ...] = ()  # steps
+    defences: Mapping[str, Fields] = field(default_factory=dict)  # by the defence's class
+    moment: Fields | None = None  # of a checkpoint: when it was left behind
     run: str = ""  # title of the training that it comes from
     train_accuracy: float | None = None
     validation_accuracy: float | None = None
     parameters: int | None = None
     best_epoch: int | None = None
     epoch: int | None = None
-    privacy: Settings | None = None  # epsilon and delta, where a defence promises them
+    privacy: Fields | None = None  # epsilon and delta, where a defence promises them
     measured: Mapping[str, Any] = field(default_factory=dict)  # by epoch, what the defences' terms came to
 
 
@@ -63,7 +63,7 @@ class PopulationRecord:
     classes: int
     class_names: tuple[str, ...]
     images: Mapping[str, int] = field(default_factory=dict)  # by set
-    settings: Settings = field(default_factory=dict)
+    settings: Fields = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -73,10 +73,10 @@ class AttackRecord:
 
     name: str  # its class
     title: str = ""  # as its author writes it, if that is not the class
-    settings: Settings = field(default_factory=dict)
+    settings: Fields = field(default_factory=dict)
     seed: int | None = None  # None: not recorded (version 1)
     classes: tuple[int, ...] | None = None  # None: all
-    knowledge: Settings | None = None  # settings and seed of what it learnt beforehand
+    knowledge: Fields | None = None  # settings and seed of what it learnt beforehand
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PriorRecord:
     """What the attack searched in."""
 
     name: str  # its task's class
-    settings: Settings | None = None  # None: not recorded (version 1)
+    settings: Fields | None = None  # None: not recorded (version 1)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Record:
     # Of a search by queries: queries of a person and the target's best confidence so far, mean over people.
     search: tuple[tuple[float, float], ...] = ()
     task: str = ""  # "Evaluate/KEY"
-    specs: Mapping[str, Settings] = field(default_factory=dict)  # of this task and all in its fields, by "NAME/KEY"
+    specs: Mapping[str, Fields] = field(default_factory=dict)  # of this task and all in its fields, by "NAME/KEY"
     version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class _Rest:
     beforehand: int = 0
     search: tuple[tuple[float, float], ...] = ()
     task: str = ""
-    specs: Mapping[str, Settings] = field(default_factory=dict)
+    specs: Mapping[str, Fields] = field(default_factory=dict)
     version: int = VERSION
 
     def record(self, evaluation: Evaluation, protocol: Protocol | None) -> Record:
@@ -328,7 +328,7 @@ def _named(value: Any) -> Iterator[str]:
             yield from _named(item)
 
 
-def _flat(name: str, value: Any, specs: Mapping[str, Settings]) -> Iterator[tuple[str, Any]]:
+def _flat(name: str, value: Any, specs: Mapping[str, Fields]) -> Iterator[tuple[str, Any]]:
     """A specification's settings by the way that leads to them."""
     if isinstance(value, list):
         if any(isinstance(item, Mapping | list) for item in value):

@@ -22,7 +22,7 @@ from lightleak.errors import StaleState, UserError
 from lightleak.place import cards, choose
 from lightleak.study.loading import one_line, study_files
 from lightleak.study.pool import Inline, Pool, WorkerDied
-from lightleak.study.task import ABSENT, Absent, Store, Task, Watch, plain
+from lightleak.study.task import ABSENT, Absent, Progress, Store, Task, plain
 
 REMEMBERED = 20  # earlier results of a class that an estimate looks at
 LOOK = 1.0  # seconds between looks at what tasks say of themselves through the store
@@ -184,7 +184,7 @@ def _device_of(task: Task, device: str, shared: list[str], elsewhere: bool) -> s
     return "cuda" if len(shared) > 1 else device
 
 
-def execute(task: Task, store: Store, watch: Watch | None = None, device: str = "auto") -> Outcome:
+def execute(task: Task, store: Store, watch: Progress | None = None, device: str = "auto") -> Outcome:
     """Run one task on a device, in a folder of its own, and publish it; the store keeps the traceback if it raises."""
     if store.done(task):
         return Outcome(0.0)
@@ -209,7 +209,7 @@ def execute(task: Task, store: Store, watch: Watch | None = None, device: str = 
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _result(task: Task, store: Store, folder: Path, watch: Watch) -> Mapping[str, Any]:
+def _result(task: Task, store: Store, folder: Path, watch: Progress) -> Mapping[str, Any]:
     """What the task returns; that it is absent, and why, where the data do not allow it or what it needs."""
     spared = {need.key for need in task.spare()}
     missing = (store.absent(need) for need in task.needs() if need.key not in spared)
@@ -230,7 +230,7 @@ def _result(task: Task, store: Store, folder: Path, watch: Watch) -> Mapping[str
 class _Note:
     """Passes a task's progress on, and leaves it in the store for those who look from elsewhere."""
 
-    def __init__(self, store: Store, task: Task, watch: Watch) -> None:
+    def __init__(self, store: Store, task: Task, watch: Progress) -> None:
         self.file, self.onward = store.working(task), watch
         self.about = {"key": task.key, "label": task.label, "machine": socket.gethostname(), "since": time.time()}
         self.written = 0.0

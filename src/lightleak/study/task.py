@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightleak.errors import UserError
 from lightleak.place import here
+from lightleak.renamed import former
 from lightleak.study.keys import Keyed, called, canonical_fields, fields_of, identity, keyed_in, plain
 from lightleak.study.whole import MADE, RESULT, check_file, damage, seal
 from lightleak.version import __version__
@@ -37,7 +38,7 @@ VERSIONS_OF = (
     "numpy",
 )  # what a record of a finished task names, besides ourselves
 
-Watch = Callable[..., None]  # watch(step, total=None, **numbers): progress of a running task
+Progress = Callable[..., None]  # watch(step, total=None, **numbers): progress of a running task
 ABSENT = "absent"  # the one name in the result of a task whose data do not allow it: why
 
 
@@ -58,7 +59,7 @@ class Task(Keyed):
     cpus = 1.0  # cores of a cluster that it takes; without annotation, so that a subclass may make it a field
     gpus = 0.0  # graphics processors that it takes, on a cluster that has any
 
-    def run(self, store: "Store", folder: Path, watch: Watch) -> Mapping[str, Any]:
+    def run(self, store: "Store", folder: Path, watch: Progress) -> Mapping[str, Any]:
         """Do the work, write files into `folder`, return the numbers; what it needs is in `store` already."""
         raise NotImplementedError(f"{type(self).__name__} has no run(store, folder, watch)")
 
@@ -374,3 +375,6 @@ def _flush_one(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+__getattr__ = former(__name__, {"Watch": "lightleak.study.task:Progress"})

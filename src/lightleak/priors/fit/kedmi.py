@@ -29,7 +29,7 @@ from torch.optim import Adam
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import Asked, Logits, State, answers, batch, fingerprint, follow, recipe, update
+from lightleak.priors.fit.state import Asked, Logits, State, answers, batch, digest_of, follow, recipe, update
 from lightleak.priors.gan64 import Generator, InversionPrior, MinibatchDiscriminator
 
 
@@ -155,7 +155,7 @@ def fit_kedmi(
     run = _start(images, settings, seed, device, target, asked)
     networks: dict[str, nn.Module] = {"asked": target, **{name: getattr(run, name) for name in NETWORKS}}
     optimisers = {name: getattr(run, name) for name in OPTIMISERS}
-    teacher = "training mode" if settings.batch_statistics else fingerprint(asked)
+    teacher = "training mode" if settings.batch_statistics else digest_of(asked)
     state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, teacher=teacher))
     state.resume()
     pixels = images.pixels.to(device)

@@ -37,7 +37,7 @@ from lightleak.priors.conditional64 import (
     to_images,
 )
 from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import Asked, State, answers, batch, fingerprint, follow, recipe, update
+from lightleak.priors.fit.state import Asked, State, answers, batch, digest_of, follow, recipe, update
 
 SHOWN = 64  # public images that a target is asked about at the beginning
 
@@ -149,7 +149,7 @@ def fit_lokt(
     run = _start(images, settings, seed, device, target, named(told).clamp(min=0), told.shape[1])
     networks: dict[str, nn.Module] = {"asked": target, **{name: getattr(run, name) for name in NETWORKS}}
     optimisers = {name: getattr(run, name) for name in OPTIMISERS}
-    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, teacher=fingerprint(told)))
+    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, teacher=digest_of(told)))
     state.resume()
     pixels = images.pixels.to(device)
     last = settings.warmup + settings.steps

@@ -144,7 +144,7 @@ def answers(target: Logits, images: Images, batch: int = 256, device: torch.devi
     return torch.cat([target(images.floats(part).to(device)) for part in parts])
 
 
-def fingerprint(logits: Tensor) -> str:
+def digest_of(logits: Tensor) -> str:
     """Whose answers these are: a hash of the chosen classes, which rounding does not change."""
     return sha256(ranking.answers(logits).cpu().numpy().tobytes()).hexdigest()[:16]
 

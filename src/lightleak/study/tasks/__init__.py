@@ -6,7 +6,7 @@ from lightleak.study.tasks.attacks import Distil, Invert, InvertShard, Score, Ta
 from lightleak.study.tasks.evaluation import Evaluate, FitAttributeRegressor, MeasurePrivate, Student, Teach
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.judges import Judge, ReadyJudge, TrainJudge, ready_judge
-from lightleak.study.tasks.populations import Draw, Redivided, fingerprint, source
+from lightleak.study.tasks.populations import Draw, Redivided, contents_of, source
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered, ready
 from lightleak.study.tasks.targets import (
     Checkpoint,
@@ -54,8 +54,8 @@ __all__ = [
     "TrainJudge",
     "TrainTarget",
     "Undone",
+    "contents_of",
     "described",
-    "fingerprint",
     "people",
     "ready",
     "ready_judge",
@@ -63,4 +63,10 @@ __all__ = [
     "source",
 ]
 
-__getattr__ = former(__name__, {"FitAppraiser": "lightleak.study.tasks:FitAttributeRegressor"})
+__getattr__ = former(
+    __name__,
+    {
+        "FitAppraiser": "lightleak.study.tasks:FitAttributeRegressor",
+        "fingerprint": "lightleak.study.tasks:contents_of",
+    },
+)

@@ -14,7 +14,7 @@ from lightleak.defences import Defence, RoLSS
 from lightleak.defences.retrofit import protect
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.study.task import Absent, Store, Watch
+from lightleak.study.task import Absent, Progress, Store
 from lightleak.study.tasks.targets import Derived, described, people
 
 ANSWERED = 256  # public images that the target is shown at a time
@@ -42,7 +42,7 @@ class Retrofitted(Derived):
     def cost(self) -> float:
         return 0.15 * self.run_of.cost
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         images, validation, test = people(self.population.load(store), self.people)
         original = self.run_of.load(store)
         result = protect(
@@ -68,7 +68,7 @@ class Altered(Derived):
         """The defences, and what was done about them."""
         return f"{self.run_of.title}, {self.way}"
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         try:
             self.load(store)
         except UserError as error:
@@ -98,7 +98,7 @@ class Copied(Derived):
     def cost(self) -> float:
         return 3.0 * self.lessons.epochs
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, target = self.population.load(store), self.run_of.load(store)
         oracle, public = Oracle(target, self.access), population.public
         answer = told(oracle)

@@ -18,7 +18,7 @@ from lightleak.models import zoo
 from lightleak.models.published import Weights
 from lightleak.models.whose import people_of
 from lightleak.study.amounts import Amount
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
 from lightleak.study.tasks.targets import Attacked, run_of
 from lightleak.study.tasks.work import attacked, counts, guard_of, size_of, times_small
@@ -49,7 +49,7 @@ class Score(Task):
     def cost(self) -> float:
         return 3.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         target = self.target.load(store)
         oracle = Oracle(target, weaker("scores", self.attack.access), guard=guard_of(self.target, target, store))
         found = self.attack.prepared(oracle, self.prior.load(store), torch.Generator().manual_seed(self.seed))
@@ -97,7 +97,7 @@ class Distil(Task):
         size = size_of(self.target.population)
         return tuple((one, weights, size) for one, weights in zip(self.settings.students, self.weights))
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         public = self.target.population.load(store).public
         target = self.target.load(store)
         oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
@@ -142,7 +142,7 @@ class Taught(Task):
     def cost(self) -> float:
         return 3.0 * self.settings.lessons.epochs * len(self.settings.students)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         target = self.target.load(store)
         oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
         rng = torch.Generator().manual_seed(self.seed)
@@ -231,7 +231,7 @@ class Invert(Task):
         searches = attacked(population, self.classes) * self.attack.attempts * self.attack.steps / (3 * 50)
         return 20.0 * searches * times_small(architecture, size_of(population))
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         if self.cut:
             shards = [found for shard in self.shards if (found := shard.load(store)) is not None]
         else:
@@ -280,7 +280,7 @@ class Invert(Task):
         """The classes to reconstruct, in order."""
         return torch.arange(self.target.load(store).classes) if self.classes is None else torch.tensor(self.classes)
 
-    def attacked(self, store: Store, wanted: Tensor, watch: Watch, folder: Path) -> Reconstruction:
+    def attacked(self, store: Store, wanted: Tensor, watch: Progress, folder: Path) -> Reconstruction:
         """What the attack finds of these classes; finished batches are kept in the folder."""
         target = self.target.load(store)
         found = self.attack.run(
@@ -326,7 +326,7 @@ class InvertShard(Task):
     def cost(self) -> float:
         return (replace(self.whole, parts=1).cost or 0.0) / self.parts
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         wanted = self.whole.identities(store)
         groups = -(-len(wanted) // self.group)
         first, last = (place * groups // self.parts * self.group for place in (self.part, self.part + 1))

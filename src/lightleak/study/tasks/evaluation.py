@@ -31,7 +31,7 @@ from lightleak.study.record import (
     TargetRecord,
     specs_of,
 )
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.attacks import Invert
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.judges import Judge, looked_at
@@ -56,7 +56,7 @@ class FitAttributeRegressor(Task):
     def cost(self) -> float:
         return 120.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         regressor = regressors.fit_attribute_regressor(self.settings, watch)
         regressors.save(regressor, folder / "appraiser.safetensors")
         return {"quality": asdict(regressor.quality) if regressor.quality else None}
@@ -102,7 +102,7 @@ class MeasurePrivate(Task):
             found["inception"] = lambda: inception(realism, self.published).title
         return found
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         known = reference(
             self.judge.load(store),
             self.judge.population.load(store),
@@ -151,7 +151,7 @@ class Teach(Task):
         """Its fields, and the people whom the student is tested on."""
         return (*super().needs(), self.found.target.population)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, found, how = self.found.target.population.load(store), self.found.load(store), self.student
         taught = teach(
             found,
@@ -225,7 +225,7 @@ class Evaluate(Task):
         looks = looked_at(self.judge, "test", kept)
         return tuple(replace(one, prior=self.found.prior.key, sketch=self.found.prior.sketch) for one in looks)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         target = self.found.target
         population = target.population.load(store)
         found = self.found.load(store)

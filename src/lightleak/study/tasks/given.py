@@ -14,7 +14,7 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.own import opened
 from lightleak.models.published import Weights
 from lightleak.ranking import agreement_of, answers
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Store, Task, Progress
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import guard_of
 
@@ -51,7 +51,7 @@ class Given(Task):
     def cost(self) -> float:
         return 1.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         classifier = self.load(store)
         return {"classes": classifier.classes, "size": classifier.size, "notes": list(classifier.notes)}
 
@@ -111,7 +111,7 @@ class Undone(Task):
     def cost(self) -> float:
         return 1.0
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         return {"classes": self.load(store).classes}
 
     def load(self, store: Store) -> Classifier:
@@ -157,7 +157,7 @@ class Surrogate(Task):
     def cost(self) -> float:
         return 3.0 * self.lessons.epochs
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         public, target = self.population.load(store).public, self.target.load(store)
         oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
         answer = told(oracle)

@@ -13,7 +13,7 @@ from lightleak.models.header import read_header
 from lightleak.models.published import Weights
 from lightleak.place import here
 from lightleak.study.amounts import Amount
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import fresh, work_of
 from lightleak.study.tasks.work import counts, parameters, size_of, trained_on
@@ -58,7 +58,7 @@ class TrainJudge(Task):
         """Pixels a side that it sees, if that is not those of the images."""
         return self.size or zoo.only_size(self.architecture)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population = self.population.load(store)
         size = self.side or population.size
         classifier = fresh(self.architecture, population.classes, size, self.seed, self.weights)
@@ -113,7 +113,7 @@ class ReadyJudge(Task):
             raise UserError(f"{self.weights.path} knows {judge.classes} classes, the data has {seen.people} people")
         return f"{self.architecture} at {judge.size} pixels, {judge.classes} classes, {self.weights.title}"
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         population, judge = self.population.load(store), self.load(store)
         if judge.classes != population.classes:
             raise UserError(

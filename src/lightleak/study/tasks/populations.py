@@ -21,7 +21,7 @@ from lightleak.data.outlook import Outlook, outlook
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.files import publish
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 
 SPLITS = ("train", "validation", "test", "judge", "public")
 
@@ -32,7 +32,7 @@ class Draw(Task):
 
     source: str = "faces"  # faces, digits or folder:PATH
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the population function
-    contents: str = ""  # what a folder holds, see `fingerprint`
+    contents: str = ""  # what a folder holds, see `contents_of`
 
     def keyed(self) -> Mapping[str, Any]:
         """Where pictures are read from files, what is in them counts and not where they lie."""
@@ -43,11 +43,11 @@ class Draw(Task):
             settings["public"] = _kind(settings["public"])
         return {"source": _kind(self.source), "settings": settings, "contents": self.contents}
 
-    def drawn(self, watch: Watch | None = None) -> Population:
+    def drawn(self, watch: Progress | None = None) -> Population:
         """The population, drawn or read anew."""
         return data.load(self.source, **dict(self.settings), watch=watch)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         if self.contents and source(self.source, **self.settings).contents != self.contents:
             raise UserError(f"the pictures in {self.source} have changed since the study was planned; start it again")
         population = self.drawn(watch)
@@ -114,12 +114,12 @@ class Redivided(Draw):
         """As any population, and by the list."""
         return {**super().keyed(), "listed": self.listed}
 
-    def drawn(self, watch: Watch | None = None) -> Population:
+    def drawn(self, watch: Progress | None = None) -> Population:
         """The population: training pictures are those listed, all others are held out."""
         return redivided(super().drawn(watch), self.source, read_list(self.file))
 
 
-def fingerprint(folder: str | Path, classes: bool = True) -> str:
+def contents_of(folder: str | Path, classes: bool = True) -> str:
     """What a folder holds (names and contents of its files), as a hash; `classes`: only images in folders of classes.
 
     Contents are read once: their hashes are kept with sizes and times of change in the cache for decoded images.
@@ -164,10 +164,10 @@ def source(text: str, **settings: Any) -> Draw:
     kind, _, path = text.partition(":")
     other = str(settings.get("public") or "").partition(":")[2]
     if kind == "folder":
-        seen = [fingerprint(path)] if path else []
-        return Draw(text, settings, " ".join([*seen, *([fingerprint(other, classes=False)] if other else [])]))
+        seen = [contents_of(path)] if path else []
+        return Draw(text, settings, " ".join([*seen, *([contents_of(other, classes=False)] if other else [])]))
     places = [place for place in (path, other) if place]
-    return Draw(text, settings, " ".join(fingerprint(place, classes=False) for place in places))
+    return Draw(text, settings, " ".join(contents_of(place, classes=False) for place in places))
 
 
 def _kind(source: str) -> str:

@@ -12,7 +12,7 @@ from lightleak.errors import UserError
 from lightleak.priors import PixelsPrior, Prior, RenderedPrior
 from lightleak.priors.fit import QUICK, Asked, Settings, check_target, fit
 from lightleak.study.amounts import Amount
-from lightleak.study.task import Store, Task, Watch
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import Attacked, run_of
 from lightleak.study.tasks.work import counts, guard_of
@@ -60,7 +60,7 @@ class FitPrior(Task):
         asked = target.architecture if target is not None else ""
         return (Amount("fit", self.settings.steps, asked, seen.size, seen.people, fit=self.settings),)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population = self.population.load(store)
         oracle = None
         if self.target:
@@ -91,7 +91,7 @@ class Rendered(Task):
         seen = counts(self.population)
         return None if seen is None else RenderedPrior(size=seen.size, strength=self.strength)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         prior = RenderedPrior(size=self.population.load(store).size, strength=self.strength)
         priors.save(prior, folder)
         return {"latents": prior.latents}
@@ -113,7 +113,7 @@ class Pixels(Task):
         seen = counts(self.population)
         return None if seen is None else PixelsPrior(size=seen.size)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         prior = PixelsPrior(size=self.population.load(store).size)
         priors.save(prior, folder)
         return {"latents": prior.latents}
@@ -145,7 +145,7 @@ class Ready(Task):
         prior = priors.load(self.path)
         return f"{self.path}: images of {prior.size} pixels, {prior.latents} latents"
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         prior = priors.load(self.path)
         found = priors.seal(self.path)
         if found != self.weights:

@@ -24,7 +24,7 @@ from lightleak.models.starting import begin
 from lightleak.models.zoo import build
 from lightleak.ranking import answers
 from lightleak.study.amounts import Amount
-from lightleak.study.task import Absent, Store, Task, Watch
+from lightleak.study.task import Absent, Progress, Store, Task
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import guard_of, images_of, parameters, size_of, times_small, trained_on
@@ -51,7 +51,7 @@ class Pretrain(Task):
     def cost(self) -> float:
         return 3.0 * self.recipe.epochs * work_of(self.population, self.architecture, "images", 12)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population = self.population.load(store)
         classifier = fresh(self.architecture, population.classes, population.size, self.seed, self.weights)
         start = pretrain(classifier, population.public, self.recipe, self.seed, store.scratch(self), watch)
@@ -123,7 +123,7 @@ class TrainTarget(Task):
         """The network and the copies that are left on its way."""
         return 4 * parameters(self.architecture, size_of(self.population)) * (1 + len(self.checkpoints))
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population = self.population.load(store)
         images, validation, test = people(population, self.people)
         if self.start:
@@ -214,7 +214,7 @@ class Derived(Task):
         """As the training's."""
         return self.run_of.people
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         images, _, test = people(self.population.load(store), self.people)
         return described(self.load(store), images, test)
 
@@ -284,7 +284,7 @@ class Guarded(Derived):
         """The network behind the guard."""
         return self.run_of.load(store)
 
-    def run(self, store: Store, folder: Path, watch: Watch) -> dict[str, Any]:  # noqa: ARG002
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         images, _, test = people(self.population.load(store), self.people)
         target = self.load(store)
         oracle = Oracle(target, "labels", guard=guard_of(self, target, store))
