@@ -14,7 +14,7 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.own import opened
 from lightleak.models.published import Weights
 from lightleak.ranking import agreement_of, answers
-from lightleak.study.task import Store, Task, Progress
+from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import guard_of
 
