@@ -52,11 +52,12 @@ from lightleak.attacks import (
     MirrorBlackBox,
 )
 from lightleak.defences import SSF, TTS, RoLSS, RoLSSPlus
+from lightleak.metrics.attribute_regressor import Fit
 from lightleak.priors.fit import LOKT_QUICK, PLG_QUICK, QUICK, Settings, SmallStyleGAN2
 from lightleak.study import Store
 from lightleak.study.comparison import Setting
 from lightleak.study.pool import load_module
-from lightleak.study.tasks import Evaluate, Invert, Pixels, TrainTarget, source
+from lightleak.study.tasks import Evaluate, FitAttributeRegressor, Invert, Pixels, TrainTarget, source
 from lightleak.training import RECIPES
 
 QUERIES = 2000  # of each person
@@ -145,10 +146,13 @@ def tasks():
     return [*trained, *ladder(SETTING, rungs(), defences())]
 
 
-def ladder(setting, attacks, rows, queries: int = QUERIES) -> list[Evaluate]:
-    """Every attack on every network and seed, each beside its nulls."""
+def ladder(setting, attacks, rows, queries: int = QUERIES, regressor: Fit = Fit()) -> list[Evaluate]:  # noqa: B008
+    """Every attack on every network and seed, each beside its nulls; the truth of images that no renderer made is
+    told by a regressor of attributes.
+    """
+    appraiser = FitAttributeRegressor(regressor)
     return [
-        evaluated(setting, rung, setting.target(row, seed), queries)
+        replace(evaluated(setting, rung, setting.target(row, seed), queries), appraiser=appraiser)
         for rung in attacks
         for row in rows
         for seed in setting.seeds

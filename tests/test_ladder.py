@@ -9,6 +9,7 @@ import torch
 from lightleak.attacks import BREPMI, LOKT, PPA, RLBMI, MIFace, Transfer
 from lightleak.attacks.surrogate import Lessons
 from lightleak.defences import RoLSS
+from lightleak.metrics.attribute_regressor import Fit
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.metrics.evidence import Measure
 from lightleak.priors.fit import Lokt
@@ -181,7 +182,7 @@ def test_the_study_in_miniature(tmp_path):
         STUDY.Rung(MIFace(attempts=2, steps=5, start="noise")),
         STUDY.Rung(PPA(candidates=8, attempts=2, keep=1, steps=4, milestones=(2,), views=2)),
     )
-    tasks = STUDY.ladder(setting, attacks, ((), (RoLSS(),)), queries=10)
+    tasks = STUDY.ladder(setting, attacks, ((), (RoLSS(),)), queries=10, regressor=Fit(steps=2))
     with recorded(tasks, tmp_path, "T", "a command"):
         assert not run(tasks, Store(tmp_path))
     *_, last = pages(studied(tmp_path))
