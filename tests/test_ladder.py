@@ -189,6 +189,6 @@ def test_the_study_in_miniature(tmp_path):
     assert last.title == "T (by access)"
     assert [row.name for row in last.rows] == ["no defence", "RoLSS"]
     names = {column.name for column in last.columns}
-    assert {f"true@1 {name}" for name in ("BREP-MI", "LOKT", "RLB-MI", "MI-Face", "PPA")} < names
+    assert {f"hits@1 {name}" for name in ("BREP-MI", "LOKT", "RLB-MI", "MI-Face", "PPA")} < names
     assert len(last.searches["no defence"]["RLB-MI"]) == 3
     assert "How far queries go" in page(last)
