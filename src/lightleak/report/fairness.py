@@ -11,7 +11,11 @@ from lightleak.study.record import Record, TargetRecord
 
 SEEDS = ("seed", "prior seed", "knowledge seed")  # repeat an experiment and do not change it
 # Of a target, all but its architecture and recipe is its defence's, or says which run it is.
-OWN = ("target defences", "target seed", "target checkpoints", "target place", "target population")
+OWN = (
+    "target defences", "target seed", "target checkpoints", "target place", "target population",
+    # of what becomes of a trained target (retrofitted, altered, copied), which its title says
+    "target by", "target epochs", "target way", "target access", "target student", "target lessons",
+)  # fmt: skip
 LONGEST = 2  # differences that a row's name has room for
 
 
