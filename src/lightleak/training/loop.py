@@ -339,10 +339,8 @@ def measured_loss(
 
 
 def layout_of(net: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last, which is faster, but where torch 2.13 dies of it on a processor.
-
-    The backward pass of a strided 1 x 1 convolution of 2 to 7 channels in float32 writes beyond its memory there, such
-    as that of the first branches of a RepVGG.
+    """Channels last, which is faster, but where torch 2.13 ends the process in the backward pass on a processor: RepVGG's
+    stem has such a layer, and the same in contiguous order is computed rightly.
     """
     fatal = any(
         isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1) and max(one.stride) > 1 and 1 < one.in_channels < 8
