@@ -339,8 +339,9 @@ def measured_loss(
 
 
 def layout_of(net: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last, which is faster, but where torch 2.13 ends the process in the backward pass on a processor: RepVGG's
-    stem has such a layer, and the same in contiguous order is computed rightly.
+    """Channels last, which is faster, but where torch 2.13 ends the process in the backward pass on a processor.
+
+    RepVGG's stem has such a layer; in contiguous order the same is computed rightly.
     """
     fatal = any(
         isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1) and max(one.stride) > 1 and 1 < one.in_channels < 8
