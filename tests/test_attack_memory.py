@@ -23,12 +23,12 @@ def held() -> int:
 
 
 class Weighed(GanPrior):
-    """A prior that weighs what is in memory every eighth time it draws: to look at all objects takes a while."""
+    """A prior that weighs what is in memory every twenty-fourth time it draws: to look at all objects takes a while."""
 
     def decode(self, latents, classes=None):
         images = super().decode(latents, classes)
         DRAWN.append(len(images))
-        if len(DRAWN) % 8 == 0:
+        if len(DRAWN) % 24 == 0:
             PEAK.append(held())
         return images
 

@@ -51,7 +51,7 @@ def setting(**changes):
         "population": source("faces", **SMALL),
         "architecture": "timm:resnet10t",
         "recipe": RECIPE,
-        "judge": "timm:resnet18",
+        "judge": "timm:resnet14t",
         "judge_recipe": RECIPE,
         "attack": PPA(candidates=60, attempts=2, keep=1, steps=10, rate=0.05, views=4),
     }

@@ -13,7 +13,7 @@ from lightleak.study.tasks import source
 def tasks(stop=False, **world):
     if stop:
         os.kill(os.getpid(), signal.SIGTERM)
-    return [source("faces", **{"people": 4, "images": 2, "size": 16, **world})]
+    return [source("faces", **{"people": 4, "images": 2, "size": 32, **world})]
 """
 
 

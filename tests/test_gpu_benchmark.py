@@ -15,6 +15,7 @@ gpu = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(gpu)
 
 
+@pytest.mark.slow
 def test_it_runs_in_miniature_and_writes_its_record(tmp_path, capsys):
     checks = ["same", "paths", "step", "twice", "training", "painting", "attempts", "tests"]
     gpu.main(["--tiny", "--device", "cpu", "--minutes", "5", "--out", str(tmp_path), "--only", *checks])

@@ -44,6 +44,7 @@ def noise() -> Reconstruction:
     return images_as_found(torch.rand(72, 3, 32, 32, generator=rng), torch.arange(6).repeat(12))
 
 
+@pytest.mark.slow
 def test_photographs_teach_and_noise_does_not(photographs, noise, tiny_population, tiny_judge):
     everyone = torch.arange(6)
     good = knowledge.teach(photographs, 6, "timm:resnet10t", LESSON)

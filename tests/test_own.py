@@ -239,6 +239,9 @@ def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
     ],
 )
 def test_what_is_missing_is_said(arguments, said, folder, capsys):
+    for name in ("x", "a", "b", "w.pt"):  # files that are not there are said before
+        if name in arguments and "--out" not in arguments[arguments.index(name) - 1]:
+            (folder / name).touch()
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     assert end.value.code == 2

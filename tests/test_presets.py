@@ -16,7 +16,7 @@ def said(*arguments):
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(out):
         try:
-            cli.main(["attack", "--out", "nowhere/found.safetensors", *arguments])
+            cli.main(["attack", "--out", "nowhere/found.safetensors", *map(str, arguments)])
         except SystemExit as error:
             return error.code, " ".join(out.getvalue().split())
     return 0, " ".join(out.getvalue().split())
@@ -43,12 +43,13 @@ def test_a_preset_is_of_the_chosen_attack_or_names_its_own():
             preset_of(preset, attack)
 
 
-def test_one_spelling_of_each_attack_and_the_earlier_one_still_understood():
+def test_one_spelling_of_each_attack_and_the_earlier_one_still_understood(tmp_path):
+    (tmp_path / "target.safetensors").touch()
     code, help_ = said("--help")
     assert code in (0, None)
     assert all(f"attack:{name}" in help_ for name in OURS)
     assert "attack:mi-face" not in help_
     for name in ("attack:miface", "attack:mi-face", "attack:brepmi"):
-        code, line = said("--target", "nowhere.safetensors", "--preset", "none-such", name)
+        code, line = said("--target", tmp_path / "target.safetensors", "--preset", "none-such", name)
         assert code == 2
         assert f"of {name.partition(':')[2].replace('-', '')}; choose from" in line

@@ -12,7 +12,13 @@ from lightleak.data.faces import FACTORS
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.priors import PRIORS, learnt, load, save, show
-from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
+from lightleak.priors.conditional64 import (
+    ConditionalGenerator,
+    ConditionalPrior,
+    NamingDiscriminator,
+    NamingPrior,
+    ProjectionDiscriminator,
+)
 from lightleak.priors.fit import QUICK, WganGp, fit
 from lightleak.priors.fit.wgan import gradient_penalty
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
@@ -56,6 +62,10 @@ def tiny_conditional() -> ConditionalPrior:
         return ConditionalPrior(generator, ProjectionDiscriminator(16, 2, classes=6))
 
 
+def tiny_naming() -> NamingPrior:
+    return NamingPrior(tiny_conditional().generator, NamingDiscriminator(16, 2, classes=6))
+
+
 def tiny_specific() -> InversionPrior:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -66,6 +76,7 @@ EXAMPLES = {
     "rendered": lambda: RenderedPrior(size=32),
     "gan64": tiny_gan,
     "conditional64": tiny_conditional,
+    "naming64": tiny_naming,
     "kedmi": tiny_specific,
     "stylegan2": tiny_style,
     "pixels": lambda: PixelsPrior(size=8),
@@ -129,7 +140,7 @@ def test_gradients_reach_the_latents_and_nothing_else(prior):
     assert latents.grad is not None
     assert (latents.grad.abs().sum(1) > 0).all()
     for part in ("generator", "critic", "discriminator"):
-        if net := getattr(prior, part, None):
+        if isinstance(net := getattr(prior, part, None), torch.nn.Module):
             assert not net.training
             assert all(parameter.grad is None for parameter in net.parameters())
 

@@ -570,7 +570,7 @@ def main():
     found = ATTACK.run(Oracle(target, ATTACK.access), prior, classes, torch.Generator().manual_seed({asked.seed}))
     found.save(OUT)
     with torch.no_grad():
-        named = torch.cat([answers(judge(images)) for images in found.images.split(16)])
+        named = torch.cat([judge(images).argmax(1) for images in found.images.split(16)])
     right = (named == found.classes).double().mean()
     print(f"{{OUT}}: {{len(found)}} images of {{len(classes)}} people; the judge names {{right:.1%}} of them")
 

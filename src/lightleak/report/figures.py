@@ -349,9 +349,9 @@ def searches(results: Results) -> Figure | None:
             for place, name in enumerate(names):
                 points = results.searches[row.name].get(name, ())
                 asked, confidence = [max(1.0, point[0]) for point in points], [100 * point[1] for point in points]
-                look = {"color": COLOURS[place % len(COLOURS)], "label": _short(name, 26)}
+                colour, label = COLOURS[place % len(COLOURS)], _short(name, 26)
                 marker = MARKERS[place % len(MARKERS)] if len(points) == 1 else ""
-                axes.plot(asked, confidence, marker=marker, linewidth=1.3, markersize=5, **look)
+                axes.plot(asked, confidence, color=colour, label=label, marker=marker, linewidth=1.3, markersize=5)
             axes.set_xscale("log")
             axes.set_ylim(-2, 104)
             axes.set_title(_short(row.name, 40), loc="left", fontsize=9, pad=3)

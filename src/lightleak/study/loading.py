@@ -126,7 +126,7 @@ def study_files() -> dict[str, Path]:
         file = Path(str(vars(module).get("__file__")))
         if name.startswith(STUDY_MODULE) and file.is_file():
             studies[name] = file
-        elif file.parent in FOLDERS:
+        elif file.parent in FOLDERS and file.is_file():
             beside[name] = file
     return beside | studies
 
