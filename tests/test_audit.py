@@ -493,6 +493,16 @@ def test_the_sentence_of_a_leak_and_of_none():
     assert none.at_most == pytest.approx(0.2209, abs=1e-4)
 
 
+def test_a_recogniser_that_is_unfit_cannot_rule_a_leak_out():
+    sees = {"PPA": "gradients", "guess": "scores"}
+    null, unfit = _found("guess", True, _some(0)), EMBED | {"ceiling": 0.79}
+    none = answer.answer([_found("PPA", verified=_some(0)), null], sees, unfit, FIT, 12)
+    assert none.verdict == "cannot tell"
+    assert "too badly to rule a leak out" in none.sentence
+    some = answer.answer([_found("PPA", verified=_some(4)), null], sees, unfit, FIT, 12)
+    assert some.verdict == "leak shown"
+
+
 def test_what_the_nulls_show_is_no_leak():
     sees = {"PPA": "gradients", "guess": "scores"}
     told = answer.answer([_found("PPA", verified=_some(6)), _found("guess", True, _some(6))], sees, EMBED, FIT, 12)

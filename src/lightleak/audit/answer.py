@@ -109,12 +109,15 @@ def answer(
     pooled = max(float(tables[one.name].double().mean()) for one in nulls)
     chance = max(rate, pooled)
     p = evidence.above_chance(shown, people, min(chance, 1.0)) if by != "nobody" else None
+    ceiling = embed.get("ceiling") if embed and by == "recogniser" else None
+    blind = p is None or (ceiling is not None and ceiling < verification.FIT)  # what it does not see says little
     verdict: Verdict = (
-        "cannot tell" if p is None else "leak shown" if p < SURELY and shown > null_shown else "no leak shown"
-    )
+        "leak shown" if p is not None and p < SURELY and shown > null_shown
+        else "cannot tell" if blind
+        else "no leak shown"
+    )  # fmt: skip
 
     # 3. how that compares with photographs, with training pictures, and across access
-    ceiling = embed.get("ceiling") if embed and by == "recogniser" else None
     ratio = _above_ceiling(shows, null, embed, seed) if embed and by == "recogniser" else None
     gap = _gap(attacks, chosen, worst) if by == "recogniser" else None
     hides = _hides(attacks, sees, tables)
@@ -161,7 +164,11 @@ def _sentence(by: By, verdict: Verdict, shown: int, people: int, null: int, judg
     else:
         told = f"0 %, which still allows {100 * verification.at_most(0, people):.1f} %"
     told = told.replace("%,", " %,").replace("  %", " %")
-    end = "; no leak is shown" if verdict == "no leak shown" else ""
+    endings = {
+        "no leak shown": "; no leak is shown",
+        "cannot tell": ", and it knows these pictures too badly to rule a leak out",
+    }
+    end = endings.get(verdict, "")
     few = f"; {_number(people)} {word} are too few to say more" if people < FEW else ""
     return (
         f"Of {people} {word}, the attack's images show {count} to {whom} ({told}); images that cannot have leaked show "
