@@ -23,21 +23,23 @@ def held() -> int:
 
 
 class Weighed(GanPrior):
-    """A prior that weighs what is in memory every twenty-fourth time it draws: to look at all objects takes a while."""
+    """A prior that weighs what is in memory now and then as it draws: to look at all objects takes a while."""
 
     def decode(self, latents, classes=None):
         images = super().decode(latents, classes)
         DRAWN.append(len(images))
-        if len(DRAWN) % 24 == 0:
+        if len(DRAWN) % EVERY[0] == 0:
             PEAK.append(held())
         return images
 
 
+EVERY = [4]  # so many draws
 DRAWN: list[int] = []
 PEAK: list[int] = []
 
 
 def peak_of(attempts: int, folder) -> int:
+    EVERY[0] = 4 if attempts <= 100 else 24
     DRAWN.clear()
     PEAK.clear()
     with torch.random.fork_rng():
