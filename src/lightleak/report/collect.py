@@ -18,7 +18,7 @@ from lightleak.report.curves import Curves, curves_of, levels_of, points, taken_
 from lightleak.report.fairness import Entry, Group, counting, entries, grouped, swept_counting, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
-from lightleak.report.provenance import listed, made_of, versions_of
+from lightleak.report.provenance import provenance
 from lightleak.report.remarks import of_leaks
 from lightleak.report.results import Difference, Results, Row
 from lightleak.report.verdicts import corrected
@@ -106,7 +106,7 @@ def collect(
         recipe=_recipe(whole),
         command=command,
         protocol="; ".join(ways),
-        **_provenance([*folders, *costs]),
+        **provenance([*folders, *costs]),
     )
 
 
@@ -181,19 +181,6 @@ def _tables(rowed: Sequence[Group], shown: Sequence[str]) -> dict[str, dict[str,
 
 def _never_met(name: str, baseline: str) -> str:
     return f"{name}: no natural accuracy is reached by it and by {baseline} alike"
-
-
-def _provenance(folders: Sequence[Path]) -> dict[str, Any]:
-    """When, where and with what the results came about."""
-    made = made_of(folders)
-    return {
-        "versions": versions_of(made),
-        "date": max((one.finished[:10] for one in made), default=""),
-        "machine": listed([one.machine for one in made]),
-        "device": listed([one.device for one in made]),
-        "commit": listed([one.commit for one in made]),
-        "seconds": sum(one.seconds for one in made),
-    }
 
 
 def _recipe(whole: Sequence[Entry]) -> dict[str, Any]:

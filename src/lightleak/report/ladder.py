@@ -22,7 +22,7 @@ from lightleak.attacks import ATTACKS, Access
 from lightleak.metrics.evidence import Comparison, Measure, compare, holm, seeds_interval
 from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
-from lightleak.report.provenance import listed, made_of, versions_of
+from lightleak.report.provenance import provenance
 from lightleak.report.results import Column, Difference, Results, Row
 from lightleak.report.trainings import accuracies, families
 from lightleak.report.verdicts import LEAST, SURELY, corrected, rounded
@@ -78,7 +78,7 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
     """The results of a ladder; the first target is the undefended network that all are compared with."""
     found = by_target(list(places.values()))
     first = next(iter(places.values()))
-    baseline, made, alike = next(iter(found)), made_of(list(places)), _families(first)
+    baseline, alike = next(iter(found)), _families(first)
     tables = [own for attacks in found.values() for own in attacks.values()]
     measured = [name for name in MEASURED if all(_table(own, name) is not None for own in tables)]
     judged = measured[-1] if measured else ""  # where truth is known, it decides who hides
@@ -104,14 +104,9 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
             "attacks": {name: own[0].attack.settings for name, own in found[baseline].items()},
             "priors": {name: own[0].prior.name for name, own in found[baseline].items()},
         },
-        versions=versions_of(made),
         command=command,
-        date=max((one.finished[:10] for one in made), default=""),
-        machine=listed([one.machine for one in made]),
-        device=listed([one.device for one in made]),
-        commit=listed([one.commit for one in made]),
         protocol=first.protocol.label if first.protocol else "no named protocol",
-        seconds=sum(one.seconds for one in made),
+        **provenance(list(places)),
     )
 
 

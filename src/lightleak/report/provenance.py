@@ -3,10 +3,24 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightleak.errors import UserError
 from lightleak.study.record import Made, read_made
 from lightleak.study.task import versions
+
+
+def provenance(folders: Sequence[Path]) -> dict[str, Any]:
+    """When, where and with what the results in these folders came about, by the fields of a page's results."""
+    made = made_of(folders)
+    return {
+        "versions": versions_of(made),
+        "date": max((one.finished[:10] for one in made), default=""),
+        "machine": listed(one.machine for one in made),
+        "device": listed(one.device for one in made),
+        "commit": listed(one.commit for one in made),
+        "seconds": sum(one.seconds for one in made),
+    }
 
 
 def made_of(folders: Sequence[Path]) -> list[Made]:

@@ -20,7 +20,7 @@ from lightleak.report.collect import NULLS
 from lightleak.report.fairness import Entry, entries, grouped, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import columns
-from lightleak.report.provenance import listed, made_of, versions_of
+from lightleak.report.provenance import provenance
 from lightleak.report.results import Column, Results, Row
 from lightleak.report.trainings import ACCURACY, groups, named, table
 from lightleak.report.verdicts import corrected
@@ -59,7 +59,6 @@ def collect_worlds(
     asked = [name for name in (ACCURACY, *shown_in("table")) if _of(next(iter(kept.values())), name)]
     by_judge = [f"hits@1 {judge}" for judge in judges] if len(judges) > 1 else []
     baseline = next(iter(kept))
-    made = made_of(list(places))
     found = [
         named(name, metric, gap, trainings=1, worlds=len(shared))
         for name, worlds in kept.items()
@@ -90,14 +89,9 @@ def collect_worlds(
         warnings=tuple(_warnings(kept, baseline)),
         notes=first.population.notes,
         recipe=_recipe(places.values(), judges),
-        versions=versions_of(made),
         command=command,
-        date=max((one.finished[:10] for one in made), default=""),
-        machine=listed([one.machine for one in made]),
-        device=listed([one.device for one in made]),
-        commit=listed([one.commit for one in made]),
         protocol=first.protocol.label if first.protocol else "no named protocol",
-        seconds=sum(one.seconds for one in made),
+        **provenance(list(places)),
     )
 
 
