@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from lightleak.models.starting import begin
 from lightleak.models.zoo import build
 from lightleak.priors.fit import Settings as Training
 from lightleak.priors.fit.state import State, digest_of, update
+from lightleak.priors.fit.state import answers as answers_to
 
 SURE = 20.0  # the logit of a class that is all that was told; the others' are 0
 
@@ -98,6 +100,18 @@ def told(oracle: Oracle) -> Callable[[Tensor], Tensor]:
 def teacher(target: Classifier, training: Training, guard: Guard | None = None) -> Oracle:
     """A target, behind its guard, for the training of a prior, with the access that this needs and no more."""
     return Oracle(target, training.asks or "labels", guard=guard, batch_statistics=training.batch_statistics)
+
+
+def copied(
+    oracle: Oracle, images: Images, architecture: str, lessons: Lessons, seed: int, **more: Any
+) -> tuple[Classifier, Tensor]:
+    """A network that learnt to answer images as the target does, and what the target told of them, N x C.
+
+    `more` goes to `learn`.
+    """
+    with torch.no_grad():
+        said = answers_to(told(oracle), images, device=oracle.device).cpu()
+    return learn(images, said, architecture, lessons, seed, device=oracle.device, **more), said
 
 
 def learn(

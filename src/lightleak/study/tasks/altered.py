@@ -4,20 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightleak import defences
 from lightleak.attacks import Access, Oracle
 from lightleak.attacks.adaptive import Way, undone
-from lightleak.attacks.surrogate import Lessons, learn, told
+from lightleak.attacks.surrogate import Lessons, copied
 from lightleak.defences import Defence, RoLSS
 from lightleak.defences.retrofit import protect
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.study.task import Absent, Progress, Store
 from lightleak.study.tasks.targets import Derived, described, people
-
-ANSWERED = 256  # public images that the target is shown at a time
 
 
 @dataclass(frozen=True)
@@ -101,14 +97,8 @@ class Copied(Derived):
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, target = self.population.load(store), self.run_of.load(store)
         oracle, public = Oracle(target, self.access), population.public
-        answer = told(oracle)
-        with torch.no_grad():
-            parts = torch.arange(len(public)).split(ANSWERED)
-            said = torch.cat([answer(public.floats(part).to(oracle.device)).cpu() for part in parts])
-        copy = learn(
-            public, said, self.student, self.lessons, self.seed, folder=store.scratch(self), tell=watch,
-            device=oracle.device,
-        )  # fmt: skip
+        more = {"folder": store.scratch(self), "tell": watch}
+        copy, _ = copied(oracle, public, self.student, self.lessons, self.seed, **more)
         copy.record = {"best_epoch": self.lessons.epochs, "validation_accuracy": None, "history": [{}]}
         save(copy, folder / "target.safetensors")
         images, _, test = people(population, self.people)

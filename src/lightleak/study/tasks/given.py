@@ -8,17 +8,16 @@ import torch
 
 from lightleak.attacks import Access, Guard, Oracle
 from lightleak.attacks.adaptive import Way, undone
-from lightleak.attacks.surrogate import Lessons, learn, told
+from lightleak.attacks.surrogate import Lessons, copied
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.own import opened
 from lightleak.models.published import Weights
+from lightleak.priors.fit.state import answers as answers_to
 from lightleak.ranking import agreement_of, answers
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import guard_of
-
-ANSWERED = 256  # public images that the target is shown at a time
 
 
 @dataclass(frozen=True)
@@ -160,28 +159,11 @@ class Surrogate(Task):
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         public, target = self.population.load(store).public, self.target.load(store)
         oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
-        answer = told(oracle)
-        with torch.no_grad():
-            said = torch.cat(
-                [
-                    answer(public.floats(part).to(oracle.device)).cpu()
-                    for part in torch.arange(len(public)).split(ANSWERED)
-                ]
-            )
-        student = learn(
-            public,
-            said,
-            self.architecture,
-            self.lessons,
-            self.seed,
-            folder=store.scratch(self),
-            tell=watch,
-            device=oracle.device,
-        )
+        more = {"folder": store.scratch(self), "tell": watch}
+        student, said = copied(oracle, public, self.architecture, self.lessons, self.seed, **more)
         save(student, folder / "target.safetensors")
         with torch.no_grad():
-            parts = torch.arange(len(public)).split(ANSWERED)
-            theirs = torch.cat([student(public.floats(part).to(oracle.device)).cpu() for part in parts])
+            theirs = answers_to(student, public, device=oracle.device).cpu()
         named = answers(said)
         return {
             "queries": oracle.queries,
