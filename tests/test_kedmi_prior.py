@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch.nn import functional as F
 
 from lightleak.data.population import Images
@@ -202,6 +203,14 @@ def test_a_stopped_fit_goes_on_to_the_same_result(tmp_path, moment):
     assert heard == list(range((moment - 1) // 2 * 2 + 1, 7))
     assert same(whole, resumed)
     assert not same(whole, fit(columns(), settings, seed=1, target=left_or_right))
+
+
+def test_checkpoints_keep_their_names(tmp_path):
+    fit(columns(), TINY, folder=tmp_path, target=left_or_right)
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+        parts = {name.split("/")[0] for name in file.keys()}  # noqa: SIM118
+    networks = {"asked", "generator", "discriminator", "encoder", "average"}
+    assert parts == networks | {"generator_adam", "discriminator_adam", "warmup_adam", "rng"}
 
 
 def test_a_checkpoint_of_another_target_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from lightleak.data.faces import FACTORS
 from lightleak.data.population import Images
@@ -325,6 +326,15 @@ def test_fit_is_deterministic_and_leaves_the_world_alone():
     assert same(first, second)
     assert not same(first, other)
     assert first.size == 8
+
+
+def test_checkpoints_keep_their_names(tmp_path):
+    """A training that an earlier version kept goes on: the parts are called as they were."""
+    fit(bars(), replace(TINY, warmup=1), folder=tmp_path)
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+        parts = {name.split("/")[0] for name in file.keys()}  # noqa: SIM118
+    networks = {"generator", "critic", "encoder", "average"}
+    assert parts == networks | {"generator_adam", "critic_adam", "warmup_adam", "rng"}
 
 
 class StopError(Exception):

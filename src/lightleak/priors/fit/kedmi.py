@@ -16,20 +16,30 @@ so that training is counted in steps; the entropy is weighted per image (publish
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
-from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import Asked, Logits, State, answers, batch, digest_of, follow, recipe, update
+from lightleak.priors.fit.adversaries import Adversaries
+from lightleak.priors.fit.autoencoder import redraw
+from lightleak.priors.fit.state import (
+    Asked,
+    Logits,
+    answers,
+    batch,
+    check_enough,
+    digest_of,
+    faults,
+    follow,
+    recipe,
+    update,
+)
 from lightleak.priors.gan64 import Generator, InversionPrior, MinibatchDiscriminator
 
 
@@ -60,12 +70,7 @@ class KedMi:
     def __post_init__(self) -> None:
         least = {"width": 1, "discriminator_width": 1, "latents": 1, "kernels": 1, "dimensions": 1, "steps": 1}
         least |= {"critic_steps": 1, "batch": 2, "checkpoint_every": 1, "warmup": 0, "entropy": 0}
-        wrong = [f"{name} must be at least {low}, not {getattr(self, name)}" for name, low in least.items()
-                 if getattr(self, name) < low]  # fmt: skip
-        if not 0 <= self.average < 1:
-            wrong.append(f"average must lie in [0, 1), not {self.average}")
-        above = {name: getattr(self, name) for name in ("rate", "warmup_rate", "blur")}
-        wrong += [f"{name} must be above 0, not {value}" for name, value in above.items() if value <= 0]
+        wrong = faults(self, least, ("rate", "warmup_rate", "blur"))
         if wrong:
             raise UserError("; ".join(wrong))
 
@@ -114,24 +119,11 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 @dataclass
-class _Training:
-    """The networks of one training, what teaches them, and the random stream."""
+class _Training(Adversaries[Generator, MinibatchDiscriminator]):
+    """The networks of one training, and what teaches them."""
 
-    generator: Generator
-    discriminator: MinibatchDiscriminator
-    encoder: nn.Module
-    average: Generator
-    generator_adam: Adam
-    discriminator_adam: Adam
-    warmup_adam: Adam
     target: Logits
     confidence: Tensor  # of every public image, N x C
-    tolerance: float
-    rng: torch.Generator
-
-
-NETWORKS = ("generator", "discriminator", "encoder", "average")
-OPTIMISERS = ("generator_adam", "discriminator_adam", "warmup_adam")
 
 
 def fit_kedmi(
@@ -148,33 +140,28 @@ def fit_kedmi(
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `labels` (cross-entropy to the teacher),
     `real` (the discriminator's own loss), `matching` and `entropy`.
     """
-    if len(images) < 2:
-        raise UserError(f"a generator needs public images to learn from, got {len(images)}")
+    check_enough(images)
     # 1. ask the target about every public image once
     asked = answers(target, images, device=device)
     run = _start(images, settings, seed, device, target, asked)
-    networks: dict[str, nn.Module] = {"asked": target, **{name: getattr(run, name) for name in NETWORKS}}
-    optimisers = {name: getattr(run, name) for name in OPTIMISERS}
     teacher = "training mode" if settings.batch_statistics else digest_of(asked)
-    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, teacher=teacher))
+    state = run.state(folder, recipe(settings, images, seed, teacher=teacher), target)
     state.resume()
     pixels = images.pixels.to(device)
-    last = settings.warmup + settings.steps
-    while state.step < last:
-        if state.step < settings.warmup:
-            slow_down(run.warmup_adam, settings.warmup_rate, state.step / settings.warmup)
-            real, noise = batch(pixels, settings.batch, run.rng), _noise(settings, run.rng, device)
-            numbers = redraw(run.encoder, run.generator, run.warmup_adam, real, noise, run.tolerance)
-        else:
-            if state.step == settings.warmup:
-                follow(run.average, run.generator, 0.0)
-            numbers = kedmi_step(run, settings, pixels)
-        state.step += 1
-        if watch:
-            watch(state.step, last, **numbers)
-        if state.step % settings.checkpoint_every == 0 or state.step == last:
-            state.keep()
+    run.learn(
+        state,
+        settings,
+        lambda: warmup_step(run, settings, pixels),
+        lambda _: kedmi_step(run, settings, pixels),
+        watch,
+    )
     return InversionPrior(run.average, run.discriminator, settings.batch)
+
+
+def warmup_step(run: _Training, settings: KedMi, pixels: Tensor) -> dict[str, float]:
+    """One step of the autoencoder."""
+    real, noise = batch(pixels, settings.batch, run.rng), run.noise(settings, pixels.device)
+    return redraw(run.encoder, run.generator, run.warmup_adam, real, noise, run.tolerance)
 
 
 def kedmi_step(run: _Training, settings: KedMi, pixels: Tensor) -> dict[str, float]:
@@ -192,7 +179,7 @@ def kedmi_step(run: _Training, settings: KedMi, pixels: Tensor) -> dict[str, flo
         else:
             confidence = run.confidence[chosen.to(pixels.device)]
         with torch.no_grad():
-            made = run.generator(_noise(settings, run.rng, pixels.device))
+            made = run.generator(run.noise(settings, pixels.device))
         # One pass for all three: norms see one image at a time, and the groups keep to themselves.
         _, logits = run.discriminator(torch.cat([labelled, real, made]), settings.batch)
         on_labelled, on_real, on_made = logits.chunk(3)
@@ -204,7 +191,7 @@ def kedmi_step(run: _Training, settings: KedMi, pixels: Tensor) -> dict[str, flo
     run.discriminator.requires_grad_(False)
     with torch.no_grad():
         wanted = run.discriminator.features(other)
-    features, logits = run.discriminator(run.generator(_noise(settings, run.rng, pixels.device)))
+    features, logits = run.discriminator(run.generator(run.noise(settings, pixels.device)))
     matching, unsure = feature_matching(features, wanted), entropy(logits)
     update(run.generator_adam, matching + settings.entropy * unsure)
     run.discriminator.requires_grad_(True)
@@ -215,32 +202,16 @@ def kedmi_step(run: _Training, settings: KedMi, pixels: Tensor) -> dict[str, flo
 def _start(
     images: Images, settings: KedMi, seed: int, device: torch.device | str, target: Logits, asked: Tensor
 ) -> _Training:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generator = Generator(images.size, settings.width, settings.latents).to(device)
-        discriminator = MinibatchDiscriminator(
+    def networks() -> tuple[Generator, MinibatchDiscriminator]:
+        return Generator(images.size, settings.width, settings.latents), MinibatchDiscriminator(
             images.size,
             settings.discriminator_width,
             asked.shape[1],
             kernels=settings.kernels,
             dimensions=settings.dimensions,
-        ).to(device)
-        warm = encoder(images.size, settings.discriminator_width, settings.latents).to(device)
-    options = {"lr": settings.rate, "betas": settings.betas, "fused": True}
-    return _Training(
-        generator,
-        discriminator,
-        warm,
-        deepcopy(generator),
-        Adam(generator.parameters(), **options),
-        Adam(discriminator.parameters(), **options),
-        Adam([*generator.parameters(), *warm.parameters()], lr=settings.warmup_rate, betas=(0.9, 0.99)),
-        target,
-        asked.softmax(1),
-        tolerance(images, settings.blur),
-        torch.Generator().manual_seed(seed),
+        )
+
+    width, rate = settings.discriminator_width, settings.rate
+    return _Training.start(
+        images, settings, seed, device, networks, width, rate, fused=True, target=target, confidence=asked.softmax(1)
     )
-
-
-def _noise(settings: KedMi, rng: torch.Generator, device: torch.device | str) -> Tensor:
-    return torch.randn(settings.batch, settings.latents, generator=rng).to(device)

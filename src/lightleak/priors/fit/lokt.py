@@ -16,15 +16,13 @@ real and made images go through the discriminator together. How often the target
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
@@ -36,8 +34,9 @@ from lightleak.priors.conditional64 import (
     from_images,
     to_images,
 )
-from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import Asked, State, answers, batch, digest_of, follow, recipe, update
+from lightleak.priors.fit.adversaries import Adversaries
+from lightleak.priors.fit.autoencoder import redraw
+from lightleak.priors.fit.state import Asked, answers, batch, check_enough, digest_of, faults, follow, recipe, update
 
 SHOWN = 64  # public images that a target is asked about at the beginning
 
@@ -70,14 +69,9 @@ class Lokt:
     def __post_init__(self) -> None:
         least = {"width": 1, "discriminator_width": 1, "latents": 1, "steps": 1, "critic_steps": 1}
         least |= {"plain": 0, "batch": 2, "checkpoint_every": 1, "warmup": 0}
-        wrong = [f"{name} must be at least {low}, not {getattr(self, name)}" for name, low in least.items()
-                 if getattr(self, name) < low]  # fmt: skip
+        wrong = faults(self, least, ("weight", "rate", "critic_rate", "warmup_rate", "blur"))
         if self.plain >= self.steps >= 1:
             wrong.append(f"of {self.steps} steps some must be left after {self.plain} plain ones, for the classes")
-        if not 0 <= self.average < 1:
-            wrong.append(f"average must lie in [0, 1), not {self.average}")
-        above = {name: getattr(self, name) for name in ("weight", "rate", "critic_rate", "warmup_rate", "blur")}
-        wrong += [f"{name} must be above 0, not {value}" for name, value in above.items() if value <= 0]
         if self.span not in get_args(Range):
             wrong.append(f"span is one of {', '.join(get_args(Range))}, not {self.span!r}")
         if wrong:
@@ -105,24 +99,11 @@ LOKT_QUICK = Lokt(
 
 
 @dataclass
-class _Training:
-    """The networks of one training, whom the target calls public images, and the random stream."""
+class _Training(Adversaries[ConditionalGenerator, NamingDiscriminator]):
+    """The networks of one training, and whom the target calls public images."""
 
-    generator: ConditionalGenerator
-    discriminator: NamingDiscriminator
-    encoder: nn.Module
-    average: ConditionalGenerator
-    generator_adam: Adam
-    discriminator_adam: Adam
-    warmup_adam: Adam
     target: Asked
     called: Tensor  # labels of public images, of all of them where a warm-up tells the decoder
-    tolerance: float
-    rng: torch.Generator
-
-
-NETWORKS = ("generator", "discriminator", "encoder", "average")
-OPTIMISERS = ("generator_adam", "discriminator_adam", "warmup_adam")
 
 
 def fit_lokt(
@@ -140,33 +121,22 @@ def fit_lokt(
     is real: 1.39 at chance), `agree` (the share of made images that it names as the target does), `called` (the share
     that the target calls as they were drawn) and `heard` (the share of classes that the target has named so far).
     """
-    if len(images) < 2:
-        raise UserError(f"a generator needs public images to learn from, got {len(images)}")
+    check_enough(images)
     # Public images tell how many classes there are, and whose labels a checkpoint goes with: a few of them, or all.
     told = answers(
         target, images if settings.warmup else images.at(torch.arange(min(SHOWN, len(images)))), device=device
     ).cpu()
     run = _start(images, settings, seed, device, target, named(told).clamp(min=0), told.shape[1])
-    networks: dict[str, nn.Module] = {"asked": target, **{name: getattr(run, name) for name in NETWORKS}}
-    optimisers = {name: getattr(run, name) for name in OPTIMISERS}
-    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, teacher=digest_of(told)))
+    state = run.state(folder, recipe(settings, images, seed, teacher=digest_of(told)), target)
     state.resume()
     pixels = images.pixels.to(device)
-    last = settings.warmup + settings.steps
-    while state.step < last:
-        if state.step < settings.warmup:
-            slow_down(run.warmup_adam, settings.warmup_rate, state.step / settings.warmup)
-            numbers = warmup_step(run, settings, pixels)
-        else:
-            if state.step == settings.warmup:
-                follow(run.average, run.generator, 0.0)
-            taught = state.step - settings.warmup >= settings.plain
-            numbers = lokt_step(run, settings, pixels, settings.weight if taught else 0.0)
-        state.step += 1
-        if watch:
-            watch(state.step, last, **numbers)
-        if state.step % settings.checkpoint_every == 0 or state.step == last:
-            state.keep()
+    run.learn(
+        state,
+        settings,
+        lambda: warmup_step(run, settings, pixels),
+        lambda step: lokt_step(run, settings, pixels, settings.weight if step >= settings.plain else 0.0),
+        watch,
+    )
     return NamingPrior(run.average, run.discriminator, settings.span)
 
 
@@ -178,7 +148,7 @@ def lokt_step(run: _Training, settings: Lokt, pixels: Tensor, weight: float) -> 
         real = from_images(batch(pixels, settings.batch, run.rng), settings.span)
         drawn = _classes(run, settings.batch).to(device)
         with torch.no_grad():
-            made = run.generator(_noise(settings, run.rng, device), drawn)
+            made = run.generator(run.noise(settings, device), drawn)
         odds, said = run.discriminator.both(torch.cat([real, made]))
         on_real, on_made = odds.chunk(2)
         loss = F.softplus(-on_real).mean() + F.softplus(on_made).mean()
@@ -196,7 +166,7 @@ def lokt_step(run: _Training, settings: Lokt, pixels: Tensor, weight: float) -> 
     # 2. the generator follows the discriminator, which stands still
     run.discriminator.eval().requires_grad_(False)
     drawn = _classes(run, settings.batch).to(device)
-    odds, said = run.discriminator.both(run.generator(_noise(settings, run.rng, device), drawn))
+    odds, said = run.discriminator.both(run.generator(run.noise(settings, device), drawn))
     loss = F.softplus(-odds).mean()
     if weight:
         loss = loss + weight * F.cross_entropy(said, drawn)
@@ -227,15 +197,11 @@ def warmup_step(run: _Training, settings: Lokt, pixels: Tensor) -> dict[str, flo
     def draw(latents: Tensor) -> Tensor:
         return to_images(run.generator(latents, owners), settings.span)
 
-    return redraw(run.encoder, draw, run.warmup_adam, real, _noise(settings, run.rng, device), run.tolerance)
+    return redraw(run.encoder, draw, run.warmup_adam, real, run.noise(settings, device), run.tolerance)
 
 
 def _classes(run: _Training, count: int) -> Tensor:
     return torch.randint(run.generator.classes, (count,), generator=run.rng)
-
-
-def _noise(settings: Lokt, rng: torch.Generator, device: torch.device | str) -> Tensor:
-    return torch.randn(settings.batch, settings.latents, generator=rng).to(device)
 
 
 def _start(
@@ -248,21 +214,10 @@ def _start(
     classes: int,
 ) -> _Training:
     size = images.size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generator = ConditionalGenerator(size, settings.width, settings.latents, classes).to(device)
-        discriminator = NamingDiscriminator(size, settings.discriminator_width, classes).to(device)
-        warm = encoder(size, settings.discriminator_width, settings.latents).to(device)
-    return _Training(
-        generator,
-        discriminator,
-        warm,
-        deepcopy(generator),
-        Adam(generator.parameters(), lr=settings.rate, betas=settings.betas),
-        Adam(discriminator.parameters(), lr=settings.critic_rate, betas=settings.betas),
-        Adam([*generator.parameters(), *warm.parameters()], lr=settings.warmup_rate, betas=(0.9, 0.99)),
-        target.to(device),
-        called,
-        tolerance(images, settings.blur),
-        torch.Generator().manual_seed(seed),
-    )
+
+    def networks() -> tuple[ConditionalGenerator, NamingDiscriminator]:
+        generator = ConditionalGenerator(size, settings.width, settings.latents, classes)
+        return generator, NamingDiscriminator(size, settings.discriminator_width, classes)
+
+    width, rate, target = settings.discriminator_width, settings.critic_rate, target.to(device)
+    return _Training.start(images, settings, seed, device, networks, width, rate, target=target, called=called)

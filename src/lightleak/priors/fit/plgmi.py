@@ -17,15 +17,13 @@ together, so its spectral norms follow once an update; made images of its update
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Adam
+from torch import Tensor
 
 from lightleak.data.augmentation import DRAWS, STAGE1
 from lightleak.data.population import Images
@@ -38,8 +36,9 @@ from lightleak.priors.conditional64 import (
     from_images,
     to_images,
 )
-from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import Asked, Logits, State, answers, follow, recipe, update
+from lightleak.priors.fit.adversaries import Adversaries
+from lightleak.priors.fit.autoencoder import redraw
+from lightleak.priors.fit.state import Asked, Logits, answers, check_enough, faults, follow, recipe, update
 from lightleak.ranking import as_lowest
 from lightleak.training.losses import max_margin
 
@@ -72,12 +71,7 @@ class PlgMi:
     def __post_init__(self) -> None:
         least = {"width": 1, "discriminator_width": 1, "latents": 1, "top": 1, "steps": 1, "critic_steps": 1}
         least |= {"batch": 2, "checkpoint_every": 1, "warmup": 0, "margin": 0}
-        wrong = [f"{name} must be at least {low}, not {getattr(self, name)}" for name, low in least.items()
-                 if getattr(self, name) < low]  # fmt: skip
-        if not 0 <= self.average < 1:
-            wrong.append(f"average must lie in [0, 1), not {self.average}")
-        above = {name: getattr(self, name) for name in ("rate", "critic_rate", "warmup_rate", "blur")}
-        wrong += [f"{name} must be above 0, not {value}" for name, value in above.items() if value <= 0]
+        wrong = faults(self, least, ("rate", "critic_rate", "warmup_rate", "blur"))
         if self.span not in get_args(Range):
             wrong.append(f"span is one of {', '.join(get_args(Range))}, not {self.span!r}")
         if wrong:
@@ -111,24 +105,11 @@ def pseudo_labels(logits: Tensor, top: int) -> Tensor:
 
 
 @dataclass
-class _Training:
-    """The networks of one training, whom the images stand for, and the random stream."""
+class _Training(Adversaries[ConditionalGenerator, ProjectionDiscriminator]):
+    """The networks of one training, and whom the images stand for."""
 
-    generator: ConditionalGenerator
-    discriminator: ProjectionDiscriminator
-    encoder: nn.Module
-    average: ConditionalGenerator
-    generator_adam: Adam
-    discriminator_adam: Adam
-    warmup_adam: Adam
     target: Logits
     chosen: Tensor  # C x top indices of public images
-    tolerance: float
-    rng: torch.Generator
-
-
-NETWORKS = ("generator", "discriminator", "encoder", "average")
-OPTIMISERS = ("generator_adam", "discriminator_adam", "warmup_adam")
 
 
 def fit_plgmi(
@@ -146,31 +127,21 @@ def fit_plgmi(
     images: below 0 most are taken for their class), `confidence` (the share that is) and `hinge` (the discriminator's
     loss: 2 at chance).
     """
-    if len(images) < 2:
-        raise UserError(f"a generator needs public images to learn from, got {len(images)}")
+    check_enough(images)
     # 1. each class gets the public images of which the target is most confident
     chosen = pseudo_labels(answers(target, images, device=device).cpu(), settings.top)
     run = _start(images, settings, seed, device, target, chosen)
-    networks: dict[str, nn.Module] = {"asked": target, **{name: getattr(run, name) for name in NETWORKS}}
-    optimisers = {name: getattr(run, name) for name in OPTIMISERS}
     labels = sha256(chosen.numpy().tobytes()).hexdigest()[:16]
-    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed, labels=labels))
+    state = run.state(folder, recipe(settings, images, seed, labels=labels), target)
     state.resume()
     pixels = images.pixels.to(device)
-    last = settings.warmup + settings.steps
-    while state.step < last:
-        if state.step < settings.warmup:
-            slow_down(run.warmup_adam, settings.warmup_rate, state.step / settings.warmup)
-            numbers = warmup_step(run, settings, pixels)
-        else:
-            if state.step == settings.warmup:
-                follow(run.average, run.generator, 0.0)
-            numbers = plgmi_step(run, settings, pixels)
-        state.step += 1
-        if watch:
-            watch(state.step, last, **numbers)
-        if state.step % settings.checkpoint_every == 0 or state.step == last:
-            state.keep()
+    run.learn(
+        state,
+        settings,
+        lambda: warmup_step(run, settings, pixels),
+        lambda _: plgmi_step(run, settings, pixels),
+        watch,
+    )
     return ConditionalPrior(run.average, run.discriminator, settings.span)
 
 
@@ -179,7 +150,7 @@ def plgmi_step(run: _Training, settings: PlgMi, pixels: Tensor) -> dict[str, flo
     device = pixels.device
     # 2. the generator follows the discriminator, which stands still, and the target
     run.discriminator.eval().requires_grad_(False)
-    latents, classes = _noise(settings, run.rng, device), _classes(run, settings.batch).to(device)
+    latents, classes = run.noise(settings, device), _classes(run, settings.batch).to(device)
     made = run.generator(latents, classes)
     loss, numbers = -run.discriminator(made, classes).mean(), {}
     if settings.margin:
@@ -194,7 +165,7 @@ def plgmi_step(run: _Training, settings: PlgMi, pixels: Tensor) -> dict[str, flo
     # 3. the discriminator learns to tell made images from the class's own
     for _ in range(settings.critic_steps):
         real, owners = _batch(run, settings, pixels)
-        latents, classes = _noise(settings, run.rng, device), _classes(run, settings.batch).to(device)
+        latents, classes = run.noise(settings, device), _classes(run, settings.batch).to(device)
         with torch.no_grad():
             made = run.generator(latents, classes)
         scores = run.discriminator(torch.cat([real, made]), torch.cat([owners, classes]))
@@ -212,7 +183,7 @@ def warmup_step(run: _Training, settings: PlgMi, pixels: Tensor) -> dict[str, fl
     def draw(latents: Tensor) -> Tensor:
         return to_images(run.generator(latents, owners), settings.span)
 
-    noise = _noise(settings, run.rng, pixels.device)
+    noise = run.noise(settings, pixels.device)
     return redraw(run.encoder, draw, run.warmup_adam, to_images(real, settings.span), noise, run.tolerance)
 
 
@@ -229,29 +200,14 @@ def _classes(run: _Training, count: int) -> Tensor:
     return torch.randint(len(run.chosen), (count,), generator=run.rng)
 
 
-def _noise(settings: PlgMi, rng: torch.Generator, device: torch.device | str) -> Tensor:
-    return torch.randn(settings.batch, settings.latents, generator=rng).to(device)
-
-
 def _start(
     images: Images, settings: PlgMi, seed: int, device: torch.device | str, target: Logits, chosen: Tensor
 ) -> _Training:
     size, classes = images.size, len(chosen)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generator = ConditionalGenerator(size, settings.width, settings.latents, classes).to(device)
-        discriminator = ProjectionDiscriminator(size, settings.discriminator_width, classes).to(device)
-        warm = encoder(size, settings.discriminator_width, settings.latents).to(device)
-    return _Training(
-        generator,
-        discriminator,
-        warm,
-        deepcopy(generator),
-        Adam(generator.parameters(), lr=settings.rate, betas=settings.betas),
-        Adam(discriminator.parameters(), lr=settings.critic_rate, betas=settings.betas),
-        Adam([*generator.parameters(), *warm.parameters()], lr=settings.warmup_rate, betas=(0.9, 0.99)),
-        target,
-        chosen,
-        tolerance(images, settings.blur),
-        torch.Generator().manual_seed(seed),
-    )
+
+    def networks() -> tuple[ConditionalGenerator, ProjectionDiscriminator]:
+        generator = ConditionalGenerator(size, settings.width, settings.latents, classes)
+        return generator, ProjectionDiscriminator(size, settings.discriminator_width, classes)
+
+    width, rate = settings.discriminator_width, settings.critic_rate
+    return _Training.start(images, settings, seed, device, networks, width, rate, target=target, chosen=chosen)

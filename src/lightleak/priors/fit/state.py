@@ -1,7 +1,7 @@
 """What a training of priors keeps on disk, and what its steps share: batches, running averages, one optimiser step."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lightleak import ranking
 from lightleak.data.population import Images, as_bytes
-from lightleak.errors import StaleState
+from lightleak.errors import StaleState, UserError
 from lightleak.files import check_folder, publish
 from lightleak.fingerprint import check_made
 
@@ -76,6 +76,28 @@ class State:
         metadata = {"step": str(self.step), "recipe": self.recipe}
         publish(self.path, lambda part: save_file(tensors, part, metadata=metadata), "the training state")
 
+    def run(
+        self,
+        step: Callable[[int], dict[str, float]],
+        last: int,
+        every: int,
+        watch: Callable[..., None] | None,
+        kept: Callable[[], None] | None = None,
+    ) -> None:
+        """Take `step(index)` up to `last`, from where it stands, and keep a checkpoint in every so many steps.
+
+        `watch(steps, last, **numbers)` hears what each step returns; `kept()` is called after each checkpoint.
+        """
+        while self.step < last:
+            numbers = step(self.step)
+            self.step += 1
+            if watch:
+                watch(self.step, last, **numbers)
+            if self.step % every == 0 or self.step == last:
+                self.keep()
+                if kept:
+                    kept()
+
     def show(self, images: Tensor, columns: int = 8) -> None:
         """Write images N x 3 x S x S in [0, 1] as one picture, samples.png, beside the checkpoint; without a folder,
         nothing.
@@ -129,6 +151,22 @@ def _made(recipe: str) -> Any:
         return json.loads(recipe)
     except (ValueError, RecursionError):
         return None
+
+
+def faults(settings: Any, least: Mapping[str, int], above: Iterable[str]) -> list[str]:
+    """What is wrong with settings of which some have a `least` value, and some must lie `above` 0."""
+    low = {name: value for name, value in least.items() if getattr(settings, name) < value}
+    wrong = [f"{name} must be at least {value}, not {getattr(settings, name)}" for name, value in low.items()]
+    average = getattr(settings, "average", 0.0)
+    if not 0 <= average < 1:
+        wrong.append(f"average must lie in [0, 1), not {average}")
+    return wrong + [f"{name} must be above 0, not {value}" for name in above if (value := getattr(settings, name)) <= 0]
+
+
+def check_enough(images: Images) -> None:
+    """UserError where there are fewer than two public images."""
+    if len(images) < 2:
+        raise UserError(f"a generator needs public images to learn from, got {len(images)}")
 
 
 def recipe(settings: Any, images: Images, seed: int, **more: Any) -> str:

@@ -34,7 +34,7 @@ from torch.optim import Adam
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.place import Place, lowered
-from lightleak.priors.fit.state import State, batch, follow, recipe, update
+from lightleak.priors.fit.state import State, batch, check_enough, faults, follow, recipe, update
 from lightleak.priors.stylegan2 import Dense, Discriminator, Generator, StyleGAN2Prior
 
 
@@ -76,16 +76,13 @@ class SmallStyleGAN2:
     def __post_init__(self) -> None:
         least = {"steps": 0, "batch": 2, "group": 1, "r1_every": 0, "paths_every": 0, "paths_share": 1, "warmup": 0}
         least |= {"checkpoint_every": 1}
-        wrong = [f"{name} must be at least {low}, not {getattr(self, name)}" for name, low in least.items()
-                 if getattr(self, name) < low]  # fmt: skip
+        wrong = faults(self, least, ("rate", "critic_rate", "warmup_rate", "half_life", "paths_decay"))
         if not wrong and self.batch % self.group:
             wrong.append(f"batch must be a multiple of group, not {self.batch} and {self.group}")
         if not wrong and self.batch < 2 * self.paths_share:
             wrong.append(f"paths_share must leave two of the {self.batch} images, not one in {self.paths_share}")
         if self.steps + self.warmup < 1:
             wrong.append("steps and warmup are both 0, so nothing would be learnt")
-        above = ("rate", "critic_rate", "warmup_rate", "half_life", "paths_decay")
-        wrong += [f"{name} must be above 0, not {getattr(self, name)}" for name in above if getattr(self, name) <= 0]
         shares = {name: getattr(self, name) for name in ("mixing", "warmup_noise")}
         wrong += [f"{name} must be from 0 to 1, not {share}" for name, share in shares.items() if not 0 <= share <= 1]
         if wrong:
@@ -168,8 +165,7 @@ def fit_stylegan2(
     folder, each checkpoint comes with samples.png: the same latents each time, without truncation. More steps go on
     from a checkpoint of fewer; fewer steps than it has seen give what it holds.
     """
-    if len(images) < 2:
-        raise UserError(f"a generator needs public images to learn from, got {len(images)}")
+    check_enough(images)
     run = _start(images, settings, seed, device)
     networks = {name: getattr(run, name) for name in NETWORKS}
     optimisers = {name: getattr(run, name) for name in OPTIMISERS}
@@ -179,17 +175,16 @@ def fit_stylegan2(
     state.resume()
     pixels = images.pixels.to(device)
     shown = torch.randn(64, settings.latents, generator=torch.Generator().manual_seed(seed)).to(device)
-    last = settings.warmup + settings.steps
-    while state.step < last:
-        run.step = state.step
-        numbers = (_redraw if run.step < settings.warmup else _compete)(run, settings, pixels)
-        state.step += 1
-        if watch:
-            watch(state.step, last, **numbers)
-        if state.step % settings.checkpoint_every == 0 or state.step == last:
-            state.keep()
-            with torch.no_grad():
-                state.show((run.average(shown) * 0.5 + 0.5).clamp(0, 1))
+
+    def step(index: int) -> dict[str, float]:
+        run.step = index
+        return (_redraw if index < settings.warmup else _compete)(run, settings, pixels)
+
+    @torch.no_grad()
+    def show() -> None:
+        state.show((run.average(shown) * 0.5 + 0.5).clamp(0, 1))
+
+    state.run(step, settings.warmup + settings.steps, settings.checkpoint_every, watch, show)
     return StyleGAN2Prior(run.average, run.critic)
 
 

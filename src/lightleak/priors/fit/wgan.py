@@ -14,19 +14,18 @@ Deviation: batches are drawn with replacement, so that training is counted in st
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
-from lightleak.priors.fit.autoencoder import encoder, redraw, slow_down, tolerance
-from lightleak.priors.fit.state import State, batch, follow, recipe, update
+from lightleak.priors.fit.adversaries import Adversaries
+from lightleak.priors.fit.autoencoder import redraw
+from lightleak.priors.fit.state import batch, check_enough, faults, follow, recipe, update
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
 
 
@@ -57,12 +56,7 @@ class WganGp:
     def __post_init__(self) -> None:
         least = {"width": 1, "critic_width": 1, "latents": 1, "steps": 1, "critic_steps": 1, "batch": 2}
         least |= {"penalty_every": 1, "checkpoint_every": 1, "warmup": 0}
-        wrong = [f"{name} must be at least {low}, not {getattr(self, name)}" for name, low in least.items()
-                 if getattr(self, name) < low]  # fmt: skip
-        if not 0 <= self.average < 1:
-            wrong.append(f"average must lie in [0, 1), not {self.average}")
-        above = {name: getattr(self, name) for name in ("rate", "critic_rate", "warmup_rate", "blur")}
-        wrong += [f"{name} must be above 0, not {value}" for name, value in above.items() if value <= 0]
+        wrong = faults(self, least, ("rate", "critic_rate", "warmup_rate", "blur"))
         if wrong:
             raise UserError("; ".join(wrong))
 
@@ -83,24 +77,7 @@ QUICK = WganGp(
 )
 
 
-@dataclass
-class _Training:
-    """The networks of one training, how far they are, and what a pixel may differ by."""
-
-    generator: Generator
-    critic: Critic
-    encoder: nn.Sequential
-    average: Generator
-    generator_adam: Adam
-    critic_adam: Adam
-    warmup_adam: Adam
-    tolerance: float
-    rng: torch.Generator
-    step: int = 0
-
-
-NETWORKS = ("generator", "critic", "encoder", "average")
-OPTIMISERS = ("generator_adam", "critic_adam", "warmup_adam")
+_Training = Adversaries[Generator, Critic]
 
 
 def fit_wgan(
@@ -116,59 +93,51 @@ def fit_wgan(
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `distance` (the critic's estimate of
     Wasserstein's) and `penalty`.
     """
-    if len(images) < 2:
-        raise UserError(f"a generator needs public images to learn from, got {len(images)}")
+    check_enough(images)
     run = _start(images, settings, seed, device)
-    networks = {name: getattr(run, name) for name in NETWORKS}
-    optimisers = {name: getattr(run, name) for name in OPTIMISERS}
-    state = State(networks, optimisers, run.rng, folder, recipe(settings, images, seed))
+    state = run.state(folder, recipe(settings, images, seed), rival="critic")
     state.resume()
     pixels = images.pixels.to(device)
-    last = settings.warmup + settings.steps
-    while state.step < last:
-        run.step = state.step
-        numbers = (_redraw if run.step < settings.warmup else _compete)(run, settings, pixels)
-        state.step += 1
-        if watch:
-            watch(state.step, last, **numbers)
-        if state.step % settings.checkpoint_every == 0 or state.step == last:
-            state.keep()
-    return GanPrior(run.average, run.critic)
+    run.learn(
+        state,
+        settings,
+        lambda: _redraw(run, settings, pixels),
+        lambda step: _compete(run, settings, pixels, settings.warmup + step),
+        watch,
+    )
+    return GanPrior(run.average, run.discriminator)
 
 
-def _compete(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, float]:
+def _compete(run: _Training, settings: WganGp, pixels: Tensor, step: int) -> dict[str, float]:
     """One step of the WGAN-GP; returns the critic's estimate of the distance, and its penalty when it paid one."""
     numbers: dict[str, float] = {}
-    if run.step == settings.warmup:
-        follow(run.average, run.generator, 0.0)
     # 1. The critic learns to tell real images from made ones, with a gradient of norm 1 between them.
     for turn in range(settings.critic_steps):
         real = batch(pixels, settings.batch, run.rng)
         with torch.no_grad():
-            made = run.generator(_noise(settings, run.rng, pixels.device))
-        on_made, on_real = run.critic(torch.cat([made, real])).chunk(2)
+            made = run.generator(run.noise(settings, pixels.device))
+        on_made, on_real = run.discriminator(torch.cat([made, real])).chunk(2)
         loss = on_made.mean() - on_real.mean()
         numbers["distance"] = -float(loss.detach())
-        if (run.step * settings.critic_steps + turn) % settings.penalty_every == 0:
-            penalty = gradient_penalty(run.critic, real, made, run.rng)
+        if (step * settings.critic_steps + turn) % settings.penalty_every == 0:
+            penalty = gradient_penalty(run.discriminator, real, made, run.rng)
             numbers["penalty"] = float(penalty.detach())
             loss = loss + settings.penalty * settings.penalty_every * penalty
-        update(run.critic_adam, loss)
+        update(run.discriminator_adam, loss)
 
     # 2. The generator follows the critic, which stands still.
-    run.critic.requires_grad_(False)
-    made = run.generator(_noise(settings, run.rng, pixels.device))
-    update(run.generator_adam, -run.critic(made).mean())
-    run.critic.requires_grad_(True)
+    run.discriminator.requires_grad_(False)
+    made = run.generator(run.noise(settings, pixels.device))
+    update(run.generator_adam, -run.discriminator(made).mean())
+    run.discriminator.requires_grad_(True)
     follow(run.average, run.generator, settings.average)
     return numbers
 
 
 def _redraw(run: _Training, settings: WganGp, pixels: Tensor) -> dict[str, float]:
     """One step of the warm-up."""
-    slow_down(run.warmup_adam, settings.warmup_rate, run.step / settings.warmup)
     real = batch(pixels, settings.batch, run.rng)
-    noise = _noise(settings, run.rng, pixels.device)
+    noise = run.noise(settings, pixels.device)
     return redraw(run.encoder, run.generator, run.warmup_adam, real, noise, run.tolerance)
 
 
@@ -183,25 +152,9 @@ def gradient_penalty(critic: nn.Module, real: Tensor, made: Tensor, rng: torch.G
 
 
 def _start(images: Images, settings: WganGp, seed: int, device: torch.device | str) -> _Training:
-    size = images.size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generator = Generator(size, settings.width, settings.latents).to(device)
-        critic = Critic(size, settings.critic_width).to(device)
-        warm = encoder(size, settings.critic_width, settings.latents).to(device)
-    warmed = [*generator.parameters(), *warm.parameters()]
-    return _Training(
-        generator,
-        critic,
-        warm,
-        deepcopy(generator),
-        Adam(generator.parameters(), lr=settings.rate, betas=settings.betas),
-        Adam(critic.parameters(), lr=settings.critic_rate, betas=settings.betas),
-        Adam(warmed, lr=settings.warmup_rate, betas=(0.9, 0.99)),
-        tolerance(images, settings.blur),
-        torch.Generator().manual_seed(seed),
-    )
+    def networks() -> tuple[Generator, Critic]:
+        generator = Generator(images.size, settings.width, settings.latents)
+        return generator, Critic(images.size, settings.critic_width)
 
-
-def _noise(settings: WganGp, rng: torch.Generator, device: torch.device | str) -> Tensor:
-    return torch.randn(settings.batch, settings.latents, generator=rng).to(device)
+    width, rate = settings.critic_width, settings.critic_rate
+    return _Training.start(images, settings, seed, device, networks, width, rate)
