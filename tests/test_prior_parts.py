@@ -95,3 +95,16 @@ def test_pixels_are_latents(tmp_path):
     assert load(tmp_path) == prior
     with pytest.raises(UserError, match="1 to 1024"):
         PixelsPrior(0)
+
+
+def test_a_prior_that_was_loaded_is_frozen_and_keeps_its_names():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        prior = GanPrior(Small(8, 2, 5), Critic(8, 2))
+    again = GanPrior.restore(prior.settings(), prior.state())
+    assert {name.split(".")[0] for name in prior.state()} == {"generator", "critic"}
+    for net in (again.generator, again.critic):
+        assert not net.training
+        assert not any(weight.requires_grad or weight.is_meta for weight in net.parameters())
+    with pytest.raises(UserError, match="generator and critic differ in size: 8 and 16"):
+        GanPrior(Small(8, 2, 5), Critic(16, 2))

@@ -10,7 +10,7 @@ Wherever the published block enlarges (or pools) before a 1 x 1 convolution, her
 the two commute exactly, and the convolution sees a quarter of the pixels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from lightleak.errors import UserError
 from lightleak.place import Precision, lowered
 from lightleak.priors.gan64 import doublings
-from lightleak.priors.prior import Prior
+from lightleak.priors.networks import GanPair
 
 Range = Literal["signed", "unit"]
 
@@ -238,10 +238,10 @@ def from_images(images: Tensor, span: Range) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class ConditionalPrior(Prior):
+class ConditionalPrior(GanPair):
     """A generator of images of a target's classes, learnt from public images: latents are N(0, 1).
 
-    Both networks are in evaluation mode and frozen. `span` says how the generator's (-1, 1) is read: "signed" as
+    `span` says how the generator's (-1, 1) is read: "signed" as
     [0, 1] shifted and scaled; "unit" as [0, 1] itself, clamped, as published checkpoints were trained.
     """
 
@@ -254,40 +254,17 @@ class ConditionalPrior(Prior):
     def __post_init__(self) -> None:
         if self.span not in get_args(Range):
             raise UserError(f"the range of a generator is one of {', '.join(get_args(Range))}, not {self.span!r}")
-        for name in ("size", "classes"):
-            one, other = getattr(self.generator, name), getattr(self.discriminator, name)
-            if one != other:
-                raise UserError(f"generator and discriminator differ in {name}: {one} and {other}")
-        self.generator.eval().requires_grad_(False)
-        self.discriminator.eval().requires_grad_(False)
+        super().__post_init__()
 
-    @property
-    def size(self) -> int:
-        """Side length of the images in pixels."""
-        return self.generator.size
-
-    @property
-    def latents(self) -> int:
-        """Length of a latent vector."""
-        return self.generator.latents
+    @classmethod
+    def shared(cls) -> tuple[str, ...]:
+        """In what both networks must agree."""
+        return ("size", "classes")
 
     @property
     def classes(self) -> int:
         """How many classes it can draw."""
         return self.generator.classes
-
-    @property
-    def device(self) -> torch.device:
-        """Where the generator is."""
-        return next(self.generator.parameters()).device
-
-    def lowered(self, precision: Precision) -> "ConditionalPrior":
-        """The same with convolutions in that precision."""
-        return replace(self, precision=precision)
-
-    def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """Latents count x L, standard normal."""
-        return torch.randn(count, self.latents, generator=rng, device=rng.device)
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:
         """Images N x 3 x size x size in [0, 1] of the classes N; UserError without them."""
@@ -321,22 +298,12 @@ class ConditionalPrior(Prior):
             "span": self.span,
         }
 
-    def state(self) -> dict[str, Tensor]:
-        """All weights, names prefixed by `generator.` and `discriminator.`."""
-        pairs = (("generator", self.generator), ("discriminator", self.discriminator))
-        return {f"{part}.{name}": value for part, net in pairs for name, value in net.state_dict().items()}
-
     @classmethod
-    def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> Self:
-        """The prior that `settings` and `state` describe; a mismatch of names or shapes raises RuntimeError."""
+    def built(cls, settings: dict[str, Any]) -> Self:
+        """New networks of these settings."""
         size, classes = settings["size"], settings["classes"]
-        with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
-            generator = ConditionalGenerator(size, settings["width"], settings["latents"], classes)
-            discriminator = cls.critic(size, settings["critic_width"], classes)
-        for part, net in (("generator.", generator), ("discriminator.", discriminator)):
-            own = {name[len(part) :]: value for name, value in state.items() if name.startswith(part)}
-            net.load_state_dict(own, assign=True)
-        return cls(generator, discriminator, settings["span"])
+        generator = ConditionalGenerator(size, settings["width"], settings["latents"], classes)
+        return cls(generator, cls.critic(size, settings["critic_width"], classes), settings["span"])
 
 
 @dataclass(frozen=True, eq=False)

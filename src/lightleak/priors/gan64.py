@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lightleak.errors import UserError
 from lightleak.place import Precision, lowered
-from lightleak.priors.prior import Prior
+from lightleak.priors.networks import GanPair
 
 SIZES = (8, 16, 32, 64, 128, 256)
 
@@ -168,44 +168,13 @@ class MinibatchDiscriminator(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class GanPrior(Prior):
-    """A generator learnt from public images: latents are N(0, 1), realism is the critic's score.
-
-    Both networks are in evaluation mode and frozen, so gradients flow to the latents alone.
-    """
+class GanPrior(GanPair):
+    """A generator learnt from public images: latents are N(0, 1), realism is the critic's score."""
 
     generator: Generator
     critic: Critic
+    rival: ClassVar[str] = "critic"
     precision: Precision = "float32"  # of the convolutions; not kept: a choice of each run
-
-    def __post_init__(self) -> None:
-        if self.generator.size != self.critic.size:
-            raise UserError(f"generator and critic differ in size: {self.generator.size} and {self.critic.size}")
-        self.generator.eval().requires_grad_(False)
-        self.critic.eval().requires_grad_(False)
-
-    @property
-    def size(self) -> int:
-        """Side length of the images in pixels."""
-        return self.generator.size
-
-    @property
-    def latents(self) -> int:
-        """Length of a latent vector."""
-        return self.generator.latents
-
-    @property
-    def device(self) -> torch.device:
-        """Where the generator is."""
-        return next(self.generator.parameters()).device
-
-    def lowered(self, precision: Precision) -> Self:
-        """The same with convolutions in that precision."""
-        return replace(self, precision=precision)
-
-    def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """Latents count x L, standard normal."""
-        return torch.randn(count, self.latents, generator=rng, device=rng.device)
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images N x 3 x size x size in [0, 1]; classes are ignored, the generator has none."""
@@ -226,32 +195,18 @@ class GanPrior(Prior):
             "latents": self.latents,
         }
 
-    def state(self) -> dict[str, Tensor]:
-        """All weights, names prefixed by `generator.` and `critic.`."""
-        pairs = (("generator", self.generator), ("critic", self.critic))
-        return {f"{part}.{name}": value for part, net in pairs for name, value in net.state_dict().items()}
-
     @classmethod
-    def restore(cls, settings: dict[str, int], state: dict[str, Tensor]) -> "GanPrior":
-        """The prior that `settings` and `state` describe; a mismatch of names or shapes raises
-        RuntimeError.
-        """
-        size, width = settings["size"], settings["width"]
-        with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
-            generator = Generator(size, width, settings["latents"])
-            critic = Critic(size, settings["critic_width"])
-        for part, net in (("generator.", generator), ("critic.", critic)):
-            own = {name[len(part) :]: value for name, value in state.items() if name.startswith(part)}
-            net.load_state_dict(own, assign=True)
-        return cls(generator, critic)
+    def built(cls, settings: dict[str, int]) -> Self:
+        """New networks of these settings."""
+        generator = Generator(settings["size"], settings["width"], settings["latents"])
+        return cls(generator, Critic(settings["size"], settings["critic_width"]))
 
 
 @dataclass(frozen=True, eq=False)
-class InversionPrior(Prior):
+class InversionPrior(GanPair):
     """An inversion-specific GAN (KED-MI): its discriminator learnt the target's classes along with what is real.
 
-    Latents are N(0, 1). Realism is the log-odds of being real, so softplus(-realism) is -log p(real). Both networks
-    are in evaluation mode and frozen.
+    Latents are N(0, 1). Realism is the log-odds of being real, so softplus(-realism) is -log p(real).
     """
 
     generator: Generator
@@ -262,41 +217,13 @@ class InversionPrior(Prior):
     log_odds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.generator.size != self.discriminator.size:
-            raise UserError(
-                f"generator and discriminator differ in size: {self.generator.size} and {self.discriminator.size}"
-            )
+        super().__post_init__()
         if self.group < 2 or self.coupled < 0:
             raise UserError(f"group must be at least 2 and coupled at least 0, not {self.group} and {self.coupled}")
-        self.generator.eval().requires_grad_(False)
-        self.discriminator.eval().requires_grad_(False)
-
-    @property
-    def size(self) -> int:
-        """Side length of the images in pixels."""
-        return self.generator.size
-
-    @property
-    def latents(self) -> int:
-        """Length of a latent vector."""
-        return self.generator.latents
-
-    @property
-    def device(self) -> torch.device:
-        """Where the generator is."""
-        return next(self.generator.parameters()).device
-
-    def lowered(self, precision: Precision) -> Self:
-        """The same with convolutions in that precision."""
-        return replace(self, precision=precision)
 
     def coupled_by(self, count: int) -> Self:
         """The same with so many consecutive images seeing each other in `realism`, as published."""
         return replace(self, coupled=count)
-
-    def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """Latents count x L, standard normal."""
-        return torch.randn(count, self.latents, generator=rng, device=rng.device)
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images N x 3 x size x size in [0, 1]; classes are ignored, the generator has none."""
@@ -336,24 +263,15 @@ class InversionPrior(Prior):
             "group": self.group,
         }
 
-    def state(self) -> dict[str, Tensor]:
-        """All weights, names prefixed by `generator.` and `discriminator.`."""
-        pairs = (("generator", self.generator), ("discriminator", self.discriminator))
-        return {f"{part}.{name}": value for part, net in pairs for name, value in net.state_dict().items()}
-
     @classmethod
-    def restore(cls, settings: dict[str, int], state: dict[str, Tensor]) -> Self:
-        """The prior that `settings` and `state` describe; a mismatch of names or shapes raises RuntimeError."""
-        with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
-            generator = Generator(settings["size"], settings["width"], settings["latents"])
-            discriminator = MinibatchDiscriminator(
-                settings["size"],
-                settings["discriminator_width"],
-                settings["classes"],
-                kernels=settings["kernels"],
-                dimensions=settings["dimensions"],
-            )
-        for part, net in (("generator.", generator), ("discriminator.", discriminator)):
-            own = {name[len(part) :]: value for name, value in state.items() if name.startswith(part)}
-            net.load_state_dict(own, assign=True)
+    def built(cls, settings: dict[str, int]) -> Self:
+        """New networks of these settings."""
+        generator = Generator(settings["size"], settings["width"], settings["latents"])
+        discriminator = MinibatchDiscriminator(
+            settings["size"],
+            settings["discriminator_width"],
+            settings["classes"],
+            kernels=settings["kernels"],
+            dimensions=settings["dimensions"],
+        )
         return cls(generator, discriminator, settings["group"])

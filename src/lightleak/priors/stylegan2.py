@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from lightleak.errors import UserError
 from lightleak.place import Precision, lowered
+from lightleak.priors.networks import fill, weights_of
 from lightleak.priors.prior import Prior, State
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -626,25 +627,17 @@ class StyleGAN2Prior(Prior):
 
     def state(self) -> dict[str, Tensor]:
         """All weights, official names prefixed by `generator.` and `critic.`."""
-        pairs = (("generator", self.generator), ("critic", self.critic))
-        return {f"{part}.{name}": value for part, net in pairs if net for name, value in net.state_dict().items()}
+        return weights_of({"generator": self.generator, **({"critic": self.critic} if self.critic else {})})
 
     @classmethod
     def restore(cls, settings: dict[str, Any], state: dict[str, Tensor]) -> "StyleGAN2Prior":
         """The prior that `settings` and `state` describe; a mismatch of names or shapes raises RuntimeError."""
         settings = dict(settings)
         shapes = {"generator": settings.pop("generator"), "critic": settings.pop("critic")}
-        nets: dict[str, Any] = {"generator": None, "critic": None}
-        for part, kind in (("generator", Generator), ("critic", Discriminator)):
-            if shapes[part] is not None:
-                with torch.device("meta"):  # the weights are about to come
-                    nets[part] = kind(**shapes[part])
-                own = {
-                    name.removeprefix(f"{part}."): value.float() if value.is_floating_point() else value
-                    for name, value in state.items()
-                    if name.startswith(f"{part}.")
-                }
-                nets[part].load_state_dict(own, assign=True)
+        kinds = {"generator": Generator, "critic": Discriminator}
+        with torch.device("meta"):  # the weights are about to come
+            nets = {part: kinds[part](**shape) for part, shape in shapes.items() if shape is not None}
+        fill(nets, {name: value.float() if value.is_floating_point() else value for name, value in state.items()})
         return cls(**nets, **settings)
 
 
