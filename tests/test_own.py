@@ -4,6 +4,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lightleak.attacks import Reconstruction
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, read_recipe, save
 from lightleak.models.own import is_spec, made, opened, own, side_of
+from lightleak.study.protocols import PROTOCOLS, Protocol
 
 SOURCE = '''
 from dataclasses import dataclass
@@ -203,6 +205,37 @@ def test_every_verb_takes_it(folder, capsys):
     judge = ["--net", "mymodel.py:Net", "--weights", "w.pt"]
     cli.main(["evaluate", "--found", "one.safetensors", *judge, "--out", "e.json", *world])
     assert json.loads((folder / "e.json").read_text())
+
+
+def test_a_protocol_is_followed_or_refused(folder, capsys, monkeypatch):
+    """`evaluate --protocol`: departures are named before anything is written, and images are handed over as it says."""
+    torch.save(made("mymodel.py:Net").state_dict(), "w.pt")
+    judge = ["--net", "mymodel.py:Net", "--weights", "w.pt", "--mean", *["0"] * 3, "--std", *["1"] * 3]
+    cli.main(["attack", *judge, "--out", "found.safetensors", "attack:guess", "--attack.keep", "2"])
+    small = Protocol("two-each", keep=2, judge_size=32, fed="8-bit")
+    monkeypatch.setitem(PROTOCOLS, "two-each", small)
+    monkeypatch.setitem(PROTOCOLS, "three-each", replace(small, name="three-each", keep=3, judge_size=64))
+    world = ["--data", "faces", "--settings", "people", "6", "images", "4", "size", "32", "public_people", "2",
+             "public_images", "2", "judge_images", "2", "validation_images", "1", "test_images", "2"]  # fmt: skip
+
+    def evaluation(name, *more):
+        cli.main(["evaluate", "--found", "found.safetensors", *judge, "--out", name, *world, *more])
+        return json.loads((folder / name).read_text())
+
+    for chosen, departures in {
+        "paper-ppa": "paper-ppa v1 attacks 530 people, the target knows 6",
+        "three-each": "it scores 3 images of each person, not 2; its judge sees 64 x 64 pixels, not 32",
+        "nope": "there is no protocol 'nope'",
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            evaluation("refused.json", "--protocol", chosen)
+        assert end.value.code == 2
+        assert departures in " ".join(capsys.readouterr().err.split())
+    assert not (folder / "refused.json").exists()
+    followed = evaluation("followed.json", "--protocol", "two-each")
+    assert "counted as two-each v1" in told(capsys)
+    assert followed == evaluation("bytes.json", "--fed-8-bit")
+    assert followed != evaluation("floats.json")
 
 
 def test_training_takes_it_and_goes_on_from_weights(folder, capsys):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
@@ -41,6 +42,7 @@ from lightleak.training import (
     predict,
     train,
 )
+from lightleak.training.loop import layout_of
 
 SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
 # How many of TinyNet's two skips each defence leaves, and whether it cuts at all; a new defence adds its row.
@@ -307,3 +309,13 @@ def test_passes_make_longer_epochs(tiny_population):
     with pytest.raises(UserError, match="two images"):
         train(tiny_classifier(), few.at(torch.arange(1)), tiny_population.validation, recipe)
     assert often.record["history"][-1]["loss"] < 0.5 * once.record["history"][-1]["loss"]
+
+
+def test_layout_of_a_network():
+    """Channels last, but on a processor where a strided pointwise convolution of few channels is met: RepVGG's stem."""
+    stem = nn.Sequential(nn.Conv2d(3, 8, 1, stride=2), nn.Flatten())
+    usual = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 1, stride=2), nn.Conv2d(3, 8, 1))
+    cpu, card = torch.device("cpu"), torch.device("cuda")
+    assert layout_of(stem, cpu) == torch.contiguous_format
+    assert layout_of(stem, card) == torch.channels_last
+    assert layout_of(usual, cpu) == layout_of(usual, card) == torch.channels_last

@@ -78,8 +78,8 @@ def main(
 
         factors = of_painter
     reconstruction = Reconstruction.load(found)
-    if protocol is not None:
-        counted = named_protocol(protocol)
+    counted = None if protocol is None else named_protocol(protocol)
+    if counted is not None:
         counted.check(reconstruction.classes, population.classes, classifier.architecture, classifier.size, None)
         fed_8_bit = fed_8_bit or counted.fed == "8-bit"
     nulls = {null.name: Reconstruction.load(null)} if null else {}
@@ -109,7 +109,8 @@ def main(
         fed_8_bit=fed_8_bit,
     )
     publish(out, lambda part: part.write_text(as_json(result.to_json(), indent=1, allow_nan=False)), "the evaluation")
-    table = Table(title=f"{found.name}: {len(result.classes)} people, {result.images} images")
+    how = f", counted as {counted.label}" if counted else ""
+    table = Table(title=f"{found.name}: {len(result.classes)} people, {result.images} images{how}")
     for name in ("metric", "value", "95 % interval", "chance"):
         table.add_column(name)
     for name, measure in result.measures.items():
