@@ -7,7 +7,7 @@ import torch
 
 from conftest import tiny_classifier
 from lightleak.attacks import GUARDS, SSD, AccessError, Guard, Oracle, Smoothed
-from lightleak.attacks.draws import Rows, keyed
+from lightleak.attacks.draws import Rows
 from lightleak.attacks.guards import LabelsOnly, Rounded, Tempered, TopK
 from lightleak.attacks.smoothing import bound
 from lightleak.attacks.ssd import seen, shielded
@@ -15,6 +15,7 @@ from lightleak.attacks.surrogate import told
 from lightleak.cli.audit import guarded
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.randomness import keyed
 from lightleak.training import predict
 
 ANSWERS = torch.tensor([[0.7, 0.2, 0.08, 0.02], [0.26, 0.4, 0.04, 0.3]])

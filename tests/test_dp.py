@@ -21,7 +21,7 @@ from lightleak.models.group_norm import batch_norms, groups_of, regroup
 from lightleak.models.zoo import build
 from lightleak.surgery import find_skips
 from lightleak.training import Plan, Recipe, cross_entropy, predict, train
-from lightleak.training.loop import Batch, _mix, bfloat16, mechanism_of, one_epoch
+from lightleak.training.loop import Batch, bfloat16, epoch_seed, mechanism_of, one_epoch
 
 pytest.importorskip("opacus")
 SHORT = dataclasses.replace(TINY, epochs=4, milestones=())
@@ -295,7 +295,7 @@ def test_the_divisor_is_the_expected_batch_whatever_images_over_batch_leaves(cou
     start = DPSGD().apply(tiny_classifier(3))
     mechanism = mechanism_of(plan, recipe, count)
     drawn = torch.zeros(count)
-    rng = torch.Generator().manual_seed(_mix(0, 0))
+    rng = torch.Generator().manual_seed(epoch_seed(0, 0))
     for index in mechanism.draws(rng):
         drawn[index] += 1
         uniform(max(1, len(index)), rng)  # as the views of that batch draw

@@ -1,9 +1,13 @@
-"""Randomness of our own: what is drawn inside leaves the user's global generators as they were."""
+"""Randomness of our own: draws that leave the user's global generators alone, and seeds made of keys."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+BITS = 2**64 - 1
 
 
 @contextmanager
@@ -17,3 +21,33 @@ def own(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
             with torch.cuda.device(each):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def keyed(*key: int) -> torch.Generator:
+    """A generator of its own for each key of integers, such as (seed, class, attempt)."""
+    return torch.Generator().manual_seed(hashed(*key))
+
+
+def named(*key: object) -> torch.Generator:
+    """A generator of its own for each key of words and numbers, by their SHA-256."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def hashed(*numbers: Any) -> Any:
+    """A 63-bit hash of integers (splitmix64), so that neighbouring seeds give unrelated generators.
+
+    Numbers are integers, or arrays of uint64 for a hash of each of their entries.
+    """
+    state: Any = 0
+    for number in numbers:
+        state = (state ^ (number & BITS)) + 0x9E3779B97F4A7C15 & BITS
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & BITS
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & BITS
+        state = state ^ state >> 31
+    return state >> 1
+
+
+def spread(seed: int, number: int) -> int:
+    """A number for each seed and small `number`, such as a label: an older formula that what is on disk depends on."""
+    return seed * 1_000_003 + number

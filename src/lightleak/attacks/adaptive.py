@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.attacks.alignment import Alignment
-from lightleak.attacks.draws import Rows, keyed
+from lightleak.attacks.draws import Rows
 from lightleak.attacks.oracle import Access
 from lightleak.attacks.ppa import PPA
 from lightleak.defences.midre import erase
@@ -31,6 +31,7 @@ from lightleak.models.bottleneck import average
 from lightleak.models.changes import SURGERY, replay
 from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import straighten
+from lightleak.randomness import keyed
 from lightleak.surgery import find_skips, remove_skips, scale_skips
 
 Way = Literal["mean draw", "straight tanh", "skips back"]

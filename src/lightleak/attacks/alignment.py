@@ -19,10 +19,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightleak.attacks.draws import Rows, keyed
+from lightleak.attacks.draws import Rows
 from lightleak.attacks.steps import Identity
 from lightleak.data.views import DRAWS, View, crop
 from lightleak.errors import UserError
+from lightleak.randomness import keyed
 
 Kind = Literal["transforms", "noise"]
 

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor
 
 from lightleak.priors.prior import Prior
+from lightleak.randomness import hashed, keyed
 
 
 def seed_of(rng: torch.Generator) -> int:
     """One number that stands for this run's randomness."""
     return int(torch.randint(2**62, (), generator=rng, device=rng.device))
-
-
-def keyed(seed: int, *key: int) -> torch.Generator:
-    """A generator of its own for each key, such as (class, attempt)."""
-    return torch.Generator().manual_seed(_scramble(seed, *key))
 
 
 def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -98,31 +94,4 @@ class Rows:
         """A number for each row that stands for its randomness."""
         copies = torch.zeros_like(self.classes) if self.copies is None else self.copies + 1
         table = torch.stack([self.classes.cpu(), self.attempts.cpu(), copies.cpu()]).numpy().astype(np.uint64)
-        return [int(value) for value in _scrambled(_scramble(self.seed, self.step), table)]
-
-
-def _scramble(*numbers: int) -> int:
-    """A 63-bit hash of integers (splitmix64), so that neighbouring seeds give unrelated generators."""
-    state = 0
-    for number in numbers:
-        state = (state ^ (number & (2**64 - 1))) + 0x9E3779B97F4A7C15 & (2**64 - 1)
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & (2**64 - 1)
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & (2**64 - 1)
-        state ^= state >> 31
-    return state >> 1
-
-
-def _scrambled(start: int, columns: np.ndarray) -> np.ndarray:
-    """`_scramble(start, *column)` of every column of a K x N table of uint64 at once."""
-    with np.errstate(over="ignore"):
-        state = np.full(columns.shape[1], _mixed(np.uint64(0) ^ np.uint64(start)))
-        for row in columns:
-            state = _mixed(state ^ row)
-    return state >> np.uint64(1)
-
-
-def _mixed(state):
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return state ^ state >> np.uint64(31)
+        return [int(value) for value in hashed(hashed(self.seed, self.step), *table)]

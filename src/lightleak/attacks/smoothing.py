@@ -17,9 +17,9 @@ import torch
 from scipy.stats import beta, norm
 from torch import Tensor
 
-from lightleak.attacks.draws import keyed
 from lightleak.attacks.guards import Guard
 from lightleak.errors import UserError
+from lightleak.randomness import keyed
 from lightleak.ranking import answers
 
 

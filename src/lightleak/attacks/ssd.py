@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightleak.attacks.draws import keyed
 from lightleak.attacks.guards import Guard
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.randomness import keyed
 from lightleak.training import predict
 
 FLOOR = 1e-12

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightleak.attacks.draws import keyed, seed_of
+from lightleak.attacks.draws import seed_of
 from lightleak.attacks.guards import Guard
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.data.augmentation import DRAWS, Augmentation
@@ -25,6 +25,7 @@ from lightleak.models.zoo import build
 from lightleak.priors.fit import Settings as Training
 from lightleak.priors.fit.state import State, digest_of, update
 from lightleak.priors.fit.state import answers as answers_to
+from lightleak.randomness import keyed
 
 SURE = 20.0  # the logit of a class that is all that was told; the others' are 0
 

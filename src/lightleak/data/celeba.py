@@ -21,6 +21,7 @@ from lightleak.data.population import Finding, Population
 from lightleak.data.published import FULL, Collection, Picture, Reading, Split, present, tenth
 from lightleak.data.published import population as population_of
 from lightleak.errors import UserError
+from lightleak.randomness import spread
 
 PEOPLE = 1000
 OFTEN = 30  # pictures that make an identity eligible in the 64-pixel protocol
@@ -222,7 +223,7 @@ def _computed(root: Path, place: str, files: dict[str, str], identities: dict[st
     pictures = []
     for label, identity in enumerate(chosen):
         group = sorted(stems[identity])
-        rng = torch.Generator().manual_seed(seed * 1_000_003 + identity)
+        rng = torch.Generator().manual_seed(spread(seed, identity))
         order = torch.randperm(len(group), generator=rng).tolist()
         tested = set(order[: max(1, len(group) // 10)])
         pictures += [

@@ -1,6 +1,5 @@
 """The rendered world: populations of painted people whose identity factors are known."""
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from lightleak.data.population import Images, Population, as_bytes
 from lightleak.data.portrait import LARGEST, SMALLEST, render
 from lightleak.errors import UserError
 from lightleak.place import here
+from lightleak.randomness import named
 
 __all__ = [
     "CIRCUMSTANCES",
@@ -170,21 +170,15 @@ def identity(seed: int, person: int, lookalikes: int = 1, jitter: float = 0.45) 
 
 def _centre(seed: int, kind: str, person: int, lookalikes: int) -> Tensor:
     """The factors around which the family of this person lies."""
-    return sample_factors(1, _stream(seed, kind, "cluster", person // lookalikes))[0]
-
-
-def _stream(*key: object) -> torch.Generator:
-    """A random stream of its own for each key."""
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return sample_factors(1, named(seed, kind, "cluster", person // lookalikes))[0]
 
 
 def _identity(seed: int, kind: str, person: int, lookalikes: int, jitter: float) -> Tensor:
     """The factors of one person: the centre of the cluster, and the distance from it."""
     if lookalikes == 1:
-        return sample_factors(1, _stream(seed, kind, person))[0]
+        return sample_factors(1, named(seed, kind, person))[0]
     away = _centre(seed, kind, person, lookalikes) + jitter * torch.randn(
-        len(FACTORS), generator=_stream(seed, kind, person)
+        len(FACTORS), generator=named(seed, kind, person)
     )
     return 1 - ((away + 1) % 4 - 2).abs()  # reflected at -1 and 1 as often as needed
 
@@ -196,7 +190,7 @@ def _paint(
     """Bytes of `count` images of each person in turn, BATCH at a time."""
     for start in range(0, len(factors) * count, BATCH):
         indices = range(start, min(start + BATCH, len(factors) * count))
-        streams = [_stream(seed, split, i // count, i % count) for i in indices]
+        streams = [named(seed, split, i // count, i % count) for i in indices]
         circumstances = torch.cat([sample_circumstances(1, stream, strength) for stream in streams])
         grain = torch.stack([torch.randn(3, size, size, generator=stream) for stream in streams])
         people = factors[torch.tensor(indices) // count]

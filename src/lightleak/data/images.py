@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lightleak.errors import UserError
+from lightleak.randomness import spread
 
 SUFFIXES = {f".{name}" for name in ("jpg", "jpeg", "jfif", "png", "apng", "bmp", "gif", "webp", "tif", "tiff")}
 SUFFIXES |= {f".{name}" for name in ("ppm", "pgm", "pbm", "jp2", "avif")}
@@ -187,7 +188,7 @@ def split(labels: Tensor, seed: int, fractions: tuple[float, ...] = FRACTIONS) -
     order = labels.sort(stable=True).indices
     present, counted = labels.unique(return_counts=True)
     for label, members in zip(present.tolist(), order.split(counted.tolist())):
-        rng = torch.Generator().manual_seed(seed * 1_000_003 + label)
+        rng = torch.Generator().manual_seed(spread(seed, label))
         shuffled = members[torch.randperm(len(members), generator=rng)]
         counts = shares(len(members), fractions)
         for part, chosen in zip(parts, shuffled.split(counts)):

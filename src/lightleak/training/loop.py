@@ -92,7 +92,7 @@ def train(
     def delivered(trained: Classifier, score: float, **more: Any) -> Classifier:
         """What leaves training: after the plan's last changes, with the record of the run until now."""
         for change in (*([companion.finish] if companion else []), *plan.after):
-            trained = _changed(trained, change, _mix(seed, recipe.epochs))
+            trained = _changed(trained, change, epoch_seed(seed, recipe.epochs))
         if plan.after:
             score = accuracy_and_loss(trained, validation)[0]
         run = {"best_epoch": state.best_epoch + 1, "validation_accuracy": score, "history": list(state.history)}
@@ -142,7 +142,7 @@ def train(
 
 def _companion(make: Callable[[Classifier], Companion], classifier: Classifier, seed: int, state: State) -> Companion:
     """What a plan trains beside the network, as the kept state left it."""
-    with randomness.own(_mix(seed, 0), classifier.device):
+    with randomness.own(epoch_seed(seed, 0), classifier.device):
         companion = make(classifier)
     if state.epoch:
         companion.restore(state.companion)
@@ -291,7 +291,7 @@ def one_epoch(
     """Train through one epoch (0-based); the means over its steps of the loss and of what the terms measure."""
     device = classifier.device
     lowered = bfloat16(plan, recipe, device)
-    rng = torch.Generator().manual_seed(_mix(seed, epoch))
+    rng = torch.Generator().manual_seed(epoch_seed(seed, epoch))
     for group in optimiser.param_groups:
         group["lr"] = recipe.rate_at(epoch)
     _train_mode(classifier)
@@ -312,7 +312,7 @@ def one_epoch(
         return loss
 
     # Dropout and the like know no source but the global one.
-    with randomness.own(_mix(seed, epoch), device), mechanism.stepping(classifier, optimiser) as step:
+    with randomness.own(epoch_seed(seed, epoch), device), mechanism.stepping(classifier, optimiser) as step:
         for index in mechanism.draws(rng):
             losses.append(step(objective, index))
     steps = len(losses)
@@ -431,7 +431,7 @@ def _rebuilt(classifier: Classifier, todo: list[tuple[int, Change]], epoch: int,
     """The network after every change that is due; done ones leave the list."""
     while todo and todo[0][0] <= epoch:
         due, change = todo.pop(0)
-        classifier = _changed(classifier, change, _mix(seed, due))
+        classifier = _changed(classifier, change, epoch_seed(seed, due))
     return classifier.with_net(classifier.net.to(memory_format=layout_of(classifier.net, classifier.device)))  # pyright: ignore[reportCallIssue]
 
 
@@ -461,8 +461,9 @@ def _carry(before: torch.optim.Optimizer, old: dict, after: torch.optim.Optimize
             after.state[parameter] = before.state[old[name]]
 
 
-def _mix(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch * 7919 + 12_345) % 2**63
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of an epoch."""
+    return randomness.spread(seed, epoch * 7919 + 12_345) % 2**63
 
 
 __all__ = [

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from lightleak import randomness
 from lightleak.data.population import Images
 from lightleak.priors.fit.autoencoder import encoder, slow_down, tolerance
 from lightleak.priors.fit.state import State, follow
@@ -74,8 +75,7 @@ class Adversaries(Generic[G, D]):
         **more: Any,
     ) -> Self:
         """New networks, drawn by `seed`, for public `images`; `width` is the discriminator's and the encoder's."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with randomness.own(seed):
             generator, discriminator = networks()
             warm = encoder(images.size, width, settings.latents)
         for network in (generator, discriminator, warm):

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from lightleak import randomness
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.place import Place, lowered
@@ -311,8 +312,7 @@ def _bfloat16(settings: SmallStyleGAN2, device: torch.device) -> bool:
 
 def _start(images: Images, settings: SmallStyleGAN2, seed: int, device: torch.device | str) -> _Training:
     s = settings
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with randomness.own(seed):
         generator = Generator(images.size, s.latents, s.styles, s.depth, s.base, s.widest)
         critic = Discriminator(images.size, s.critic_base, s.critic_widest, group=s.group)
     pieces = torch.arange(0, len(images), 1 + len(images) // 2000).split(100)  # whole, large images would fill memory
