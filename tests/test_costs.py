@@ -68,5 +68,5 @@ def test_utilities_stand_beside_costs_and_are_means_of_trainings():
 
 def test_a_utility_names_its_target():
     target = TrainTarget(POPULATION, "timm:test_resnet", RECIPE, (DEFENCES["midre"](),), 3)
-    assert Utility(target).label == "utility of MIDRE, seed 3"
+    assert Utility(target).label == "utility of test_resnet (MIDRE), seed 3"
     assert target in Utility(target).needs()

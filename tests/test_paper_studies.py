@@ -11,9 +11,10 @@ from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.priors import RenderedPrior
 from lightleak.study import Store, load, plain, run
+from lightleak.study.gradient_shares import GradientShares
 from lightleak.study.photographs import Lacking
 from lightleak.study.scales import at
-from lightleak.study.tasks import Evaluate, TrainTarget, ready
+from lightleak.study.tasks import Evaluate, Invert, TrainTarget, ready
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies" / "paper").glob("*.py"))
 
@@ -41,6 +42,32 @@ def rows_once(evaluations):
              e.found.target.population.key, json.dumps(plain(e.found.attack))) for e in evaluations]  # fmt: skip
     known = [one[0].partition(":") for one in told]
     return len(set(told)) == len(told) > 1 and all(name in zoo.names(library) for library, _, name in known)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_a_study_takes_any_network(study):
+    """It takes the place of the study's own, is cut, and is what every line of a log names."""
+    if study.stem == "tab4_repvgg":  # without branches there is nothing to fuse
+        with pytest.raises(UserError, match="RegNet has no parallel convolution and batch norm branches to fuse"):
+            load(study, architecture="timm:regnety_002")
+        return
+    tasks = load(study, architecture="timm:regnety_002")
+    evaluations = [task for task in tasks if isinstance(task, Evaluate)]
+    assert {one.found.target.architecture for one in evaluations} == {"timm:regnety_002"}
+    assert any(isinstance(cut, RoLSS) for one in evaluations for cut in one.found.target.defences)
+    assert all("regnety_002" in one.label for task in tasks for one in (task, *task.needs()) if by_network(one))
+
+
+def by_network(task):
+    """Whether a task is about one network that is attacked."""
+    return isinstance(task, Evaluate | Invert | TrainTarget | GradientShares)
+
+
+def test_a_network_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="timm has no model 'resnett18'; did you mean resnet18"):
+        load(STUDIES[0], architecture="timm:resnett18")
+    with pytest.raises(UserError, match="expected an architecture as timm:NAME"):
+        load(STUDIES[0], architecture="resnet18")
 
 
 def test_the_same_cut_is_trained_once():

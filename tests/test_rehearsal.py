@@ -163,6 +163,23 @@ def test_published_numbers_name_rows_that_are_planned(things):
                 assert (network, title) in {(one.architecture, one.title) for one in targets}
 
 
+def test_any_network_takes_the_place_of_the_papers(things):
+    """At the paper's scale: planned for every study, with the weights that it begins with."""
+    root = Path(things["prior"]).parent
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in things.items()}
+    values |= {"architecture": "torchvision:resnet50", "weights": str(things["weights"])}
+    for study in sorted(set(PAGES) - {"tab4_repvgg"}):
+        own = values
+        if study == "fig5_other_data":
+            own = values | {"data": f"dogs:{rehearsal.dogs(root / 'dogs')}"}
+        if study == "fig4_other_attacks":
+            named = ("architecture", "weights")
+            own = {name: values[name] for name in named} | {"data": f"celeba:{rehearsal.celeba(root / 'celeba')}"}
+        tasks = [task for task in load(STUDIES / f"{study}.py", scale="paper", **own) if isinstance(task, Evaluate)]
+        assert {task.found.target.architecture for task in tasks} == {"torchvision:resnet50"}, study
+        assert all("resnet50" in task.label for task in tasks)
+
+
 CURVED = ("fig3_families", "fig5_other_data", "fig7_transformers", "fig9_ssf")
 
 

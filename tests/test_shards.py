@@ -106,7 +106,7 @@ def test_the_number_of_workers_decides_without_changing_the_key(finished, tmp_pa
     labels = []
     with Two(2) as threads:
         assert run([one], store, executor=threads, listen=lambda event: labels.append(event.task.label)) == {}
-    assert "invert no defence, part 2 of 2" in labels
+    assert "invert resnet18 (no defence), part 2 of 2" in labels
     assert files(store) == files(finished)
 
 

@@ -19,18 +19,23 @@ ganset.txt), the MS1M backbones of IR-152 and IR-50, EfficientNet-B0, B1 and B2 
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
 from lightleak.study.lowres import LowRes
-from lightleak.study.scales import at64
+from lightleak.study.scales import at64, chosen_networks
 
 NETWORKS = {"rendered": ("face:ir18-narrow",), "paper": ("face:ir152",)}
 PAINTED = ("KED-MI", "LOMMA-KED", "PLG-MI")  # rows of LowRes that stand for the three attacks
 
 
-def tasks(scale="rendered", seeds=0, people=24, **options):
+def tasks(scale="rendered", seeds=0, people=24, only="", architecture="", **options):
     """Three attacks on both targets."""
     cuts = [(), (RoLSS(),)]
     if scale == "rendered":
         worlds = [LowRes(people=people, seed=seed, **options) for seed in range(seeds or 3)]
-        network = NETWORKS[scale][0]
-        return [one.evaluate(one.target(network, cut), row) for one in worlds for row in PAINTED for cut in cuts]
-    settings = at64(scale, NETWORKS, seeds=seeds, **options)
+        return [
+            one.evaluate(one.target(network, cut), row)
+            for network in chosen_networks(scale, NETWORKS, only, architecture)
+            for one in worlds
+            for row in PAINTED
+            for cut in cuts
+        ]
+    settings = at64(scale, NETWORKS, only, architecture, seeds, **options)
     return [task for setting in settings.values() for each in setting.each for task in compare(each, cuts)]

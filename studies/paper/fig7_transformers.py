@@ -23,7 +23,7 @@ from lightleak.study.comparison import along, compare
 from lightleak.study.scales import at
 
 NETWORKS = {"rendered": ("timm:vit_tiny_patch16_224",), "paper": ("torchvision:vit_b_16", "torchvision:maxvit_t")}
-CUTS = {
+CUTS = {  # of any other network the last stage
     "timm:vit_tiny_patch16_224": [(RoLSS(where="blocks.0.add_2"),), (RoLSS(),)],
     "torchvision:vit_b_16": [(RoLSS(where="encoder.layers.encoder_layer_0.add_2"),)],
     "torchvision:maxvit_t": [
@@ -44,4 +44,6 @@ PUBLISHED = {
 def tasks(scale="rendered", **options):
     """Each network whole and cut."""
     setting = at(scale, NETWORKS, patience=PATIENT, curve=True, **options)
-    return [task for each in setting.each for task in compare(each, [(), *CUTS[each.architecture]], along)]
+    return [
+        task for each in setting.each for task in compare(each, [(), *CUTS.get(each.architecture, [(RoLSS(),)])], along)
+    ]

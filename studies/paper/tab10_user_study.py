@@ -24,11 +24,12 @@ from lightleak.study.pairs import Pairs
 from lightleak.study.scales import at
 
 NETWORKS = {"rendered": ("torchvision:resnet18",), "paper": ("torchvision:maxvit_t",)}
-CUT = {"rendered": RoLSS(), "paper": RoLSS(where="blocks.0.*attention.add_2")}
+CUT = {"torchvision:maxvit_t": RoLSS(where="blocks.0.*attention.add_2")}  # of any other network the last stage
 
 
 def tasks(scale="rendered", seeds=1, **options):
     """Two targets, and the pairs of their reconstructions."""
     setting = at(scale, NETWORKS, seeds=seeds, **options)
-    whole, cut = compare(replace(setting, seeds=setting.seeds[:1]), [(), (CUT[scale],)])
+    cut = CUT.get(setting.architecture, RoLSS())
+    whole, cut = compare(replace(setting, seeds=setting.seeds[:1]), [(), (cut,)])
     return [whole, cut, Pairs(whole.found, cut.found)]

@@ -42,5 +42,5 @@ def tasks(scale="rendered", **options):
     return [
         task
         for each in setting.each
-        for task in compare(each, [(), (RoLSS(),)] if "resnet" in each.architecture else [()])
+        for task in compare(each, [()] if "vgg" in each.architecture else [(), (RoLSS(),)])
     ]

@@ -15,9 +15,11 @@ How long that takes, `lightleak doctor --study` says.
         --settings scale paper data facescrub:PATH prior FFHQ weights FOLDER judge FILE --device cuda
 """
 
+from lightleak.models import zoo
 from lightleak.study.comparison import compare
 from lightleak.study.scales import at
 from lightleak.study.tasks import Fused
+from lightleak.surgery import fuse
 
 NETWORKS = {
     "rendered": ("timm:repvgg_a0",),
@@ -57,4 +59,6 @@ PUBLISHED = {
 def tasks(scale="rendered", **options):
     """Each network in both forms; the same weights, the same attack, the same random numbers."""
     setting = at(scale, NETWORKS, **options)
+    for network in set(setting.networks).difference(*NETWORKS.values()):
+        fuse(zoo.build(network, 2).net)  # says now if there is nothing to fuse
     return [task for each in setting.each for task in compare(each, [()], lambda trained: (trained, Fused(trained)))]

@@ -60,11 +60,11 @@ STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet34"}  # painted
 
 
 def tasks(scale="rendered", **options):
-    """Eight rows for each ResNet, three for each DenseNet."""
+    """Three rows for each DenseNet, eight for any other network."""
     eight = [(), (MID(),), (LITTLE,), (BiDO(),), (RoLSS(),), (RoLSSPlus(),), (SSF(),), (TTS(),)]
     three = [(), (RoLSS(),), (SSF(),)]
     return [
         task
         for each in at(scale, NETWORKS, **options).each
-        for task in compare(each, eight if "resnet" in each.architecture else three)
+        for task in compare(each, three if "densenet" in each.architecture else eight)
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from lightleak.errors import UserError
+from lightleak.shipped import study_file
 
 Listed = Callable[[str, str], list[str] | None]  # the names in a table of a module; None if nobody can say
 
@@ -18,13 +19,20 @@ class There:
     what: str  # it is, for the error
     words: tuple[str, ...] = ()  # that may stand in its place
     marks: str = ""  # characters that make it no path, but a name
-    hint: str = ""
 
     def check(self, flag: str, value: Any, listed: Listed) -> None:  # noqa: ARG002
         named = value in self.words or any(mark in str(value) for mark in self.marks)
         if not named and not Path(value).expanduser().exists():
             words = f"; {flag} is {', '.join(map(repr, self.words))} or a path" if self.words else ""
-            raise UserError(f"there is no {self.what} {value}{self.hint}{words}")
+            raise UserError(f"there is no {self.what} {value}{words}")
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A study: a file, or the name of one that comes with Lightleak."""
+
+    def check(self, flag: str, value: Any, listed: Listed) -> None:  # noqa: ARG002
+        study_file(value)
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Written:
             raise UserError(f"there is no {self.what} {value!r}; {flag} is {self.how}")
 
 
-MARKS = There | AtLeast | Named | Written
+MARKS = There | Ours | AtLeast | Named | Written
 Device = Annotated[str, Written("auto|cpu|mps|cuda(:[0-9]+)?", "device", "auto, cpu, cuda, cuda:N or mps")]
 Model = Annotated[str, There("checkpoint", marks=":*")]
 Source = Annotated[str, Named("lightleak.data", "DATASETS", "data set", after="path")]
@@ -91,7 +99,7 @@ Architecture = Annotated[str, Named("lightleak.models.zoo", "BUILDERS", "library
 Preset = Annotated[str, Named("lightleak.attacks.ppa", "PRESETS", "preset")]
 Checkpoint = Annotated[Path, There("checkpoint")]
 Found = Annotated[Path, There("file of reconstructions")]
-Study = Annotated[Path, There("study", hint="; expected a Python file with a function tasks()")]
+Study = Annotated[Path, Ours()]
 Pairs = Annotated[Path, There("study")]
 Prior = Annotated[str, There("prior", words=("rendered", "pixels"))]
 File = Annotated[Path, There("file")]

@@ -18,11 +18,12 @@ from lightleak.forecast import expected
 from lightleak.place import choose
 from lightleak.report.power import KNOWN, MOST, sizes, varied
 from lightleak.report.study import place_of, recorded, settings_of
+from lightleak.shipped import study_file
 from lightleak.study import OnRay, OnSlurm, Schedule, Status, Store, study_files
 from lightleak.study import load as load_study
 from lightleak.study import schedule as schedule_of
 from lightleak.study import status as study_status
-from lightleak.study.loading import declared, study_file, titled
+from lightleak.study.loading import declared, titled
 from lightleak.study.loading import published as published_numbers
 from lightleak.study.payload import Cluster
 from lightleak.study.progress import duration

@@ -29,10 +29,7 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
     """
     if classes < 1:
         raise UserError(f"expected at least one class, got {classes}")
-    library, _, name = architecture.partition(":")
-    if not name or library not in BUILDERS:
-        expected = ", ".join(f"{prefix}:NAME" for prefix in BUILDERS)
-        raise UserError(f"expected an architecture as {expected}, got {architecture!r}; for example timm:resnet18")
+    library, name = _parts(architecture)
     net, size = BUILDERS[library](name, classes, size, pretrained)
     # Networks of the 64-pixel attacks bring the normalisation that they were published with.
     mean, std = getattr(net, "mean", (0.5,) * 3), getattr(net, "std", (0.5,) * 3)
@@ -75,6 +72,20 @@ def matching(pattern: str) -> list[str]:
     if not found:
         raise UserError(f"no model of {library} fits {wanted!r}")
     return found
+
+
+def check(architecture: str) -> None:
+    """UserError if no library has a network of that name; nothing is built."""
+    _known(*_parts(architecture))
+
+
+def _parts(architecture: str) -> tuple[str, str]:
+    """Library and name."""
+    library, _, name = architecture.partition(":")
+    if not name or library not in BUILDERS:
+        expected = ", ".join(f"{prefix}:NAME" for prefix in BUILDERS)
+        raise UserError(f"expected an architecture as {expected}, got {architecture!r}; for example timm:resnet18")
+    return library, name
 
 
 def _known(library: str, name: str) -> None:

@@ -21,6 +21,7 @@ from lightleak.models.zoo import build
 from lightleak.ranking import answers
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Draw, Target, people, run_of
+from lightleak.study.tasks.work import named, short
 from lightleak.training import RECIPES, Plan, Recipe, predict
 from lightleak.training.loop import mechanism_of, one_epoch, optimiser_of, phases
 
@@ -42,7 +43,7 @@ class Costs(Task):
 
     @property
     def label(self) -> str:
-        return f"time {self.title}"
+        return f"time {short(self.architecture)} ({self.title})"
 
     @property
     def title(self) -> str:
@@ -110,7 +111,7 @@ class Utility(Task):
 
     @property
     def label(self) -> str:
-        return f"utility of {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+        return f"utility of {named(self.target)}"
 
     @property
     def cost(self) -> float:

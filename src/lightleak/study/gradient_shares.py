@@ -11,6 +11,7 @@ from lightleak.metrics.gradients import gradient_shares
 from lightleak.models.zoo import build
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Target, run_of
+from lightleak.study.tasks.work import named
 from lightleak.surgery import find_skips
 
 
@@ -28,7 +29,7 @@ class GradientShares(Task):
 
     @property
     def label(self) -> str:
-        return f"gradient shares of {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+        return f"gradient shares of {named(self.target)}"
 
     @property
     def cost(self) -> float:

@@ -292,7 +292,7 @@ class _Wanted:
         if not networks:
             return {}
         if not folder:
-            names = ", ".join(str(starting.published_name(one)) for one in networks)
+            names = ", ".join(starting.published_name(one) or f"{one.partition(':')[2]}.pth" for one in networks)
             self.absent(f"weights FOLDER with {names}")
             return {}
         found = {one: self(lambda one=one: starting.find(folder, one)) for one in dict.fromkeys(networks)}

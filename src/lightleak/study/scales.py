@@ -10,6 +10,7 @@ from typing import Any
 
 from lightleak.attacks import PPA
 from lightleak.errors import UserError
+from lightleak.models import zoo
 from lightleak.study.comparison import Setting
 from lightleak.study.photographs import Files, Trims, lowres_settings, ppa_setting
 from lightleak.study.tasks import source
@@ -35,6 +36,7 @@ def at(
     scale: str = "rendered",
     networks: Mapping[str, Sequence[str]] | None = None,
     only: str = "",
+    architecture: str = "",
     seeds: int = 0,
     patience: Mapping[str, Any] | None = None,
     curve: bool = False,
@@ -47,12 +49,12 @@ def at(
     folder of files that networks begin with, `judge` an evaluation model (else one is trained), `face` and `inception`
     files for delta_face and FID; recipe, attack, judge and division are those of Koh et al. (ECCV 2024, Tab. 12 and the
     published configurations), where `Trims` names what may be made smaller, and other options are the data set's.
-    `only`: some of the networks, "resnet101 vgg16_bn". `seeds` is the number of training runs of each target; 0: three
-    painted, one of photographs. `patience` changes the painted networks' recipe, for those that learn slowly from
-    scratch. `curve`: copies are left behind at several natural accuracies, at the paper's scale. Lacking, a UserError,
-    names all that is missing.
+    `only`: some of the networks, "resnet101 vgg16_bn". `architecture`: others in their place. `seeds` is the number of
+    training runs of each target; 0: three painted, one of photographs. `patience` changes the painted networks' recipe,
+    for those that learn slowly from scratch. `curve`: copies are left behind at several natural accuracies, at the
+    paper's scale. Lacking, a UserError, names all that is missing.
     """
-    chosen = _chosen(scale, networks, only)
+    chosen = chosen_networks(scale, networks, only, architecture)
     trims, files, world = _told_apart(options)
     if scale == "paper":
         return ppa_setting(files, chosen or ["torchvision:resnet101"], trims, seeds, curve, world)
@@ -68,18 +70,31 @@ def at(
 
 
 def at64(
-    scale: str, networks: Mapping[str, Sequence[str]], only: str = "", seeds: int = 0, **options: Any
+    scale: str,
+    networks: Mapping[str, Sequence[str]],
+    only: str = "",
+    architecture: str = "",
+    seeds: int = 0,
+    **options: Any,
 ) -> dict[str, Setting]:
     """The settings of the 64-pixel attacks at the paper's scale, by attack; options as for `at`."""
     trims, files, world = _told_apart(options)
-    return lowres_settings(files, _chosen(scale, networks, only), trims, seeds, world)
+    return lowres_settings(files, chosen_networks(scale, networks, only, architecture), trims, seeds, world)
 
 
-def _chosen(scale: str, networks: Mapping[str, Sequence[str]] | None, only: str) -> list[str]:
-    """The study's networks at a scale, or those that were asked for."""
+def chosen_networks(
+    scale: str, networks: Mapping[str, Sequence[str]] | None, only: str = "", architecture: str = ""
+) -> list[str]:
+    """The study's networks at a scale, those of them that were asked for (`only`), or others (`architecture`).
+
+    UserError if there is no such scale or network.
+    """
     if scale not in SCALES:
         raise UserError(f"a study of the paper runs at the scale {' or '.join(SCALES)}, not {scale!r}")
-    there = list((networks or {}).get(scale, ()))
+    others = list(dict.fromkeys(architecture.replace(",", " ").split()))
+    for one in others:
+        zoo.check(one)
+    there = others or list((networks or {}).get(scale, ()))
     wanted = only.replace(",", " ").split()
     short = {one.partition(":")[2]: one for one in there}
     unknown = [one for one in wanted if one not in short and one not in there]

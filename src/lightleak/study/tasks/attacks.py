@@ -21,7 +21,7 @@ from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
 from lightleak.study.tasks.targets import Attacked, run_of
-from lightleak.study.tasks.work import attacked, counts, guard_of, size_of, times_small
+from lightleak.study.tasks.work import attacked, counts, guard_of, named, size_of, times_small
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Score(Task):
 
     @property
     def label(self) -> str:
-        return f"score candidates for {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+        return f"score candidates for {named(self.target)}"
 
     @property
     def cost(self) -> float:
@@ -78,7 +78,7 @@ class Distil(Task):
 
     @property
     def label(self) -> str:
-        return f"distil {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+        return f"distil {named(self.target)}"
 
     @property
     def cost(self) -> float:
@@ -136,7 +136,7 @@ class Taught(Task):
 
     @property
     def label(self) -> str:
-        return f"teach surrogates of {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+        return f"teach surrogates of {named(self.target)}"
 
     @property
     def cost(self) -> float:
@@ -219,7 +219,7 @@ class Invert(Task):
 
     @property
     def label(self) -> str:
-        return f"invert {self.target.title}" + (f", seed {self.target.seed}" if self.target.seed else "")
+        return f"invert {named(self.target)}"
 
     @property
     def cost(self) -> float:

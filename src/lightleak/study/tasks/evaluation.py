@@ -36,7 +36,7 @@ from lightleak.study.tasks.attacks import Invert
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.judges import Judge, looked_at
 from lightleak.study.tasks.targets import Checkpoint, digest, run_of
-from lightleak.study.tasks.work import counts
+from lightleak.study.tasks.work import counts, named
 from lightleak.training import RECIPES, Recipe
 
 
@@ -207,9 +207,7 @@ class Evaluate(Task):
 
     @property
     def label(self) -> str:
-        return f"evaluate {self.found.target.title}" + (
-            f", seed {self.found.target.seed}" if self.found.target.seed else ""
-        )
+        return f"evaluate {named(self.found.target)}"
 
     @property
     def cost(self) -> float:

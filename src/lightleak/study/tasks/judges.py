@@ -16,7 +16,7 @@ from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import fresh, work_of
-from lightleak.study.tasks.work import counts, parameters, size_of, trained_on
+from lightleak.study.tasks.work import counts, parameters, short, size_of, trained_on
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
 
@@ -34,7 +34,7 @@ class TrainJudge(Task):
 
     @property
     def label(self) -> str:
-        return "train the judge"
+        return f"train the judge {short(self.architecture)}"
 
     @property
     def cost(self) -> float:
@@ -93,7 +93,7 @@ class ReadyJudge(Task):
 
     @property
     def label(self) -> str:
-        return "try the judge"
+        return f"try the judge {short(self.architecture)}".rstrip()
 
     @property
     def cost(self) -> float:

@@ -15,7 +15,7 @@ from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import Attacked, run_of
-from lightleak.study.tasks.work import counts, guard_of
+from lightleak.study.tasks.work import counts, guard_of, named
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FitPrior(Task):
 
     @property
     def label(self) -> str:
-        return "fit the prior" + (f" for {self.target.title}" if self.target else "")
+        return "fit the prior" + (f" for {named(self.target)}" if self.target else "")
 
     @property
     def cost(self) -> float:

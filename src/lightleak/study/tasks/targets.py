@@ -27,7 +27,7 @@ from lightleak.study.amounts import Amount
 from lightleak.study.task import Absent, Progress, Store, Task
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.work import guard_of, images_of, parameters, size_of, times_small, trained_on
+from lightleak.study.tasks.work import guard_of, images_of, named, parameters, short, size_of, times_small, trained_on
 from lightleak.surgery import fuse
 from lightleak.training import RECIPES, CheckpointCriterion, Recipe, accuracy_and_loss, predict, train
 
@@ -45,7 +45,7 @@ class Pretrain(Task):
 
     @property
     def label(self) -> str:
-        return f"train on public images, seed {self.seed}"
+        return f"train {short(self.architecture)} on public images, seed {self.seed}"
 
     @property
     def cost(self) -> float:
@@ -95,7 +95,7 @@ class TrainTarget(Task):
 
     @property
     def label(self) -> str:
-        return f"train {self.title}" + (f", seed {self.seed}" if self.seed else "")
+        return f"train {named(self)}"
 
     @property
     def title(self) -> str:
@@ -173,7 +173,7 @@ class Derived(Task):
 
     @property
     def label(self) -> str:
-        return f"look at {self.title}" + (f", seed {self.seed}" if self.seed else "")
+        return f"look at {named(self)}"
 
     @property
     def title(self) -> str:

@@ -34,6 +34,18 @@ class Behind(Protocol):
     def population(self) -> Draw: ...
 
 
+def named(target: Any) -> str:
+    """A target as the lines of a log call it: "resnet18 (RoLSS), seed 1"; its title alone if no name is known."""
+    network = short(target.architecture)
+    name = f"{network} ({target.title})" if network else target.title
+    return name + (f", seed {target.seed}" if target.seed else "")
+
+
+def short(architecture: str) -> str:
+    """A network's name without its library."""
+    return architecture.partition(":")[2]
+
+
 def guard_of(target: Behind, classifier: Classifier, store: Store) -> Guard | None:
     """The guard that a target stands behind, made for it with images that it was not trained on."""
     if target.guard is None:
