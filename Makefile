@@ -49,7 +49,6 @@ docs: $(VENV)/dev.done  ## the documentation, strict
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/dev.done  ## speed against the published loop; prints a ratio
-	$(BIN)/python benchmarks/attack.py --quick
 	$(BIN)/python benchmarks/ppa.py --quick
 	$(BIN)/python benchmarks/lowres.py --quick
 	$(BIN)/python benchmarks/plgmi.py --quick

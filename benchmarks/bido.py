@@ -12,14 +12,13 @@ single times mean nothing.
 """
 
 import argparse
-import statistics
-import time
 
 import torch
 from torch.nn import functional as F
 
 from lightleak.defences import BiDO
 from lightleak.models.zoo import build
+from lightleak.study.costs import in_turn
 from lightleak.training.loop import Batch, cross_entropy, hidden
 
 CLASSES, SIZE, BATCH, SIGMA, RIDGE = 100, 64, 64, 5.0, 1e-5
@@ -88,14 +87,7 @@ def main():
         layers = [outputs[name] for name in names]
         for mine, exact in zip(ours(layers), plain_sums(images, labels, layers, double=True)):
             torch.testing.assert_close(mine, exact, rtol=1e-2, atol=0.0)
-    works = {"plain step": step, "ours": lambda: step(ours), "published": lambda: step(published)}
-    taken = {name: [] for name in works}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            taken[name].append(time.perf_counter() - began)
-    base, mine, theirs = (statistics.median(times[1:]) for times in taken.values())
+    base, mine, theirs = in_turn([step, lambda: step(ours), lambda: step(published)], rounds)
     print(f"BiDO on {len(names)} layers of ResNet-18, {BATCH} images of {SIZE} x {SIZE}: equal sums;", end=" ")
     print(
         f"a step is {mine / base:.2f} times a plain one, the published regulariser's {theirs / base:.2f} times", end=" "

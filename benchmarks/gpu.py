@@ -14,7 +14,6 @@ into the memory is noted with its reason, and the next one runs. It runs from th
 import argparse
 import json
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -41,6 +40,7 @@ from lightleak.errors import UserError
 from lightleak.models.zoo import build
 from lightleak.place import Place, choose
 from lightleak.priors import RenderedPrior
+from lightleak.study.costs import in_turn
 from lightleak.training import RECIPES
 from lightleak.training.loop import mechanism_of, one_epoch, optimiser_of
 from lightleak.training.plan import Plan
@@ -97,15 +97,12 @@ class Bench:
 
     def seconds(self, job: Callable[[], Any], rounds: int | None = None) -> float:
         """Median wall seconds of a job, after one that is not counted."""
-        taken = []
-        for number in range((rounds or self.scale.rounds) + 1):
+
+        def clock() -> float:
             self.place.wait()
-            began = time.perf_counter()
-            job()
-            self.place.wait()
-            if number:
-                taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+            return time.perf_counter()
+
+        return in_turn([job], rounds or self.scale.rounds, clock=clock)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
