@@ -493,14 +493,38 @@ def test_the_sentence_of_a_leak_and_of_none():
     assert none.at_most == pytest.approx(0.2209, abs=1e-4)
 
 
-def test_a_recogniser_that_is_unfit_cannot_rule_a_leak_out():
+def _knows(*rates, people=12):
+    """A recogniser's result that knows so much of each person's held-out photographs, the rates in turn."""
+    held = [rates[place % len(rates)] for place in range(people)]
+    known = [one for one in held if one is not None]
+    return EMBED | {"held_out": held, "ceiling": sum(known) / len(known) if known else None}
+
+
+def test_what_an_unfit_recogniser_sees_is_told_as_a_share_of_what_photographs_reach():
     sees = {"PPA": "gradients", "guess": "scores"}
-    null, unfit = _found("guess", True, _some(0)), EMBED | {"ceiling": 0.79}
+    null, unfit = _found("guess", True, _some(0)), _knows(0.7, 0.88)  # on average 79 %, below the mark
     none = answer.answer([_found("PPA", verified=_some(0)), null], sees, unfit, FIT, 12)
-    assert none.verdict == "cannot tell"
-    assert "too badly to rule a leak out" in none.sentence
+    assert none.verdict == "no leak shown"
+    assert none.at_most == pytest.approx(0.2209, abs=1e-4)
+    assert 0.2209 / 0.79 < none.at_most_of_ceiling < 0.2209 / 0.7  # the ceiling is known from twelve people alone
+    assert f"still allows 22.1 %, or {100 * none.at_most_of_ceiling:.0f} % of what photographs reach" in none.sentence
     some = answer.answer([_found("PPA", verified=_some(4)), null], sees, unfit, FIT, 12)
     assert some.verdict == "leak shown"
+    assert "(33 %, 14 to 61; of what photographs reach, 42 %, " in some.sentence
+    assert some.above_ceiling.value == pytest.approx(4 / 12 / 0.79)
+
+
+def test_a_recogniser_that_would_hardly_know_photographs_rules_no_leak_out():
+    sees = {"PPA": "gradients", "guess": "scores"}
+    found = [_found("PPA", verified=_some(0)), _found("guess", True, _some(0))]
+    blind = answer.answer(found, sees, _knows(0.1, 0.3), FIT, 12)  # 0 of 12 allows 22.1 %, photographs reach 20 %
+    assert (blind.verdict, blind.at_most_of_ceiling) == ("cannot tell", 1.0)
+    assert "well enough to rule a leak out" in blind.sentence
+    assert "of what photographs reach" not in blind.sentence
+    unknown = answer.answer(found, sees, _knows(None), FIT, 12)  # no picture is held out
+    assert (unknown.verdict, unknown.at_most_of_ceiling) == ("cannot tell", None)
+    sees_some = [_found("PPA", verified=_some(6)), found[1]]  # what it does see is there nevertheless
+    assert answer.answer(sees_some, sees, _knows(0.1, 0.3), FIT, 12).verdict == "leak shown"
 
 
 def test_what_the_nulls_show_is_no_leak():

@@ -17,7 +17,10 @@ from lightleak import cli
 from lightleak.errors import UserError
 from lightleak.raters import Answer, Answers, Questions, Serving, asked_of, preference
 from lightleak.raters.preference import agreement
+from lightleak.report import read
+from lightleak.report.study import NOTE
 from lightleak.study.pairs import read_pairs
+from test_collect import evaluated
 
 TITLES = ("no defence", "RoLSS")
 
@@ -264,3 +267,25 @@ def test_the_command_shows_what_was_answered(study, capsys):
     assert "this is a habit" in words
     kept = json.loads((study / "raters" / "abc" / "preference.json").read_text())
     assert kept["share"]["value"] == 0.7
+
+
+def test_what_raters_preferred_stands_on_the_studys_page(study, capsys):
+    keys = [evaluated(study, title, 0.9, 0.5).name for title in TITLES]
+    about = {"title": "T", "command": "c", "evaluations": keys, "pairs": ["abc"]}
+    (study / NOTE).write_text(json.dumps(about))
+    cli.main(["report", str(study)])
+    assert "What people preferred" not in (study / "report.html").read_text()
+    pairs = asked_of(study).pairs
+    for answer in told(["11110", "1110."], pairs).values():
+        Answers(asked_of(study).folder).add(answer)
+    cli.main(["raters", str(study), "--results"])  # the page that is there is renewed
+    assert f"{study / 'report.html'} shows them too" in " ".join(capsys.readouterr().out.split())
+    page = " ".join((study / "report.html").read_text().split())
+    assert "What people preferred" in page
+    assert "2 people gave 9 answers to 5 pairs of pictures, and 1 times none within the time" in page
+    assert "&#39;no defence&#39; was preferred to that from &#39;RoLSS&#39; in 77.8 %" in page
+    assert "Krippendorff&#39;s alpha: " in page
+    kept = read(study / "record.json").raters
+    assert kept[1].startswith("the picture from 'no defence' was preferred")
+    cli.main(["report", str(study)])
+    assert "was preferred to that from" in " ".join(capsys.readouterr().out.split())

@@ -12,6 +12,7 @@ import pytest
 import rehearsal
 from lightleak import cli
 from lightleak.models import zoo
+from lightleak.raters import Answers, Questions, asked_of
 from lightleak.study import load, spelling
 from lightleak.study.loading import published
 from lightleak.study.tasks import Evaluate
@@ -180,6 +181,24 @@ def test_any_network_takes_the_place_of_the_papers(things):
         assert all("resnet50" in task.label for task in tasks)
 
 
+def rated(out):
+    """People take the picture of the first target, of all pairs but one, on the page that the study ends in."""
+    asked = asked_of(out)
+    assert [pair.targets for pair in asked.pairs] == [tuple(PAGES["tab10_user_study"][0])] * len(asked.pairs)
+    questions = Questions(asked.pairs, Answers(asked.folder))
+    for rater in ("Ada", "Bo"):
+        while (question := questions.next(rater)[0]) is not None:
+            wanted = question.pair.targets[question.pair is asked.pairs[0]]
+            side = "left" if question.chosen("left") == wanted else "right"
+            assert questions.answer(rater, question.place, side)
+    cli.main(["raters", str(out), "--results"])
+    said = " ".join(json.loads((out / "record.json").read_text())["raters"])
+    assert f"2 people gave {2 * len(asked.pairs)} answers to {len(asked.pairs)} pairs" in said
+    assert f"was preferred to that from {CUT.format('add_2')!r} in {100 - 100 / len(asked.pairs):.1f} %" in said
+    assert "Krippendorff's alpha: 1.00" in said
+    assert "What people preferred" in (out / "report.html").read_text()
+
+
 CURVED = ("fig3_families", "fig5_other_data", "fig7_transformers", "fig9_ssf")
 
 
@@ -213,7 +232,7 @@ def test_a_study_runs_to_its_pages(study, things, tmp_path):
     if study == "tab4_repvgg":
         assert {"delta_face", "fid", "precision", "recall", "density", "coverage"} <= set(first)
     if study == "tab10_user_study":
-        assert list(tmp_path.glob("Pairs/*/form.csv"))
+        rated(tmp_path)
     if study == "fig12_repetitions":
         assert {"accuracy deviation", "hits@1 deviation"} <= set(first)
     if study == "fig9_ssf":

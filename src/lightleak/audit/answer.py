@@ -1,5 +1,6 @@
 """From what was measured to an answer: how many people are shown, how sure that is, and what it is worth."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -67,6 +68,7 @@ class Answer:
     null_shows: tuple[bool, ...]
     ceiling: float | None
     above_ceiling: Measure | None
+    at_most_of_ceiling: float | None  # what these numbers allow of what held-out photographs reach
     memorisation_gap: Measure | None  # of the attack, less the null's
     hides_gradients: bool
     unfit: tuple[str, ...]  # judges that are not good enough
@@ -110,7 +112,12 @@ def answer(
     chance = max(rate, pooled)
     p = evidence.above_chance(shown, people, min(chance, 1.0)) if by != "nobody" else None
     ceiling = embed.get("ceiling") if embed and by == "recogniser" else None
-    blind = p is None or (ceiling is not None and ceiling < verification.FIT)  # what it does not see says little
+    held = _held_out(embed, people) if embed and by == "recogniser" else None
+    known = torch.empty(0) if held is None else held[held.isfinite()]
+    of_ceiling = verification.at_most_of_ceiling(shown, people, known) if len(known) else None
+    # A recogniser that is unfit and would hardly know photographs either has ruled nothing out.
+    unable = ceiling is None or (ceiling < verification.FIT and (of_ceiling is None or of_ceiling >= 1))
+    blind = p is None or (by == "recogniser" and unable)
     verdict: Verdict = (
         "leak shown" if p is not None and p < SURELY and shown > null_shown
         else "cannot tell" if blind
@@ -118,19 +125,21 @@ def answer(
     )  # fmt: skip
 
     # 3. how that compares with photographs, with training pictures, and across access
-    ratio = _above_ceiling(shows, null, embed, seed) if embed and by == "recogniser" else None
+    ratio = _above_ceiling(shows, null, held, seed) if len(known) else None
     gap = _gap(attacks, chosen, worst) if by == "recogniser" else None
+    photographs = _of_photographs(shown, ceiling, ratio, of_ceiling)
     hides = _hides(attacks, sees, tables)
     warnings = _warnings(by, people, ceiling, ratio, hides, unfit, embed, word)
     warnings += [_fooled(one.name, told, people, word) for one in found if (told := _odd(one, tables, by, rate))]
     return Answer(
-        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word),
+        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word, photographs),
         verdict=verdict, by=by, people=people, shown=shown,
         share=evidence.wilson(shown, people) if by != "nobody" else None,
         at_most=verification.at_most(shown, people) if by != "nobody" else None,
         null=worst.name, null_shown=null_shown, p=p, chance=chance if p is not None else None,
         chosen=tuple(attacks[int(m)].name for m in chosen), shows=tuple(shows.tolist()),
-        null_shows=tuple(null.tolist()), ceiling=ceiling, above_ceiling=ratio, memorisation_gap=gap,
+        null_shows=tuple(null.tolist()), ceiling=ceiling, above_ceiling=ratio,
+        at_most_of_ceiling=of_ceiling, memorisation_gap=gap,
         hides_gradients=hides, unfit=unfit, agreement=_agreed(attacks, fit), warnings=tuple(warnings),
     )  # fmt: skip
 
@@ -148,7 +157,16 @@ def _shows(one: Found, by: By, fit: Sequence[str]) -> Tensor:
     return torch.tensor([one.judges[name] for name in fit], dtype=torch.bool).all(0)  # strict: all fit judges agree
 
 
-def _sentence(by: By, verdict: Verdict, shown: int, people: int, null: int, judges: int, word: str) -> str:
+def _sentence(
+    by: By,
+    verdict: Verdict,
+    shown: int,
+    people: int,
+    null: int,
+    judges: int,
+    word: str,
+    of_photographs: str,
+) -> str:
     if by == "nobody":
         return (
             f"Whether the model shows any of its {people} {word} cannot be said: there is neither a recogniser for "
@@ -160,13 +178,13 @@ def _sentence(by: By, verdict: Verdict, shown: int, people: int, null: int, judg
     count = str(shown) if shown else "none"
     if shown:
         share = evidence.wilson(shown, people)
-        told = f"{share.value:.0%}, {100 * (share.low or 0):.0f} to {100 * (share.high or 0):.0f}"
+        told = f"{share.value:.0%}, {_ends(share)}"
     else:
         told = f"0 %, which still allows {100 * verification.at_most(0, people):.1f} %"
-    told = told.replace("%,", " %,").replace("  %", " %")
+    told = told.replace("%,", " %,").replace("  %", " %") + of_photographs
     endings = {
         "no leak shown": "; no leak is shown",
-        "cannot tell": ", and it knows these pictures too badly to rule a leak out",
+        "cannot tell": ", and nothing here knows these pictures well enough to rule a leak out",
     }
     end = endings.get(verdict, "")
     few = f"; {_number(people)} {word} are too few to say more" if people < FEW else ""
@@ -176,15 +194,35 @@ def _sentence(by: By, verdict: Verdict, shown: int, people: int, null: int, judg
     )
 
 
+def _of_photographs(shown: int, ceiling: float | None, ratio: Measure | None, at_most: float | None) -> str:
+    """How that compares with photographs, where the recogniser misses too many of them for a share to speak alone."""
+    if ceiling is None or ceiling >= verification.FIT:
+        return ""
+    if not shown:
+        return "" if at_most is None or at_most >= 1 else f", or {100 * at_most:.0f} % of what photographs reach"
+    if ratio is None:
+        return ""
+    return f"; of what photographs reach, {100 * ratio.value:.0f} %, {_ends(ratio)}"
+
+
+def _ends(share: Measure) -> str:
+    return f"{100 * (share.low or 0):.0f} to {100 * (share.high or 0):.0f}"
+
+
 def _number(count: int) -> str:
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
-def _above_ceiling(shows: Tensor, null: Tensor, embed: Mapping[str, Any], seed: int) -> Measure | None:
-    known = torch.tensor([value is not None for value in embed["held_out"]])
-    if len(known) != len(shows) or not known.any():
+def _held_out(embed: Mapping[str, Any], people: int) -> Tensor | None:
+    """The share of each person's held-out photographs that passes, NaN without any; None if others were attacked."""
+    rates = [math.nan if value is None else value for value in embed["held_out"]]
+    return torch.tensor(rates, dtype=torch.float64) if len(rates) == people else None
+
+
+def _above_ceiling(shows: Tensor, null: Tensor, held: Tensor | None, seed: int) -> Measure | None:
+    if held is None:
         return None
-    held = torch.tensor([value or 0.0 for value in embed["held_out"]], dtype=torch.float64)
+    known = held.isfinite()
     return verification.above_ceiling(shows[known], null[known], held[known], seed)
 
 
@@ -256,7 +294,8 @@ def _warnings(
         elif ceiling < verification.FIT:
             told.append(
                 f"The recogniser is unfit for these pictures: it knows {ceiling:.0%} of photographs that the model "
-                f"never saw, and below {verification.FIT:.0%} a failure to recognise says little."
+                f"never saw, fewer than {verification.FIT:.0%}, and may miss as many images of somebody. What it "
+                "sees is told as a share of what photographs reach, too."
             )
         if embed["calibration"]["refused"]:
             told.append(f"A looser threshold was used: {embed['calibration']['refused']}.")

@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightleak.cli.kinds import Pairs
+from lightleak.cli.running import renewed
 from lightleak.errors import UserError
 from lightleak.files import check_folder, publish
-from lightleak.metrics.evidence import Measure
-from lightleak.raters import Answers, Asked, Preference, Questions, Serving, asked_of, preference
+from lightleak.raters import Answers, Asked, Preference, Questions, Serving, asked_of, in_words, preference
+from lightleak.report.study import NOTE, pairs_of
 from lightleak.terminal import console
 
 RESULT = "preference.json"
@@ -56,6 +57,17 @@ def main(
         console.print("nobody answered")
         return
     show(told, asked, answers)
+    for home in _homes(asked):
+        for page in renewed(home):
+            console.print(f"[dim]page {page} shows them too[/]", highlight=False, soft_wrap=True)
+
+
+def _homes(asked: Asked) -> list[Path]:
+    """The folders whose pages tell of these pairs."""
+    root = asked.folder.parent.parent
+    homes = [note.parent for note in sorted([*root.glob(NOTE), *root.glob(f"*/{NOTE}")])]
+    paged = [home for home in homes if (home / "report.html").is_file()]
+    return [home for home in paged if asked.folder.name in {place.name for place in pairs_of(home)}]
 
 
 def _serve(questions: Questions, port: int, browser: bool) -> None:
@@ -82,25 +94,8 @@ def show(told: Preference, asked: Asked, answers: Answers) -> None:
         share = f"{given.count(told.first) / len(given):.0%}" if given else "–"
         table.add_row(escape(rater), str(len(given)), str(len(mine) - len(given)), share)
     console.print(table)
-    for line in lines(told):
+    for line in in_words(told):
         console.print(escape(line), highlight=False)
     text = json.dumps(told.to_json(), indent=1, ensure_ascii=False) + "\n"
     publish(asked.folder / RESULT, partial(Path.write_text, data=text, encoding="utf-8"), "the preference")
     console.print(f"[dim]{answers.path} has every answer, {asked.folder / RESULT} these numbers[/]", highlight=False)
-
-
-def lines(told: Preference) -> list[str]:
-    """The preference in words."""
-    if told.share is None:
-        return ["no answer was given in time"]
-    found = [f"the picture from {told.first!r} was preferred to that from {told.second!r} in {_share(told.share)}"]
-    alpha = told.why_no_alpha if told.alpha is None else f"{told.alpha:.2f} (1: all alike, 0: as by chance)"
-    found.append(f"agreement between raters, Krippendorff's alpha: {alpha}")
-    if told.left and told.left.low is not None and not told.left.low <= 0.5 <= (told.left.high or 1):
-        found.append(f"the left picture was taken in {_share(told.left)}: sides are random, so this is a habit")
-    return found
-
-
-def _share(measure: Measure) -> str:
-    told = f"{100 * measure.value:.1f} %"
-    return told if measure.low is None else f"{told} ({100 * measure.low:.0f} to {100 * (measure.high or 0):.0f})"

@@ -1,7 +1,8 @@
 """Running tasks under a live display, and showing what came of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,8 +10,9 @@ from rich.markup import escape
 
 from lightleak.errors import UserError
 from lightleak.place import Place, cards
-from lightleak.report import answer, main_table, narrowed, terminal, write
-from lightleak.report.study import pages, studied
+from lightleak.raters import Answers, Preference, asked_of, in_words, preference
+from lightleak.report import Results, answer, main_table, narrowed, terminal, write
+from lightleak.report.study import Studied, pages, studied
 from lightleak.study import Store, live
 from lightleak.study import run as run_study
 from lightleak.study.payload import Cluster
@@ -59,7 +61,7 @@ def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
     if study.missing:
         total = study.missing + len(study.evaluations)
         console.print(f"[yellow]![/] {study.missing} of {total} evaluations are not finished yet")
-    for index, results in enumerate(pages(study, mixed_protocols)):
+    for place, results in _placed(study, out, mixed_protocols):
         table, left = narrowed(main_table(results), console.width)
         console.print(terminal(table))
         if said := answer(results):
@@ -70,12 +72,40 @@ def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
             )
         for different in results.unequal:
             console.print(f"[dim]not compared: {escape(different)}[/]", highlight=False)
+        for sentence in results.raters:
+            console.print(escape(sentence), highlight=False)
         for remark in (*results.notes, *results.warnings):
             console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
-        open_to_all = results.recipe["population"]["name"] in NOBODY
-        place = out if index == 0 else out / f"page-{index + 1}"
-        page = write(results, place, show_private or open_to_all)
+        page = write(results, place, show_private or _open_to_all(results))
         console.print(
             f"page [bold]{page}[/], LaTeX {place / 'tables'}/*.tex, figures {place / 'figures'}/*.svg",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
+
+
+def renewed(out: Path) -> list[Path]:
+    """Write the pages of a study again, as raters have answered; private images are blurred."""
+    study = studied(out)
+    return [write(results, place, _open_to_all(results)) for place, results in _placed(study, out)]
+
+
+def _open_to_all(results: Results) -> bool:
+    return results.recipe["population"]["name"] in NOBODY
+
+
+def _placed(study: Studied, out: Path, mixed_protocols: bool = False) -> Iterator[tuple[Path, Results]]:
+    """The pages of a study, each with its folder; what raters preferred stands where the targets of their pairs do."""
+    found = list(pages(study, mixed_protocols))
+    for one in filter(None, map(_preferred, study.pairs)):
+        fits = [{one.first, one.second} <= {row.name for row in results.rows} for results in found]
+        place = fits.index(True) if True in fits else 0
+        found[place] = replace(found[place], raters=(*found[place].raters, *in_words(one)))
+    for index, results in enumerate(found):
+        yield out if index == 0 else out / f"page-{index + 1}", results
+
+
+def _preferred(pairs: Path) -> Preference | None:
+    """What raters said of a folder of pairs; None as long as nobody was asked."""
+    asked = asked_of(pairs)
+    answers = Answers(asked.folder).read()
+    return preference(asked.pairs, answers) if answers else None

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.metrics.evidence import Measure
+from lightleak.metrics.evidence import Measure, interval
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)  # false match rates that are spoken of
 LEAST_FALSE = 10  # impostor scores above a threshold that are expected at least, or its rate is no estimate
@@ -112,6 +112,16 @@ def at_most(successes: int, trials: int, level: float = 0.95) -> float:
     if not 0 <= successes <= trials or trials == 0:
         raise UserError(f"expected 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
     return 1.0 if successes == trials else float(beta.ppf(level, successes + 1, trials - successes))
+
+
+def at_most_of_ceiling(successes: int, trials: int, held_out: Tensor) -> float:
+    """The share of what held-out photographs reach (a rate for each person) that so many successes still allow.
+
+    1: all of it, as from a recogniser that would hardly know a photograph either. Both bounds are taken at their worst:
+    the most that the successes allow, over the least that the photographs say.
+    """
+    most, least = at_most(successes, trials), interval(held_out.double(), rate=True).low or 0.0
+    return 1.0 if most >= least else most / least
 
 
 def above_ceiling(attack: Tensor, null: Tensor, held_out: Tensor, seed: int = 0) -> Measure | None:

@@ -58,6 +58,28 @@ def preference(pairs: Sequence[Pair], answers: Mapping[tuple[str, str], Answer])
     )  # fmt: skip
 
 
+def in_words(told: Preference) -> tuple[str, ...]:
+    """The preference in sentences: who answered, what was preferred, whether raters agree, and any habit."""
+    people = "one person" if len(told.raters) == 1 else f"{len(told.raters)} people"
+    late = f", and {told.unanswered} times none within the time" if told.unanswered else ""
+    found = [f"{people} gave {told.answers} answers to {told.pairs} pairs of pictures{late}"]
+    if told.share is None:
+        return (*found, "no answer was given in time")
+    found.append(
+        f"the picture from {told.first!r} was preferred to that from {told.second!r} in {_percent(told.share)}"
+    )
+    alpha = told.why_no_alpha if told.alpha is None else f"{told.alpha:.2f} (1: all alike, 0: as by chance)"
+    found.append(f"agreement between raters, Krippendorff's alpha: {alpha}")
+    if told.left and told.left.low is not None and not told.left.low <= 0.5 <= (told.left.high or 1):
+        found.append(f"the left picture was taken in {_percent(told.left)}: sides are random, so this is a habit")
+    return tuple(found)
+
+
+def _percent(measure: Measure) -> str:
+    told = f"{100 * measure.value:.1f} %"
+    return told if measure.low is None else f"{told} ({100 * measure.low:.0f} to {100 * (measure.high or 0):.0f})"
+
+
 def agreement(table: np.ndarray) -> tuple[float | None, str]:
     """Krippendorff's alpha (nominal) of raters x pairs, NaN where nobody answered; else None, and why."""
     import krippendorff

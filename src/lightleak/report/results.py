@@ -135,6 +135,7 @@ class Results:
     warnings: tuple[str, ...] = ()
     footnotes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by column: below the table of differences
     notes: tuple[str, ...] = ()
+    raters: tuple[str, ...] = ()  # what people who looked at pairs of images preferred, in sentences
     recipe: Mapping[str, Any] = field(default_factory=dict)  # nested settings
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
@@ -209,7 +210,7 @@ class Results:
                 for row, columns in fields.get("runs", {}).items()
             }
             fields["levels"] = tuple(map(_level, fields.get("levels", ())))
-            for name in ("leaks", "warnings", "notes", "unequal", "primary", "families"):
+            for name in ("leaks", "warnings", "notes", "raters", "unequal", "primary", "families"):
                 fields[name] = tuple(fields.get(name, ()))
             return cls(**fields)
         except UserError:
