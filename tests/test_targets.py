@@ -7,12 +7,14 @@ import torch
 
 from conftest import TINY
 from lightleak.attacks import Guess
+from lightleak.attacks.guards import LabelsOnly
+from lightleak.attacks.surrogate import Lessons
 from lightleak.defences import TLDMI, TTS, BiDO, RoLSS
 from lightleak.errors import UserError
 from lightleak.models.classifier import load
 from lightleak.models.zoo import build
 from lightleak.study import Store, run
-from lightleak.study.tasks import Checkpoint, Invert, Rendered, TrainTarget, source
+from lightleak.study.tasks import Checkpoint, Copied, Guarded, Invert, Rendered, TrainTarget, source
 from lightleak.training import CheckpointCriterion as At
 
 POPULATION = source(
@@ -109,3 +111,12 @@ def test_a_network_without_skips_is_a_reference_not_a_defence():
         RoLSS().apply(build("torchvision:vgg11_bn", 4, 32))
     names = BiDO().watched(build("torchvision:vgg11_bn", 4, 32))
     assert len(names) >= 4
+
+
+def test_a_copy_learns_what_the_guard_gives_out_and_no_more(store):
+    trained = TrainTarget(POPULATION, NET, SHORT)
+    lessons = Lessons(epochs=1, batch=8, pretrained=False)
+    finish(store, Copied(Guarded(trained, LabelsOnly()), "labels", NET, lessons))
+    task = Copied(Guarded(trained, LabelsOnly()), "scores", NET, lessons)
+    (failure,) = run([task], store).values()
+    assert "behind LabelsOnly there are labels, not scores" in str(failure.error)

@@ -1,5 +1,7 @@
 """The one kind of error a user's input may cause: a single line that says what to do."""
 
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """Bad input, said in one line: what was expected, what came, what to do; the command line exits with 2."""
@@ -7,3 +9,9 @@ class UserError(ValueError):
 
 class StaleState(UserError):
     """What a stopped run left cannot be gone on from: it is damaged, or something else made it."""
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """UserError that names all problems, if there are any."""
+    if problems:
+        raise UserError("; ".join(problems))

@@ -24,18 +24,10 @@ from dataclasses import replace
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
 from lightleak.study.gradient_shares import GradientShares
-from lightleak.study.scales import at
+from lightleak.study.scales import EIGHT, at
 from lightleak.study.tasks import Checkpoint
 from lightleak.training import CheckpointCriterion
 
-NETWORKS = {
-    "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
-    "paper": tuple(
-        f"torchvision:{kind}{depth}"
-        for kind, depths in (("resnet", (34, 50, 101, 152)), ("densenet", (121, 161, 169, 201)))
-        for depth in depths
-    ),
-}
 ROW = {1: "RoLSS (where 1)", 2: "RoLSS (where 2)", 4: "RoLSS"}  # of each stage; RoLSS cuts the last one
 PUBLISHED = {
     network: {"no defence": {"hits@1": full}, **{ROW[n]: {"hits@1": cut} for n, cut in rest.items()}}
@@ -60,7 +52,7 @@ ON_THE_WAY = {"torchvision:densenet121": {(): (0.5, 0.7), (RoLSS(where=1),): (0.
 
 def tasks(scale="rendered", **options):
     """Every network whole, and without the skips of each of its four stages."""
-    setting = at(scale, NETWORKS, **options)
+    setting = at(scale, EIGHT, **options)
     stages = [(), *((RoLSS(where=stage),) for stage in (1, 2, 3)), (RoLSS(),)]
     found = [task for each in setting.each for task in compare(each, stages)]
     targets = [task.found.target for task in found if task.found.target.seed == setting.seeds[0]]

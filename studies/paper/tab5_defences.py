@@ -15,16 +15,8 @@ Cost: at the paper's scale 44 trainings and attacks; how long: `lightleak doctor
 
 from lightleak.defences import DPSGD, MID, SSF, TTS, BiDO, RoLSS, RoLSSPlus
 from lightleak.study.comparison import compare
-from lightleak.study.scales import at
+from lightleak.study.scales import EIGHT, at
 
-NETWORKS = {
-    "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
-    "paper": tuple(
-        f"torchvision:{kind}{depth}"
-        for kind, depths in (("resnet", (34, 50, 101, 152)), ("densenet", (121, 161, 169, 201)))
-        for depth in depths
-    ),
-}
 # The paper does not say how much noise its DP row has; at its natural accuracy (89.7 to 91.6 %) it can be little, and
 # promises nothing. A row with a guarantee: studies/defences_faces.py.
 LITTLE = DPSGD(epsilon=None, noise=0.01)
@@ -65,6 +57,6 @@ def tasks(scale="rendered", **options):
     three = [(), (RoLSS(),), (SSF(),)]
     return [
         task
-        for each in at(scale, NETWORKS, **options).each
+        for each in at(scale, EIGHT, **options).each
         for task in compare(each, three if "densenet" in each.architecture else eight)
     ]

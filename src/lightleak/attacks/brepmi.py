@@ -26,7 +26,7 @@ from lightleak.attacks.draws import Rows
 from lightleak.attacks.frame import Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import ByQueries, Curve, box_for, shown, table_of, too_small
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 
@@ -57,8 +57,7 @@ class BREPMI(ByQueries):
             problems.append("radius and kappa must be above 0, growth above 1")
         if self.largest is not None and not self.largest > self.radius:
             problems.append(f"the largest radius must be above the first, {self.radius}")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:

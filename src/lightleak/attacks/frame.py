@@ -25,7 +25,7 @@ from lightleak.attacks.oracle import Access, AccessError, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import as_bytes
 from lightleak.data.views import resized
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.place import batch_of
 from lightleak.priors.prior import Prior
 from lightleak.training.loop import Watch
@@ -292,6 +292,15 @@ class Attack(Protocol):
 JUDGED = -1  # the step that the judging of what was found counts as
 
 
+class ReturnsAll(Attack, Protocol):
+    """An attack that returns every image that it makes, and picks none."""
+
+    @property
+    def keep(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Images of each class that are returned."""
+        return self.attempts
+
+
 def confidence_of(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
     """The target's confidence that each image shows its row's class, N; of an oracle of labels, whether it says so."""
     if oracle.access == "labels":
@@ -351,8 +360,7 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
         problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
     if needs.pixels and not prior.pixels:
         problems.append(f"{name} searches in the pixels themselves, not with {type(prior).__name__}; use prior pixels")
-    if problems:
-        raise UserError("; ".join(problems))
+    refuse(problems)
 
 
 def check_knowledge(attack: Attack, knowledge: Knowledge | None) -> None:
@@ -363,8 +371,7 @@ def check_knowledge(attack: Attack, knowledge: Knowledge | None) -> None:
         problems.append(f"{name} uses what it learnt from {source}; pass knowledge=learn(oracle, images, ...)")
     if knowledge is not None and not grants(attack.access, knowledge.access):
         problems.append(f"{name} is granted {attack.access}, but its knowledge is learnt from {knowledge.access}")
-    if problems:
-        raise UserError("; ".join(problems))
+    refuse(problems)
 
 
 def grants(granted: Access, wanted: Access) -> bool:

@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
-from lightleak.attacks.frame import Attack, Found, Part, Tell
+from lightleak.attacks.frame import Found, Part, ReturnsAll, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES, Identity, identity_loss, implausible
-from lightleak.errors import UserError
+from lightleak.attacks.steps import Identity, identity_loss, implausible, loss_problems
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class GMI(Attack):
+class GMI(ReturnsAll):
     """Generative model inversion: move latents by momentum until the target is sure and the critic content."""
 
     attempts: int = 5  # latents for each class; all are returned
@@ -53,15 +53,8 @@ class GMI(Attack):
             problems.append("attempts, averaged and batch must be at least 1, steps at least 0")
         if not (self.rate > 0 and 0 <= self.momentum < 1 and self.clip > 0 and self.weight >= 0):
             problems.append("rate and clip must be above 0, momentum in [0, 1), weight at least 0")
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if problems:
-            raise UserError("; ".join(problems))
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
+        problems += loss_problems(self.loss)
+        refuse(problems)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The optimised latents."""

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
-from lightleak.attacks.frame import Attack, Common, Found, Needs, Part, Tell
+from lightleak.attacks.frame import Attack, Common, Found, Needs, Part, ReturnsAll, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.ppa import PPA
-from lightleak.attacks.steps import LOSSES, draw_candidates, identity_loss, select_candidates, view_draws
+from lightleak.attacks.steps import draw_candidates, identity_loss, loss_problems, select_candidates, view_draws
 from lightleak.data.views import View, resized
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior, State
 
 
 @dataclass(frozen=True)
-class IFGMI(Attack):
+class IFGMI(ReturnsAll):
     """IF-GMI: optimise latents, then the features between a StyleGAN2's blocks; defaults are FaceScrub's."""
 
     candidates: int = 2000  # latents drawn once, scored for every class
@@ -54,20 +54,13 @@ class IFGMI(Attack):
             problems.append(f"each stage has steps and a radius, but there are {self.stages} and {self.radii}")
         if not all(radius > 0 for radius in (*self.radii, self.rate)):
             problems.append("radii and rate must be above 0")
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if problems:
-            raise UserError("; ".join(problems))
+        problems += loss_problems(self.loss)
+        refuse(problems)
 
     @property
     def title(self) -> str:
         """What a table calls it."""
         return "IF-GMI"
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
 
     @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -25,15 +25,15 @@ from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.draws import own_normals
-from lightleak.attacks.frame import Attack, Found, Part, Tell, group_of
+from lightleak.attacks.frame import Found, Part, ReturnsAll, Tell, group_of
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES, Identity, identity_loss, implausible
-from lightleak.errors import UserError
+from lightleak.attacks.steps import Identity, identity_loss, implausible, loss_problems
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class KEDMI(Attack):
+class KEDMI(ReturnsAll):
     """Distributional inversion: for each class the mean and the spread of latents that the target is sure of."""
 
     attempts: int = 5  # images drawn of each class's distribution; all are returned
@@ -60,15 +60,8 @@ class KEDMI(Attack):
             problems.append("attempts and batch must be at least 1, steps and coupled at least 0")
         if not (self.rate > 0 and self.weight >= 0 and (self.clip is None or self.clip > 0)):
             problems.append("rate and clip must be above 0, weight at least 0")
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if problems:
-            raise UserError("; ".join(problems))
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
+        problems += loss_problems(self.loss)
+        refuse(problems)
 
     @property
     def searches(self) -> int:

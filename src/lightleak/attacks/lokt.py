@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.draws import Rows
-from lightleak.attacks.frame import Attack, Found, Needs, Part, Tell
+from lightleak.attacks.frame import Found, Needs, Part, ReturnsAll, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES
+from lightleak.attacks.steps import LOSSES, loss_problems
 from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.data.views import resized
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.priors.prior import Prior
 
 Models = Literal["discriminator", "surrogate", "ensemble"]
@@ -34,7 +34,7 @@ Answer = Callable[[Tensor, Rows], Tensor]  # images N x 3 x S x S and whose they
 
 
 @dataclass(frozen=True)
-class LOKT(Attack):
+class LOKT(ReturnsAll):
     """LOKT's inversion: gradients of networks that learnt a target's labels; defaults are the published ones."""
 
     models: Models = "ensemble"  # all surrogates; or the first of them, or the prior's discriminator
@@ -51,23 +51,16 @@ class LOKT(Attack):
         problems = []
         if self.models not in get_args(Models):
             problems.append(f"models are one of {', '.join(get_args(Models))}, not {self.models!r}")
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
+        problems += loss_problems(self.loss)
         if self.steps < 0 or min(self.attempts, self.views, self.batch) < 1 or not self.rate > 0:
             problems.append("steps must be at least 0, attempts, views and batch at least 1, rate above 0")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:
         """What a table calls it."""
         by = {"discriminator": ", C∘D", "surrogate": ", one surrogate", "ensemble": ""}[self.models]
         return f"LOKT{by}" if self.steps else "LOKT, stage 1 alone"
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
 
     def needs(self) -> Needs:
         """A generator that draws given classes, and what learnt the target's labels: surrogates, or its critic."""

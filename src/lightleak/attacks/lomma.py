@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.draws import Rows, own_normals
-from lightleak.attacks.frame import Attack, Found, Needs, Part, Tell
+from lightleak.attacks.frame import Found, Needs, Part, ReturnsAll, Tell
 from lightleak.attacks.gmi import GMI
 from lightleak.attacks.kedmi import KEDMI
 from lightleak.attacks.knowledge import Knowledge
@@ -37,7 +37,7 @@ from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class LOMMA(Attack):
+class LOMMA(ReturnsAll):
     """GMI or KED-MI with a logit loss, a regulariser on features, and students of the target beside it."""
 
     around: Literal["kedmi", "gmi"] = "kedmi"
@@ -72,11 +72,6 @@ class LOMMA(Attack):
         if self.around == "gmi":
             return GMI(**common, averaged=self.averaged, batch=self.batch)
         return KEDMI(**common, coupled=self.coupled, batch=self.batch * self.attempts)
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
 
     @property
     def searches(self) -> int:

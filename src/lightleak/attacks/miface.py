@@ -22,18 +22,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightleak.attacks.frame import Attack, Found, Needs, Part, Tell
+from lightleak.attacks.frame import Found, Needs, Part, ReturnsAll, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.steps import cross_entropy, negative_logit
 from lightleak.data.views import resized
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 COLOURS = {"grey": 0.5, "zeros": 0.0}
 
 
 @dataclass(frozen=True)
-class MIFace(Attack):
+class MIFace(ReturnsAll):
     """MI-Face: climb the target's confidence in the pixels themselves, and return the best image."""
 
     attempts: int = 1  # images of each class; more than one only from noise
@@ -60,18 +60,12 @@ class MIFace(Attack):
                 problems.append(f"there is no {name} {getattr(self, name)!r}; choose from {', '.join(known)}")
         if self.attempts > 1 and self.start != "noise":
             problems.append(f"{self.attempts} attempts from one start are one; use start noise for more")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:
         """What a table calls it."""
         return "MI-Face"
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
 
     def needs(self) -> Needs:
         """Latents that are the images' own pixels."""

@@ -23,9 +23,9 @@ from lightleak.attacks.frame import Attack, Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import box_for, table_of
 from lightleak.attacks.smile import ramp
-from lightleak.attacks.steps import LOSSES, identity_loss, select_candidates
+from lightleak.attacks.steps import identity_loss, loss_problems, select_candidates
 from lightleak.data.views import resized
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 TOP = 5  # likeliest classes that attempts are compared by
@@ -58,12 +58,10 @@ class Mirror(Attack):
             )
         if not (self.rate > 0 and self.weight > 0 and self.kappa > 0 and 0 <= self.flip <= 1):
             problems.append("rate, weight and kappa must be above 0, flip in [0, 1]")
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
+        problems += loss_problems(self.loss)
         if self.choice not in get_args(Literal["confidence", "agreement"]):
             problems.append(f"the choice among attempts is by confidence or agreement, not {self.choice!r}")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:

@@ -27,7 +27,7 @@ from lightleak.attacks.frame import Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import ByQueries, Curve, box_for, confidence_in, shown, table_of, too_small
 from lightleak.attacks.steps import select_candidates
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 LEAST = 1e-12  # a confidence of zero still leaves a parent a chance
@@ -58,8 +58,7 @@ class MirrorBlackBox(ByQueries):
             problems.append("mutated must be in [0, 1], strength and kappa above 0")
         if self.enough is not None and not 0 < self.enough <= 1:
             problems.append(f"enough is a confidence in (0, 1] or None, not {self.enough}")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:

@@ -19,16 +19,16 @@ import torch
 
 from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.draws import Rows
-from lightleak.attacks.frame import Attack, Found, Needs, Part, Tell
+from lightleak.attacks.frame import Found, Needs, Part, ReturnsAll, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES, identity_loss
+from lightleak.attacks.steps import identity_loss, loss_problems
 from lightleak.data.augmentation import DRAWS, Augmentation
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class PLGMI(Attack):
+class PLGMI(ReturnsAll):
     """PLG-MI's inversion: optimise the latents of a class-conditional generator; defaults are the published ones."""
 
     attempts: int = 5  # restarts for each class; all are returned
@@ -43,22 +43,15 @@ class PLGMI(Attack):
 
     def __post_init__(self) -> None:
         problems = []
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
+        problems += loss_problems(self.loss)
         if self.steps < 0 or min(self.attempts, self.views, self.batch) < 1 or not self.rate > 0:
             problems.append("steps must be at least 0, attempts, views and batch at least 1, rate above 0")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:
         """What a table calls it."""
         return "PLG-MI" if self.steps else "PLG-MI, stage 1 alone"
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
 
     def needs(self) -> Needs:
         """A generator that draws given classes."""

@@ -21,15 +21,15 @@ from lightleak.attacks.alignment import ALIGNMENTS, Alignment, aligned
 from lightleak.attacks.frame import JUDGED, Attack, Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.steps import (
-    LOSSES,
     confidence_over_views,
     draw_candidates,
     identity_loss,
+    loss_problems,
     select_candidates,
     view_draws,
 )
 from lightleak.data.views import View, resized
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.priors.prior import Prior
 
 
@@ -63,14 +63,12 @@ class PPA(Attack):
             problems.append(
                 f"expected 1 <= keep <= attempts <= candidates, got {self.keep}, {self.attempts}, {self.candidates}"
             )
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
+        problems += loss_problems(self.loss)
         if self.steps < 0 or self.views < 1 or self.batch < 1 or not self.rate > 0 or not self.epsilon > 0:
             problems.append("steps must be at least 0, views and batch at least 1, rate and epsilon above 0")
         if self.cutoff is not None and self.cutoff < 0:
             problems.append(f"cutoff must be at least 0, not {self.cutoff}")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def preparation(self) -> "PPA":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.draws import Rows
-from lightleak.attacks.frame import Attack, Common, Needs, Part
+from lightleak.attacks.frame import Attack, Common, Needs, Part, ReturnsAll
 from lightleak.attacks.oracle import Oracle
 from lightleak.attacks.steps import CANDIDATES
 from lightleak.data.views import resized
@@ -18,15 +18,10 @@ POINTS = 200  # of a curve, at most: what is recorded of a search must not grow 
 Ask = Callable[[Tensor, Rows], Tensor]  # what a target says of images, whose rows are these
 
 
-class ByQueries(Attack):
+class ByQueries(ReturnsAll):
     """A search by queries alone: its attempts share an exact budget evenly, and each of them returns its best."""
 
     queries: int  # for each class
-
-    @property
-    def keep(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Images of each class that are returned."""
-        return self.attempts
 
     @property
     def budget(self) -> int:

@@ -29,7 +29,7 @@ from lightleak.attacks.frame import Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import ByQueries, Curve, box_for, shown, too_small
 from lightleak.attacks.smile import better
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 HIDDEN = 256  # units of each of the critics' two layers
@@ -62,8 +62,7 @@ class RLBMI(ByQueries):
             problems += too_small(self, self.queries, self.actions, self.attempts)
         if not min(self.rate, self.temperature, self.kappa) > 0:
             problems.append("rate, temperature and kappa must be above 0")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:

@@ -27,7 +27,7 @@ from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import ByQueries, Curve, box_for, confidence_in, shown, table_of, too_small
 from lightleak.attacks.steps import cross_entropy, select_candidates
 from lightleak.data.views import resized
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.priors.prior import Prior
 
 
@@ -58,8 +58,7 @@ class SMILE(ByQueries):
             problems += too_small(self, self.queries, self.population + 1, self.attempts)
         if not min(self.rate, self.near, self.spread, self.kappa) > 0:
             problems.append("rate, near, spread and kappa must be above 0")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     @property
     def title(self) -> str:

@@ -54,6 +54,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "logit": negative_logit,
 }
 
+
+def loss_problems(name: str) -> list[str]:
+    """What is wrong with the name of an identity loss: nothing, or that there is none."""
+    return [] if name in LOSSES else [f"there is no loss {name!r}; choose from {', '.join(LOSSES)}"]
+
+
 # What an attack descends beside the prior's own term: images, and whose they are, to one loss each and the target's
 # logits; differentiable in the images.
 Identity = Callable[[Tensor, Rows], tuple[Tensor, Tensor]]

@@ -17,7 +17,7 @@ from lightleak.attacks.guards import Guard
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.data.population import Images
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.models.classifier import Classifier
 from lightleak.models.published import Weights
 from lightleak.models.starting import begin
@@ -52,8 +52,7 @@ class Lessons:
         wrong += [
             f"{name} must be above 0, not {fields[name]}" for name in ("rate", "temperature") if fields[name] <= 0
         ]
-        if wrong:
-            raise UserError("; ".join(wrong))
+        refuse(wrong)
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ import torch
 from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.distributions import Couplings, Distribution, Normal, tensors
 from lightleak.attacks.draws import own_normals
-from lightleak.attacks.frame import Attack, Found, Part, Tell, group_of
+from lightleak.attacks.frame import Found, Part, ReturnsAll, Tell, group_of
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.steps import LOSSES, identity_loss
-from lightleak.errors import UserError
+from lightleak.attacks.steps import identity_loss, loss_problems
+from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
 
 @dataclass(frozen=True)
-class VMI(Attack):
+class VMI(ReturnsAll):
     """Variational inversion: for each class a distribution of images of which the target is confident."""
 
     attempts: int = 50  # images drawn of each class's distribution; all are returned
@@ -56,15 +56,8 @@ class VMI(Attack):
             problems.append("rate must be above 0, momentum in [0, 1), divergence at least 0")
         if self.family not in ("flow", "normal"):
             problems.append(f"there is no family {self.family!r}; choose from flow, normal")
-        if self.loss not in LOSSES:
-            problems.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if problems:
-            raise UserError("; ".join(problems))
-
-    @property
-    def keep(self) -> int:
-        """Images of each class that are returned."""
-        return self.attempts
+        problems += loss_problems(self.loss)
+        refuse(problems)
 
     @property
     def searches(self) -> int:

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from lightleak.audit.record import PAGE
 from lightleak.files import publish
 from lightleak.report.page import embed
-from lightleak.report.results import clean
+from lightleak.report.template import template
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = (
@@ -26,19 +25,13 @@ Pictures = Mapping[int, Mapping[str, Tensor]]  # person -> what -> 3 x S x S byt
 
 def page(record: Mapping[str, Any], pictures: Pictures, names: tuple[str, ...], show_private: bool = False) -> str:
     """The record as HTML, with pictures of each person: `private` (blurred unless asked), `attack`, `null`."""
-    environment = Environment(
-        loader=PackageLoader("lightleak.audit", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"clean": clean, "percent": percent, "interval": interval, "share": share, "points": points}
     place = {name: index for index, name in enumerate(names)}
     gallery = {
         row["name"]: _shown(pictures.get(place[row["name"]], {}), show_private) for row in record["people"]["each"]
     }
-    return environment.get_template("audit.html.j2").render(record=record, gallery=gallery, show_private=show_private)
+    return template(
+        "lightleak.audit", "audit.html.j2", percent=percent, interval=interval, share=share, points=points
+    ).render(record=record, gallery=gallery, show_private=show_private)
 
 
 def save(

@@ -22,18 +22,6 @@ from lightleak.study.task import Task
 TIGHT = 0.9  # of what is free, to be filled at most
 
 
-def everything(tasks: Iterable[Task]) -> list[Task]:
-    """The tasks and all that they need, each once."""
-    found: dict[str, Task] = {}
-    look = list(tasks)
-    while look:
-        task = look.pop()
-        if task.key not in found:
-            found[task.key] = task
-            look += task.needs()
-    return list(found.values())
-
-
 def whole(tasks: Sequence[Task], out: Path) -> list[Line]:
     """Whether every file fits what it is meant for, and the disk holds the results; what is done needs nothing more."""
     todo = schedule(tasks, Store(out)).todo

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.place import Precision, lowered
 from lightleak.priors.networks import fill, weights_of
 from lightleak.priors.prior import Prior, State
@@ -472,8 +472,7 @@ class StyleGAN2Prior(Prior):
             problems.append(f"crop must be from 1 to {whole}, not {self.crop}")
         if self.critic is not None and self.critic.settings["size"] != whole:
             problems.append(f"generator and critic differ in size: {whole} and {self.critic.settings['size']}")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
         for net in (self.generator, self.critic):
             if net is not None:
                 net.eval().requires_grad_(False)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.report.results import Results, clean, heading, read
 from lightleak.report.table import in_parts, main_table, write_cell
+from lightleak.report.template import template
 
 MARKS = ("<!-- findings", "<!-- end of findings")  # around the list of findings in the README of a folder
 PARAGRAPH = 600  # characters shown of a text that has no record
@@ -40,15 +40,7 @@ def index(folder: Path | str, title: str = "Results") -> Path:
     entries = list(_entries(folder))
     if not entries:
         raise UserError(f"{folder} holds no record.json and no text; 'lightleak report STUDY_FOLDER' makes records")
-    environment = Environment(
-        loader=PackageLoader("lightleak.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"clean": clean, "heading": heading}
-    page = environment.get_template("index.html.j2").render(
+    page = template("lightleak.report", "index.html.j2", heading=heading).render(
         title=title,
         findings=_findings(folder / "README.md"),
         entries=[(entry, _tables(entry.results) if entry.results else []) for entry in entries],

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, ImageFilter
 
@@ -16,6 +15,7 @@ from lightleak.report.answer import answer, subject
 from lightleak.report.figures import Figure, figures
 from lightleak.report.results import MISSING, Column, Difference, Picture, Results, clean, heading, known, visible
 from lightleak.report.table import Cell, Table, in_parts, tables, write_cell
+from lightleak.report.template import template
 from lightleak.report.verdicts import families, standing, verdict
 
 THUMBNAIL = 128  # pixels: no picture of the page is larger
@@ -24,17 +24,10 @@ BLURRED = 7  # a blurred picture keeps so many pixels a side
 
 def page(results: Results, show_private: bool = False, drawn: Sequence[Figure] | None = None) -> str:
     """The report as HTML. Private images are blurred unless `show_private`; `drawn` are its figures if at hand."""
-    environment = Environment(
-        loader=PackageLoader("lightleak.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finished,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"clean": clean, "heading": heading, "percent": _percent, "tree": _tree}
     whole = tables(results)
-    return environment.get_template("page.html.j2").render(
+    return template(
+        "lightleak.report", "page.html.j2", _finished, heading=heading, percent=_percent, tree=_tree
+    ).render(
         results=results,
         subject=subject(results),
         answer=answer(results),

@@ -6,7 +6,7 @@ two protocols is refused unless it was asked for. A protocol whose meaning chang
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -78,6 +78,10 @@ class Protocol:
             raise UserError(f"this evaluation does not follow {self.label}: {'; '.join(departures)}")
 
 
+# Koh et al.: the judge, the features of FID, and what is measured of faces.
+BY_INCEPTION: dict[str, Any] = {"judge": "torchvision:inception_v3", "judge_size": 299, "fid": "fid-inception"}
+FACES = ("hits@1", "hits@5", "delta_eval", "delta_face", "fid", "precision", "recall", "density", "coverage")
+
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -101,20 +105,8 @@ PROTOCOLS: dict[str, Protocol] = {
             identities=530,
             attempts=16,
             keep=8,
-            judge="torchvision:inception_v3",
-            judge_size=299,
-            fid="fid-inception",
-            metrics=(
-                "hits@1",
-                "hits@5",
-                "delta_eval",
-                "delta_face",
-                "fid",
-                "precision",
-                "recall",
-                "density",
-                "coverage",
-            ),
+            **BY_INCEPTION,
+            metrics=FACES,
         ),
         # The same of Stanford Dogs, which have no faces, and of CelebA, where 50 of 200 latents are kept.
         Protocol(
@@ -122,30 +114,16 @@ PROTOCOLS: dict[str, Protocol] = {
             identities=120,
             attempts=16,
             keep=8,
-            judge="torchvision:inception_v3",
-            judge_size=299,
-            fid="fid-inception",
-            metrics=("hits@1", "hits@5", "delta_eval", "fid", "precision", "recall", "density", "coverage"),
+            **BY_INCEPTION,
+            metrics=tuple(name for name in FACES if name != "delta_face"),
         ),
         Protocol(
             "paper-ppa-celeba",
             identities=1000,
             attempts=200,
             keep=50,
-            judge="torchvision:inception_v3",
-            judge_size=299,
-            fid="fid-inception",
-            metrics=(
-                "hits@1",
-                "hits@5",
-                "delta_eval",
-                "delta_face",
-                "fid",
-                "precision",
-                "recall",
-                "density",
-                "coverage",
-            ),
+            **BY_INCEPTION,
+            metrics=FACES,
         ),
         # Rendered people, as far as a laptop goes: everyone, whatever the attack returns, and the truth.
         Protocol("rendered", metrics=("hits@1", "verified", "true@1", "error", "delta_eval", "judge_fid")),

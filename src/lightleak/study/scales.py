@@ -30,6 +30,15 @@ WORLD: Mapping[str, Any] = {
 }
 SMALL_ATTACK = PPA(candidates=300, attempts=3, keep=2, steps=30, rate=0.05, milestones=(20,), views=10, batch=48)
 SCALES = ("rendered", "paper")
+# The networks of the paper's tables over families and depths, by scale (Koh et al., Tab. 2 and 5).
+EIGHT = {
+    "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
+    "paper": tuple(
+        f"torchvision:{kind}{depth}"
+        for kind, depths in (("resnet", (34, 50, 101, 152)), ("densenet", (121, 161, 169, 201)))
+        for depth in depths
+    ),
+}
 
 
 def at(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.study.run import Schedule, schedule
-from lightleak.study.task import Store, Task
+from lightleak.study.task import Store, Task, with_needs
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,13 @@ def status(tasks: Iterable[Task], store: Store) -> Status:
     """How a study stands; changes nothing."""
     tasks = list(tasks)
     todo = schedule(tasks, store)
-    seen: dict[str, Task] = {}
-    look = list(tasks)
-    while look:
-        task = look.pop()
-        if task.key not in seen:
-            seen[task.key] = task
-            look += task.needs()
+    seen = with_needs(tasks)
     failed = [
         Failed(t, _last_line(store.failure(t)), store.failure(t)) for t in todo.todo if store.failure(t).is_file()
     ]
     return Status(
         todo,
-        tuple(t for t in seen.values() if store.folder(t).is_dir() and not store.damaged(t, thorough=False)),
+        tuple(t for t in seen if store.folder(t).is_dir() and not store.damaged(t, thorough=False)),
         tuple(_at_work(note) for note in store.at_work().values()),
         tuple(failed),
     )

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -300,6 +300,18 @@ class Store:
             self.drop(part)
         self.failure(task).unlink(missing_ok=True)
         self.forget(task)
+
+
+def with_needs(tasks: Iterable[Task]) -> list[Task]:
+    """The tasks and all that they need, each once."""
+    found: dict[str, Task] = {}
+    look = list(tasks)
+    while look:
+        task = look.pop()
+        if task.key not in found:
+            found[task.key] = task
+            look += task.needs()
+    return list(found.values())
 
 
 @cache

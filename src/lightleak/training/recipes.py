@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lightleak.data.views import View
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Recipe:
             problems.append(f"milestones are shares of the epochs between 0 and 1, not {self.milestones}")
         if self.cosine_to is not None and not 0 <= self.cosine_to <= self.rate:
             problems.append(f"a cosine falls from the rate {self.rate} to 0 at the lowest, not to {self.cosine_to}")
-        if problems:
-            raise UserError("; ".join(problems))
+        refuse(problems)
 
     def passes(self, images: int) -> int:
         """How often an epoch goes through so many images: once, unless they are too few for `least_steps`."""

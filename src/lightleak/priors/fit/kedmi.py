@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.data.population import Images
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.fit.adversaries import Adversaries
 from lightleak.priors.fit.autoencoder import redraw
 from lightleak.priors.fit.state import (
@@ -71,8 +71,7 @@ class KedMi:
         least = {"width": 1, "discriminator_width": 1, "latents": 1, "kernels": 1, "dimensions": 1, "steps": 1}
         least |= {"critic_steps": 1, "batch": 2, "checkpoint_every": 1, "warmup": 0, "entropy": 0}
         wrong = faults(self, least, ("rate", "warmup_rate", "blur"))
-        if wrong:
-            raise UserError("; ".join(wrong))
+        refuse(wrong)
 
 
 KED_QUICK = KedMi(

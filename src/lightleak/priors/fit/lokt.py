@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.data.population import Images
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.conditional64 import (
     ConditionalGenerator,
     NamingDiscriminator,
@@ -74,8 +74,7 @@ class Lokt:
             wrong.append(f"of {self.steps} steps some must be left after {self.plain} plain ones, for the classes")
         if self.span not in get_args(Range):
             wrong.append(f"span is one of {', '.join(get_args(Range))}, not {self.span!r}")
-        if wrong:
-            raise UserError("; ".join(wrong))
+        refuse(wrong)
 
     @property
     def queries(self) -> int:

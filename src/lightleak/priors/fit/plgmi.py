@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lightleak.data.augmentation import DRAWS, STAGE1
 from lightleak.data.population import Images
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.priors.conditional64 import (
     ConditionalGenerator,
     ConditionalPrior,
@@ -74,8 +74,7 @@ class PlgMi:
         wrong = faults(self, least, ("rate", "critic_rate", "warmup_rate", "blur"))
         if self.span not in get_args(Range):
             wrong.append(f"span is one of {', '.join(get_args(Range))}, not {self.span!r}")
-        if wrong:
-            raise UserError("; ".join(wrong))
+        refuse(wrong)
 
 
 PLG_QUICK = PlgMi(

@@ -33,7 +33,7 @@ from torch.optim import Adam
 
 from lightleak import randomness
 from lightleak.data.population import Images
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.place import Place, lowered
 from lightleak.priors.fit.state import State, batch, check_enough, faults, follow, recipe, update
 from lightleak.priors.stylegan2 import Dense, Discriminator, Generator, StyleGAN2Prior
@@ -86,8 +86,7 @@ class SmallStyleGAN2:
             wrong.append("steps and warmup are both 0, so nothing would be learnt")
         shares = {name: getattr(self, name) for name in ("mixing", "warmup_noise")}
         wrong += [f"{name} must be from 0 to 1, not {share}" for name, share in shares.items() if not 0 <= share <= 1]
-        if wrong:
-            raise UserError("; ".join(wrong))
+        refuse(wrong)
 
 
 class Eigenfaces(nn.Module):

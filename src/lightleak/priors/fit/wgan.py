@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lightleak.data.population import Images
-from lightleak.errors import UserError
+from lightleak.errors import refuse
 from lightleak.priors.fit.adversaries import Adversaries
 from lightleak.priors.fit.autoencoder import redraw
 from lightleak.priors.fit.state import batch, check_enough, faults, follow, recipe, update
@@ -57,8 +57,7 @@ class WganGp:
         least = {"width": 1, "critic_width": 1, "latents": 1, "steps": 1, "critic_steps": 1, "batch": 2}
         least |= {"penalty_every": 1, "checkpoint_every": 1, "warmup": 0}
         wrong = faults(self, least, ("rate", "critic_rate", "warmup_rate", "blur"))
-        if wrong:
-            raise UserError("; ".join(wrong))
+        refuse(wrong)
 
 
 QUICK = WganGp(

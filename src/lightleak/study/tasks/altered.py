@@ -14,6 +14,7 @@ from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.study.task import Absent, Progress, Store
 from lightleak.study.tasks.targets import Derived, described, people
+from lightleak.study.tasks.work import guard_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Altered(Derived):
 
 @dataclass(frozen=True)
 class Copied(Derived):
-    """A network that learnt of public images to answer as a trained target does."""
+    """A network that learnt of public images to answer as a trained target does, behind its guard if it has one."""
 
     gpus = 1.0
     access: Access = "labels"
@@ -96,9 +97,9 @@ class Copied(Derived):
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, target = self.population.load(store), self.run_of.load(store)
-        oracle, public = Oracle(target, self.access), population.public
+        oracle = Oracle(target, self.access, guard=guard_of(self.run_of, target, store))
         more = {"folder": store.scratch(self), "tell": watch}
-        copy, _ = copied(oracle, public, self.student, self.lessons, self.seed, **more)
+        copy, _ = copied(oracle, population.public, self.student, self.lessons, self.seed, **more)
         copy.record = {"best_epoch": self.lessons.epochs, "validation_accuracy": None, "history": [{}]}
         save(copy, folder / "target.safetensors")
         images, _, test = people(population, self.people)

@@ -1,0 +1,22 @@
+"""Pages are made from templates that escape what they are given, and that refuse what nobody gave."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from lightleak.report.results import clean
+
+
+def template(package: str, name: str, finalize: Callable[[Any], Any] | None = None, **filters: Callable) -> Template:
+    """The template `name` beside a package's code, with `clean` and these filters; `finalize` sees every value."""
+    environment = Environment(
+        loader=PackageLoader(package, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"clean": clean, **filters}
+    return environment.get_template(name)
