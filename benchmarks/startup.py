@@ -26,6 +26,11 @@ ANSWERS = {
     "a wrong flag of an attack": ["attack", "--out", "x", "attack:ppa", "--attack.stepps", "3"],
     "an attack that is none": ["attack", "--out", "x", "attack:nope"],
     "a data set that is none": ["train", "--out", "x", "--data", "nope"],
+    "a network that is none": ["train", "--out", "x", "--architecture", "timm:nope"],
+    "a setting that is none": ["train", "--out", "x", "--data", "faces", "--settings", "peple", "4"],
+    "a setting of a defence": ["train", "--out", "x", "--defence", "ssf(factr=1)"],
+    "a preset that is none": ["attack", "--out", "x", "--target", "src", "--preset", "nope"],
+    "a study's setting": ["study", "rolss_by_truth", "--settings", "nonsense", "1"],
     "a file that is not there": ["attack", "--out", "x", "--target", "nowhere"],
 }
 SKIPS = ["skips", "timm:resnet18", "--json"]

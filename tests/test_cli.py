@@ -335,7 +335,7 @@ def test_skips_as_table_and_json(capsys):
         (["skips", "nothing.safetensors"], "there is no checkpoint"),
         (["train", "--out", "x", "--architecture", "timm:nope"], "no model"),
         (["train", "--out", "x", "--data", "celebrities"], "choose one of faces"),
-        (["train", "--out", "x", "--defence", "magic"], "choose one of none, rolss"),
+        (["train", "--out", "x", "--defence", "magic"], "choose from none, rolss"),
         (["train", "--out", "x", "--settings", "people", "1"], "people must be"),
         (["train", "--out", "x", "--settings", "heads", "2"], "no setting heads"),
         (["attack", "--target", "nothing", "--out", "x"], "there is no checkpoint"),
@@ -375,7 +375,7 @@ def test_a_checkpoint_of_another_network(capsys, tmp_path):
 def test_unwritable_output(capsys, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert call("demo", "--out", tmp_path / "file" / "deep") == 2
-    assert "cannot write" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.slow

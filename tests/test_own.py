@@ -15,7 +15,8 @@ from lightleak import cli
 from lightleak.attacks import Reconstruction
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, read_recipe, save
-from lightleak.models.own import is_spec, made, opened, own, side_of
+from lightleak.models.named import is_spec
+from lightleak.models.own import made, opened, own, side_of
 from lightleak.study.protocols import PROTOCOLS, Protocol
 
 SOURCE = '''

@@ -4,10 +4,11 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lightleak.attacks import OURS
 from lightleak.cli.outline import checked, described
 from lightleak.cli.sources import REFUSED, Reader
 from lightleak.errors import UserError
+from lightleak.models import named, zoo
 from lightleak.priors.fit import TRAININGS
 from lightleak.version import __version__
 
@@ -28,7 +30,7 @@ RIGHT = [
     "train --out=x --recipe.batch=3 --device cuda:1",
     "protect --target x --out y --defence ssf --keep-accuracy 0.98 --data folder:z --epochs 2",
     "train --net m.py:Net --from w.pt --out x",
-    "fit --out x training:kedmi --training.steps 5",
+    "fit --out y --target x training:kedmi --training.steps 5",
     "convert f.pth --out x --crop 5 --students a b --architecture timm:resnet18 --noise none",
     "attack --target x --out y --classes 0 3 attack:ppa --attack.steps 2",
     "attack --target x --out y --distillation.students a b --seed 3",
@@ -38,29 +40,211 @@ RIGHT = [
     "report x --show-private",
     "raters x --seconds 20 --results",
     "doctor --preset rolss --json",
-    "attack --out y attack:gmi --attack.rate 0.1 attack.alignment:alignment --attack.alignment.copies 3",
-    "attack --out y attack:miface --attack.process none",
-    "fit --out x training:wgan-published --training.betas 0.5 1",
+    "attack --out y --target x attack:gmi --attack.rate 0.1 attack.alignment:alignment --attack.alignment.copies 3",
+    "attack --out y --target x attack:miface --attack.process none",
+    "fit --out y training:wgan-published --training.betas 0.5 1",
     "train --out x --recipe.milestones 0.5 --recipe.view.flip 0.5 --data digits --defence RoLSS,bido",
 ]
 WRONG = [
-    "demo --bogus", "skips", "train", "train --bogus --out x", "train --out x --size many", "fit --datta x --out y",
-    "convert x --out y --noise some", "attack --target x --out y --presett z", "evaluate --found a", "study",
-    "study a.py --here many", "report", "doctor --archi x", "train --out x --recipe.epochs 2 --bogus 3",
-    # within settings
-    "train --out x --recipe.epocs 2", "train --out x --recipe.epochs two", "train --out x --recipe.epochs 0",
-    "train --out x --recipe.view.scale 0.5", "train --out x --recipe.milestones 3", "train --out x --settings people",
-    "attack --out x attack:nope", "attack --out x attack:ppa --attack.step 3",
-    "attack --out x attack:gmi --attack.rate a", "attack --out x attack:ppa --attack.steps -2",
-    "attack --out x attack:kedmi --attack.loss l",
-    "fit --out x training:nope", "fit --out x training:kedmi --training.steps some",
-    "attack --out x --distillation.student a", "convert x --out y --class-order up",
-    # what is not there, and what is out of range
-    "train --out x --data nope", "train --out x --data folder:nowhere", "train --out x --defence rolss,nope",
-    "train --out x --device gpu", "train --out x --architecture resnet18", "train --out x --size 0",
-    "attack --out x --target nope", "attack --out x --prior nope", "skips nope",
-    "evaluate --found nope --out x", "study nope.py", "report nope", "convert nope --out x", "demo --people 0",
-]  # fmt: skip
+    # demo
+    "demo --bogus",
+    "demo --people 5",
+    "demo --data folder",
+    "demo --data nope",
+    "demo --people 0",
+    "demo --workers 0",
+    "demo --out x",
+    "demo --seed 99999999999999999999",
+    # skips
+    "skips",
+    "skips timm:nope",
+    "skips torchvision:nope",
+    "skips face:nope",
+    "skips nope:nope",
+    "skips timm:zzz*",
+    "skips nope:*",
+    "skips nowhere.py:f",
+    "skips nowhere",
+    "skips timm:resnet18 --size 0",
+    # train
+    "train",
+    "train --bogus --out o",
+    "train --out o --size many",
+    "train --out o --recipe.epochs 2 --bogus 3",
+    "train --out o --recipe.epocs 2",
+    "train --out o --recipe.epochs two",
+    "train --out o --recipe.epochs 0",
+    "train --out o --recipe.view.scale 0.5",
+    "train --out o --recipe.milestones 3",
+    "train --out o --settings people",
+    "train --out o --data nope",
+    "train --out o --data folder:nowhere",
+    "train --out o --device gpu",
+    "train --out o --architecture resnet18",
+    "train --out o --size 0",
+    "train --out o --architecture timm:nope",
+    "train --out o --architecture torchvision:nope",
+    "train --out o --architecture face:nope",
+    "train --out o --architecture nope:resnet18",
+    "train --out o --architecture timm:",
+    "train --out o --like nope",
+    "train --out o --like rolss --recipe.epochs 3",
+    "train --out o --weights x",
+    "train --out o --from nowhere",
+    "train --out o --from x --weights x --net a.py:f",
+    "train --out o --net nowhere.py:make",
+    "train --out o --net nonsense",
+    "train --out o --net a.py:f --weights nowhere",
+    "train --out o --data nope:",
+    "train --out o --data faces:",
+    "train --out o --data faces:x",
+    "train --out o --data folder",
+    "train --out o --data folder:",
+    "train --out o --data celeba",
+    "train --out o --data faces --settings peple 4",
+    "train --out o --data faces --settings people many",
+    "train --out o --data faces --settings people 0",
+    "train --out o --data faces --settings size 4",
+    "train --out o --data faces --settings lookalikes 3",
+    "train --out o --data digits --settings size 4",
+    "train --out o --data digits --settings people 4",
+    "train --out o --data folder:z --settings private 1.5",
+    "train --out o --data folder:z --settings order up",
+    "train --out o --data folder:z --settings public nowhere",
+    "train --out o --data folder:z --settings public ffhq:nowhere",
+    "train --out o --data folder:z --settings seed 99999999999999999",
+    "train --out o --data celeba:z --settings protocol nope",
+    "train --out o --data afhq:z --settings animal cow",
+    "train --out o --defence nope",
+    "train --out o --defence rolss,nope",
+    "train --out o --defence ssf(factr=1)",
+    "train --out o --defence ssf(factor=7)",
+    "train --out o --defence rolss(where=last)",
+    "train --out o --defence midre-0.9",
+    'train --out o --defence bido(measure="x")',
+    "train --out o --seed 99999999999999999999",
+    "train --out z",
+    "train --out o --recipe.precision half",
+    # fit
+    "fit --datta x --out o",
+    "fit --out o training:nope",
+    "fit --out o training:kedmi --training.steps some",
+    "fit --out o training:kedmi",
+    "fit --out o --data folder:nowhere",
+    "fit --out o --data ffhq",
+    "fit --out x",
+    # convert
+    "convert x --out o --noise some",
+    "convert x --out o --class-order up",
+    "convert nope --out o",
+    "convert x --out o --architecture timm:nope",
+    "convert x --out o --normalise some",
+    "convert x --out o --students nowhere",
+    "convert x --out o --psi 2",
+    "convert x --out o --class-names nowhere",
+    "convert x --out o --net nowhere.py:f",
+    "convert c.yaml --out o",
+    # attack
+    "attack --target x --out o --presett z",
+    "attack --out o attack:ppa --attack.step 3",
+    "attack --out o attack:gmi --attack.rate a",
+    "attack --out o attack:ppa --attack.steps -2",
+    "attack --out o attack:kedmi --attack.loss l",
+    "attack --out o --distillation.student a",
+    "attack --out o --target nope",
+    "attack --out o --prior nope",
+    "attack --out o",
+    "attack --out o --target x --preset nope",
+    "attack --out o --target x --preset ppa:nope",
+    "attack --out o --target x --preset nope:ppa",
+    "attack --out o --target x --preset rolss attack:gmi",
+    "attack --out o --target x --preset ppdg",
+    "attack --out o --target x --preset brepmi:ppdg attack:mirror",
+    "attack --out o --target x --preset rolss attack:ppa --attack.steps 3",
+    "attack --out o --target x --classes 0 0",
+    "attack --out o --target x --classes -1",
+    "attack --out o --target x --precision half",
+    "attack --out o --target x --public nope",
+    "attack --out o --target x --public faces --settings people 0",
+    "attack --out o --target x attack:nope",
+    "attack --out o --target x --weights x",
+    "attack --out z --target x",
+    # evaluate
+    "evaluate --found x",
+    "evaluate --found z --judge x --out o",
+    "evaluate --found nope --out o",
+    "evaluate --found x --out o",
+    "evaluate --found x --judge x --out o --student nope",
+    "evaluate --found x --judge x --out o --student timm:nope",
+    "evaluate --found x --judge x --out o --protocol nope",
+    "evaluate --found x --judge x --out o --data nope",
+    "evaluate --found x --judge x --out z",
+    "evaluate --found x --judge x --out o --inception nowhere",
+    "evaluate --found x --judge x --out o --prior nowhere",
+    # study
+    "study",
+    "study b.py --here many",
+    "study nope.py",
+    "study nope",
+    "study b.py --settings nonsense 1",
+    "study b.py --settings nonsense 1 --dry-run",
+    "study b.py --ray auto --slurm main",
+    "study b.py --plan --effect 0",
+    "study b.py --plan --power 2",
+    "study broken.py",
+    "study b.py --here 0",
+    "study b.py --minutes 0",
+    "study b.py --device gpu",
+    "study rolss_by_truth --settings nonsense 1",
+    # report
+    "report",
+    "report nope",
+    "report nowhere",
+    # doctor
+    "doctor --archi x",
+    "doctor --preset nope",
+    "doctor --judge x",
+    "doctor --judge nowhere",
+    "doctor --study b.py --data faces",
+    "doctor --study b.py --settings nonsense 1",
+    "doctor --study nowhere",
+    "doctor --data faces --settings nonsense 1",
+    "doctor --architecture timm:nope",
+    "doctor --people 0",
+    # protect
+    "protect --out o",
+    "protect --out o --target x --defence nope",
+    "protect --out o --target x --keep-accuracy 2",
+    "protect --out o --target x --epochs 0",
+    "protect --out o --target x --weights x",
+    # audit
+    "audit",
+    "audit --model x",
+    "audit --model nowhere --data folder:z",
+    "audit --model nowhere.py:f --weights x --data folder:z",
+    "audit --model x --data nope",
+    "audit --model x --data folder:nowhere",
+    "audit --model x --data folder:z --guard nope",
+    "audit --model x --data folder:z --guard rounded:x",
+    "audit --model x --data folder:z --guard rounded:-4",
+    "audit --model x --data folder:z --defended nope",
+    "audit --model x --data folder:z --fmr 3",
+    "audit --model x --data folder:z --uncut timm:nope",
+    "audit --model x --data folder:z --budget some",
+    "audit --model x --data folder:z --access all",
+    "audit --model x --data folder:z --private some",
+    "audit --model x --data folder:z --public folder:nowhere",
+    "audit --model x --data folder:z --prior nowhere",
+    "audit --model x --data folder:z --exposures --guard labels",
+    "audit --model x --data folder:z --workers 0",
+    "audit --model x --data folder:z --settings nonsense 1",
+    "audit --model x --data folder:z --dry-run --settings nonsense 1",
+    "audit --verify nowhere",
+    # raters
+    "raters nowhere",
+    "raters z --port 99999999",
+    "raters z --seconds 0",
+]
 
 
 def accepts(line):
@@ -73,22 +257,27 @@ def accepts(line):
     return True
 
 
+def fill(folder):
+    """What the command lines name: files, a folder of pictures, studies."""
+    for name in ("x", "a", "b", "f.pth", "c.yaml", "w.pt"):
+        (folder / name).touch()
+    (folder / "z").mkdir()
+    (folder / "m.py").touch()
+    (folder / "a.py").write_text("def make_model(): ...\n\n\ndef tasks(): ...\n")
+    (folder / "b.py").write_text("def tasks(worlds=1): ...\n")
+    (folder / "broken.py").write_text("def tasks(:\n")
+
+
 @pytest.fixture(autouse=True)
 def _files(tmp_path, monkeypatch):
     """What the right command lines name is there."""
     monkeypatch.chdir(tmp_path)
-    for name in ("x", "z", "a", "b", "f.pth", "a.py"):
-        (tmp_path / name).touch()
+    fill(tmp_path)
 
 
 @pytest.mark.parametrize("line", RIGHT)
 def test_the_stand_in_takes_what_is_right(line):
     assert accepts(line)
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_the_stand_in_refuses_what_is_wrong(line):
-    assert not accepts(line)
 
 
 def told(function, words):
@@ -120,27 +309,114 @@ def test_settings_are_read_from_their_source(real):
     assert REFUSED in vars(read(batch=0))
 
 
-def test_nothing_heavy_is_imported_for_an_answer_that_needs_none():
-    """All of them in one process: neither of them may import torch."""
-    lines = [["--help"], ["--version"], ["nonsense"], [], *(line.split() for line in WRONG)]
+# Values that no argument of a kind can have; what is free text or names a place to write stands in FREE.
+BASES = {
+    "demo": "demo", "skips": "skips", "train": "train --out o", "protect": "protect --out o --target x",
+    "fit": "fit --out o", "convert": "convert x --out o", "attack": "attack --out o --target x",
+    "evaluate": "evaluate --found x --out o --judge x", "audit": "audit --model x --data folder:z",
+    "study": "study b.py", "raters": "raters z", "report": "report z", "doctor": "doctor",
+}  # fmt: skip
+FREE = {
+    "out", "settings", "knowledge", "recogniser", "called", "release", "consent", "special_category", "entry",
+    "ray", "slurm", "slurm_options", "students",
+}  # fmt: skip
+
+
+def choices():
+    """A wrong value for each argument of each verb, from what its annotation says."""
+    for verb, base in BASES.items():
+        stand_in, _ = checked(verb, [])
+        for field in fields(stand_in):
+            if field.name in FREE or is_dataclass(field.default) or field.default_factory is not MISSING:
+                continue
+            flag = {"start": "from"}.get(field.name, field.name).replace("_", "-")
+            words = base.split()
+            positional = field.default is MISSING and f"--{flag}" not in words
+            if field.type is bool:
+                yield f"{base} --{flag}=nonsense"
+            elif positional:
+                yield " ".join([verb, "nonsense", *words[2:]])
+            else:
+                yield f"{base} --{flag} nonsense"
+            if field.type is not bool and "int" in str(field.type):
+                yield f"{base} --{flag} -99999999999999999999999"
+
+
+LINES = [*dict.fromkeys([*WRONG, *choices()])]
+WITHOUT = [["--help"], ["--version"], ["nonsense"], []]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What every line is answered, by one process: exit code, what heavy was imported, and the text."""
+    folder = tmp_path_factory.mktemp("lines")
+    fill(folder)
     code = f"""
-import sys
+import contextlib, io, json, sys
 from lightleak import cli
-for line in {lines!r}:
-    try:
-        cli.main(line)
-        told = 0
-    except SystemExit as end:
-        told = end.code or 0
-    print('ANSWER', told, sorted({{'torch', 'timm', 'torchvision', 'sklearn', 'numpy'}} & set(sys.modules)))
+for line in {[*WITHOUT, *(line.split() for line in LINES)]!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        try:
+            cli.main(line)
+            told = 0
+        except SystemExit as end:
+            told = end.code or 0
+    heavy = sorted({{'torch', 'timm', 'torchvision', 'sklearn', 'numpy'}} & set(sys.modules))
+    print(json.dumps([' '.join(line), told, heavy, out.getvalue()]))
+    for name in heavy:
+        sys.exit('imported ' + name + ' for ' + ' '.join(line))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    answers = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-    assert answers == ["ANSWER 0 []"] * 2 + ["ANSWER 2 []"] * (len(lines) - 2)
-    assert f"lightleak {__version__}" in done.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+    return {line: rest for line, *rest in map(json.loads, done.stdout.splitlines())}, done.stderr
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_wrong_command_is_refused_in_a_line_without_anything_heavy(line, answers):
+    found, rest = answers
+    assert line in found, rest
+    told, heavy, text = found[line]
+    assert (told, heavy) == (2, []), text
+    assert "Traceback" not in text
+    if text.startswith("lightleak:"):
+        assert len(text.strip().splitlines()) == 1
+
+
+def test_help_and_version_import_nothing_heavy(answers):
+    found, rest = answers
+    assert [found[" ".join(line)][:2] for line in WITHOUT] == [[0, []], [0, []], [2, []], [2, []]], rest
+    assert f"lightleak {__version__}" in found["--version"][2]
     for verb in cli.VERBS:
-        assert verb in done.stdout
-    assert "Traceback" not in done.stderr
+        assert verb in found["--help"][2]
+
+
+@pytest.mark.parametrize("library", named.LIBRARIES[:2])
+def test_the_names_of_a_library_are_read_as_it_registers_them(library):
+    assert named.names_in(library) == sorted(zoo.names(library))
+    assert tuple(zoo.BUILDERS) == named.LIBRARIES
+
+
+def test_a_plug_ins_choice_is_left_to_it_and_others_are_refused(tmp_path, monkeypatch):
+    """Without importing the plug-in: by the name of the class in its source."""
+    (tmp_path / "my_own.py").write_text("import nothing_like_this\n\n\nclass MyOwn:\n    pass\n")
+    about = tmp_path / "my_own-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-own\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[lightleak.attacks]\nmine = my_own:MyOwn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert accepts("attack --out o --target x attack:my-own --attack.unheard-of 3")
+    assert accepts("attack --out o --target x attack:ppa --attack.steps 3")
+    assert not accepts("attack --out o --target x attack:nope")
+    assert not accepts("attack --out o --target x attack:ppa --attack.stepps 3")
+    assert not accepts("attack --out o --target x --classes 0 0 attack:my-own --attack.unheard-of 3")
+    assert "my_own" not in sys.modules
+    (tmp_path / "my_own.py").write_text("from elsewhere import MyOwn\n")  # who knows what that class is called
+    assert accepts("attack --out o --target x attack:nope")
+
+
+def test_a_study_of_ours_is_found_from_anywhere():
+    assert accepts("study paper/tab2_stages --status")
+    assert accepts("study rolss_by_truth --settings worlds 2")
+    assert not accepts("study rolss_by_truth --settings world 2")
 
 
 def test_the_benchmark_prints_both(capsys):

@@ -7,12 +7,27 @@ A package names what it adds in its pyproject.toml:
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, MutableMapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 Thing = TypeVar("Thing")
 log = logging.getLogger("lightleak")
+
+
+def points(group: str) -> list[EntryPoint]:
+    """The installed entry points of a group, by name; of all groups of Lightleak for ""."""
+    return [point for point in _installed(tuple(sys.path)) if group in ("", point.group)]
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001
+    """Lightleak's entry points, found once: that takes reading about every package."""
+    found = entry_points()
+    ours = [point for group in found.groups if group.startswith("lightleak.") for point in found.select(group=group)]
+    return tuple(sorted(ours, key=lambda point: point.name))
 
 
 class Registry(MutableMapping[str, Thing], Generic[Thing]):
@@ -58,7 +73,7 @@ class Registry(MutableMapping[str, Thing], Generic[Thing]):
         if self._looked:
             return
         self._looked = True  # before anything is imported: a plug-in may look into the registry that it enters
-        for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
+        for point in points(self.group):
             if (why := self._add(point)) is not None:
                 package = f" of the package {point.dist.name}" if point.dist else ""
                 log.warning("lightleak: the plug-in %r in %s%s is left out: %s", point.name, self.group, package, why)

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from lightleak import data
 from lightleak.errors import UserError
+from lightleak.models import named
 from lightleak.place import choose, first_line
 from lightleak.terminal import bar, console
 
@@ -45,14 +46,34 @@ NOTHING = Own()
 OwnNet = Annotated[Own, tyro.conf.OmitArgPrefixes]
 
 
-def classifier_of(checkpoint: Path | None, own: Own, what: str, size: int | None = None) -> "Classifier":
-    """The classifier of a checkpoint, or of a network of the user's own; `what` is the flag of the checkpoint."""
-    from lightleak.models.own import opened
-
+def check_network(checkpoint: Path | None, own: Own, what: str) -> None:
+    """UserError, before anything is read, unless there is one network, by a checkpoint or as `own` says it."""
     if checkpoint is not None and own.weights is not None:
         raise UserError(f"give {what} or --weights, not both")
     if own.net is None and (own != NOTHING or checkpoint is None):
         raise UserError(f"expected {what}, or a network of your own with --net FILE.py:NAME and --weights FILE")
+    check_own(own)
+
+
+def check_own(own: Own) -> None:
+    """UserError for files of an own network that are not there."""
+    if own.net is not None:
+        named.file_and_name(own.net)
+    if own.weights is not None and not own.weights.expanduser().exists():
+        raise UserError(f"there are no weights {own.weights}")
+
+
+def check_data(source: str | None, settings: dict[str, str]) -> None:
+    """UserError, before anything is read, for a data set that cannot be, or settings that it does not take."""
+    if source is not None:
+        data.check(source, **values(settings))
+
+
+def classifier_of(checkpoint: Path | None, own: Own, what: str, size: int | None = None) -> "Classifier":
+    """The classifier of a checkpoint, or of a network of the user's own; `what` is the flag of the checkpoint."""
+    from lightleak.models.own import opened
+
+    check_network(checkpoint, own, what)
     file = checkpoint or own.weights
     return opened(own.net, file, size=size, mean=own.mean or None, std=own.std or None, entry=own.entry)
 

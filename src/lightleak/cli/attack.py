@@ -24,10 +24,21 @@ from lightleak.attacks import (
 )
 from lightleak.attacks.frame import check, grants
 from lightleak.attacks.knowledge import FEATURES, SMALL, SMALL_TRANSFER
-from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
-from lightleak.cli.kinds import Checkpoint, Count, Device, Prior, Source
+from lightleak.cli.arguments import (
+    NOTHING,
+    Own,
+    OwnNet,
+    Settings,
+    check_data,
+    check_network,
+    classifier_of,
+    computing,
+    population_of,
+)
+from lightleak.cli.kinds import Checkpoint, Count, Device, Prior, Seed, Source
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.files import check_place
 from lightleak.models.whose import people_of
 from lightleak.place import Precision
 from lightleak.priors import PixelsPrior, RenderedPrior
@@ -51,7 +62,7 @@ def main(
     attack: Choice = DEFAULT,
     preset: str | None = None,
     classes: tuple[int, ...] = (),
-    seed: int = 0,
+    seed: Seed = 0,
     precision: Precision = "float32",
     knowledge: Path | None = None,
     public: Source | None = None,
@@ -94,9 +105,6 @@ def main(
     bad = [label for label in classes if not 0 <= label < classifier.classes]
     if bad:
         raise UserError(f"{name} has classes 0 to {classifier.classes - 1}, not {bad[0]}")
-    twice = [label for label in dict.fromkeys(classes) if classes.count(label) > 1]
-    if twice:
-        raise UserError(f"class {twice[0]} is named twice; people are attacked, and counted, once each")
     known = {"rendered": RenderedPrior, "pixels": PixelsPrior}
     generator = known[prior](size=classifier.size) if prior in known else priors.load(prior)
     wanted = torch.tensor(classes) if classes else torch.arange(classifier.classes)
@@ -132,6 +140,22 @@ def main(
         f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
         f"{found.queries} queries, {found.seconds:.0f} s"
     )
+
+
+def check_arguments(
+    out: Path, target: Path | None, attack: Attack, preset: str | None, classes: tuple[int, ...], public: str | None,
+    settings: dict[str, str], own: Own,
+) -> None:  # fmt: skip
+    """UserError, before anything is read, for arguments that do not go together."""
+    check_network(target, own, "--target")
+    if twice := [label for label in dict.fromkeys(classes) if classes.count(label) > 1]:
+        raise UserError(f"class {twice[0]} is named twice; people are attacked, and counted, once each")
+    if below := [label for label in classes if label < 0]:
+        raise UserError(f"classes are numbers from 0, not {below[0]}")
+    check_data(public, settings)
+    check_place(out, "a reconstruction")
+    if preset is not None:
+        preset_of(preset, attack)
 
 
 def preset_of(preset: str, attack: Attack = DEFAULT) -> Attack:

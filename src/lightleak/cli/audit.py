@@ -1,9 +1,9 @@
 """`lightleak audit`: one command on somebody's own model and pictures."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,9 +13,10 @@ from lightleak.attacks import GUARDS, Access, Guard
 from lightleak.attacks.adaptive import knowing
 from lightleak.audit import Brought, Order, Prepared
 from lightleak.audit.ensemble import BudgetName
-from lightleak.cli.arguments import NOTHING, OwnNet, Settings, command, computing, values
-from lightleak.cli.kinds import Count, Device, File, Folder, Source
+from lightleak.cli.arguments import NOTHING, Own, OwnNet, Settings, check_own, command, computing, values
+from lightleak.cli.kinds import Architecture, Count, Device, File, Folder, Seed, Share, Source
 from lightleak.cli.running import NOBODY, run_tasks, workers_on
+from lightleak.data import check as check_population
 from lightleak.errors import UserError
 from lightleak.study import Store
 from lightleak.terminal import bar, console
@@ -35,16 +36,16 @@ def main(
     guard: str | None = None,
     exposures: bool = False,
     recogniser: str | None = "auto",
-    fmr: float | None = None,
+    fmr: Share | None = None,
     prior: str | None = None,
-    uncut: str | None = None,
+    uncut: Architecture | None = None,
     defended: str | None = None,
     subjects: Literal["people", "classes"] = "people",
     called: str | None = None,
     release: str | None = None,
     consent: str | None = None,
     special_category: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     workers: Count | None = None,
     device: Device = "auto",
     size: Count | None = None,
@@ -98,11 +99,7 @@ def main(
         _verify(verify)
         return
     order = _order(model, data, own, size)
-    chosen = values(settings) | {
-        name: value
-        for name, value in (("private", private), ("public", public), ("classes", str(classes) if classes else None))
-        if value is not None
-    }
+    chosen = _chosen(settings, private, public, classes)
     declared = {"name": called, "release": release, "consent": consent, "special_category": special_category}
     order = Order(
         order, str(data), chosen, train_list, access, budget, guarded(guard),
@@ -121,6 +118,31 @@ def main(
     console.print()
     console.print(f"[bold]{escape(answer.sentence)}[/]", highlight=False)
     console.print(f"{answer.verdict}. [bold]{out / 'audit.html'}[/] shows it all; {out / 'audit.json'} is the record")
+
+
+def check_arguments(
+    model: str | None, data: str | None, private: str | None, public: str | None, classes: Path | None,
+    guard: str | None, exposures: bool, prior: str | None, defended: str | None, verify: Path | None,
+    settings: dict[str, str], own: Own, size: int | None,
+) -> None:  # fmt: skip
+    """UserError, before anything is read, for arguments that do not go together."""
+    if verify is not None:
+        return
+    brought = _order(model, data, own, size)
+    check_own(replace(own, net=brought.net, weights=Path(brought.file)))
+    if exposures and guard is not None:
+        raise UserError("--exposures tries every guard by itself; leave --guard out")
+    if prior not in (None, "rendered") and not Path(prior).expanduser().exists():
+        raise UserError(f"there is no prior {prior}; --prior is 'rendered' or a folder")
+    check_population(str(data), **_chosen(settings, private, public, classes))
+    _known(defended)
+    guarded(guard)
+
+
+def _chosen(settings: dict[str, str], private: str | None, public: str | None, classes: Path | None) -> dict[str, Any]:
+    """Settings of the data set, with those that have a flag of their own."""
+    flags = {"private": private, "public": public, "classes": str(classes) if classes else None}
+    return values(settings) | {name: value for name, value in flags.items() if value is not None}
 
 
 def _known(text: str | None) -> tuple[str, ...] | None:

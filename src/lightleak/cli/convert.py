@@ -10,23 +10,27 @@ from lightleak import priors
 from lightleak.attacks import (
     Knowledge,
 )
-from lightleak.cli.kinds import Count, File
+from lightleak.cli.kinds import Count, File, FileOrFolder, Truncation
 from lightleak.convert import PLAIN, Hints, as_python, convert, described, own_network, remarks
 from lightleak.convert import settings as read_settings
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.models import named
 from lightleak.models.classifier import Classifier, save
+from lightleak.models.face import FACE_MODELS
 from lightleak.terminal import console
+
+YAML = (".yaml", ".yml")
 
 
 def main(
-    file: tyro.conf.Positional[File],
+    file: tyro.conf.Positional[FileOrFolder],
     out: Path,
     hints: Annotated[Hints, tyro.conf.OmitArgPrefixes] = PLAIN,
     critic: File | None = None,
     students: tuple[Path, ...] = (),
     crop: Count | None = None,
-    psi: float = 0.5,
+    psi: Truncation = 0.5,
     space: Literal["w", "w+"] = "w",
     cutoff: int | None = None,
     noise: Literal["const", "none"] = "const",
@@ -56,7 +60,7 @@ def main(
         noise: of StyleGAN2: the stored noise maps, or none.
         net: FILE.py:NAME that makes the network of these weights; that file is executed.
     """
-    if file.suffix.lower() in (".yaml", ".yml"):
+    if file.suffix.lower() in YAML:
         _settings(file, out)
         return
     if net is not None:
@@ -82,10 +86,22 @@ def main(
     console.print(f"{out}: a prior of {found.size} x {found.size} images, {judged} a discriminator", highlight=False)
 
 
+def check_arguments(file: Path, out: Path, hints: Hints, students: tuple[Path, ...], net: str | None) -> None:
+    """UserError, before anything is read, for arguments that do not go together."""
+    if missing := [student for student in students if not student.expanduser().exists()]:
+        raise UserError(f"there is no file {missing[0]}")
+    if hints.architecture is not None:
+        named.check(hints.architecture, [*FACE_MODELS])
+    if hints.class_names is not None and not hints.class_names.expanduser().exists():
+        raise UserError(f"there are no names of classes at {hints.class_names}")
+    if net is not None:
+        named.file_and_name(net)
+    if file.suffix.lower() in YAML and out.suffix not in (".py", ".json"):
+        raise UserError(f"settings become a .py that runs or a .json, so --out should end so, not {out.name}")
+
+
 def _settings(file: Path, out: Path) -> None:
     """PPA's or RoLSS's settings as a Python file or as JSON, and which keys were left out."""
-    if out.suffix not in (".py", ".json"):
-        raise UserError(f"settings become a .py that runs or a .json, so --out should end so, not {out.name}")
     asked = read_settings(file)
     text = as_python(asked, file.name) if out.suffix == ".py" else asked.to_json()
     publish(out, lambda part: part.write_text(text), "the settings")

@@ -3,9 +3,10 @@
 import time
 from pathlib import Path
 
-from lightleak.cli.arguments import command
-from lightleak.cli.kinds import Count, Device, Source
+from lightleak.cli.arguments import check_data, command
+from lightleak.cli.kinds import Count, Device, Seed, Source
 from lightleak.cli.running import run_tasks, show
+from lightleak.files import check_folder
 from lightleak.report.study import recorded
 from lightleak.study.comparison import Demo
 from lightleak.terminal import console
@@ -15,7 +16,7 @@ def main(
     data: Source = "faces",
     out: Path = Path("runs/demo"),
     people: Count = 20,
-    seed: int = 0,
+    seed: Seed = 0,
     workers: Count | None = None,
     device: Device = "auto",
     show_private: bool = False,
@@ -40,3 +41,9 @@ def main(
         run_tasks(tasks, out, workers, device)
     console.print(f"[dim]{time.monotonic() - began:.0f} seconds; the same command again reuses what is done[/]")
     show(place, show_private)
+
+
+def check_arguments(data: str, out: Path, people: int, seed: int) -> None:
+    """UserError, before anything is read, for arguments that do not go together."""
+    check_data(data, {"people": str(people), "lookalikes": "4", "seed": str(seed)} if data == "faces" else {})
+    check_folder(out, "the results")

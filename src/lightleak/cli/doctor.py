@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lightleak import doctor, priors
 from lightleak.attacks.ppa import PRESETS
-from lightleak.cli.arguments import Settings, computing, population_of, values
+from lightleak.cli.arguments import Settings, check_data, computing, population_of, values
 from lightleak.cli.kinds import Architecture, Checkpoint, Count, Device, Preset, Prior, Source, Study
 from lightleak.cli.running import workers_on
 from lightleak.data.portrait import LARGEST
@@ -20,6 +20,7 @@ from lightleak.models import zoo
 from lightleak.models.classifier import load
 from lightleak.priors import RenderedPrior
 from lightleak.study import load as load_study
+from lightleak.study.loading import check_settings
 from lightleak.study.photographs import Lacking
 from lightleak.terminal import bar, console
 
@@ -61,12 +62,8 @@ def main(
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function; with a study, arguments of its tasks().
     """
-    if judge is not None and data is None:
-        raise UserError("a judge is tried on the test images of its data: add --data")
     sections = {"installed": doctor.installed()}
     if study is not None:
-        if data is not None or preset is not None:
-            raise UserError("a study has data and an attack of its own: leave --data and --preset out")
         sections[study.name] = _of_study(study, out or Path("runs") / study.stem, workers_on(device, here), settings)
     if data is not None:
         population = population_of(data, settings, aloud=False)
@@ -77,8 +74,6 @@ def main(
                 sections[judge.name] = doctor.good_judge(load(judge), population, watch)
         people = population.classes or people
     if preset is not None:
-        if preset not in PRESETS:
-            raise UserError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
         target = zoo.build(architecture, people).eval()
         with bar("try a step of the attack"):
             generator = RenderedPrior(size=min(target.size, LARGEST)) if prior == "rendered" else priors.load(prior)
@@ -92,6 +87,20 @@ def main(
         console.print("[green]all is well[/]" if not bad else f"[red]{bad} to mend[/]; --json names every file")
     if bad:
         sys.exit(1)
+
+
+def check_arguments(
+    data: str | None, judge: Path | None, preset: str | None, study: Path | None, settings: dict[str, str]
+) -> None:
+    """UserError, before anything is read, for arguments that do not go together."""
+    if judge is not None and data is None:
+        raise UserError("a judge is tried on the test images of its data: add --data")
+    if study is not None:
+        if data is not None or preset is not None:
+            raise UserError("a study has data and an attack of its own: leave --data and --preset out")
+        check_settings(study, values(settings))
+    else:
+        check_data(data, settings)
 
 
 def _of_study(file: Path, out: Path, workers: int, settings: dict[str, str]) -> list[doctor.Line]:

@@ -9,9 +9,19 @@ from torch import Tensor
 
 from lightleak import priors
 from lightleak.attacks import Reconstruction
-from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
-from lightleak.cli.kinds import Checkpoint, Count, Device, File, Found, Prior, Source
-from lightleak.files import publish
+from lightleak.cli.arguments import (
+    NOTHING,
+    Own,
+    OwnNet,
+    Settings,
+    check_data,
+    check_network,
+    classifier_of,
+    computing,
+    population_of,
+)
+from lightleak.cli.kinds import Architecture, Checkpoint, Count, Device, File, Found, Prior, Protocol, Source
+from lightleak.files import check_place, publish
 from lightleak.metrics import attribute_regressor as regressors
 from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.metrics.knowledge import teach
@@ -34,10 +44,10 @@ def main(
     appraiser: File | None = None,
     inception: File | None = None,
     face: File | None = None,
-    student: str | None = None,
+    student: Architecture | None = None,
     published: bool = False,
     fed_8_bit: bool = False,
-    protocol: str | None = None,
+    protocol: Protocol | None = None,
     device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     size: Count | None = None,
@@ -126,6 +136,13 @@ def main(
         console.print(f"[dim]{metric}: {escape(network)}[/]", highlight=False)
     for warning in result.warnings:
         console.print(f"[yellow]{escape(warning)}[/]")
+
+
+def check_arguments(out: Path, judge: Path | None, data: str, settings: dict[str, str], own: Own) -> None:
+    """UserError, before anything is read, for arguments that do not go together."""
+    check_network(judge, own, "--judge")
+    check_data(data, settings)
+    check_place(out, "the evaluation")
 
 
 EXAMPLE = "Example: lightleak evaluate"

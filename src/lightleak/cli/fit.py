@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightleak import priors
 from lightleak.attacks.surrogate import teacher, told
-from lightleak.cli.arguments import Settings, computing, population_of
-from lightleak.cli.kinds import Checkpoint, Device, Source
+from lightleak.cli.arguments import Settings, check_data, computing, population_of
+from lightleak.cli.kinds import Checkpoint, Device, Seed, Source
 from lightleak.errors import UserError
 from lightleak.files import check_folder
 from lightleak.models.classifier import load
@@ -29,7 +29,7 @@ def main(
     data: Source = "faces",
     training: Training = QUICK,
     target: Checkpoint | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
 ) -> None:
@@ -46,8 +46,6 @@ def main(
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
     """
-    check_target(training, target is not None)
-    check_folder(out, "the prior")
     oracle = teacher(load(target), training) if target else None
     population = population_of(data, settings)
     if not len(population.public):
@@ -61,6 +59,13 @@ def main(
     if prior.hits is not None:
         console.print(_heard(prior.hits), highlight=False)
     console.print(f"{out}: a prior of {prior.size} x {prior.size} images from {len(population.public)} public ones")
+
+
+def check_arguments(out: Path, data: str, training: "Training", target: Path | None, settings: dict[str, str]) -> None:
+    """UserError, before anything is read, for arguments that do not go together."""
+    check_target(training, target is not None)
+    check_data(data, settings)
+    check_folder(out, "the prior")
 
 
 def _heard(hits: Tensor) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from lightleak.errors import UserError
+from lightleak.models import named
 from lightleak.shipped import study_file
 
 Listed = Callable[[str, str], list[str] | None]  # the names in a table of a module; None if nobody can say
@@ -18,13 +19,15 @@ class There:
 
     what: str  # it is, for the error
     words: tuple[str, ...] = ()  # that may stand in its place
-    marks: str = ""  # characters that make it no path, but a name
+    file: bool = True  # no folder
 
     def check(self, flag: str, value: Any, listed: Listed) -> None:  # noqa: ARG002
-        named = value in self.words or any(mark in str(value) for mark in self.marks)
-        if not named and not Path(value).expanduser().exists():
+        path = Path(value).expanduser()
+        if value not in self.words and not path.exists():
             words = f"; {flag} is {', '.join(map(repr, self.words))} or a path" if self.words else ""
             raise UserError(f"there is no {self.what} {value}{words}")
+        if value not in self.words and self.file and path.is_dir():
+            raise UserError(f"{flag} is a file, and {value} is a folder")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Named:
     what: str
     others: tuple[str, ...] = ()  # words beside the registry's names
     several: bool = False  # separated by commas, in any case
-    after: Literal["", "path", "name"] = ""  # what may follow behind a colon; something must be at a path
+    after: Literal["", "path"] = ""  # what may follow behind a colon: a path where something must be
 
     def check(self, flag: str, value: Any, listed: Listed) -> None:
         tables = [listed(self.module, each) for each in self.registry.split("+")]
@@ -71,10 +74,40 @@ class Named:
                     else ""
                 )
                 raise UserError(f"there is no {self.what} {name!r}; choose one of {', '.join(known)}{hint}")
-            if self.after == "name" and not rest:
-                raise UserError(f"{flag} is {', '.join(f'{name}:NAME' for name in known)}, not {value!r}")
             if self.after == "path" and rest and not Path(rest).expanduser().exists():
                 raise UserError(f"there is nothing at {rest}, where {flag} {value} looks for pictures")
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number above (or from) one bound up to another."""
+
+    low: float
+    high: float
+    how: str
+    open: bool = True  # the low bound is none of them
+
+    def check(self, flag: str, value: Any, listed: Listed) -> None:  # noqa: ARG002
+        if not (self.low < value if self.open else self.low <= value) or not value <= self.high:
+            raise UserError(f"{flag} is {self.how}, not {value:g}")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by its library and name; with `others` also a pattern, FILE.py:NAME, or the path of a checkpoint."""
+
+    others: bool = False
+
+    def check(self, flag: str, value: Any, listed: Listed) -> None:
+        own = listed("lightleak.models.face", "FACE_MODELS") or []
+        if self.others and "*" in value:
+            named.check_pattern(value, own)
+        elif self.others and named.is_spec(value):
+            named.file_and_name(value)
+        elif self.others and ":" not in value:
+            There("checkpoint").check(flag, value, listed)
+        elif not (self.others and Path(value).exists()):
+            named.check(value, own)
 
 
 @dataclass(frozen=True)
@@ -90,21 +123,28 @@ class Written:
             raise UserError(f"there is no {self.what} {value!r}; {flag} is {self.how}")
 
 
-MARKS = There | Ours | AtLeast | Named | Written
+MARKS = There | Ours | AtLeast | Within | Named | Network | Written
 Device = Annotated[str, Written("auto|cpu|mps|cuda(:[0-9]+)?", "device", "auto, cpu, cuda, cuda:N or mps")]
-Model = Annotated[str, There("checkpoint", marks=":*")]
+Model = Annotated[str, Network(others=True)]
 Source = Annotated[str, Named("lightleak.data", "DATASETS", "data set", after="path")]
-Defences = Annotated[str, Named("lightleak.defences", "DEFENCES+PRESETS", "defence", others=("none",), several=True)]
-Architecture = Annotated[str, Named("lightleak.models.zoo", "BUILDERS", "library of networks", after="name")]
+Architecture = Annotated[str, Network()]
 Preset = Annotated[str, Named("lightleak.attacks.ppa", "PRESETS", "preset")]
+LikeRecipe = Annotated[str, Named("lightleak.training.recipes", "RECIPES", "recipe")]
+Protocol = Annotated[str, Named("lightleak.study.protocols", "PROTOCOLS", "protocol")]
 Checkpoint = Annotated[Path, There("checkpoint")]
 Found = Annotated[Path, There("file of reconstructions")]
 Study = Annotated[Path, Ours()]
-Pairs = Annotated[Path, There("study")]
-Prior = Annotated[str, There("prior", words=("rendered", "pixels"))]
+Pairs = Annotated[Path, There("study", file=False)]
+Prior = Annotated[str, There("prior", words=("rendered", "pixels"), file=False)]
 File = Annotated[Path, There("file")]
-Folder = Annotated[Path, There("folder")]
+FileOrFolder = Annotated[Path, There("file", file=False)]
+Folder = Annotated[Path, There("folder", file=False)]
 Count = Annotated[int, AtLeast(1)]
+Share = Annotated[float, Within(0, 1, "a share in (0, 1]")]
+Truncation = Annotated[float, Within(0, 1, "a number from 0 to 1", open=False)]
+Seed = Annotated[int, Within(-(2**63), 2**63 - 1, "a number of 64 bits", open=False)]
+Port = Annotated[int, Within(0, 65535, "a port from 0 to 65535", open=False)]
+Seconds = Annotated[float, Within(0, 86400, "a time in seconds, above 0 and at most a day")]
 
 
 def unmarked(kind: Any) -> Any:

@@ -6,7 +6,9 @@ reads it. So the stand-in refuses nothing that the verb would take.
 """
 
 import ast
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from functools import wraps
 from inspect import signature
@@ -14,8 +16,10 @@ from typing import Any
 
 from lightleak.cli import kinds
 from lightleak.cli.light import held, light
-from lightleak.cli.sources import REFUSED, Names, Reader, UnknownHere
+from lightleak.cli.sources import REFUSED, Names, Reader, UnknownHere, may_be, refusing
 from lightleak.errors import UserError
+
+CHECK = "check_arguments"  # a function of a verb's module, if there is one, that checks arguments of its `main`
 
 
 @dataclass
@@ -55,9 +59,22 @@ def checked(verb: str, arguments: list[str]) -> tuple[Any, list[str]]:
     def check(self: Any) -> None:
         _refusals(self, "")
         kinds.check({name: (kind, getattr(self, name)) for name, kind in marks.items()}, _listed)
+        with suppress(UnknownHere):
+            _checked_together(names[CHECK], vars(self))
 
     inside = {"__doc__": ast.get_docstring(function), "check": check}
     return make_dataclass(verb, parts, namespace=inside, kw_only=True), _readable(arguments, hidden)
+
+
+def _checked_together(check: Callable[..., None], arguments: dict[str, Any]) -> None:
+    """UserError for arguments that do not go together; what cannot be found out here is passed over."""
+    try:
+        with refusing():
+            check(*(arguments[name] for name in signature(check).parameters))
+    except UserError:
+        raise
+    except Exception:
+        pass
 
 
 def _standing(value: Any) -> Any:
@@ -91,12 +108,17 @@ def checking(verb: Callable[..., None]) -> Callable[..., None]:
         bound.apply_defaults()
         annotations = signature(verb, eval_str=True).parameters
         kinds.check({name: (annotations[name].annotation, value) for name, value in bound.arguments.items()}, _listed)
+        if together := getattr(sys.modules[verb.__module__], CHECK, None):
+            together(*(bound.arguments[name] for name in signature(together).parameters))
         verb(*arguments, **named)
 
     return first
 
 
 def _listed(module: str, name: str) -> list[str] | None:
+    """The names in a table: of the module where it is imported, else of its source."""
+    if (imported := getattr(sys.modules.get(module), name, None)) is not None:
+        return list(imported)
     try:
         return Reader().listed(module, name)
     except UnknownHere:
@@ -108,8 +130,9 @@ def _readable(arguments: list[str], hidden: list[str]) -> list[str]:
     groups = [name.replace("_", "-") for name in hidden]
     kept, aside = [], False
     for argument in arguments:
-        if any(argument.startswith(f"{group}:") for group in groups):
-            return kept  # a choice of settings, and what it was chosen with
+        group, colon, name = argument.partition(":")
+        if colon and (group in groups or (group == "attack" and may_be("lightleak.attacks", name))):
+            return kept  # a choice of settings that nobody knows here, and what it was chosen with
         if argument.startswith("--"):
             flag = argument.split("=", 1)[0].replace("_", "-")
             aside = flag.removeprefix("--no-").removeprefix("--").split(".")[0] in groups

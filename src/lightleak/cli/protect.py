@@ -5,8 +5,19 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from lightleak.cli.arguments import NOTHING, OwnNet, Settings, classifier_of, computing, population_of
-from lightleak.cli.kinds import Checkpoint, Count, Defences, Device, Source
+from lightleak import defences
+from lightleak.cli.arguments import (
+    NOTHING,
+    Own,
+    OwnNet,
+    Settings,
+    check_data,
+    check_network,
+    classifier_of,
+    computing,
+    population_of,
+)
+from lightleak.cli.kinds import Checkpoint, Count, Device, Seed, Share, Source
 from lightleak.defences.retrofit import protect, said
 from lightleak.errors import UserError
 from lightleak.files import check_place
@@ -22,10 +33,10 @@ def main(
     out: Path,
     target: Checkpoint | None = None,
     data: Source = "faces",
-    defence: Defences = "rolss",
-    keep_accuracy: float | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
+    defence: str = "rolss",
+    keep_accuracy: Share | None = None,
+    epochs: Count | None = None,
+    seed: Seed = 0,
     device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     size: Count | None = None,
@@ -51,7 +62,6 @@ def main(
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
         own: a network of your own, in place of a checkpoint of Lightleak's.
     """
-    check_place(out, "the checkpoint")
     model = classifier_of(target, own, "--target", size).to(here().device)
     population = population_of(data, settings)
     if population.classes != model.classes:
@@ -81,3 +91,13 @@ def main(
         f"on {len(population.test)} test images: {out}",
         highlight=False,
     )
+
+
+def check_arguments(
+    out: Path, target: Path | None, data: str, defence: str, settings: dict[str, str], own: Own
+) -> None:
+    """UserError, before anything is read, for arguments that do not go together."""
+    check_network(target, own, "--target")
+    defences.parse(defence)
+    check_data(data, settings)
+    check_place(out, "the checkpoint")

@@ -10,7 +10,7 @@ import tyro
 from rich.markup import escape
 from rich.table import Table
 
-from lightleak.cli.kinds import Pairs
+from lightleak.cli.kinds import Pairs, Port, Seconds
 from lightleak.cli.running import renewed
 from lightleak.errors import UserError
 from lightleak.files import check_folder, publish
@@ -23,8 +23,8 @@ RESULT = "preference.json"
 
 def main(
     study: tyro.conf.Positional[Pairs],
-    seconds: float = 60.0,
-    port: int = 0,
+    seconds: Seconds = 60.0,
+    port: Port = 0,
     results: bool = False,
     browser: bool = False,
 ) -> None:

@@ -13,7 +13,7 @@ from lightleak.cli.arguments import NOTHING, Own, OwnNet, classifier_of
 from lightleak.cli.kinds import Count, Model
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
-from lightleak.models.own import is_spec
+from lightleak.models.named import is_spec
 from lightleak.terminal import console
 
 

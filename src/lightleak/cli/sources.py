@@ -10,22 +10,25 @@ import __future__
 import ast
 import builtins
 import contextlib
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass, make_dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.machinery import PathFinder
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from lightleak.cli.light import held, light
 from lightleak.errors import UserError
+from lightleak.plugins import points
 
 SOURCE = Path(__file__).parent.parent.parent
-LIGHT = ("lightleak.errors", "lightleak.version", "lightleak.cli.kinds", "tyro")  # modules that may be imported
+LIGHT = ("lightleak.errors", "lightleak.version", "lightleak.cli.kinds", "lightleak.models.named", "tyro")  # importable
 BUILTINS = {name: value for name, value in vars(builtins).items() if name != "__import__"}  # nothing heavy comes in
 REFUSED = "_refused"  # the attribute of settings that holds why they are refused
-METHODS = {"property", "staticmethod", "classmethod"}
+DECORATORS = {"property", "staticmethod", "classmethod", "contextmanager"}
 
 
 class UnknownHere(LookupError):
@@ -36,7 +39,7 @@ class Names(dict[str, Any]):
     """The names of a module, each found when it is first looked up."""
 
     def __init__(self, reader: "Reader", module: str) -> None:
-        super().__init__(__name__=module, __builtins__=BUILTINS)
+        super().__init__(__name__=module, __file__=str(file_of(module)), __builtins__=BUILTINS)
         self._reader = reader
         self._statements: dict[str, ast.stmt] | None = None
         self.module = module
@@ -68,23 +71,43 @@ class Module:
 
 
 class Table(Mapping[str, Any]):
-    """A dict that a module writes out, whose values are found when they are looked up."""
+    """A dict that a module writes out, whose values are found when they are looked up; plug-ins' are unknown here."""
 
-    def __init__(self, reader: "Reader", written: ast.Dict, names: Names) -> None:
+    def __init__(self, reader: "Reader", written: ast.expr | None, names: Names, added: Iterable[str] = ()) -> None:
         self._reader, self._names = reader, names
         self._written = _table(written)
+        self._all = dict.fromkeys([*self._written, *added])
 
     def __getitem__(self, name: str) -> Any:
-        return self._reader.value(self._written[name], self._names)
+        if name in self._written:
+            return self._reader.value(self._written[name], self._names)
+        raise UnknownHere(name) if name in self._all else KeyError(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._written
+        return name in self._all
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._written)
+        return iter(self._all)
 
     def __len__(self) -> int:
-        return len(self._written)
+        return len(self._all)
+
+
+class Registered(dict[str, type]):
+    """The classes of a registry, each with its fields once it is looked up; a plug-in's is known by its name alone."""
+
+    def __init__(self, own: dict[str, str], added: dict[str, str], names: Names, full: set[str]) -> None:
+        kinds = added | own
+        super().__init__(
+            {name: names[kind] if kind in full else make_dataclass(kind, []) for name, kind in kinds.items()}
+        )
+        self._own, self._names = own, names
+
+    def __getitem__(self, name: str) -> type:
+        if name in self and name not in self._own:
+            raise UnknownHere(name)
+        self[name] = self._names[self._own[name]]
+        return super().__getitem__(name)
 
 
 class Room(dict[str, Any]):
@@ -141,9 +164,12 @@ class Reader:
         """The names in a registry or table, with those that plug-ins add."""
         names = self.names(module)
         node = _value(names.statement(name))
+        if not isinstance(node, ast.Dict | ast.Call):
+            return list(names[name])
         group = _group(node)
-        added = [point.name for point in entry_points(group=group)] if group else []
-        return [*_table(_value(names.statement(node.args[1].id) if group else names.statement(name))), *added]  # type: ignore[union-attr]
+        added = [point.name for point in points(group)] if group else []
+        own = _table(_value(names.statement(node.args[1].id)) if group else node)  # type: ignore[union-attr]
+        return list(dict.fromkeys([*own, *added]))
 
     def _imported(self, module: str, name: str, names: Names) -> Any:
         """What a module means by a name, or the module of that name in a package."""
@@ -154,14 +180,18 @@ class Reader:
             raise UnknownHere(f"{module}.{name}")
         return Module(self.names(f"{module}.{name}"))
 
-    def _registered(self, call: ast.Call, names: Names) -> dict[str, type]:
-        """The classes of a registry without plug-ins; those that nobody wants and nobody looked at have no fields."""
-        if tuple(entry_points(group=str(_group(call)))) or not isinstance(call.args[1], ast.Name):
-            raise UnknownHere(ast.unparse(call))  # what a plug-in is called here, its module knows
-        kinds = {name: ast.unparse(value) for name, value in _table(_value(names.statement(call.args[1].id))).items()}
+    def _registered(self, call: ast.Call, names: Names) -> Mapping[str, Any]:
+        """The things of a registry; classes that nobody wants and nobody looked at have no fields."""
+        if not isinstance(call.args[1], ast.Name):
+            raise UnknownHere(ast.unparse(call))
+        written = _value(names.statement(call.args[1].id))
+        added = {point.name: point.attr for point in points(str(_group(call)))}
+        kinds = {name: ast.unparse(value) for name, value in _table(written).items()}
+        if not all(kind.isidentifier() for kind in kinds.values()):
+            return Table(self, written, names, added)
         asked = {kind for name, kind in kinds.items() if {kind.lower(), name.replace("-", "")} & self._wanted}
         full = asked | {kind for kind in kinds.values() if self._is_made(kind, names)}
-        return {name: names[kind] if kind in full else make_dataclass(kind, []) for name, kind in kinds.items()}
+        return Registered(kinds, added, names, full)
 
     def _is_made(self, kind: str, names: Names) -> bool:
         """Whether somebody looked at a class before: there must not be two of it."""
@@ -199,10 +229,30 @@ class Reader:
 
     def _function(self, node: ast.FunctionDef, names: Names) -> Any:
         """A function; the names that it uses are looked up when it is called."""
-        node.decorator_list = [each for each in node.decorator_list if ast.unparse(each) in METHODS]
+        node.decorator_list = [each for each in node.decorator_list if ast.unparse(each) in DECORATORS]
         room, flags = Room(names), __future__.annotations.compiler_flag
         exec(compile(ast.Module([node], []), "", "exec", flags=flags, dont_inherit=True), names, room)
         return room[node.name]
+
+
+def may_be(group: str, name: str) -> bool:
+    """Whether a plug-in may go by this name as a choice of settings: that of its class, as far as its source says."""
+    return any(_plain(point.attr) == _plain(name) or not _is_class(point) for point in points(group))
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "").replace("_", "").lower()
+
+
+def _is_class(point: EntryPoint) -> bool:
+    """Whether the source of an entry point's module, read and not imported, has the class that it names."""
+    top, *below = point.module.split(".")
+    found = PathFinder.find_spec(top)
+    places = [Path(place, *below) for place in (found and found.submodule_search_locations) or ()]
+    files = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
+    files += [Path(found.origin)] if found and found.origin and not below else []
+    text = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+    return re.search(rf"^class {point.attr}\b", text, re.MULTILINE) is not None
 
 
 def file_of(module: str) -> Path | None:
@@ -225,6 +275,9 @@ def _defined(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
                     yield target.id, node
+                elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    for name, value in zip(target.elts, node.value.elts):
+                        yield ast.unparse(name), ast.Assign([name], value)
 
 
 def _value(node: ast.stmt) -> ast.expr | None:
@@ -265,6 +318,16 @@ def _lenient(check: Callable[[Any], None] | None, kinds: dict[str, Any]) -> Call
             _checking.pop()
 
     return __post_init__
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Settings that are refused here say so at once."""
+    _checking.append(None)
+    try:
+        yield
+    finally:
+        _checking.pop()
 
 
 _checking: list[Any] = []  # the settings whose checks are running, each made by the one before it

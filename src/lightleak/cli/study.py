@@ -16,14 +16,14 @@ from lightleak.doctor.studies import refuse
 from lightleak.errors import UserError
 from lightleak.forecast import expected
 from lightleak.place import choose
-from lightleak.report.power import KNOWN, MOST, sizes, varied
+from lightleak.report.power import KNOWN, MOST, check_effect, sizes, varied
 from lightleak.report.study import place_of, recorded, settings_of
 from lightleak.shipped import study_file
 from lightleak.study import OnRay, OnSlurm, Schedule, Status, Store, study_files
 from lightleak.study import load as load_study
 from lightleak.study import schedule as schedule_of
 from lightleak.study import status as study_status
-from lightleak.study.loading import declared, titled
+from lightleak.study.loading import check_settings, declared, titled
 from lightleak.study.loading import published as published_numbers
 from lightleak.study.payload import Cluster
 from lightleak.study.progress import duration
@@ -98,14 +98,23 @@ def main(
             todo = schedule_of(tasks, Store(out), workers)
             seconds = {**todo.seconds, **expected(todo.todo, watch=watch)}
         return tell_plan(replace(todo, seconds=seconds), workers)
-    if ray is not None and slurm is not None:
-        raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
     refuse(tasks, out)
     told = (published_numbers(file), declared(file))
     with recorded(tasks, out, titled(file), command(), *told, settings=asked) as place:
         run_tasks(tasks, out, here, device, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     show(place, show_private, mixed_protocols)
     return None
+
+
+def check_arguments(
+    file: Path, ray: str | None, slurm: str | None, plan: bool, effect: float, power: float, settings: dict[str, str]
+) -> None:
+    """UserError, before the study is read, for arguments that do not go together."""
+    if ray is not None and slurm is not None:
+        raise UserError("a study runs on one cluster: give --ray or --slurm, not both")
+    if plan:
+        check_effect(effect / 100, power)
+    check_settings(file, values(settings))
 
 
 def _said(settings: Mapping[str, object]) -> str:

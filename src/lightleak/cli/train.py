@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from lightleak import defences, randomness
-from lightleak.cli.arguments import NOTHING, Own, OwnNet, Settings, computing, population_of
-from lightleak.cli.kinds import Architecture, Count, Defences, Device, Source
+from lightleak.cli.arguments import NOTHING, Own, OwnNet, Settings, check_data, check_own, computing, population_of
+from lightleak.cli.kinds import Architecture, Count, Device, LikeRecipe, Seed, Source
 from lightleak.data import Population
 from lightleak.errors import UserError
 from lightleak.files import check_place
@@ -26,10 +26,10 @@ def main(
     out: Path,
     data: Source = "faces",
     architecture: Architecture = "timm:resnet18",
-    defence: Defences = "none",
+    defence: str = "none",
     recipe: Recipe = RECIPES["small"],
-    like: str | None = None,
-    seed: int = 0,
+    like: LikeRecipe | None = None,
+    seed: Seed = 0,
     judge: bool = False,
     size: Count | None = None,
     device: Device = "auto",  # noqa: ARG001
@@ -58,9 +58,7 @@ def main(
         start: weights to go on from: a checkpoint, or with --net any file of your own network's.
         own: a network of your own in place of --architecture.
     """
-    check_place(out, "the checkpoint")
-    _check_flags(start, own)
-    recipe = _recipe(recipe, like)
+    recipe = RECIPES[like] if like else recipe
     population = population_of(data, settings)
     chosen = defences.parse(defence)
     plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
@@ -84,28 +82,28 @@ def main(
     console.print(f"natural accuracy {right:.1%}{held} on {len(population.test)} test images: {out}")
 
 
-def _recipe(given: Recipe, like: str | None) -> Recipe:
-    """The recipe of a name, or the one that flags say."""
-    if like is None:
-        return given
-    if like not in RECIPES:
-        raise UserError(f"there is no recipe {like!r}; choose from {', '.join(RECIPES)}")
-    if given != RECIPES["small"]:
-        raise UserError("--like is a whole recipe: leave --recipe out, or leave --like out")
-    return RECIPES[like]
-
-
 EXAMPLE = "Example: lightleak train"
 NAMES = ", ".join([*defences.DEFENCES, *defences.PRESETS])
 main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Defences: {NAMES}.\n\n    {EXAMPLE}", 1)
 
 
-def _check_flags(start: Path | None, own: Own) -> None:
-    """UserError, before anything is read, for flags that do not go together."""
+def check_arguments(
+    out: Path, data: str, defence: str, recipe: Recipe, like: str | None, settings: dict[str, str],
+    start: Path | None, own: Own,
+) -> None:  # fmt: skip
+    """UserError, before anything is read, for arguments that do not go together."""
+    if like is not None and recipe != RECIPES["small"]:
+        raise UserError("--like is a whole recipe: leave --recipe out, or leave --like out")
     if start is not None and own.weights is not None:
         raise UserError("--from and --weights are the same; give one of them")
     if own.net is None and own != NOTHING:
         raise UserError("--weights, --entry, --mean and --std are of a network of your own; name it with --net")
+    if start is not None and not start.expanduser().exists():
+        raise UserError(f"there are no weights {start}")
+    check_own(own)
+    defences.parse(defence)
+    check_data(data, settings)
+    check_place(out, "the checkpoint")
 
 
 def _untrained(architecture: str, population: Population, size: int | None, start: Path | None, own: Own) -> Classifier:

@@ -4,7 +4,7 @@ them.
 
 import inspect
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,7 @@ DATASETS: Registry[Callable[..., Population]] = Registry(
 )
 
 # What can be said of settings before anything is drawn or read.
-CHECKS: dict[str, Callable[..., None]] = {"faces": faces.check}
+CHECKS: dict[str, Callable[..., None]] = {"faces": faces.check, "digits": digits.check}
 
 __all__ = ["DATASETS", "Images", "People", "Population", "check", "load"]
 
@@ -56,14 +56,15 @@ def check(data: str, **settings: Any) -> tuple[str, Callable[..., Population], s
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UserError(f"data set {name!r} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
-    hints = get_type_hints(function)
-    for setting, value in settings.items():
-        if not _fits(value, hints[setting]):
-            raise UserError(f"data set {name!r}: {setting} is {_told(hints[setting])}, not {value!r:.60}")
+    for setting, hint in _hints(function, settings).items():
+        if not _fits(settings[setting], hint):
+            raise UserError(f"data set {name!r}: {setting} is {_told(hint)}, not {settings[setting]!r:.60}")
     if isinstance(size := settings.get("size"), int) and size < 1:
         raise UserError(f"data set {name!r}: size must be at least 1 pixel, not {size}")
     if abs(settings.get("seed") or 0) >= 2**43:
         raise UserError(f"a seed is a number below 2^43, not {settings['seed']!r:.60}")
+    if isinstance(public := settings.get("public"), str) and public:
+        pictures.source_of(public)
     takes_path = "path" in known
     if takes_path and not path:
         raise UserError(f"data set {name!r} needs a path: write {name}:PATH")
@@ -72,6 +73,12 @@ def check(data: str, **settings: Any) -> tuple[str, Callable[..., Population], s
     if name in CHECKS and function is OURS[name]:
         CHECKS[name](**settings)
     return name, function, path
+
+
+def _hints(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The types of these arguments of a function, as far as it says them."""
+    said = {name: hint for name, hint in getattr(function, "__annotations__", {}).items() if name in settings}
+    return get_type_hints(types.SimpleNamespace(__annotations__=said), getattr(function, "__globals__", None))
 
 
 def _fits(value: object, hint: Any) -> bool:

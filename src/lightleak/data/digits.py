@@ -17,10 +17,15 @@ from lightleak.errors import UserError
 PRIVATE = 5  # digits below are private, the others public
 
 
-def population(size: int = 32, seed: int = 0, watch: Callable[..., None] | None = None) -> Population:
-    """The digits as size x size RGB images (bicubic from 8 x 8); the seed decides the split alone."""
+def check(size: int = 32, **_: object) -> None:
+    """UserError, before anything is drawn, for settings of `population` that cannot be."""
     if not 8 <= size <= 512:
         raise UserError(f"digits are drawn at 8 to 512 pixels, not {size}")
+
+
+def population(size: int = 32, seed: int = 0, watch: Callable[..., None] | None = None) -> Population:
+    """The digits as size x size RGB images (bicubic from 8 x 8); the seed decides the split alone."""
+    check(size)
     from sklearn.datasets import load_digits  # here, because it takes a second that other data need not wait
 
     flat, digits = load_digits(return_X_y=True)

@@ -124,10 +124,18 @@ def public(source: str | None, size: int) -> Collection | None:
     """The pictures that "ffhq:PATH", "metfaces:PATH", "afhq:PATH" or "folder:PATH" names; None for none."""
     if not source:
         return None
+    name, path = source_of(source)
+    return PUBLIC[name](path, size)
+
+
+def source_of(source: str) -> tuple[str, str]:
+    """The name and the path in "ffhq:PATH"; UserError for another name, or where nothing is."""
     name, _, path = source.partition(":")
     if name not in PUBLIC or not path:
         raise UserError(f"public images are one of {', '.join(f'{one}:PATH' for one in PUBLIC)}, not {source!r}")
-    return PUBLIC[name](path, size)
+    if not Path(path).expanduser().exists():
+        raise UserError(f"there is nothing at {path}, where public images {source} are looked for")
+    return name, path
 
 
 def _found(root: Path, what: str) -> tuple[list[str], tuple[Finding, ...]]:

@@ -19,6 +19,7 @@ from torch import nn
 from lightleak.errors import UserError
 from lightleak.models import normalisation, trial, weights
 from lightleak.models.classifier import load
+from lightleak.models.named import file_and_name
 from lightleak.models.normalisation import Normalisation
 from lightleak.models.trial import Item
 from lightleak.models.wrap import Classifier, say
@@ -114,20 +115,9 @@ def is_checkpoint(path: str | Path) -> bool:
         return False
 
 
-def is_spec(text: str) -> bool:
-    """Whether a text names a network as FILE.py:NAME."""
-    file, _, name = text.rpartition(":")
-    return file.endswith(".py") and name.isidentifier()
-
-
 def made(spec: str, classes: int | None = None) -> nn.Module:
     """The network that FILE.py:NAME makes; executes that file. UserError that says where their code failed."""
-    if not is_spec(spec):
-        raise UserError(f"expected a network as FILE.py:NAME, such as mymodel.py:make_model, got {spec!r}")
-    text, _, name = spec.rpartition(":")
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise UserError(f"there is no Python file {path}")
+    path, name = file_and_name(spec)
     say(f"the Python in {path} is executed, as you asked for {spec}; files of weights execute nothing")
     with _explained(spec, path):
         module = _imported(path)
@@ -226,4 +216,4 @@ def _counted(
     return trial.width(net, both, (told.mean, told.std), channels, output)
 
 
-__all__ = ["is_checkpoint", "is_spec", "made", "opened", "own", "side_of", "unwrapped"]
+__all__ = ["is_checkpoint", "made", "opened", "own", "side_of", "unwrapped"]

@@ -13,7 +13,8 @@ from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.models.classifier import Penultimate, load
 from lightleak.models.facenet import facenet
-from lightleak.models.own import is_checkpoint, is_spec, made
+from lightleak.models.named import is_spec
+from lightleak.models.own import is_checkpoint, made
 from lightleak.models.published import Weights
 
 FACES = "faces"  # the extra, and what a user calls its recogniser

@@ -1,6 +1,5 @@
 """Any classifier by name: "timm:resnet101", "torchvision:densenet121", "face:ir152"."""
 
-import difflib
 import fnmatch
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import torchvision
 from torch import nn
 
 from lightleak.errors import UserError
+from lightleak.models import named
 from lightleak.models.wrap import Classifier
 from lightleak.place import here
 
@@ -29,7 +29,7 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
     """
     if classes < 1:
         raise UserError(f"expected at least one class, got {classes}")
-    library, name = _parts(architecture)
+    library, name = named.library_of(architecture)
     net, size = BUILDERS[library](name, classes, size, pretrained)
     # Networks of the 64-pixel attacks bring the normalisation that they were published with.
     mean, std = getattr(net, "mean", (0.5,) * 3), getattr(net, "std", (0.5,) * 3)
@@ -66,34 +66,23 @@ def names(library: str = "timm") -> list[str]:
 def matching(pattern: str) -> list[str]:
     """The names that a pattern such as "timm:resnet*" fits, with their library's prefix; UserError if there is none."""
     library, _, wanted = pattern.partition(":")
-    if library not in BUILDERS:
-        raise UserError(f"there is no library {library!r}; known are {', '.join(BUILDERS)}")
+    if library not in named.LIBRARIES:
+        raise named.no_library(library)
     found = [f"{library}:{name}" for name in fnmatch.filter(names(library), wanted)]
     if not found:
-        raise UserError(f"no model of {library} fits {wanted!r}")
+        raise named.no_match(library, wanted)
     return found
 
 
 def check(architecture: str) -> None:
     """UserError if no library has a network of that name; nothing is built."""
-    _known(*_parts(architecture))
-
-
-def _parts(architecture: str) -> tuple[str, str]:
-    """Library and name."""
-    library, _, name = architecture.partition(":")
-    if not name or library not in BUILDERS:
-        expected = ", ".join(f"{prefix}:NAME" for prefix in BUILDERS)
-        raise UserError(f"expected an architecture as {expected}, got {architecture!r}; for example timm:resnet18")
-    return library, name
+    _known(*named.library_of(architecture))
 
 
 def _known(library: str, name: str) -> None:
     known = names(library)
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"'lightleak skips \"{library}:*\"' lists them"
-        raise UserError(f"{library} has no model {name!r}; {hint}")
+        raise named.unknown(library, name, known)
 
 
 def _timm(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[nn.Module, int]:

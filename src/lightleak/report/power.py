@@ -54,6 +54,14 @@ def power(effect: float, variance: float, worlds: int, tests: int = 1) -> float:
     return float(nct.sf(limit, freedom, shift) + nct.cdf(-limit, freedom, shift))
 
 
+def check_effect(effect: float, wanted: float) -> None:
+    """UserError unless there can be such an effect (a share), and such a power."""
+    if not 0 < abs(effect) <= 1 or not 0 < wanted < 1:
+        raise UserError(
+            f"expected an effect of up to 100 points and a power between 0 and 1, got {100 * effect:g} and {wanted:g}"
+        )
+
+
 def sizes(
     effect: float,
     wanted: float = 0.8,
@@ -67,10 +75,7 @@ def sizes(
 
     `seconds` is what one training with its attack costs for 32 people. Cheapest first: fewest trainings times people.
     """
-    if not 0 < abs(effect) <= 1 or not 0 < wanted < 1:
-        raise UserError(
-            f"expected an effect of up to 100 points and a power between 0 and 1, got {100 * effect:g} and {wanted:g}"
-        )
+    check_effect(effect, wanted)
     found = []
     for count in people:
         for each in trainings:

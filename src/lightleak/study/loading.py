@@ -1,10 +1,11 @@
 """Study files: Python files with a function `tasks()`, loaded as modules, and what they say of themselves."""
 
+import ast
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,23 @@ from lightleak.study.pool import STUDY_MODULE, load_module
 from lightleak.study.task import Task
 
 FOLDERS: set[Path] = set()  # of the studies that were loaded here
+
+
+def check_settings(path: Path | str, settings: Mapping[str, Any]) -> None:
+    """UserError, from its source alone, for a study that is not there, that does not parse, or that takes no such
+    settings; `load` sees what only its Python can tell.
+    """
+    path = study_file(path)
+    with _one_line(path):
+        body = ast.parse(path.read_bytes()).body
+    written = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "tasks"]
+    if not written or written[-1].decorator_list:
+        return
+    takes = written[-1].args
+    known = [one.arg for one in (*takes.posonlyargs, *takes.args, *takes.kwonlyargs)]
+    if unknown := sorted(set(settings) - set(known)) if takes.kwarg is None else []:
+        told = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise UserError(f"tasks() of {path} has no setting {', '.join(unknown)}; {told}")
 
 
 def load(path: Path | str, **settings: Any) -> list[Task]:
