@@ -26,10 +26,10 @@ audit: $(VENV)/run.done  ## a network trained elsewhere on painted faces, audite
 		--prior rendered --called 'painted faces' $(ARGS)
 
 test: $(VENV)/dev.done  ## the whole suite but the slow tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 slow: $(VENV)/dev.done  ## the slow tests, and guards removed one at a time
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 	$(BIN)/python benchmarks/mutants.py
 
 MINUTES ?= 5

@@ -16,8 +16,14 @@ from lightleak.training import Recipe, train
 torch.set_num_threads(1)
 
 
+# Files that take long begin first, or one process would still be at work on them when the other has nothing left.
+LONG = ("test_cli", "test_docs_run", "test_where_you_work", "test_audit", "test_cluster", "test_lowres_attacks",
+        "test_contract", "test_rehearsal", "test_surgery_zoo")  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
-    """Tests that need a card are skipped, with the reason, where there is none."""
+    """Long files first; tests that need a card are skipped, with the reason, where there is none."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -24,7 +24,7 @@ POPULATION = source(
     judge_images=2,
 )
 RECIPE = Recipe(epochs=1, batch=8, rate=3e-3, milestones=(), view=View(), precision="float32")
-TARGET = TrainTarget(POPULATION, recipe=RECIPE)
+TARGET = TrainTarget(POPULATION, "timm:test_resnet", RECIPE)
 ATTACK = PPA(candidates=20, attempts=2, keep=1, steps=3, rate=0.05, views=2, batch=4)  # two identities to a batch
 WHOLE = Invert(TARGET, Rendered(POPULATION), ATTACK)
 
@@ -106,14 +106,14 @@ def test_the_number_of_workers_decides_without_changing_the_key(finished, tmp_pa
     labels = []
     with Two(2) as threads:
         assert run([one], store, executor=threads, listen=lambda event: labels.append(event.task.label)) == {}
-    assert "invert resnet18 (no defence), part 2 of 2" in labels
+    assert "invert test_resnet (no defence), part 2 of 2" in labels
     assert files(store) == files(finished)
 
 
 def test_a_target_that_draws_random_numbers_gives_the_same_bytes_again_and_in_parts(tmp_path):
     """MID's noise belongs to the attempt and the step, so a rerun and any shards make the same file."""
     store, found = Store(tmp_path), []
-    noisy = Invert(TrainTarget(POPULATION, recipe=RECIPE, defences=(MID(),)), Rendered(POPULATION), ATTACK)
+    noisy = Invert(replace(TARGET, defences=(MID(),)), Rendered(POPULATION), ATTACK)
     for task in (noisy, noisy, replace(noisy, parts=3)):
         assert run([task], store) == {}
         found.append((store.folder(noisy) / "reconstructions.safetensors").read_bytes())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from test_audit import world  # noqa: F401
+
 ROOT = Path(__file__).parents[1]
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
@@ -33,20 +35,30 @@ def wheel(tmp_path_factory) -> Path:
     return found
 
 
-def ran(there: Path, *arguments: str) -> str:
+@pytest.fixture(scope="module")
+def there(wheel, tmp_path_factory) -> Path:
+    """Where the wheel is installed, and nothing else."""
+    place = tmp_path_factory.mktemp("installed") / "site"
+    subprocess.run([*PIP, "install", "--no-deps", "--no-index", "--target", place, wheel], check=True, timeout=300)
+    return place
+
+
+def ran(there: Path, *arguments: object, first: str = "") -> str:
     """The command line of the installed wheel, away from the repository."""
-    code = f"import sys; sys.path.insert(0, {str(there)!r}); from lightleak.cli import main; main(sys.argv[1:])"
+    code = (
+        f"import sys; sys.path.insert(0, {str(there)!r}); import lightleak; "
+        f"assert lightleak.__file__.startswith({str(there)!r}); {first}"
+        "from lightleak.cli import main; main(sys.argv[1:])"
+    )
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "120"}
-    command = [sys.executable, "-c", code, *arguments]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, cwd=there.parent, env=env, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_has_the_studies_and_makes_a_page(wheel, tmp_path):
-    there = tmp_path / "site"
-    subprocess.run([*PIP, "install", "--no-deps", "--no-index", "--target", there, wheel], check=True, timeout=300)
+def test_an_installed_wheel_has_the_studies_and_makes_a_page(there, tmp_path):
     assert "tasks to run" in ran(there, "study", "paper/tab2_stages", "--dry-run")
     study = tmp_path / "tiny.py"
     study.write_text(TINY)
@@ -54,6 +66,41 @@ def test_an_installed_wheel_has_the_studies_and_makes_a_page(wheel, tmp_path):
     assert "LaTeX" in said.rsplit("page", 1)[-1]  # the last line names what was written
     assert "figures" in said.rsplit("page", 1)[-1]
     assert "<h1>" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_of_an_installed_wheel(there, tmp_path):
+    said = ran(there, "demo", "--people", 4, "--workers", 1, "--out", tmp_path)
+    assert "RoLSS" in said
+    assert "<h1>" in (tmp_path / "report.html").read_text()
+
+
+SMALLER = """
+from dataclasses import replace
+from lightleak.attacks import PPA
+from lightleak.attacks.surrogate import Lessons
+from lightleak.audit.ensemble import BUDGETS
+attack = PPA(candidates=60, attempts=2, keep=1, steps=25, rate=0.05, views=4, batch=48)
+lessons = Lessons(epochs=1, batch=64, pretrained=False)
+small = {"attack": attack, "variants": {"PPA": attack}, "lessons": lessons, "student": "timm:test_resnet", "judges": ()}
+BUDGETS["tiny"] = replace(BUDGETS["tiny"], **small)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_installed_wheel_audits_a_network_of_ones_own(there, world, tmp_path):  # noqa: F811
+    said = ran(
+        there, "audit", "--model", f"{world}/mine.py:make_model", "--weights", world / "knows.pt", "--size", 32,
+        "--data", f"folder:{world}/people", "--private", "all", "--public", f"folder:{world}/others",
+        "--classes", world / "names.txt", "--train-list", world / "trained-on.txt", "--fmr", 0.1,
+        "--recogniser", f"{world}/mine.py:Colours", "--prior", "rendered", "--workers", 1, "--out", tmp_path,
+        first=f"exec({SMALLER!r}); ",
+    )  # fmt: skip
+    assert "leak" in said
+    assert "<h1>" in (tmp_path / "audit.html").read_text()
+    assert "as recorded" in ran(there, "audit", "--verify", tmp_path)
 
 
 TINY = """

@@ -15,13 +15,13 @@ from lightleak.terminal import console
 def main(
     data: Source = "faces",
     out: Path = Path("runs/demo"),
-    people: Count = 20,
+    people: Count = 16,
     seed: Seed = 0,
     workers: Count | None = None,
     device: Device = "auto",
     show_private: bool = False,
 ) -> None:
-    """The main job: train four targets, invert each, judge what leaked, write a page.
+    """The main job: train three targets, invert each, judge what leaked, write a page.
 
     Example: lightleak demo --data folder:photos
 
