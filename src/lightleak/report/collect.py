@@ -60,13 +60,8 @@ def collect(
     curves = curves_of(everything, targets, [name for name in shown_in("curve") if name in shown])
     alike = trainings.groups([one.record for one in whole])
     levels = tuple(levels_of(curves, baseline, alike))
-    met = {one.row for one in levels} | {baseline}
-    swept, sweep = _factors(targets)
-    if not swept:
-        swept, sweep = _swept({group.name: group.entries[0].record.target.defences for group in targets}, baseline)
-    if not swept:
-        swept, sweep = _swept_otherwise(rowed)
-    told = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
+    swept, sweep = _any_swept(rowed, targets, baseline)
+    of_network = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
     return Results(
         title=title,
         columns=columns(*shown),
@@ -83,17 +78,15 @@ def collect(
         runs=_runs([group for group in targets if len(group.entries) > 2], shown),
         swept=swept,
         sweep=sweep,
-        shares=_shares(told, targets),
+        shares=_shares(of_network, targets),
         leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
-        confidences={
-            group.name: tuple(value for one in group.entries for value in one.record.confidence) for group in rowed
-        },
+        confidences={group.name: _confidences(group) for group in rowed},
         gallery=gallery(rowed),
         gallery_note=note(first.population.classes),
         warnings=(
             *([f"counted differently, and so not comparable: {'; '.join(ways)}"] if _apart(ways) else []),
             *_warnings(targets),
-            *(_never_met(name, baseline) for name in curves if name not in met),
+            *(_never_met(name, baseline) for name in curves if name not in {one.row for one in levels} | {baseline}),
             *_left_out(everything, whole, targets, curves),
         ),
         footnotes={"hits@1": deltas} if (deltas := _deltas(targets)) and "hits@1" in shown else {},
@@ -108,6 +101,19 @@ def collect(
         protocol="; ".join(ways),
         **provenance([*folders, *costs]),
     )
+
+
+def _confidences(group: Group) -> tuple[float, ...]:
+    """The target's confidence in each kept image of a row's evaluations."""
+    return tuple(value for one in group.entries for value in one.record.confidence)
+
+
+def _any_swept(rowed: Sequence[Group], targets: Sequence[Group], baseline: str) -> tuple[str, dict[str, float]]:
+    """What the rows sweep, and where each of them stands: factors, else a defence's setting, else any other."""
+    swept, sweep = _factors(targets)
+    if not swept:
+        swept, sweep = _swept({group.name: group.entries[0].record.target.defences for group in targets}, baseline)
+    return (swept, sweep) if swept else _swept_otherwise(rowed)
 
 
 def _apart(ways: Mapping[str, Sequence[Record]]) -> bool:

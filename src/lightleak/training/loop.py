@@ -79,15 +79,7 @@ def train(
     images, validation = images.on(device), validation.on(device)
     mechanism = mechanism_of(plan, recipe, len(images))
     tuned = sum(tuning.recipe.epochs for tuning in plan.tuning)
-    told = {
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "images": len(images),
-        "precision": "bfloat16" if bfloat16(plan, recipe, device) else "float32",
-        "device": Place(device).name,
-        **{name: value for name, value in classifier.record.items() if name == "pretraining"},
-        **({"defences": list(plan.names)} if plan.names else {}),
-    }
+    settings = _settings(classifier, len(images), recipe, plan, seed)
 
     def delivered(trained: Classifier, score: float, **more: Any) -> Classifier:
         """What leaves training: after the plan's last changes, with the record of the run until now."""
@@ -97,7 +89,7 @@ def train(
             score = accuracy_and_loss(trained, validation)[0]
         run = {"best_epoch": state.best_epoch + 1, "validation_accuracy": score, "history": list(state.history)}
         spent = mechanism.spent()
-        trained.record = {**told, **run, "seconds": round(state.seconds, 2), **more}
+        trained.record = {**settings, **run, "seconds": round(state.seconds, 2), **more}
         trained.record |= {"privacy": spent} if spent else {}
         return trained.eval()
 
@@ -110,18 +102,14 @@ def train(
         check(classifier, images, plan, mechanism, state.epoch / recipe.epochs)
     for epoch in range(state.epoch, recipe.epochs):
         if todo and todo[0][0] <= epoch:
-            before, old = optimiser, dict(classifier.net.named_parameters())
-            classifier = _rebuilt(classifier, todo, epoch, seed)
-            optimiser = optimiser_of(classifier, recipe)
-            _carry(before, old, optimiser, classifier.net)
+            classifier, optimiser = _exchanged(classifier, optimiser, recipe, todo, epoch, seed)
             check(classifier, images, plan, mechanism, epoch / recipe.epochs)
             state.forget()  # an earlier network is another network; the best is chosen among the final ones
         with batch_of(min(recipe.batch, len(images)), "--recipe.batch", device):
             means = one_epoch(classifier, optimiser, images, recipe, plan, mechanism, epoch, seed, companion)
         right, loss_there = accuracy_and_loss(classifier, validation)
         _check_finite(classifier, {**means, "validation loss": loss_there}, epoch)
-        measured = {name: value for name, value in means.items() if name != "loss"}
-        state.history.append({"loss": means["loss"], "validation": right, "validation_loss": loss_there, **measured})
+        state.history.append({"loss": means["loss"], "validation": right, "validation_loss": loss_there, **means})
         state.epoch = epoch + 1
         beside = companion.state() if companion else {}
         state.consider(epoch, (right, -loss_there), classifier, recipe.keep == "last", beside)
@@ -138,6 +126,19 @@ def train(
     if plan.tuning:
         return _tuned(classifier, images, validation, plan, recipe, delivered, seed, folder, watch, moments, keep)
     return delivered(classifier, state.best_score[0])
+
+
+def _settings(classifier: Classifier, images: int, recipe: Recipe, plan: Plan, seed: int) -> dict[str, Any]:
+    """What the record of a run says of how it was made."""
+    return {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "images": images,
+        "precision": "bfloat16" if bfloat16(plan, recipe, classifier.device) else "float32",
+        "device": Place(classifier.device).name,
+        **{name: value for name, value in classifier.record.items() if name == "pretraining"},
+        **({"defences": list(plan.names)} if plan.names else {}),
+    }
 
 
 def _companion(make: Callable[[Classifier], Companion], classifier: Classifier, seed: int, state: State) -> Companion:
@@ -166,7 +167,7 @@ def _tuned(
     done, total = recipe.epochs, recipe.epochs + sum(tuning.recipe.epochs for tuning in plan.tuning)
     records: list[dict[str, Any]] = []
 
-    def told(trained: Classifier, score: float, **more: Any) -> Classifier:
+    def with_records(trained: Classifier, score: float, **more: Any) -> Classifier:
         return delivered(trained, score, tuning=[*records], **more)
 
     for place, tuning in enumerate(plan.tuning):
@@ -174,7 +175,10 @@ def _tuned(
 
         def kept(at: int, copy: Classifier) -> None:
             if keep:
-                keep(at, told(copy, copy.record["validation_accuracy"], epoch=recipe.epochs + copy.record["epoch"]))
+                keep(
+                    at,
+                    with_records(copy, copy.record["validation_accuracy"], epoch=recipe.epochs + copy.record["epoch"]),
+                )
 
         classifier = train(
             classifier,
@@ -190,7 +194,7 @@ def _tuned(
         )
         records.append({name: classifier.record[name] for name in ("recipe", "history", "seconds")})
         done += tuning.recipe.epochs
-    return told(classifier, classifier.record["validation_accuracy"])
+    return with_records(classifier, classifier.record["validation_accuracy"])
 
 
 def _onwards(watch: Watch, done: int, whole: int) -> Watch:
@@ -433,6 +437,22 @@ def _rebuilt(classifier: Classifier, todo: list[tuple[int, Change]], epoch: int,
         due, change = todo.pop(0)
         classifier = _changed(classifier, change, epoch_seed(seed, due))
     return classifier.with_net(classifier.net.to(memory_format=layout_of(classifier.net, classifier.device)))  # pyright: ignore[reportCallIssue]
+
+
+def _exchanged(
+    classifier: Classifier,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    todo: list[tuple[int, Change]],
+    epoch: int,
+    seed: int,
+) -> tuple[Classifier, torch.optim.Optimizer]:
+    """The network after the changes that are due, and its optimiser, which goes on where parameters have stayed."""
+    old = dict(classifier.net.named_parameters())
+    changed = _rebuilt(classifier, todo, epoch, seed)
+    fresh = optimiser_of(changed, recipe)
+    _carry(optimiser, old, fresh, changed.net)
+    return changed, fresh
 
 
 def _changed(classifier: Classifier, change: Change, seed: int) -> Classifier:
