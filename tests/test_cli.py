@@ -50,9 +50,9 @@ RECIPE = Recipe(epochs=12, batch=16, rate=2e-3, milestones=(0.8,), view=View(sca
 def setting(**changes):
     values = {
         "population": source("faces", **SMALL),
-        "architecture": "timm:resnet10t",
+        "architecture": "face:ir18-narrow",
         "recipe": RECIPE,
-        "judge": "face:ir18-narrow",
+        "judge": "timm:resnet10t",
         "judge_recipe": RECIPE,
         "attack": PPA(candidates=60, attempts=2, keep=1, steps=10, rate=0.05, views=4),
     }
@@ -164,7 +164,7 @@ def test_numbers_counted_differently_refuse_to_share_a_table(study, tmp_path, ca
     del told["protocol"]
     told["judge"]["sha256"] = "0" * 64
     changed.write_text(json.dumps(told))
-    with pytest.raises(UserError, match=r"judge face:ir18-narrow 00000000: RoLSS"):
+    with pytest.raises(UserError, match=r"judge timm:resnet10t 00000000: RoLSS"):
         collect(folders, "mixed")
 
 
