@@ -60,7 +60,7 @@ def paint(folder: Path) -> None:
     from lightleak.data import faces
 
     world = faces.population(
-        people=PEOPLE, images=PICTURES, size=SIDE, strength=0.7, noise=0.03, public_people=60, public_images=10,
+        people=PEOPLE, images=PICTURES, size=SIDE, strength=0.7, noise=0.03, public_people=60, public_images=6,
         validation_images=1, test_images=1, judge_images=1, seed=3,
     )  # fmt: skip
     for kind, images in (("people", world.train), ("strangers", world.public)):

@@ -25,6 +25,7 @@ from lightleak.cli.audit import guarded
 from lightleak.data import faces
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.metrics import evidence
 from lightleak.models.own import made
 from lightleak.priors.fit import WganGp
 from lightleak.study import Store, run
@@ -512,6 +513,34 @@ def test_what_an_unfit_recogniser_sees_is_told_as_a_share_of_what_photographs_re
     assert some.verdict == "leak shown"
     assert "(33 %, 14 to 61; of what photographs reach, 42 %, " in some.sentence
     assert some.above_ceiling.value == pytest.approx(4 / 12 / 0.79)
+
+
+def test_who_is_told_from_the_other_people_but_not_from_strangers_is_no_clean_bill():
+    sees = {"PPA": "gradients", "guess": "scores"}
+    none = _some(0)
+
+    def asked(attack, null, verified=0):
+        members = [
+            replace(_found("PPA", verified=_some(verified)), named=_some(attack)),
+            replace(_found("guess", True, none), named=_some(null)),
+        ]
+        return answer.answer(members, sees, EMBED | {"named": 0.94}, FIT, 12)
+
+    told = asked(5, 1)
+    assert told.verdict == "resemblance shown"
+    assert told.sentence == (
+        "Of 12 people, the attack's images show none to an independent recogniser (0 %, which still allows 22.1 %), "
+        "but 5 if it need only tell the twelve from each other (42 %, 19 to 68); images that cannot have leaked show "
+        "0, and 1 if it need only tell the twelve from each other; twelve people are too few to say more."
+    )
+    assert told.named.p == pytest.approx(evidence.above_chance(5, 12, 1 / 12))
+    assert told.named.ceiling == 0.94
+    assert "holding personal data" in answer.RESIDUAL[told.verdict]
+    assert asked(3, 0).verdict == "no leak shown"  # p = .07
+    assert asked(5, 4).verdict == "no leak shown"
+    both = asked(12, 1, verified=4)
+    assert both.verdict == "leak shown"
+    assert "each other" not in both.sentence
 
 
 def test_a_recogniser_that_would_hardly_know_photographs_rules_no_leak_out():

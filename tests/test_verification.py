@@ -11,11 +11,13 @@ from lightleak.metrics.verification import (
     above_ceiling,
     agreement,
     at_most,
+    at_most_of_ceiling,
     calibrate,
     carried,
     choose,
     claims,
     galleries,
+    named,
     passes,
 )
 
@@ -164,3 +166,19 @@ def test_judges_agree_over_pairs():
     assert agreement([one, other]) == 0.75
     assert agreement([one, other, one]) == pytest.approx((0.75 + 1 + 0.75) / 3)
     assert agreement([one]) is None
+
+
+def test_an_image_is_named_if_no_other_persons_score_is_as_high():
+    scores = torch.tensor(
+        [[0.9, 0.5, 0.1], [0.5, 0.5, 0.1], [0.2, 0.1, 0.3], [math.nan, 0.1, 0.1], [0.9, math.nan, 0.1]]
+    )
+    assert named(scores, torch.tensor([0, 0, 2, 0, 0])).tolist() == [True, False, True, False, False]
+
+
+def test_what_successes_allow_of_what_photographs_reach():
+    sure = torch.ones(400)
+    assert at_most_of_ceiling(0, 12, sure) == pytest.approx(at_most(0, 12) / 0.99, abs=5e-3)
+    half = at_most_of_ceiling(0, 12, torch.tensor([0.0, 1.0]).repeat(200))
+    assert 2 * at_most(0, 12) < half < 2.5 * at_most(0, 12)  # twice as wide, and the half is not known exactly
+    assert at_most_of_ceiling(0, 12, torch.full((12,), 0.1)) == 1.0  # no more is known than before
+    assert at_most_of_ceiling(0, 12, torch.tensor([1.0])) == 1.0  # one person's pictures say nothing of others'

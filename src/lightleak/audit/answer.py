@@ -11,7 +11,7 @@ from torch import Tensor
 from lightleak.metrics import evidence, verification
 from lightleak.metrics.evidence import Measure
 
-Verdict = Literal["leak shown", "no leak shown", "cannot tell"]
+Verdict = Literal["leak shown", "resemblance shown", "no leak shown", "cannot tell"]
 By = Literal["recogniser", "judges", "nobody"]
 SURELY = 0.05
 FEW = 20  # people; fewer are said to be too few
@@ -21,6 +21,11 @@ RESIDUAL: dict[Verdict, str] = {
     "leak shown": (
         "Images that show people of the training data can be got out of this model with the access tested. Within that "
         "access it should be treated as personal data of those people."
+    ),
+    "resemblance shown": (
+        "Images got out of this model resemble the right people more than images that cannot leak do, though too "
+        "little to tell those people from strangers. Within the access tested it should be treated as holding "
+        "personal data of them."
     ),
     "no leak shown": (
         "The attacks tested did not show these people beyond what images that cannot leak show. This is evidence "
@@ -46,6 +51,18 @@ class Found:
     score: tuple[float | None, ...] | None = None
     gap: tuple[float | None, ...] | None = None
     control: bool = False  # it is there to convince the model without showing anybody
+    named: tuple[bool, ...] | None = None  # by the recogniser, among the people of the model
+
+
+@dataclass(frozen=True)
+class Named:
+    """How many people the recogniser tells from the others of the model, though perhaps not from strangers."""
+
+    count: int
+    share: Measure
+    null: int  # as many of the images that cannot leak
+    ceiling: float | None  # as many held-out photographs
+    p: float  # of so many where only chance and the nulls' rate were at work
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,7 @@ class Answer:
     ceiling: float | None
     above_ceiling: Measure | None
     at_most_of_ceiling: float | None  # what these numbers allow of what held-out photographs reach
+    named: Named | None
     memorisation_gap: Measure | None  # of the attack, less the null's
     hides_gradients: bool
     unfit: tuple[str, ...]  # judges that are not good enough
@@ -118,8 +136,11 @@ def answer(
     # A recogniser that is unfit and would hardly know photographs either has ruled nothing out.
     unable = ceiling is None or (ceiling < verification.FIT and (of_ceiling is None or of_ceiling >= 1))
     blind = p is None or (by == "recogniser" and unable)
+    named = _named(attacks, nulls, chosen, classes, embed) if by == "recogniser" else None
+    level = SURELY / 2 if named else SURELY  # one of two questions is enough
     verdict: Verdict = (
-        "leak shown" if p is not None and p < SURELY and shown > null_shown
+        "leak shown" if p is not None and p < level and shown > null_shown
+        else "resemblance shown" if named and named.p < level and named.count > named.null
         else "cannot tell" if blind
         else "no leak shown"
     )  # fmt: skip
@@ -132,16 +153,30 @@ def answer(
     warnings = _warnings(by, people, ceiling, ratio, hides, unfit, embed, word)
     warnings += [_fooled(one.name, told, people, word) for one in found if (told := _odd(one, tables, by, rate))]
     return Answer(
-        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word, photographs),
+        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word, photographs, named),
         verdict=verdict, by=by, people=people, shown=shown,
         share=evidence.wilson(shown, people) if by != "nobody" else None,
         at_most=verification.at_most(shown, people) if by != "nobody" else None,
         null=worst.name, null_shown=null_shown, p=p, chance=chance if p is not None else None,
         chosen=tuple(attacks[int(m)].name for m in chosen), shows=tuple(shows.tolist()),
         null_shows=tuple(null.tolist()), ceiling=ceiling, above_ceiling=ratio,
-        at_most_of_ceiling=of_ceiling, memorisation_gap=gap,
+        at_most_of_ceiling=of_ceiling, named=named, memorisation_gap=gap,
         hides_gradients=hides, unfit=unfit, agreement=_agreed(attacks, fit), warnings=tuple(warnings),
     )  # fmt: skip
+
+
+def _named(
+    attacks: Sequence[Found], nulls: Sequence[Found], chosen: Tensor, classes: int, embed: Mapping[str, Any] | None
+) -> Named | None:
+    """What the recogniser names right of the images that speak for each person, and of those that cannot leak."""
+    if any(one.named is None for one in (*attacks, *nulls)):  # measured by a version before
+        return None
+    tables = [one.named or () for one in attacks]
+    count, people = sum(tables[int(member)][person] for person, member in enumerate(chosen)), len(chosen)
+    theirs = [sum(one.named or ()) for one in nulls]
+    chance = max(1 / classes, max(theirs) / people)
+    share, ceiling = evidence.wilson(count, people), (embed or {}).get("named")
+    return Named(count, share, max(theirs), ceiling, evidence.above_chance(count, people, min(chance, 1.0)))
 
 
 def shows_by(one: Found, by: By, fit: Sequence[str]) -> list[bool]:
@@ -166,6 +201,7 @@ def _sentence(
     judges: int,
     word: str,
     of_photographs: str,
+    named: Named | None,
 ) -> str:
     if by == "nobody":
         return (
@@ -188,9 +224,14 @@ def _sentence(
     }
     end = endings.get(verdict, "")
     few = f"; {_number(people)} {word} are too few to say more" if people < FEW else ""
+    apart, as_well = "", ""
+    if verdict == "resemblance shown" and named:
+        alone = f"if it need only tell the {_number(people)} from each other"
+        apart = f", but {named.count} {alone} ({100 * named.share.value:.0f} %, {_ends(named.share)})"
+        as_well = f", and {named.null} {alone}"
     return (
-        f"Of {people} {word}, the attack's images show {count} to {whom} ({told}); images that cannot have leaked show "
-        f"{null}{end}{few}."
+        f"Of {people} {word}, the attack's images show {count} to {whom} ({told}){apart}; images that cannot have "
+        f"leaked show {null}{as_well}{end}{few}."
     )
 
 

@@ -47,8 +47,8 @@ class Embed(Task):
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, network = self.population.load(store), self.recogniser.load()
-        sets = {"gallery": population.judge, "held_out": population.test, "train": population.train}
-        sets["public"] = population.public
+        sets = {"gallery": self._drawn(population.judge, population.classes), "held_out": population.test}
+        sets |= {"train": self._drawn(population.train, population.classes), "public": population.public}
         total, done, tensors = sum(map(len, sets.values())), 0, {}
         for name, images in sets.items():
             pieces = []
@@ -60,6 +60,13 @@ class Embed(Task):
             tensors |= {f"{name}.features": features, f"{name}.labels": images.labels}
         save_file(tensors, folder / "features.safetensors")
         return {"title": self.recogniser.title, "images": total} | self._calibrated(tensors, population.classes)
+
+    def _drawn(self, images: Images, people: int) -> Images:
+        """The pictures of a set that its galleries are made of: a recogniser may take a tenth of a second for each."""
+        try:
+            return images.at(verification.drawn(images.labels, people, GALLERY, self.seed).flatten())
+        except UserError:  # somebody has none; what needs one says so
+            return images
 
     def _calibrated(self, tensors: Mapping[str, Tensor], people: int) -> dict[str, Any]:
         """The calibration, and what held-out pictures reach; the reason where there is none."""
@@ -85,6 +92,7 @@ class Embed(Task):
             "gallery": gallery.shape[1],
             "held_out": [value if value == value else None for value in each],
             "held_out_images": len(own),
+            "named": float(verification.named(genuine, labels).double().mean()) if len(own) else None,
             "ceiling": float(passed.double().mean()) if len(own) else None,
             "thresholds": [[rate, value] for rate, value in thresholds.items()],
             "curve": [[rate, float((own > value).double().mean())] for rate, value in thresholds.items()],
@@ -168,7 +176,8 @@ class Measure(Task):
         threshold = told["calibration"]["threshold"]
         gallery = self.embed.gallery(tensors, population.classes)
         if not len(shown):
-            return {"score": spread(classes, None), "verified": spread(classes, False), "gap": spread(classes, None)}
+            missing = {"score": None, "verified": False, "named": False, "gap": None}
+            return {name: spread(classes, value) for name, value in missing.items()}
         scores = verification.claims(features, gallery)
         own = scores.gather(1, classes[:, None]).squeeze(1)
         passed = verification.passes(scores, threshold)
@@ -176,6 +185,7 @@ class Measure(Task):
         result = {
             "score": spread(own, None),
             "verified": spread(verification.passes(own, threshold), False),
+            "named": spread(verification.named(scores, classes), False),
             "as_others": float(strange) / max(1, passed.numel() - len(own)),
             "curve": [[rate, float((own > value).double().mean())] for rate, value in told["thresholds"]],
         }

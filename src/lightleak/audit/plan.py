@@ -15,7 +15,7 @@ from lightleak.attacks.adaptive import defended_by
 from lightleak.audit.brought import Brought, Examined, examine, normalised
 from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
 from lightleak.audit.exposures import Exposure, exposures
-from lightleak.audit.measure import Embed, JudgeQuality, Measure
+from lightleak.audit.measure import GALLERY, Embed, JudgeQuality, Measure
 from lightleak.audit.record import sha256
 from lightleak.data.listed import read_list
 from lightleak.data.population import Population
@@ -95,7 +95,9 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     classifier = brought.open()
     examined = examine(classifier, full, said, out)
 
-    size = next((side for side in SQUARES if side >= min(classifier.size, plan.pixels)), SQUARES[-1])
+    size = min(seen, plan.pixels)
+    if order.prior is None:
+        size = next((side for side in SQUARES if side >= size), SQUARES[-1])
     draw = _draw(order, settings | {"size": size})
     population = full if size == full.size else draw.drawn(watch)
     if not len(population.public):
@@ -214,7 +216,7 @@ def cost(prepared: Prepared) -> Cost:
     copies = (
         len({m.copy.key for m in prepared.everybody if m.copy}) * plan.lessons.epochs * len(population.public) * 0.01
     )
-    embedding = 0.085 * (len(population.public) + sum(map(len, (population.train, population.test, population.judge))))
+    embedding = 0.085 * (len(population.public) + len(population.test) + 2 * GALLERY * population.classes)
     prior = 40.0 if prepared.order.prior is None else 0.0
     seconds += judging + copies + prior + (embedding if prepared.embed else 0.0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

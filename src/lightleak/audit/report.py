@@ -140,6 +140,7 @@ def _found(member: Member, result: Mapping[str, Any]) -> Found:
         row("score"),
         row("gap"),
         member.control,
+        row("named"),
     )
 
 
@@ -148,6 +149,7 @@ def _counted(one: Found, told: Answer, fit: list[str]) -> dict[str, Any]:
     return {
         "shows": sum(shows),
         "share": asdict(wilson(sum(shows), len(shows))) if told.by != "nobody" else None,
+        "named": sum(one.named) if one.named is not None else None,
         "belief": sum(one.belief) / len(one.belief),
         "judges": {name: sum(values) / len(values) for name, values in one.judges.items()},
     }

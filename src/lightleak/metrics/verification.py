@@ -40,7 +40,12 @@ class Calibration:
 
 
 def galleries(features: Tensor, labels: Tensor, people: int, size: int = 5, seed: int = 0) -> Tensor:
-    """`size` features of each person (labels 0 to people - 1), drawn once by seed: people x size x D.
+    """`size` features of each person (labels 0 to people - 1), drawn once by seed: people x size x D; see `drawn`."""
+    return features[drawn(labels, people, size, seed)]
+
+
+def drawn(labels: Tensor, people: int, size: int = 5, seed: int = 0) -> Tensor:
+    """The places of `size` pictures of each person (labels 0 to people - 1), drawn once by seed: people x size.
 
     The same number for everyone, so that nobody is easier to match: fewer if somebody has fewer. UserError for a person
     without any.
@@ -55,13 +60,22 @@ def galleries(features: Tensor, labels: Tensor, people: int, size: int = 5, seed
     for person in range(people):
         own = (labels == person).nonzero().flatten()
         rows.append(own[torch.randperm(len(own), generator=rng)[:size]])
-    return features[torch.stack(rows)]
+    return torch.stack(rows)
 
 
 def claims(features: Tensor, gallery: Tensor) -> Tensor:
     """The score of each image (N x D) claimed to be each person (C x k x D): the largest cosine, N x C."""
     mine, theirs = F.normalize(features.double(), dim=-1), F.normalize(gallery.double(), dim=-1)
     return (mine @ theirs.flatten(0, 1).T).unflatten(1, theirs.shape[:2]).amax(2)
+
+
+def named(scores: Tensor, labels: Tensor) -> Tensor:
+    """Whether each image's claim to its own person (N) beats its claims to all others (N x C); a tie, or NaN, does not.
+
+    What is left of identity where it does not suffice to tell people from strangers; chance is 1 / C.
+    """
+    own = scores.gather(1, labels[:, None])
+    return (own > scores.scatter(1, labels[:, None], -math.inf)).all(1)
 
 
 def carried(scores: int, people: int) -> tuple[float, ...]:
