@@ -66,6 +66,11 @@ class Browser:
             time.sleep(0.05)
         raise AssertionError(f"never true: {script}; the page says {self.sees('document.body.innerText')!r}")
 
+    def on_paper(self, width: int) -> None:
+        """The page as it is printed, so many pixels between its margins (A4 less 14 mm on both sides: 688)."""
+        self._call("Emulation.setEmulatedMedia", media="print")
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+
     def press(self, key: str, text: str = "") -> None:
         """A key, down and up."""
         code = {"ArrowLeft": 37, "ArrowRight": 39, "Enter": 13, " ": 32}.get(key, 0)

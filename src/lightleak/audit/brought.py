@@ -1,5 +1,8 @@
 """A model that somebody brings, held against the pictures of the people it is said to know, before anything else."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +58,21 @@ class Examined:
     right: tuple[float, ...] = field(default=())  # of each person's pictures, the share that it names
 
 
+@contextmanager
+def estimating() -> Iterator[None]:
+    """What is assumed of a normalisation until it is estimated is not said."""
+
+    def said(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(normalisation.GUESSED)
+
+    log = logging.getLogger("lightleak")
+    log.addFilter(said)
+    try:
+        yield
+    finally:
+        log.removeFilter(said)
+
+
 def normalised(brought: Brought, population: Population) -> tuple[Brought, str, tuple[str, ...]]:
     """The model with its normalisation stated, who said so, and warnings: estimated where neither says.
 
@@ -94,6 +112,11 @@ def examine(classifier: Classifier, population: Population, said: str, out: Path
     held = Images(
         torch.cat([images.pixels for images in everything[1:]]), torch.cat([i.labels for i in everything[1:]])
     )
+    if not len(held):
+        raise UserError(
+            f"all {len(population.train)} pictures are on the list of the model's training: none is left for judges "
+            "and recogniser; add pictures of these people that it was not trained on"
+        )
     seen, rest = predict(classifier, population.train), predict(classifier, held)
     if not seen.isfinite().all():
         raise UserError("the model gives NaN or infinity for these pictures; check its weights and normalisation")
@@ -111,7 +134,7 @@ def examine(classifier: Classifier, population: Population, said: str, out: Path
     error, over = calibration(rest, held.labels)
     each = [float(right[labels == person].double().mean()) for person in range(len(names))]
     return Examined(
-        accuracy, _share(right[len(seen) :]) if len(held) else None, error, over, classifier.mean, classifier.std, said,
+        accuracy, _share(right[len(seen) :]), error, over, classifier.mean, classifier.std, said,
         tuple(notes), tuple(warnings), tuple(each),
     )  # fmt: skip
 

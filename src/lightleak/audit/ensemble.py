@@ -85,7 +85,8 @@ def _budget(
 
 TINY = PPA(candidates=300, attempts=4, keep=2, steps=30, rate=0.02, milestones=(20,), views=10, batch=48)
 STANDARD = PPA(candidates=2000, attempts=16, keep=8, steps=70, rate=0.02, milestones=(40, 60), views=50)
-FAMILIES = ("timm:resnet14t", "torchvision:shufflenet_v2_x0_5", "timm:convnext_atto")
+FAMILIES = ("timm:regnetx_002", "torchvision:shufflenet_v2_x0_5", "timm:resnet14t")
+MORE = 4  # times as many steps, at most, of judges of pictures smaller than the budget's
 BUDGETS: dict[BudgetName, Budget] = {
     "tiny": _budget(
         TINY, Lessons(epochs=10, batch=32, pretrained=False), "timm:resnet10t", FAMILIES[:2], False, QUICKLY,
@@ -149,12 +150,14 @@ def ensemble(
     defended: Sequence[str] = (),
     model: Classifier | None = None,
     mirrored: bool = True,
+    side: int | None = None,
 ) -> Ensemble:
     """The members that `access` to a model allows; `uncut`: its architecture by name, if skips were removed from it.
 
     `defended`: the defences that its attackers know to be there (names of `attacks.adaptive.ADAPTIVE`), and `model` the
     network itself, which shows whether a change of it undoes them. `mirrored`: whether a mirrored picture shows the
-    same, as of people; of digits or letters it does not, and judges are not to learn it.
+    same, as of people; of digits or letters it does not, and judges are not to learn it. `side`: of the pictures, in
+    pixels.
     """
     if budget not in BUDGETS or access not in get_args(Access):
         raise UserError(
@@ -199,9 +202,16 @@ def ensemble(
     add(NULL, Guess(plan.attack.keep), "scores" if access == "gradients" else sees, white)
     add(CONTROL, replace(plan.attack, rate=0.02), sees, white)
 
-    recipe = plan.recipe if mirrored else replace(plan.recipe, view=replace(plan.recipe.view, flip=0.0))
+    recipe = _judged(plan, mirrored, side)
     judges = tuple(TrainJudge(target.population, name, recipe, seed + 1000 + i) for i, name in enumerate(plan.judges))
     return Ensemble(tuple(members), judges, untried)
+
+
+def _judged(plan: Budget, mirrored: bool, side: int | None) -> Recipe:
+    """How judges learn: what a budget spends on pictures of its size buys more steps on smaller ones."""
+    more = min(MORE, max(1.0, (plan.pixels / (side or plan.pixels)) ** 2))
+    view = plan.recipe.view if mirrored else replace(plan.recipe.view, flip=0.0)
+    return replace(plan.recipe, view=view, least_steps=round(more * plan.recipe.least_steps))
 
 
 def _knowing(add, target, access: Access, attack: PPA, ways: Sequence[Knowing], model, uncut) -> dict[str, str]:

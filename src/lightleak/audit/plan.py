@@ -12,7 +12,7 @@ import torch
 
 from lightleak.attacks import GUARDS, Access, Guard, Oracle
 from lightleak.attacks.adaptive import defended_by
-from lightleak.audit.brought import Brought, Examined, examine, normalised
+from lightleak.audit.brought import Brought, Examined, estimating, examine, normalised
 from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
 from lightleak.audit.exposures import Exposure, exposures
 from lightleak.audit.measure import GALLERY, Embed, JudgeQuality, Measure
@@ -22,7 +22,8 @@ from lightleak.data.population import Population
 from lightleak.errors import UserError
 from lightleak.metrics import verification
 from lightleak.models.classifier import Classifier
-from lightleak.models.recogniser import FACES, Recogniser, faces_file, recogniser
+from lightleak.models.recogniser import FACES, Recogniser, embedded, faces_file, recogniser
+from lightleak.models.zoo import build
 from lightleak.study.task import Task
 from lightleak.study.tasks import Draw, Given, Redivided, Rendered, ready, source
 
@@ -84,7 +85,8 @@ class Prepared:
 def prepare(order: Order, out: Path, watch=None) -> Prepared:
     """Read the model, hold it against the pictures, and plan; UserError before anything long begins."""
     plan = BUDGETS[order.budget]
-    classifier = order.brought.open()
+    with estimating():
+        classifier = order.brought.open()
     settings = dict(order.settings)
     if order.data.startswith("folder:") and "classes" not in settings and classifier.class_names:
         settings["classes"] = list(classifier.class_names)
@@ -113,18 +115,21 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     told = defended_by(classifier, Oracle(classifier).noisy) if order.defended is None else order.defended
     cut = {"rolss", "rolss+", "ssf", "tts"} & set(told)
     uncut = order.uncut or (classifier.architecture if cut else None)
+    if uncut:
+        build(uncut, classifier.classes, size)  # said now, not when a copy of it is to be taught
     known = (*told, *([name for name, kind in GUARDS.items() if type(order.guard) is kind]))
     group = ensemble(
         target, order.access, order.budget, prior, order.seed, uncut, defended=known, model=classifier,
-        mirrored=order.subjects == "people",
+        mirrored=order.subjects == "people", side=population.size,
     )  # fmt: skip
-    judges = group.judges if len(population.judge) else ()
+    lacking = _lacking(population)
+    judges = () if lacking else group.judges
     group = replace(group, judges=judges)
     found, why = _recogniser(order)
-    embed = Embed(draw, found, order.rate, order.seed) if found and len(population.judge) else None
-    if embed is not None and order.rate is not None:
-        who, scores = population.public.labels.unique(), len(population.public) * population.classes
-        verification.check_rate(order.rate, scores, len(who))
+    galleries = len(population.judge.labels.unique()) == population.classes
+    embed = Embed(draw, found, order.rate, order.seed) if found and galleries else None
+    if embed is not None:
+        why = (*why, *_checked(embed, population))
     access = order.access if order.guard is None else ("labels" if order.guard.labels else "scores")
     asked: Access = "labels" if access == "labels" else "scores"
     measures = {one.name: Measure(one.task, target, asked, judges, embed, order.seed) for one in group.members}
@@ -141,7 +146,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         "The model's own training list was not given (--train-list): pictures that test and judge here may have been "
         "trained on, which flatters the ceiling.",
     )  # fmt: skip
-    warnings = (*doubts, *examined.warnings, *overlap, *why)
+    warnings = (*doubts, *examined.warnings, *overlap, *why, *([lacking] if lacking else []))
     return Prepared(
         order,
         classifier,
@@ -188,6 +193,35 @@ def _recogniser(order: Order) -> tuple[Recogniser | None, tuple[str, ...]]:
     return recogniser(FACES), ()
 
 
+def _lacking(population: Population) -> str:
+    """What is not held out though judges are trained, chosen and tested by it; empty if nothing is missing."""
+    absent = population.classes - len(population.judge.labels.unique())
+    if absent:
+        return (
+            f"{absent} of {population.classes} people have no held-out picture to be known by, so neither judges nor a "
+            "recogniser can take part; add pictures that the model was not trained on."
+        )
+    if not len(population.validation) or not len(population.test):
+        return "Too few pictures are held out to choose judges and to test them, so none takes part."
+    return ""
+
+
+def _checked(embed: Embed, population: Population) -> tuple[str, ...]:
+    """Why a recogniser that does embed these pictures cannot be calibrated; UserError if it does not embed them."""
+    features = embedded(embed.recogniser.load(), population.judge.pixels[:2])
+    if not features.isfinite().all():
+        raise UserError(f"the recogniser {embed.recogniser.title} gives NaN or infinity for these pictures")
+    who, scores = len(population.public.labels.unique()), len(population.public) * population.classes
+    if embed.rate is not None:
+        verification.check_rate(embed.rate, scores, who)
+    if verification.carried(scores, who):
+        return ()
+    return (
+        f"The recogniser cannot be calibrated by {scores:,} claims of {who} people whom the model does not know: it "
+        f"needs {verification.LEAST_PEOPLE} of them. Judges decide alone.",
+    )
+
+
 @dataclass(frozen=True)
 class Cost:
     """What an audit will take, roughly."""
@@ -211,8 +245,8 @@ def cost(prepared: Prepared) -> Cost:
         queries.setdefault(member.name, asked if on_model else len(population.public))
         passes.setdefault(member.name, back if on_model else 0)
         seconds += asked * one + back * (both - one)
-    shown = plan.recipe.epochs * plan.recipe.passes(len(population.judge)) * len(population.judge)
-    judging = len(prepared.ensemble.judges) * shown * 0.01 * (population.size / 64) ** 2
+    shown = sum(one.recipe.epochs * one.recipe.passes(len(population.judge)) for one in prepared.ensemble.judges)
+    judging = shown * len(population.judge) * 0.01 * (population.size / 64) ** 2
     copies = (
         len({m.copy.key for m in prepared.everybody if m.copy}) * plan.lessons.epochs * len(population.public) * 0.01
     )

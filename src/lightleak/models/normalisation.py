@@ -28,6 +28,9 @@ class Normalisation:
     assumed: bool = False  # whether nobody stated it, the network neither
 
 
+GUESSED = "nobody stated how images for"  # the beginning of the note on what is assumed
+
+
 def of(net: nn.Module, mean: Any = None, std: Any = None) -> Normalisation:
     """What is stated; else what the network does or says itself; else 0.5, with a note. UserError for no numbers."""
     if (mean is None) != (std is None):
@@ -43,7 +46,7 @@ def of(net: nn.Module, mean: Any = None, std: Any = None) -> Normalisation:
                 told = f"{', '.join(f'{m:g}' for m in found[0])} and {', '.join(f'{s:g}' for s in found[1])}"
                 note = f"images for {name} are normalised by what it says of itself (mean and std {told})"
                 return Normalisation(*found, (note,))
-    guess = f"nobody stated how images for {name} are normalised: mean = std = 0.5 (to [-1, 1]) is assumed; "
+    guess = f"{GUESSED} {name} are normalised: mean = std = 0.5 (to [-1, 1]) is assumed; "
     return Normalisation(*HALF, (guess + "state mean and std",), assumed=True)
 
 

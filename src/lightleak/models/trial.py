@@ -125,7 +125,10 @@ def width(
     if len(flat) > 1:  # features beside logits: the last linear layer makes the logits
         flat &= set([module.out_features for module in net.modules() if isinstance(module, nn.Linear)][-1:])
     if len(flat) != 1:
-        raise UserError(f"{type(net).__name__} returns {_shapes(parts) or 'no tensor'}; state its number of classes")
+        raise UserError(
+            f"{type(net).__name__} returns {_shapes(parts) or 'no tensor'}; return its logits alone, or state its "
+            "number of classes"
+        )
     return flat.pop()
 
 
