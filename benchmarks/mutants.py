@@ -104,7 +104,7 @@ MUTANTS = (
            "tests/test_people.py -k camera"),
     Mutant("people of equal names and other factors", "data/people.py",
            "if first.who and second.who and first.who != second.who:", "if False:", "tests/test_people.py -k rendered"),
-    Mutant("a public picture is no private one", "data/published.py", "images.at(fresh), [finding]",
+    Mutant("a public picture is no private one", "data/collections.py", "images.at(fresh), [finding]",
            "images, [finding]", "tests/test_people.py tests/test_published.py -k private"),
     Mutant("a damaged cache", "data/decoded.py", "if not whole or check != _check(pixels):", "if not whole:",
            "tests/test_data.py -k cache"),

@@ -53,7 +53,7 @@ from lightleak.attacks import (
 )
 from lightleak.defences import SSF, TTS, RoLSS, RoLSSPlus
 from lightleak.metrics.attribute_regressor import Fit
-from lightleak.priors.fit import LOKT_QUICK, PLG_QUICK, QUICK, Settings, SmallStyleGAN2
+from lightleak.priors.fit import LOKT_QUICK, PLG_QUICK, QUICK, FitSettings, SmallStyleGAN2
 from lightleak.study import Store
 from lightleak.study.comparison import Setting
 from lightleak.study.pool import load_module
@@ -88,7 +88,7 @@ class Rung:
     """One attack, and the generator that its paper gives it; None: the renderer."""
 
     attack: Attack
-    prior: Settings | None = None
+    prior: FitSettings | None = None
 
 
 def rungs(queries: int = QUERIES, people: int = PEOPLE) -> tuple[Rung, ...]:
@@ -114,7 +114,7 @@ def rungs(queries: int = QUERIES, people: int = PEOPLE) -> tuple[Rung, ...]:
     )
 
 
-def lokt(queries: int, people: int) -> Settings:
+def lokt(queries: int, people: int) -> FitSettings:
     """LOKT's first stage, by three quarters of the queries of all people; its surrogates have a fifth."""
     steps = 3 * queries * people // 4 // (LOKT_QUICK.critic_steps * LOKT_QUICK.batch)
     return replace(LOKT_QUICK, steps=LOKT_QUICK.plain + max(1, steps))

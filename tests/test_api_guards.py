@@ -11,7 +11,7 @@ from lightleak.attacks.draws import Rows
 from lightleak.attacks.guards import LabelsOnly, Rounded, Tempered, TopK
 from lightleak.attacks.smoothing import bound
 from lightleak.attacks.ssd import seen, shielded
-from lightleak.attacks.surrogate import told
+from lightleak.attacks.surrogate import as_logits
 from lightleak.cli.audit import guarded
 from lightleak.data.population import Images
 from lightleak.errors import UserError
@@ -70,7 +70,7 @@ class Averaged(Guard):
     def copies(self) -> int:
         return self.number
 
-    def shown(self, images, seeds):
+    def inputs(self, images, seeds):
         noise = [torch.randn((self.number, *images.shape[1:]), generator=keyed(int(seed))) for seed in seeds]
         return (images[:, None] + 0.1 * torch.stack(noise)).flatten(0, 1)
 
@@ -91,11 +91,11 @@ def test_queries_and_passes_are_counted_apart():
 
 def test_what_an_oracle_tells_is_logits_of_its_answers():
     plain = Oracle(tiny_classifier())
-    assert torch.allclose(told(plain)(IMAGES), plain.logits(IMAGES))
+    assert torch.allclose(as_logits(plain)(IMAGES), plain.logits(IMAGES))
     scores = Oracle(tiny_classifier(), "scores")
-    assert torch.allclose(told(scores)(IMAGES).softmax(1), scores.scores(IMAGES), atol=1e-6)
+    assert torch.allclose(as_logits(scores)(IMAGES).softmax(1), scores.scores(IMAGES), atol=1e-6)
     labels = Oracle(tiny_classifier(), "labels")
-    said = told(labels)(IMAGES)
+    said = as_logits(labels)(IMAGES)
     assert torch.equal(said.argmax(1), labels.labels(IMAGES))
     assert said.softmax(1).max(1).values.min() > 0.999
 

@@ -29,7 +29,7 @@ from lightleak.attacks import (
 )
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.reconstruction import TENSORS, join
-from lightleak.attacks.surrogate import Lessons, told
+from lightleak.attacks.surrogate import Lessons, as_logits
 from lightleak.errors import UserError
 from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
@@ -86,7 +86,7 @@ def naming(tiny_population, tiny_target):
         width=4, discriminator_width=4, latents=16, plain=5, steps=15, critic_steps=1, batch=16, warmup=150, rate=3e-4,
         critic_rate=3e-4,
     )  # fmt: skip
-    return fit(tiny_population.judge, training, target=told(Oracle(tiny_target, "labels")))
+    return fit(tiny_population.judge, training, target=as_logits(Oracle(tiny_target, "labels")))
 
 
 @pytest.fixture

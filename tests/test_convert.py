@@ -14,8 +14,7 @@ from torchvision.models.densenet import _DenseLayer
 from lightleak import cli
 from lightleak.attacks import Knowledge
 from lightleak.convert import FORMATS, Cuts, Hints, classifier, convert, described
-from lightleak.convert.layouts import recognise
-from lightleak.convert.published import (
+from lightleak.convert.formats import (
     CONVNEXTS,
     DENSENETS,
     EFFICIENT,
@@ -27,6 +26,7 @@ from lightleak.convert.published import (
     VITS,
     closest,
 )
+from lightleak.convert.layouts import recognise
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, save
 from lightleak.models.face import FACE_MODELS, Unit

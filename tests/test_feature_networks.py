@@ -15,7 +15,7 @@ from lightleak import compat  # noqa: F401  # before torchvision
 from lightleak.errors import UserError
 from lightleak.models import facenet, inception, zoo
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.models.published import Weights, read_tensors
+from lightleak.models.weight_files import Weights, read_tensors
 
 
 def write(net: nn.Module, path: Path, prefix: str = "", without: str = "-") -> Path:

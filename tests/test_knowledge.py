@@ -17,7 +17,7 @@ from lightleak.errors import UserError
 from lightleak.metrics import knowledge
 from lightleak.metrics.evaluate import Reference, evaluate, reference
 from lightleak.models import facenet, inception
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.study import Store
 from lightleak.study import run as run_study
 from lightleak.study.tasks import Evaluate, Invert, MeasurePrivate, Rendered, Student, TrainJudge, TrainTarget, source

@@ -13,7 +13,7 @@ from lightleak.attacks.guards import LabelsOnly
 from lightleak.attacks.knowledge import SMALL_TRANSFER
 from lightleak.attacks.lokt import PRESETS
 from lightleak.attacks.steps import LOSSES
-from lightleak.attacks.surrogate import Lessons, Practice, told
+from lightleak.attacks.surrogate import Lessons, Practice, as_logits
 from lightleak.data.augmentation import Augmentation
 from lightleak.data.population import Images
 from lightleak.errors import UserError
@@ -159,7 +159,7 @@ def prior():
     """Of shades of grey, for a target that names four of five classes."""
     settings = replace(LOKT_QUICK, width=4, discriminator_width=4, latents=4, warmup=120, plain=2, steps=20, batch=24)
     settings = replace(settings, rate=2e-4, average=0.0, critic_steps=1)
-    return fit(shades(48), settings, target=told(oracle()))
+    return fit(shades(48), settings, target=as_logits(oracle()))
 
 
 def test_it_draws_the_classes_and_names_them(prior, tmp_path):
@@ -185,7 +185,7 @@ def test_labels_are_all_that_any_stage_asks_for(prior):
     with pytest.raises(AccessError):
         asked.scores(torch.zeros(1, 3, 8, 8))
     guarded = oracle(LabelsOnly())
-    assert torch.equal(told(guarded)(shades().floats()), told(asked)(shades().floats()))
+    assert torch.equal(as_logits(guarded)(shades().floats()), as_logits(asked)(shades().floats()))
     found = LOKT(models="discriminator", attempts=1, steps=1).run(guarded, prior, torch.arange(2), rng())
     assert found.classes.tolist() == [0, 1]
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from lightleak.data import celeba, dogs, facescrub, load, pictures, published
+from lightleak.data import celeba, collections, dogs, facescrub, load, pictures
+from lightleak.data.collections import tenth
 from lightleak.data.images import Frame, decode
 from lightleak.data.population import Population
-from lightleak.data.published import tenth
 from lightleak.errors import UserError
 
 
@@ -70,7 +70,7 @@ def test_ppas_tenth_is_numpys_old_shuffle(faces):
     assert [index for index, test in enumerate(tenth(40)) if test] == sorted(expected)
     population = facescrub.population(faces, 16, split="published")
     listed = facescrub.collection(faces).pictures
-    wanted = {decode(faces / listed[i].file, 16, published.FULL).transpose(2, 0, 1).tobytes() for i in expected}
+    wanted = {decode(faces / listed[i].file, 16, collections.FULL).transpose(2, 0, 1).tobytes() for i in expected}
     assert parts(population)["test"] == wanted
 
 

@@ -18,6 +18,9 @@ FORMER = {
     "lightleak.study.tasks:FitAppraiser": FitAttributeRegressor,
     "lightleak.metrics.appraiser:Appraiser": "AttributeRegressor",
     "lightleak.metrics.appraiser:load": "load",
+    "lightleak.models.published:Weights": "Weights",
+    "lightleak.convert.published:classifier": "classifier",
+    "lightleak.data.published:population": "population",
 }
 
 

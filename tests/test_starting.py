@@ -9,8 +9,8 @@ from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.face import Backbone, FaceNet
 from lightleak.models.inception import after_transform
-from lightleak.models.published import Weights
 from lightleak.models.starting import begin, find, published_name
+from lightleak.models.weight_files import Weights
 from lightleak.models.wrap import Classifier
 
 

@@ -17,7 +17,7 @@ from lightleak.errors import UserError
 from lightleak.models import weights
 from lightleak.models.classifier import load, save
 from lightleak.models.inception import ANCHORS
-from lightleak.models.published import read_tensors
+from lightleak.models.weight_files import read_tensors
 from lightleak.models.zoo import build
 
 NAME = "timm:test_resnet"

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lightleak import randomness
 from lightleak.attacks import PPA, Oracle
-from lightleak.attacks.surrogate import teacher, told
+from lightleak.attacks.surrogate import as_logits, teacher
 from lightleak.data.population import Images
 from lightleak.data.views import resized, uniform
 from lightleak.models import zoo
@@ -264,7 +264,7 @@ def _fit_pace(amount: Amount) -> float:
     images = Images(pixels, torch.arange(NOISE))
     target = None
     if settings.needs_target:
-        target = Asked(told(teacher(zoo.build(amount.architecture, amount.classes, amount.size).eval(), settings)))
+        target = Asked(as_logits(teacher(zoo.build(amount.architecture, amount.classes, amount.size).eval(), settings)))
     taken = []
     for steps in (1, 1, 3):
         began = time.perf_counter()

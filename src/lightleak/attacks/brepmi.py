@@ -25,7 +25,7 @@ from torch import Tensor
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.frame import Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import ByQueries, Curve, box_for, shown, table_of, too_small
+from lightleak.attacks.queries import ByQueries, Curve, answers_to, box_for, table_of, too_small
 from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
 
@@ -85,7 +85,7 @@ class BREPMI(ByQueries):
             return oracle.labels(images, rows) == rows.classes
 
         def inside(latents: Tensor, rows: Rows) -> Tensor:
-            return shown(named, oracle, prior, latents, rows, self.batch)
+            return answers_to(named, oracle, prior, latents, rows, self.batch)
 
         # 1. start at a sample that the target calls so
         centre, alive = self._starts(part)

@@ -27,14 +27,14 @@ class Guard(Protocol):
         """Images that the target is shown for one query: what an answer costs."""
         return 1
 
-    def shown(self, images: Tensor, seeds: Tensor) -> Tensor:  # noqa: ARG002
+    def inputs(self, images: Tensor, seeds: Tensor) -> Tensor:  # noqa: ARG002
         """What the target sees in place of images N x 3 x H x W: N * copies of them, those of one in a row."""
         return images
 
     def answer(self, probabilities: Tensor, images: Tensor, seeds: Tensor) -> Tensor:
         """Probabilities N x C, or labels N (-1: no answer), of the target's N x C (with copies: N x copies x C).
 
-        Whatever is random about image i is drawn from seeds[i] (int64, N; by `draws.keyed(seeds[i])`), so that an
+        Whatever is random about image i is drawn from seeds[i] (int64, N; by `randomness.keyed(seeds[i])`), so that an
         answer does not depend on the batch.
         """
         ...

@@ -25,14 +25,14 @@ from torch import Tensor
 
 from lightleak.attacks.draws import own_latents, seed_of
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.surrogate import PLAIN, Lessons, Practice, told
+from lightleak.attacks.surrogate import PLAIN, Lessons, Practice, as_logits
 from lightleak.attacks.surrogate import learn as taught
 from lightleak.data.population import Images, as_bytes
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.priors.prior import Prior
 from lightleak.ranking import agreement_of
 
@@ -220,6 +220,6 @@ def _answers(oracle: Oracle, images: Images) -> tuple[Tensor, Tensor | None]:
             seen, said = oracle.features(shown)
             features.append(seen.cpu())
         else:
-            said = told(oracle)(shown)
+            said = as_logits(oracle)(shown)
         logits.append(said.cpu())
     return torch.cat(logits), torch.cat(features) if features else None

@@ -25,7 +25,7 @@ from torch import Tensor
 from lightleak.attacks.draws import Streams
 from lightleak.attacks.frame import Common, Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import ByQueries, Curve, box_for, confidence_in, shown, table_of, too_small
+from lightleak.attacks.queries import ByQueries, Curve, answers_to, box_for, confidence_in, table_of, too_small
 from lightleak.attacks.steps import select_candidates
 from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
@@ -106,7 +106,7 @@ class MirrorBlackBox(ByQueries):
             moves = self.strength * spread * (2 * chance[:, 2] - 1)
             children = (children + moves * (chance[:, 1] < self.mutated)).clamp(low, high)
             rows = part.rows(step).at(mine).repeated(count)
-            confidences = shown(confidence_in(oracle), oracle, prior, children.flatten(0, 1), rows, self.batch)
+            confidences = answers_to(confidence_in(oracle), oracle, prior, children.flatten(0, 1), rows, self.batch)
             # 4. the best so far and the children
             best = confidence[mine].argmax(1, keepdim=True)
             size = 1 + count

@@ -139,7 +139,7 @@ class Oracle:
         copies = self.guard.copies
         self._count(len(images), copies)
         seeds = torch.tensor(rows.seeds() if rows is not None else content_seeds(images), dtype=torch.int64)
-        shown = self.guard.shown(images, seeds)
+        shown = self.guard.inputs(images, seeds)
         theirs = rows.repeated(copies) if rows is not None and copies > 1 else rows
         probabilities = self._answer(shown, theirs).softmax(1)
         if copies > 1:

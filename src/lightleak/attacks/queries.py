@@ -39,7 +39,7 @@ class ByQueries(ReturnsAll):
 
 
 @torch.no_grad()
-def shown(ask: Ask, oracle: Oracle, prior: Prior, latents: Tensor, rows: Rows, batch: int) -> Tensor:
+def answers_to(ask: Ask, oracle: Oracle, prior: Prior, latents: Tensor, rows: Rows, batch: int) -> Tensor:
     """What `ask` says of the images of latents N x L, N x ..., so many images at a time; on a processor no more than
     its cache holds, since beyond that each image takes longer.
     """
@@ -71,7 +71,7 @@ def table_of(ask: Ask, oracle: Oracle, prior: Prior, count: int, seed: int, batc
         latents = latents.clamp(low, high)
     there = torch.arange(count, device=oracle.device)
     rows = Rows(seed, torch.zeros_like(there), there, CANDIDATES)
-    said = shown(ask, oracle, prior, latents.to(oracle.device), rows, batch)
+    said = answers_to(ask, oracle, prior, latents.to(oracle.device), rows, batch)
     return Common({"latents": latents.cpu(), "said": said.cpu()}, seed, oracle.queries - asked)
 
 

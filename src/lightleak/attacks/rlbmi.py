@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from lightleak.attacks.draws import Rows, Streams
 from lightleak.attacks.frame import Found, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import ByQueries, Curve, box_for, shown, too_small
+from lightleak.attacks.queries import ByQueries, Curve, answers_to, box_for, too_small
 from lightleak.attacks.smile import better
 from lightleak.errors import refuse
 from lightleak.priors.prior import Prior
@@ -77,7 +77,7 @@ class RLBMI(ByQueries):
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The point of each search of which the target was most confident."""
 
-        def told(images: Tensor, rows: Rows) -> Tensor:
+        def ask(images: Tensor, rows: Rows) -> Tensor:
             return told_of(oracle.scores(images, rows), rows.classes)
 
         # 1. actors and critics
@@ -94,7 +94,7 @@ class RLBMI(ByQueries):
             actions = bandit.act(count)
             latents = low + (high - low) * (actions + 1) / 2
             rows = part.rows(step).repeated(count)
-            said = shown(told, oracle, prior, latents.flatten(0, 1), rows, self.batch).unflatten(0, (len(part), -1))
+            said = answers_to(ask, oracle, prior, latents.flatten(0, 1), rows, self.batch).unflatten(0, (len(part), -1))
             place = torch.arange(spent, spent + count, device=part.device) % memory.shape[1]  # over the oldest
             memory[:, place], rewards[:, place] = actions, said[:, :, 1]
             best, confidence = better(best, confidence, latents, said[:, :, 0])

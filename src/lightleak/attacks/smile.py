@@ -24,7 +24,7 @@ from torch import Tensor
 from lightleak.attacks.evolution import Evolution, Rates
 from lightleak.attacks.frame import Common, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
-from lightleak.attacks.queries import ByQueries, Curve, box_for, confidence_in, shown, table_of, too_small
+from lightleak.attacks.queries import ByQueries, Curve, answers_to, box_for, confidence_in, table_of, too_small
 from lightleak.attacks.steps import cross_entropy, select_candidates
 from lightleak.data.views import resized
 from lightleak.errors import UserError, refuse
@@ -96,7 +96,7 @@ class SMILE(ByQueries):
         # 2. a surrogate's gradients
         start = self.led(prior, part, best) if self.surrogate else best
         # 3. evolution from the better of both
-        reached = shown(confidence_in(oracle), oracle, prior, start, part.rows(0), self.batch)
+        reached = answers_to(confidence_in(oracle), oracle, prior, start, part.rows(0), self.batch)
         best, confidence = better(best, confidence, start[:, None], reached[:, None])
         curve.add(1, spent + 1, confidence)
         (low, high), streams = box_for(prior, self.kappa, part), part.streams()
@@ -108,7 +108,7 @@ class SMILE(ByQueries):
             count = min(self.population, self.each - 1 - step * self.population)
             latents = (centre + half * state.candidates(normals)[:, :count]).clamp(low, high)
             rows = part.rows(step + 1).repeated(count)
-            said = shown(confidence_in(oracle), oracle, prior, latents.flatten(0, 1), rows, self.batch)
+            said = answers_to(confidence_in(oracle), oracle, prior, latents.flatten(0, 1), rows, self.batch)
             said = said.unflatten(0, (len(part), -1))
             best, confidence = better(best, confidence, latents, said)
             if count == self.population:

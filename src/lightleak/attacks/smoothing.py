@@ -44,7 +44,7 @@ class Smoothed(Guard):
         """Noisy copies of one image."""
         return self.number
 
-    def shown(self, images: Tensor, seeds: Tensor) -> Tensor:
+    def inputs(self, images: Tensor, seeds: Tensor) -> Tensor:
         """1: N * copies images."""
         noise = torch.stack(
             [torch.randn((self.number, *images.shape[1:]), generator=keyed(int(seed))) for seed in seeds]

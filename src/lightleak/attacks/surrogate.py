@@ -19,10 +19,10 @@ from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.data.population import Images
 from lightleak.errors import UserError, refuse
 from lightleak.models.classifier import Classifier
-from lightleak.models.published import Weights
 from lightleak.models.starting import begin
+from lightleak.models.weight_files import Weights
 from lightleak.models.zoo import build
-from lightleak.priors.fit import Settings as Training
+from lightleak.priors.fit import FitSettings
 from lightleak.priors.fit.state import State, digest_of, update
 from lightleak.priors.fit.state import answers as answers_to
 from lightleak.randomness import keyed
@@ -79,7 +79,7 @@ class Practice:
 PLAIN = Practice()
 
 
-def told(oracle: Oracle) -> Callable[[Tensor], Tensor]:
+def as_logits(oracle: Oracle) -> Callable[[Tensor], Tensor]:
     """What an oracle tells of images, as logits N x C: its own where gradients are granted, and those flow.
 
     Of scores, their logarithms, whose softmax they are; of labels, logits that are sure of them (of no answer: even).
@@ -89,15 +89,15 @@ def told(oracle: Oracle) -> Callable[[Tensor], Tensor]:
         labels = oracle.labels(images)
         return SURE * F.one_hot(labels.clamp(min=0), oracle.classes).float() * (labels >= 0)[:, None]
 
-    told: dict[Access, Callable[[Tensor], Tensor]] = {
+    by_access: dict[Access, Callable[[Tensor], Tensor]] = {
         "gradients": oracle.logits,
         "scores": lambda images: oracle.scores(images).clamp(min=1e-30).log(),
         "labels": of_labels,
     }
-    return told[oracle.access]
+    return by_access[oracle.access]
 
 
-def teacher(target: Classifier, training: Training, guard: Guard | None = None) -> Oracle:
+def teacher(target: Classifier, training: FitSettings, guard: Guard | None = None) -> Oracle:
     """A target, behind its guard, for the training of a prior, with the access that this needs and no more."""
     return Oracle(target, training.asks or "labels", guard=guard, batch_statistics=training.batch_statistics)
 
@@ -110,7 +110,7 @@ def copied(
     `more` goes to `learn`.
     """
     with torch.no_grad():
-        said = answers_to(told(oracle), images, device=oracle.device).cpu()
+        said = answers_to(as_logits(oracle), images, device=oracle.device).cpu()
     return learn(images, said, architecture, lessons, seed, device=oracle.device, **more), said
 
 

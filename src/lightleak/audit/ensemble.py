@@ -21,7 +21,7 @@ from lightleak.attacks.surrogate import Lessons
 from lightleak.data.views import View
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
-from lightleak.priors.fit import QUICK, Settings, WganGp
+from lightleak.priors.fit import QUICK, FitSettings, WganGp
 from lightleak.study.tasks import (
     Distil,
     FitPrior,
@@ -53,7 +53,7 @@ class Budget:
     student: str
     judges: tuple[str, ...]
     recipe: Recipe
-    prior: Settings = QUICK
+    prior: FitSettings = QUICK
     pixels: int = 64  # a side, of the pictures that judges and priors learn from
     registry: bool = False  # whether every attack in ATTACKS is tried with its own settings
 

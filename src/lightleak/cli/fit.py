@@ -8,7 +8,7 @@ import tyro
 from torch import Tensor
 
 from lightleak import priors
-from lightleak.attacks.surrogate import teacher, told
+from lightleak.attacks.surrogate import as_logits, teacher
 from lightleak.cli.arguments import Settings, check_data, computing, population_of
 from lightleak.cli.kinds import Checkpoint, Device, Seed, Source
 from lightleak.errors import UserError
@@ -18,7 +18,7 @@ from lightleak.priors.fit import QUICK, TRAININGS, Asked, check_target, fit
 from lightleak.terminal import bar, console
 
 if TYPE_CHECKING:
-    from lightleak.priors.fit import Settings as Training
+    from lightleak.priors.fit import FitSettings as Training
 else:
     Training = tyro.extras.subcommand_type_from_defaults(TRAININGS)
 
@@ -51,7 +51,7 @@ def main(
     if not len(population.public):
         raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
     with bar("fit the prior") as watch:
-        asked = Asked(told(oracle)) if oracle else None
+        asked = Asked(as_logits(oracle)) if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
     priors.save(prior, out, {"access": oracle.access, "queries": asked.count} if oracle and asked else None)
     priors.show(prior, out / "samples.png")

@@ -7,10 +7,10 @@ from typing import Any
 
 from lightleak.attacks.knowledge import Knowledge
 from lightleak.convert import names
+from lightleak.convert.formats import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
 from lightleak.convert.generators import CRITICS, GENERATORS, is_of_gan, prior
 from lightleak.convert.layouts import nearness
 from lightleak.convert.public import MEAN, SPREAD, is_p_reg, knowledge
-from lightleak.convert.published import FORMATS, NORMALISATIONS, PLAIN, Format, Hints, classifier
 from lightleak.convert.settings import as_python, settings
 from lightleak.convert.skips import STAGES, Cuts
 from lightleak.errors import UserError

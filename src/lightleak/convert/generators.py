@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightleak.convert.formats import FORMATS
 from lightleak.convert.layouts import Shape, State, finite, fits, nearness, recognise
-from lightleak.convert.published import FORMATS
 from lightleak.errors import UserError
 from lightleak.models import weights
 from lightleak.models.weights import check_keys, completed

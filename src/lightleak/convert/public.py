@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightleak.attacks.knowledge import Knowledge
+from lightleak.convert.formats import PLAIN, classifier
 from lightleak.convert.layouts import State, finite
-from lightleak.convert.published import PLAIN, classifier
 from lightleak.errors import UserError
 from lightleak.models import weights
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lightleak.attacks import PPA
-from lightleak.convert.published import Hints
+from lightleak.convert.formats import Hints
 from lightleak.convert.skips import Cuts
 from lightleak.data.views import View
 from lightleak.defences import SSF, Defence, NegLS, RoLSS
@@ -92,7 +92,7 @@ ATTACK_IGNORED = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Converted:
     """What a YAML file asks for."""
 
     kind: str  # "training" or "attack"
@@ -118,7 +118,7 @@ class Settings:
         return json.dumps(values, indent=1)
 
 
-def settings(path: str | Path) -> Settings:
+def settings(path: str | Path) -> Converted:
     """What a training or attack YAML of PPA or RoLSS asks for; UserError that names keys it does not know."""
     given = _Keys(_read(Path(path)), str(path))
     if "attack" in given.table:
@@ -128,7 +128,7 @@ def settings(path: str | Path) -> Settings:
     raise UserError(f"{path} has neither 'training' nor 'attack', so it is no settings file of PPA or RoLSS")
 
 
-def as_python(asked: Settings, source: str) -> str:
+def as_python(asked: Converted, source: str) -> str:
     """A Python file that does what was asked: of a training a study, of an attack a program."""
     told = "\n".join(f"    {key}: {why}" for key, why in asked.ignored)
     ignored = f"\n\nLeft out:\n\n{told}" if told else ""
@@ -295,7 +295,7 @@ def _given_number(given: _Keys, key: str, default: float) -> float:
 # --- training
 
 
-def _training(given: _Keys) -> Settings:
+def _training(given: _Keys) -> Converted:
     architecture, skips = _architecture(given, "model.architecture")
     epochs = given.take("training.num_epochs", int)
     recipe = Recipe(
@@ -323,7 +323,7 @@ def _training(given: _Keys) -> Settings:
     if group != "all":
         raise UserError(f"{given.source}: dataset.facescrub_group is {group[:40]!r}; Lightleak reads all of FaceScrub")
     name, reading = DATA[data]
-    return Settings(
+    return Converted(
         "training",
         architecture,
         seen or size,
@@ -447,7 +447,7 @@ def _defences(given: _Keys, architecture: str, skips: bool) -> tuple[Defence, ..
 # --- attacks
 
 
-def _attack(given: _Keys) -> Settings:
+def _attack(given: _Keys) -> Converted:
     architecture, _ = _architecture(given, "target_model.architecture")
     _architecture(given, "evaluation_model.architecture")
     search = "candidates.candidate_search"
@@ -499,7 +499,7 @@ def _attack(given: _Keys) -> Settings:
     if targets != "all" and not (isinstance(targets, list) and all(type(t) is int and t >= 0 for t in targets)):
         raise UserError(f"{given.source}: attack.targets is {_shown(targets)}, expected all, a class or a list")
     files = (given.take("stylegan_model", str), _weights(given, "target"), _weights(given, "evaluation"))
-    return Settings(
+    return Converted(
         "attack",
         architecture,
         size,
@@ -520,7 +520,7 @@ def _weights(given: _Keys, model: str) -> str:
 # --- Python files
 
 
-def _study(asked: Settings, source: str, ignored: str) -> str:
+def _study(asked: Converted, source: str, ignored: str) -> str:
     names = sorted({type(defence).__name__ for defence in asked.defences})
     reading = ", ".join(f"{name}={value!r}" for name, value in asked.reading)
     imports = f"from lightleak.defences import {', '.join(names)}\n" if names else ""
@@ -542,7 +542,7 @@ def tasks():
 '''
 
 
-def _program(asked: Settings, source: str, ignored: str) -> str:
+def _program(asked: Converted, source: str, ignored: str) -> str:
     prior = ", ".join(f"{name}={value!r}" for name, value in asked.prior)
     generator, target, judge = asked.files
     return f'''"""The attack that {source} asks for: python THIS_FILE{ignored}

@@ -14,12 +14,12 @@ from typing import Literal
 
 import torch
 
+from lightleak.data.collections import FULL, Collection, Picture, Reading, Split, present, tenth
+from lightleak.data.collections import population as population_of
 from lightleak.data.images import Frame
 from lightleak.data.naming import Private
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Population
-from lightleak.data.published import FULL, Collection, Picture, Reading, Split, present, tenth
-from lightleak.data.published import population as population_of
 from lightleak.errors import UserError
 from lightleak.randomness import spread
 
@@ -52,7 +52,7 @@ def population(
     """CelebA's people by either protocol, 64 or 224 pixels unless `size` says otherwise.
 
     `images` is the folder of pictures below `path`, if it has another name. In the 64-pixel protocol other people of
-    CelebA are public unless `public` names ffhq:PATH. See `data.published` for `split` and `private`.
+    CelebA are public unless `public` names ffhq:PATH. See `data.collections` for `split` and `private`.
     """
     if protocol not in ("lowres", "ppa"):
         raise UserError(f"CelebA is read by the protocol lowres or ppa, not {protocol!r}")

@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 import numpy as np
 from scipy.io import loadmat
 
+from lightleak.data.collections import Collection, Picture, Reading, Split, folder, present, tenth
+from lightleak.data.collections import population as population_of
 from lightleak.data.images import Frame
 from lightleak.data.naming import Private
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Population
-from lightleak.data.published import Collection, Picture, Reading, Split, folder, present, tenth
-from lightleak.data.published import population as population_of
 from lightleak.errors import UserError
 
 LISTS = ("train_list.mat", "test_list.mat")

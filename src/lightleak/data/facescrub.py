@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from lightleak.data.collections import SUFFIXES, Collection, Picture, Reading, Split, folder, tenth
+from lightleak.data.collections import population as population_of
 from lightleak.data.naming import Private
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Population
-from lightleak.data.published import SUFFIXES, Collection, Picture, Reading, Split, folder, tenth
-from lightleak.data.published import population as population_of
 
 PEOPLE = 265  # of either sex, when whole
 LAYOUT = "FaceScrub is published as actors/faces/NAME/FILE.jpg and actresses/faces/NAME/FILE.jpg"
@@ -28,7 +28,7 @@ def population(
     """FaceScrub's cropped faces; `public` is ffhq:PATH or metfaces:PATH.
 
     Classes are PPA's: actors 0 to 264 and actresses 265 to 529, each sorted by name. Test images are PPA's tenth,
-    which depends on which files have survived. See `data.published` for `split` and `private`.
+    which depends on which files have survived. See `data.collections` for `split` and `private`.
     """
     how = Reading(size, seed, split, private, public_count, cache, watch)
     return population_of(collection(path), public_pictures(public, size), how)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from lightleak.data import division
+from lightleak.data.collections import Reading, strangers
 from lightleak.data.decoded import Decoded, cache_folder, decode_cached, said
 from lightleak.data.images import FRACTIONS, PARTS, check_size
 from lightleak.data.images import split as draw
@@ -23,7 +24,6 @@ from lightleak.data.naming import Order, Private, Split, ordered, private_names,
 from lightleak.data.people import digest_of
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding, Images, Population
-from lightleak.data.published import Reading, strangers
 from lightleak.errors import UserError
 
 FEWEST_IMAGES = 8  # per class: enough for every part of the split

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.data import celeba, dogs, faces, facescrub
+from lightleak.data.collections import Collection, Split
 from lightleak.data.pictures import public as public_pictures
 from lightleak.data.population import Finding
-from lightleak.data.published import Collection, Split
 
 LOOKED_AT = ("facescrub", "celeba", "dogs")  # data sets that can be counted so
 SHARES = {"train": 0.45, "judge": 0.3, "validation": 0.1}  # of the pictures that are not for testing, over their sum

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from lightleak.data.collections import SUFFIXES, Collection, Picture, Reading, folder, public_only
 from lightleak.data.images import SUFFIXES as IMAGES
 from lightleak.data.images import Frame
 from lightleak.data.listing import printable, scan, walk
 from lightleak.data.population import Finding, Population
-from lightleak.data.published import SUFFIXES, Collection, Picture, Reading, folder, public_only
 from lightleak.errors import UserError
 
 FFHQ, METFACES = 70_000, 1_336  # images, when whole

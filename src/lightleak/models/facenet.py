@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.models.published import Weights, read_tensors
+from lightleak.models.weight_files import Weights, read_tensors
 from lightleak.models.weights import check_keys
 from lightleak.place import here
 

@@ -15,7 +15,7 @@ from torchvision.models import Inception3
 from torchvision.models import inception as blocks
 
 from lightleak.errors import UserError
-from lightleak.models.published import Weights, read_tensors
+from lightleak.models.weight_files import Weights, read_tensors
 from lightleak.models.weights import check_keys
 from lightleak.place import here
 

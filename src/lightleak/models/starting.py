@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lightleak.errors import UserError
 from lightleak.models.inception import after_transform
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.models.weights import Found, check_keys, choose, completed, read
 from lightleak.models.wrap import Classifier
 

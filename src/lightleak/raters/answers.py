@@ -45,7 +45,7 @@ class Answers:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("ab") as file:
-                    torn = file.tell() and not _ends(self.path)  # a crash left half a line, which counts as none
+                    torn = file.tell() and not _is_whole(self.path)  # a crash left half a line, which counts as none
                     file.write((("\n" if torn else "") + line + "\n").encode())
                     file.flush()
                     os.fsync(file.fileno())
@@ -89,7 +89,7 @@ def _torn(line: bytes) -> bool:
     return line.startswith(b'{"rater"') and not line.rstrip().endswith(b"}")
 
 
-def _ends(path: Path) -> bool:
+def _is_whole(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"

@@ -50,7 +50,7 @@ def collect(
     the measures that the study declared before it ran.
     """
     everything = entries([(read(folder), folder) for folder in folders])
-    whole = _ends(everything)
+    whole = _final(everything)
     ways = _counted(everything, whole, mixed_protocols)
     rowed, first = grouped(whole), whole[0].record
     targets, baseline = [group for group in rowed if not group.different], rowed[0].name
@@ -361,7 +361,7 @@ def _priced(row: Row, priced: Mapping[str, Mapping[str, float]]) -> Row:
     return replace(row, measures={**row.measures, **costs})
 
 
-def _ends(everything: Sequence[Entry]) -> list[Entry]:
+def _final(everything: Sequence[Entry]) -> list[Entry]:
     """The evaluations of whole runs; of a run that was attacked at its checkpoints only, that of the last of them."""
     ends: dict[str, list[Entry]] = {}
     for one in everything:

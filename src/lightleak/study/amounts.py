@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lightleak.priors.fit import Settings
+from lightleak.priors.fit import FitSettings
 from lightleak.priors.prior import Prior
 
 
@@ -22,7 +22,7 @@ class Amount:
     precision: str = "auto"
     prior: str = ""  # which one images are made with
     sketch: Callable[[], Prior | None] | None = field(default=None, compare=False)  # it, or one of its size
-    fit: Settings | None = None
+    fit: FitSettings | None = None
 
     @property
     def named(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER, Distillation, Tra
 from lightleak.attacks.ppa import PRESETS
 from lightleak.defences import SSF, TTS, Defence, RoLSS
 from lightleak.errors import UserError
-from lightleak.models.published import Weights
-from lightleak.priors.fit import QUICK, Settings
+from lightleak.models.weight_files import Weights
+from lightleak.priors.fit import QUICK, FitSettings
 from lightleak.study.protocols import Protocol
 from lightleak.study.spelling import canonical
 from lightleak.study.tasks import (
@@ -46,7 +46,7 @@ class Setting:
     judge: str = "timm:resnet14t"
     judge_recipe: Recipe = RECIPES["judge"]
     attack: Attack = PRESETS["rendered"]
-    prior: Settings | Ready | None = None  # None: the renderer where the population is rendered, else QUICK
+    prior: FitSettings | Ready | None = None  # None: the renderer where the population is rendered, else QUICK
     distillation: Distillation = SMALL  # where the attack learns from public images beforehand
     transfer: Transfer = SMALL_TRANSFER  # where it learns of images that its prior draws
     seeds: tuple[int, ...] = (0,)

@@ -12,7 +12,7 @@ from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, Attack, Guess
 from lightleak.attacks.knowledge import Distillation
 from lightleak.defences import Defence, RoLSS
 from lightleak.metrics.attribute_regressor import Fit
-from lightleak.priors.fit import KED_QUICK, PLG_QUICK, QUICK, Settings
+from lightleak.priors.fit import KED_QUICK, PLG_QUICK, QUICK, FitSettings
 from lightleak.study.protocols import PROTOCOLS
 from lightleak.study.tasks import (
     Distil,
@@ -32,7 +32,7 @@ TARGETS: tuple[tuple[str, tuple[Defence, ...]], ...] = (
     ("face:ir18-narrow", (RoLSS(),)),
     ("face:vgg16-narrow", ()),
 )
-PRIORS: dict[str, Settings] = {
+PRIORS: dict[str, FitSettings] = {
     "gmi": replace(QUICK, warmup=400, steps=80),
     "kedmi": replace(KED_QUICK, warmup=400, steps=80),
     "plgmi": replace(PLG_QUICK, width=8, discriminator_width=8, warmup=300, steps=100),

@@ -18,7 +18,7 @@ from lightleak.data.outlook import Outlook, outlook
 from lightleak.errors import UserError
 from lightleak.models import starting
 from lightleak.models.header import read_header
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.priors.fit import KedMi, PlgMi
 from lightleak.study.comparison import Setting
 from lightleak.study.protocols import PROTOCOLS, Protocol

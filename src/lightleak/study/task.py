@@ -27,7 +27,7 @@ from lightleak.version import __version__
 
 if TYPE_CHECKING:
     from lightleak.data.outlook import Outlook
-    from lightleak.models.published import Weights
+    from lightleak.models.weight_files import Weights
     from lightleak.study.amounts import Amount
 
 KEY_LENGTH = 20  # hexadecimal digits of a sha256: 80 bits, enough for any number of tasks that fits on a disk

@@ -19,10 +19,11 @@ from lightleak.priors.fit.plgmi import PLG_QUICK, PlgMi, fit_plgmi
 from lightleak.priors.fit.state import Asked, Logits
 from lightleak.priors.fit.stylegan2 import SmallStyleGAN2, fit_stylegan2
 from lightleak.priors.fit.wgan import QUICK, WganGp, fit_wgan
+from lightleak.renamed import former
 
-Settings = WganGp | KedMi | PlgMi | Lokt | SmallStyleGAN2
+FitSettings = WganGp | KedMi | PlgMi | Lokt | SmallStyleGAN2
 # By name, as the command line offers them: small ones for two cores, and the published ones.
-TRAININGS: dict[str, Settings] = {
+TRAININGS: dict[str, FitSettings] = {
     "wgan": QUICK,
     "wgan-published": WganGp(),
     "kedmi": KED_QUICK,
@@ -44,7 +45,7 @@ FITS: dict[type, Callable[..., Prior]] = {
 
 def fit(
     images: Images,
-    settings: Settings = QUICK,
+    settings: FitSettings = QUICK,
     seed: int = 0,
     folder: Path | None = None,
     watch: Callable[..., None] | None = None,
@@ -63,7 +64,7 @@ def fit(
     return FITS[type(settings)](images, settings, seed, folder, watch, device or here().device, *asked)
 
 
-def check_target(settings: Settings, given: bool) -> None:
+def check_target(settings: FitSettings, given: bool) -> None:
     """UserError unless a target is given exactly where the settings need one."""
     kind = type(settings).__name__
     if settings.needs_target and not given:
@@ -80,13 +81,15 @@ __all__ = [
     "QUICK",
     "TRAININGS",
     "Asked",
+    "FitSettings",
     "KedMi",
     "Logits",
     "Lokt",
     "PlgMi",
-    "Settings",
     "SmallStyleGAN2",
     "WganGp",
     "check_target",
     "fit",
 ]
+
+__getattr__ = former(__name__, {"Settings": "lightleak.priors.fit:FitSettings"})

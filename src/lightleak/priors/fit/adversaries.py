@@ -24,7 +24,7 @@ G = TypeVar("G", bound=nn.Module)
 D = TypeVar("D", bound=nn.Module)
 
 
-class Settings(Protocol):
+class GanSettings(Protocol):
     """What every training of a small GAN is told."""
 
     @property
@@ -65,7 +65,7 @@ class Adversaries(Generic[G, D]):
     def start(
         cls,
         images: Images,
-        settings: Settings,
+        settings: GanSettings,
         seed: int,
         device: torch.device | str,
         networks: Callable[[], tuple[G, D]],
@@ -93,7 +93,7 @@ class Adversaries(Generic[G, D]):
             **more,
         )
 
-    def noise(self, settings: Settings, device: torch.device | str) -> Tensor:
+    def noise(self, settings: GanSettings, device: torch.device | str) -> Tensor:
         """Latents of one batch, standard normal, B x L."""
         return torch.randn(settings.batch, settings.latents, generator=self.rng).to(device)
 
@@ -110,7 +110,7 @@ class Adversaries(Generic[G, D]):
     def learn(
         self,
         state: State,
-        settings: Settings,
+        settings: GanSettings,
         redraw: Callable[[], dict[str, float]],
         compete: Callable[[int], dict[str, float]],
         watch: Callable[..., None] | None,

@@ -15,7 +15,7 @@ from lightleak.attacks.reconstruction import write
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
 from lightleak.models import zoo
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.models.whose import people_of
 from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task

@@ -18,7 +18,7 @@ from lightleak.metrics.recognition import rows_of
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.facenet import facenet
 from lightleak.models.inception import inception
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.study.amounts import Amount
 from lightleak.study.keys import plain
 from lightleak.study.protocols import Protocol

@@ -12,7 +12,7 @@ from lightleak.attacks.surrogate import Lessons, copied
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.own import opened
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.priors.fit.state import answers as answers_to
 from lightleak.ranking import agreement_of, answers
 from lightleak.study.task import Progress, Store, Task

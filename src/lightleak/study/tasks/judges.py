@@ -10,7 +10,7 @@ from lightleak.fingerprint import LATER
 from lightleak.models import whose, zoo
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.header import read_header
-from lightleak.models.published import Weights
+from lightleak.models.weight_files import Weights
 from lightleak.place import here
 from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task

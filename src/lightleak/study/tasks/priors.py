@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from lightleak import priors
 from lightleak.attacks import Access
-from lightleak.attacks.surrogate import teacher, told
+from lightleak.attacks.surrogate import as_logits, teacher
 from lightleak.errors import UserError
 from lightleak.priors import PixelsPrior, Prior, RenderedPrior
-from lightleak.priors.fit import QUICK, Asked, Settings, check_target, fit
+from lightleak.priors.fit import QUICK, Asked, FitSettings, check_target, fit
 from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
@@ -24,7 +24,7 @@ class FitPrior(Task):
 
     gpus = 1.0
     population: Draw
-    settings: Settings = QUICK
+    settings: FitSettings = QUICK
     seed: int = 0
     target: Attacked | None = None
 
@@ -66,7 +66,7 @@ class FitPrior(Task):
         if self.target:
             target = self.target.load(store)
             oracle = teacher(target, self.settings, guard_of(self.target, target, store))
-        asked = Asked(told(oracle)) if oracle else None
+        asked = Asked(as_logits(oracle)) if oracle else None
         prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
         priors.save(prior, folder)
         priors.show(prior, folder / "samples.png")

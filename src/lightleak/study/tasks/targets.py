@@ -19,8 +19,8 @@ from lightleak.fingerprint import LATER
 from lightleak.metrics.recognition import per_class
 from lightleak.models import whose
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.models.published import Weights
 from lightleak.models.starting import begin
+from lightleak.models.weight_files import Weights
 from lightleak.models.zoo import build
 from lightleak.ranking import answers
 from lightleak.study.amounts import Amount
