@@ -1,9 +1,11 @@
 """The contract that every attack keeps, on a plain target and on one that draws random numbers (attack_rows.py)."""
 
 import copy
+import random
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,7 @@ from lightleak.priors import PixelsPrior, RenderedPrior, StyleGAN2Prior
 from lightleak.priors.fit import KED_QUICK, PLG_QUICK, Lokt, PlgMi, fit
 from lightleak.priors.stylegan2 import Generator
 from lightleak.study.tasks import Distil, FitPrior, Invert, Rendered, TrainTarget, source
+from lightleak.training import RECIPES, train
 from second_device import card
 
 
@@ -286,6 +289,59 @@ def test_an_answer_depends_on_its_row_alone(noisy):
     assert not torch.allclose(oracle.scores(images + 1e-6), shown, atol=1e-3)
     with pytest.raises(UserError, match="6 images were shown with 2 rows"):
         oracle.scores(images, rows.at(slice(2)))
+
+
+class Drawing(nn.Module):
+    """A small network that draws in a way of its own."""
+
+    def __init__(self, draw) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head, self.draw = nn.Linear(8, 6), draw
+
+    def forward(self, x):
+        features = self.body(x)
+        return self.head(features * self.draw(features))
+
+
+DRAWS = {
+    "NumPy": lambda x: torch.from_numpy(np.random.rand(*x.shape)).to(x),
+    "Python": lambda x: random.random() + torch.rand_like(x),
+    "one for the batch": lambda x: torch.rand(x.shape[1]),
+    "a generator of its own": lambda x: torch.rand(x.shape, generator=torch.Generator().manual_seed(1)),
+    "a statistic of the batch": lambda x: 1 / (0.1 + x.mean(0, keepdim=True)),
+    "gumbel": lambda x: nn.functional.gumbel_softmax(x),
+    "a distribution": lambda x: torch.distributions.Normal(1.0, 0.5).sample(x.shape),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_answers_belong_to_the_row_whatever_a_network_draws_with(kind):
+    torch.manual_seed(0)
+    target = Classifier(Drawing(DRAWS[kind]), size=32, classes=6)
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rows = Rows(3, torch.arange(8), torch.arange(8) % 2, step=5)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    oracle = Oracle(target)
+    together = oracle.logits(images, rows).nan_to_num(7.0)
+    again = Oracle(target).logits(images, rows).nan_to_num(7.0)
+    parts = [oracle.logits(images[part], rows.at(part)).nan_to_num(7.0) for part in (slice(0, 3), slice(3, 8))]
+    assert torch.equal(together, again)
+    assert torch.allclose(together, torch.cat(parts), atol=1e-5)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+
+
+def test_a_target_without_gradients_is_one_line(tiny_population):
+    target = Classifier(Drawing(lambda x: torch.zeros_like(x)), size=32, classes=6)
+    target.head.weight.requires_grad_(False)
+    target.net.register_forward_hook(lambda _, __, output: output.detach())
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    with pytest.raises(UserError, match="lets no gradient through to its images"):
+        Oracle(target).logits(images)
+    assert Oracle(target, "scores").scores(images).shape == (2, 6)
+    with pytest.raises(UserError, match="Drawing cannot be trained: its output has no gradient"):
+        train(target, tiny_population.train, tiny_population.validation, RECIPES["small"])
 
 
 def test_answers_of_a_noisy_target_average_to_what_is_meant():

@@ -9,6 +9,7 @@ import pytest
 from lightleak.attacks import PPA, Guess
 from lightleak.defences import SSF
 from lightleak.errors import UserError
+from lightleak.files import parsed
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.metrics.evidence import Measure
 from lightleak.report.fairness import entries, grouped
@@ -20,9 +21,11 @@ from lightleak.study.record import (
     Record,
     TargetRecord,
     read,
+    read_made,
     specs_of,
 )
 from lightleak.study.tasks import Checkpoint, Evaluate, Invert, Rendered, TrainJudge, TrainTarget, source
+from lightleak.study.whole import MADE
 from lightleak.training import CheckpointCriterion as At
 
 MEASURED = Evaluation(
@@ -209,3 +212,18 @@ def test_defence_seed_and_checkpoint_are_held_equal(tmp_path):
     found = entries([(wholly(task), tmp_path / task.key) for task in (VARIANTS[0], defended, stopped, second)])
     assert all(one.held == found[0].held for one in found)
     assert {"recipe epochs", "attack steps", "prior strength", "architecture"} <= set(found[0].held)
+
+
+def test_half_a_character_is_damage(tmp_path):
+    """No page and no file can hold it, so it is said where it is read."""
+    for text in ('{"title": "\\ud800"}', '["a", {"\\uDFFF": 1}]'):
+        with pytest.raises(ValueError, match="surrogates not allowed"):
+            parsed(text)
+    assert parsed('{"a": "\\ud83d\\ude00 \\\\ud800"}') == {"a": "\U0001f600 \\ud800"}  # a whole one, and five signs
+    file = tmp_path / "evaluation.json"
+    file.write_text('{"classes": ["\\ud800"]}')
+    with pytest.raises(UserError, match="is no evaluation"):
+        Evaluation.load(file)
+    (tmp_path / MADE).write_text('{"seconds": 1.0, "version": "\\ud800"}')
+    with pytest.raises(UserError, match="surrogates not allowed"):
+        read_made(tmp_path)

@@ -319,3 +319,20 @@ def test_layout_of_a_network():
     assert layout_of(stem, cpu) == torch.contiguous_format
     assert layout_of(stem, card) == torch.channels_last
     assert layout_of(usual, cpu) == layout_of(usual, card) == torch.channels_last
+
+
+@pytest.mark.parametrize("rate", [1e25, 1e30])
+def test_a_training_that_diverged_is_no_result(rate, tiny_population, tmp_path):
+    """Nothing recovers from a weight that is no number, whatever the validation images say."""
+    recipe = dataclasses.replace(TINY, rate=rate)
+    for _ in range(2):  # and what it left is nothing that a second call goes on from
+        with pytest.raises(UserError, match="training diverged in epoch 1: no finite number any more"):
+            train(tiny_classifier(), tiny_population.train, tiny_population.validation, recipe, folder=tmp_path)
+
+
+def test_one_weight_that_is_no_number_is_a_training_that_diverged(tiny_population):
+    """It may never be read: the loss and the accuracy are numbers."""
+    classifier = tiny_classifier()
+    classifier.net.register_parameter("idle", torch.nn.Parameter(torch.tensor([float("nan")])))
+    with pytest.raises(UserError, match="no finite number any more in weights idle"):
+        train(classifier, tiny_population.train, tiny_population.validation, TINY)

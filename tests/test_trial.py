@@ -113,6 +113,31 @@ def test_confidences_of_a_softmax_reach_one():
     assert torch.ones(5).softmax(0).max() < torch.eye(5)[0].softmax(0).max() < 0.406
 
 
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        (lambda features, logits: F.normalize(logits, dim=1), "returns vectors of length 1"),
+        (lambda features, logits: logits.tanh(), "ends in a tanh"),
+    ],
+)
+def test_logits_that_stay_small_are_said_with_the_confidence_that_they_reach(out, told):
+    (note,) = half(Net(out)).notes
+    assert told in note
+    assert "no confidence above 0.65" in note  # e / (e + 4 / e) of five classes
+    assert half(Net(lambda features, logits: 9 * F.normalize(logits, dim=1))).notes == ()
+
+
+def test_what_is_sparse_is_made_dense():
+    assert torch.equal(half(Net(lambda features, logits: logits.to_sparse()))(images()), PLAIN)
+
+
+def test_single_images_keep_their_row():
+    squeezing = half(Net(lambda features, logits: logits.squeeze(0)))
+    assert squeezing(images(3)).shape == (3, 5)
+    with pytest.raises(UserError, match="Net returns 5 for 1 images, expected 1 x 5; does it squeeze"):
+        squeezing(images(1))
+
+
 def test_small_logits_are_not_probabilities():
     for net in (Net(lambda f, y: 0.01 * y.abs()), Net(lambda f, y: 0.5 + 0.001 * y), Net(lambda f, y: 0 * y)):
         assert half(net).notes == ()

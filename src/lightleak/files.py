@@ -1,14 +1,24 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from lightleak.errors import UserError
+
+
+def parsed(text: str) -> Any:
+    """JSON data; ValueError for what is none, and for halves of characters, which neither pages nor files can hold."""
+    found = json.loads(text)
+    if "\\ud" in text.lower():
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def publish(path: str | Path, write: Callable[[Path], object], what: str) -> Path:

@@ -1,10 +1,12 @@
 """Randomness of our own: draws that leave the user's global generators alone, and seeds made of keys."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 BITS = 2**64 - 1
@@ -12,15 +14,25 @@ BITS = 2**64 - 1
 
 @contextmanager
 def own(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Draws without a generator, as of new layers and dropout, follow `seed` in here, on the CPU and on `device`."""
+    """Draws without a generator, as of new layers and dropout, follow `seed` in here, on the CPU and on `device`.
+
+    So do those of NumPy and of Python, which networks of others may make; all are as they were afterwards.
+    """
     device = torch.device(device)
     card = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=card):
-        torch.default_generator.manual_seed(seed)
-        for each in card:
-            with torch.cuda.device(each):
-                torch.cuda.manual_seed(seed)
-        yield
+    of_numpy, of_python = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=card):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            for each in card:
+                with torch.cuda.device(each):
+                    torch.cuda.manual_seed(seed)
+            yield
+    finally:
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
 
 
 def keyed(*key: int) -> torch.Generator:

@@ -2,18 +2,23 @@
 
 MID's bottleneck, dropout and dropped paths draw from the process's generator for a whole batch at once. Then an answer
 would depend on the batch that an image came in and on all that was drawn before. Here every random operation of a
-forward pass is done for one image after the other, each from a seed of its own; the process's generators stay as they
-were. Only forward passes draw: autograd keeps the masks that it needs.
+forward pass is done for one image after the other, each from a seed of its own; the process's generators, NumPy's and
+Python's among them, stay as they were. Only forward passes draw: autograd keeps the masks that it needs. What is drawn
+otherwise (by NumPy, or once for a whole batch) is an image's own where images are asked one at a time.
 """
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightleak import randomness
 
 # Random operations that can be done row by row; any other is seeded once for the batch.
 ROWWISE = {
@@ -25,21 +30,17 @@ ROWWISE = {
 
 def is_noisy(answer: Callable[[], object], device: torch.device) -> bool:
     """Whether a call draws random numbers; the process's generators are put back."""
-    with _kept(device):
-        before = [state.clone() for state in _states(device)]
+    with randomness.own(0, device):
+        before = _states(device)
         answer()
-        return any(not torch.equal(one, other) for one, other in zip(before, _states(device), strict=True))
+        return _states(device) != before
 
 
 @contextmanager
 def keyed_noise(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
     """While it lasts, what is random about image i of a batch of len(seeds) comes from seeds[i]."""
-    with _kept(device):
-        torch.default_generator.manual_seed(0)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(0)
-        with _RowByRow(seeds):
-            yield
+    with randomness.own(seeds[0] if len(seeds) == 1 else 0, device), _RowByRow(seeds):
+        yield
 
 
 def content_seeds(images: Tensor) -> list[int]:
@@ -87,12 +88,8 @@ class _RowByRow(TorchDispatchMode):
         return torch.cat(made).to(device)
 
 
-@contextmanager
-def _kept(device: torch.device) -> Iterator[None]:
-    """The process's generators as they were, afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-def _states(device: torch.device) -> list[Tensor]:
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+def _states(device: torch.device) -> list[Any]:
+    card = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    _, words, *place = np.random.get_state()
+    of_torch = [state.numpy().tobytes() for state in (torch.get_rng_state(), *card)]
+    return [*of_torch, np.asarray(words).tobytes(), place, random.getstate()]

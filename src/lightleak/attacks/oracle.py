@@ -1,6 +1,6 @@
 """The only way from an attack to a target: what a threat model grants, and how often it was used."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -12,11 +12,13 @@ from lightleak.attacks.guards import Guard
 from lightleak.attacks.noise import content_seeds, is_noisy, keyed_noise
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.models.wrap import say
 from lightleak.place import Precision, lowered
 from lightleak.ranking import answers
 from lightleak.surgery.copies import copied
 
 Access = Literal["gradients", "scores", "labels"]
+SAME = 1e-2  # of the largest logit: more than sums in another order make, or a lower precision
 
 
 class AccessError(PermissionError):
@@ -38,7 +40,8 @@ class Oracle:
     `queries` counts what the attacker asked, `passes` what the target was shown for it.
 
     Where a target draws random numbers (MID, dropout), an answer depends on the image's row alone: say with `rows`
-    whose image it is. Without, the same image gets the same answer. The process's generators do not move.
+    whose image it is. Without, the same image gets the same answer. The process's generators do not move. A target
+    that answers an image otherwise in other company is asked for one image at a time, which is said and slower.
 
     Two ways to be faster are off unless asked for, since answers then differ a little: `precision` "bfloat16" lets
     convolutions and products run in that precision (answers are float32 all the same), `compiled` has torch.compile
@@ -74,7 +77,8 @@ class Oracle:
         self._target = copied(target).train(batch_statistics).requires_grad_(False)
         self._target.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.noisy = is_noisy(self._try, self.device)
-        if compiled and not self.noisy:
+        self.alone = not batch_statistics and not self._separate()  # whether images are asked one at a time
+        if compiled and not self.noisy and not self.alone:
             self._target.net.compile()
 
     @property
@@ -86,15 +90,14 @@ class Oracle:
         """Logits N x classes that gradients flow through; AccessError unless access is "gradients"."""
         self._grant("gradients")
         self._count(len(images))
-        return self._answer(images, rows)
+        return self._passing(images, self._answer(images, rows))
 
     def features(self, images: Tensor, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
         """Penultimate features and logits, both differentiable; AccessError unless access is "gradients"."""
         self._grant("gradients")
         self._count(len(images))
-        with self._prepared(images, rows) as ready:
-            features, logits = self._target.features_and_logits(ready)
-        return features.float(), logits.float()
+        features, logits = self._asked(self._target.features_and_logits, images, rows)
+        return features.float(), self._passing(images, logits.float())
 
     @torch.no_grad()
     def scores(self, images: Tensor, rows: Rows | None = None) -> Tensor:
@@ -147,27 +150,59 @@ class Oracle:
         return self.guard.answer(probabilities, images, seeds)
 
     def _answer(self, images: Tensor, rows: Rows | None) -> Tensor:
-        with self._prepared(images, rows) as ready:
-            return self._target(ready).float()
+        (logits,) = self._asked(lambda ready: (self._target(ready),), images, rows)
+        return logits.float()
 
-    @contextmanager
-    def _prepared(self, images: Tensor, rows: Rows | None) -> Iterator[Tensor]:
-        """Images as the network likes them, in a context in which it may be asked."""
+    def _asked(
+        self, answer: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, rows: Rows | None
+    ) -> tuple[Tensor, ...]:
+        """What the network makes of images, laid out as it likes them, each with random numbers of its own."""
         if rows is not None and len(rows) != len(images):
             raise UserError(f"{len(images)} images were shown with {len(rows)} rows; each image belongs to one")
         with lowered(self.precision, images.device):
             ready = images.contiguous(memory_format=torch.channels_last)
-            if not self.noisy:
-                yield ready
-                return
+            if not self.noisy and not self.alone:
+                return answer(ready)
             seeds = content_seeds(images) if rows is None else rows.seeds()
-            with keyed_noise(seeds, images.device):
-                yield ready
+            groups = zip(ready.split(1), ([seed] for seed in seeds)) if self.alone else [(ready, seeds)]
+            return tuple(map(torch.cat, zip(*(self._keyed(answer, *group) for group in groups))))
+
+    def _keyed(
+        self, answer: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, seeds: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        with keyed_noise(seeds, images.device):
+            return answer(images)
+
+    def _passing(self, images: Tensor, logits: Tensor) -> Tensor:
+        """The logits; UserError if no gradient flows through them to images that want one."""
+        if torch.is_grad_enabled() and images.requires_grad and not logits.requires_grad:
+            raise UserError(
+                f"{type(self._target.net).__name__} lets no gradient through to its images (it detaches or rounds "
+                "inside); take an attack that sees scores or labels"
+            )
+        return logits
 
     @torch.no_grad()
-    def _try(self) -> None:
-        """Two grey images: what tells whether the target draws random numbers."""
-        self._target(torch.full((2, 3, self.size, self.size), 0.5, device=self.device))
+    def _try(self) -> Tensor:
+        """Two images: what tells whether the target draws random numbers."""
+        return self._target(self._two_images())
+
+    def _two_images(self) -> Tensor:
+        return torch.rand(2, 3, self.size, self.size, generator=torch.Generator().manual_seed(0)).to(self.device)
+
+    @torch.no_grad()
+    def _separate(self) -> bool:
+        """Whether an image gets the same answer in company as alone; if not, that is said."""
+        together = self._keyed(lambda images: (self._target(images),), self._two_images(), (1, 2))[0][1:]
+        alone = self._keyed(lambda images: (self._target(images),), self._two_images()[1:], (2,))[0]
+        name = self._target.architecture or type(self._target.net).__name__
+        if together.isfinite().all() and not alone.isfinite().all():
+            say(f"{name} answers no single image: what it says of one depends on the batch")
+            return True
+        if not alone.isfinite().all() or (together - alone).abs().max() <= SAME * alone.abs().max().clamp_min(1e-6):
+            return True
+        say(f"{name} answers an image otherwise in other company: it is asked for one image at a time")
+        return False
 
     def _count(self, images: int, copies: int = 1) -> None:
         if self._last is not None and self.queries + images > self._last:

@@ -177,6 +177,8 @@ class Reconstruction:
             about["failures"] = {int(label): why for label, why in about.get("failures", {}).items()}
             per_class = {name.removeprefix(BESIDE): value for name, value in beside.items()}
             return cls(**tensors, **about, per_class=per_class)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} holds no reconstructions of Lightleak ({error})") from error
 

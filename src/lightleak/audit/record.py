@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lightleak.data.listing import scan
 from lightleak.errors import UserError
-from lightleak.files import publish
+from lightleak.files import parsed, publish
 
 SCHEMA, VERSION = "lightleak-audit", 1
 RECORD, PAGE = "audit.json", "audit.html"
@@ -62,7 +62,7 @@ def load(folder: str | Path) -> dict[str, Any]:
     path = Path(folder)
     path = path / RECORD if path.is_dir() else path
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no record {path}; 'lightleak audit --out {folder}' writes one") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightleak.data.people import People
 from lightleak.errors import UserError
-from lightleak.files import publish
+from lightleak.files import parsed, publish
 from lightleak.metrics import evidence
 from lightleak.metrics.attribute_regressor import Quality
 from lightleak.metrics.evidence import Comparison, Measure
@@ -104,6 +104,8 @@ class Evaluation:
             if fields.get("people") is not None:
                 fields["people"] = People.from_json(fields["people"])
             return cls(**fields)
+        except UserError:
+            raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"this is no evaluation of this version ({error!r}); evaluate again") from error
 
@@ -116,7 +118,7 @@ class Evaluation:
     def load(cls, path: str | Path) -> "Evaluation":
         """Read what `save` wrote; UserError if it is something else."""
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_json(parsed(Path(path).read_text(encoding="utf-8")))
         except UserError:
             raise
         except (OSError, ValueError, RecursionError) as error:  # also numbers of too many digits, and endless brackets

@@ -5,6 +5,7 @@ logarithm of probabilities, grey images for a network of one channel), it is don
 says what came and what was expected.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,6 +52,8 @@ def logits(output: Any, reading: Reading, classes: int, name: str) -> Tensor:
         parts = _parts(output)
         item = reading.item if reading.item in parts else _item(parts, classes, name)
         output = parts[item]
+    if output.layout != torch.strided:
+        output = output.to_dense()
     if output.dim() > 2 and output.flatten(1).shape[1] == output.shape[1]:  # N x classes x 1 x 1
         output = output.flatten(1)
     if output.dtype in (torch.float16, torch.bfloat16, torch.float64):
@@ -100,10 +103,13 @@ def tried(
     precision = anchor(net).dtype
     if precision != torch.float32:
         notes.append(f"{name} computes in {str(precision).removeprefix('torch.')}: images are given to it in that")
-    gated = any(gate.shape == raw.shape and torch.equal(gate.to(raw), raw) for gate in gates)
-    scale = "sigmoid" if gated else _scale(raw, 2e-2 if precision in (torch.float16, torch.bfloat16) else 1e-4)
+    last = {kind for kind, gate in gates if gate.shape == raw.shape and torch.equal(gate.to(raw), raw)}
+    near = 2e-2 if precision in (torch.float16, torch.bfloat16) else 1e-4
+    scale = "sigmoid" if "sigmoid" in last else _scale(raw, near)
     if scale != "logits":
         notes.append(f"{name} {SAID[scale]}")
+    elif (bounded := _bounded(raw, last)) is not None:
+        notes.append(f"{name} {bounded}")
     return Reading(found, place, scale, tuple(notes))
 
 
@@ -139,17 +145,32 @@ SAID = {
 }
 
 
-class _Sigmoids(TorchFunctionMode):
-    """Notes what sigmoids have given: their values alone do not tell them from small logits."""
+def _largest(classes: int) -> float:
+    """The largest confidence that logits between -1 and 1 can give."""
+    return math.exp(1) / (math.exp(1) + (classes - 1) * math.exp(-1))
+
+
+def _bounded(raw: Tensor, last: set[str]) -> str | None:
+    """What to say of logits that cannot leave [-1, 1]: no image is recognised surely by them."""
+    cosines = raw.shape[1] > 1 and (raw.norm(dim=1) - 1).abs().max() < 1e-4
+    if not cosines and "tanh" not in last:
+        return None
+    told = "ends in a tanh" if "tanh" in last else "returns vectors of length 1"
+    return f"{told}: no confidence above {_largest(raw.shape[1]):.2f} comes of that; a scale belongs into the network"
+
+
+class _Gates(TorchFunctionMode):
+    """Notes what sigmoids and tanhs have given: their values alone do not tell them from small logits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.given: list[Tensor] = []
+        self.given: list[tuple[str, Tensor]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") in ("sigmoid", "sigmoid_"):
-            self.given.append(result)
+        kind = getattr(func, "__name__", "").removesuffix("_")
+        if kind in ("sigmoid", "tanh"):
+            self.given.append((kind, result))
         return result
 
 
@@ -159,8 +180,8 @@ def _passed(
     normalise: tuple[tuple[float, ...], tuple[float, ...]],
     candidates: tuple[int, ...],
     training: bool = False,
-) -> tuple[int, Any, list[Tensor]]:
-    """With how many channels the network took two random images, its output, and what sigmoids in it gave."""
+) -> tuple[int, Any, list[tuple[str, Tensor]]]:
+    """With how many channels the network took two random images, its output, and what sigmoids and tanhs gave."""
     like, first = anchor(net), None
     draw = torch.Generator().manual_seed(0)
     for channels in candidates:
@@ -168,8 +189,8 @@ def _passed(
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalise)
         images = ((images - mean[:, :channels]) / std[:, :channels]).to(like)
         try:
-            with undone(net, training), torch.no_grad(), _Sigmoids() as sigmoids:
-                return channels, net(images), sigmoids.given
+            with undone(net, training), torch.no_grad(), _Gates() as gates:
+                return channels, net(images), gates.given
         except Exception as error:  # a network of the user's own may raise anything
             first = first or error
     line = " ".join(f"{type(first).__name__}: {first}".split())[:200]

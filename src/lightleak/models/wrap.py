@@ -75,7 +75,14 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, N x classes, of images N x 3 x H x W in [0, 1]; another size is resized with antialiasing."""
-        return trial.logits(self.net(self.prepared(images)), self.reading, self.classes, type(self.net).__name__)
+        name = type(self.net).__name__
+        logits = trial.logits(self.net(self.prepared(images)), self.reading, self.classes, name)
+        if logits.dim() != 2 or len(logits) != len(images):
+            raise UserError(
+                f"{name} returns {' x '.join(map(str, logits.shape))} for {len(images)} images, expected "
+                f"{len(images)} x {self.classes}; does it squeeze or join what belongs to single images?"
+            )
+        return logits
 
     def prepared(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the network itself takes them: resized, normalised, in its channels and precision."""

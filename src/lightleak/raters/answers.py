@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.errors import UserError
+from lightleak.files import parsed
 
 FILE = "answers.jsonl"
 
@@ -74,7 +75,7 @@ class Answers:
 
 def _answer(line: bytes) -> Answer | None:
     try:
-        told: Any = json.loads(line)
+        told: Any = parsed(line)
         answer = Answer(**{name: told[name] for name in Answer.__dataclass_fields__})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -1,7 +1,6 @@
 """What a report is made of: plain data, that any study can fill in and JSON can hold."""
 
 import dataclasses
-import json
 import math
 import unicodedata
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 
 from lightleak.errors import UserError
+from lightleak.files import parsed
 from lightleak.metrics.evidence import Measure
 from lightleak.report.remarks import sorted_out
 
@@ -222,7 +222,7 @@ class Results:
 def read(path: Path | str) -> Results:
     """A record that `write` left, without its gallery; UserError if it is something else."""
     try:
-        return Results.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        return Results.from_json(parsed(Path(path).read_text(encoding="utf-8")))
     except UserError:
         raise
     except (OSError, ValueError, RecursionError) as error:  # also numbers of too many digits, and endless brackets

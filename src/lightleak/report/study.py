@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.errors import UserError
-from lightleak.files import publish
+from lightleak.files import parsed, publish
 from lightleak.report.collect import collect
 from lightleak.report.fairness import entries, training_of
 from lightleak.report.ladder import collect_ladder, is_ladder
@@ -86,7 +86,7 @@ def place_of(folder: Path, settings: Mapping[str, Any]) -> Path:
 def settings_of(folder: Path) -> dict[str, Any] | None:
     """With which settings the study in a folder was run; None if none of it is finished, or if nobody noted them."""
     try:
-        about = json.loads((folder / NOTE).read_text())
+        about = parsed((folder / NOTE).read_text())
         finished = any((folder / KINDS["evaluations"] / key).is_dir() for key in about["evaluations"])
         return about["settings"] if finished else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -106,7 +106,7 @@ def _slug(settings: Mapping[str, Any]) -> str:
 def studied(folder: Path) -> Studied:
     """The study that ran in this folder last; UserError if there is none, or none of its evaluations is finished."""
     try:
-        about = json.loads((folder / NOTE).read_text())
+        about = parsed((folder / NOTE).read_text())
         keys, title, command = about["evaluations"], about["title"], about["command"]
         root = folder.parent if about.get("store") == ".." else folder
         found = {

@@ -4,7 +4,6 @@ Written and read here alone. `lightleak raters` puts them to people.
 """
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightleak.errors import UserError
+from lightleak.files import parsed
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Invert, run_of
 from lightleak.study.whole import RESULT
@@ -113,7 +113,7 @@ def read_pairs(folder: Path) -> tuple[Pair, ...]:
 def _titles(folder: Path) -> tuple[str, str] | None:
     """The targets in the study's order, as the task's result says; None where the folder was copied without it."""
     try:
-        first, second = json.loads((folder / RESULT).read_text(encoding="utf-8"))["targets"]
+        first, second = parsed((folder / RESULT).read_text(encoding="utf-8"))["targets"]
         return str(first), str(second)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -4,7 +4,6 @@ Version 1 (Lightleak 0.1 and 0.2) named the prior by its class and left the atta
 It is read as far as it goes; what it left out comes from the specifications in its store, where they are still there.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lightleak.errors import UserError
+from lightleak.files import parsed
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.study.keys import keyed_in, plain
 from lightleak.study.protocols import Protocol
@@ -255,15 +255,15 @@ def _result(folder: Path) -> Any:
     file = folder / RESULT
     check_file(file)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return parsed(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder} holds no finished evaluation ({error}); run the study again") from None
 
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return parsed(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({error})") from None
 
 
@@ -308,7 +308,7 @@ def _completed(found: Record, folder: Path) -> Record:
         if one in specs:
             continue
         try:
-            specs[one] = json.loads((root / one / SPEC).read_text(encoding="utf-8"))
+            specs[one] = parsed((root / one / SPEC).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return found  # moved here alone: it says less
         look += _named(specs[one])

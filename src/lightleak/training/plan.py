@@ -118,11 +118,16 @@ class Plain:
     def check(self, classifier: Classifier, loss: Loss, batch: Batch) -> None:
         """Whatever has a gradient will do."""
 
-    def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:  # noqa: ARG002
+    def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:
         """Ordinary steps."""
 
         def step(objective: Objective, index: Tensor) -> Tensor:
             loss = objective(index)
+            if not loss.requires_grad:
+                raise UserError(
+                    f"{type(classifier.net).__name__} cannot be trained: its output has no gradient, since all its "
+                    "weights are frozen, or it detaches or rounds inside"
+                )
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -7,6 +7,8 @@ from typing import Literal
 from lightleak.data.views import View
 from lightleak.errors import refuse
 
+MOST_RATE = 1e30  # beyond it optimisers overflow before they diverge
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,8 +36,8 @@ class Recipe:
             problems.append(f"epochs must be at least 1, not {self.epochs}")
         if self.batch < 2:
             problems.append(f"batch must be at least 2 (batch norm needs two images), not {self.batch}")
-        if not self.rate > 0:
-            problems.append(f"rate must be above 0, not {self.rate}")
+        if not 0 < self.rate <= MOST_RATE:
+            problems.append(f"rate must be above 0 and at most {MOST_RATE:g}, not {self.rate}")
         if any(not 0 < share < 1 for share in self.milestones):
             problems.append(f"milestones are shares of the epochs between 0 and 1, not {self.milestones}")
         if self.cosine_to is not None and not 0 <= self.cosine_to <= self.rate:
