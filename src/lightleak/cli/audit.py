@@ -74,7 +74,7 @@ def main(
         budget: tiny (minutes), standard (hours), thorough (days without a graphics processor).
         guard: what the API gives out: labels, rounded:2, top-k:1, tempered:2, ssd:0.5 or smoothed:0.1.
         exposures: also attack it behind each way of answering (probabilities, rounded, the largest, the label alone).
-        recogniser: "faces" (the extra), a FaceNet file, a checkpoint, FILE.py:NAME, or none.
+        recogniser: "faces" (the extra), a file of FaceNet, ArcFace or AdaFace, a checkpoint, FILE.py:NAME, or none.
         fmr: false match rate of verification (default: 0.001, or the strictest that the pictures can show).
         prior: the attacker's generator: a folder ('lightleak fit', 'lightleak convert'), or "rendered" for faces.
         uncut: the architecture before its skips were removed, timm:NAME: also attack a copy that has them again.

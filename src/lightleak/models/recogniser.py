@@ -13,6 +13,7 @@ from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.models.classifier import Penultimate, load
 from lightleak.models.facenet import facenet
+from lightleak.models.iresnet import iresnet, layout_of
 from lightleak.models.named import is_spec
 from lightleak.models.own import is_checkpoint, made
 from lightleak.models.weight_files import Weights
@@ -20,7 +21,11 @@ from lightleak.models.weight_files import Weights
 FACES = "faces"  # the extra, and what a user calls its recogniser
 DLIB = "models/dlib_face_recognition_resnet_model_v1.dat"  # in PyPI's face-recognition-models
 CHIP = 150  # pixels a side that dlib's network takes, no others
-Kind = Literal["dlib", "facenet", "checkpoint", "own"]
+Kind = Literal["dlib", "facenet", "arcface", "adaface", "checkpoint", "own"]
+NAMES: dict[Kind, str] = {
+    "dlib": "dlib's ResNet", "facenet": "FaceNet", "arcface": "ArcFace", "adaface": "AdaFace",
+    "checkpoint": "checkpoint", "own": "own network",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,7 @@ class Recogniser:
     @property
     def title(self) -> str:
         """What a table calls it."""
-        name = {"dlib": "dlib's ResNet", "facenet": "FaceNet", "checkpoint": "checkpoint", "own": "own network"}
-        return f"{name[self.kind]} ({Path(self.path).name}, sha256 {self.sha256[:8]})"
+        return f"{NAMES[self.kind]} ({Path(self.path).name}, sha256 {self.sha256[:8]})"
 
     def load(self) -> nn.Module:
         """The network: images N x 3 x H x W in [0, 1] to embeddings N x D."""
@@ -43,11 +47,14 @@ class Recogniser:
             return DlibFaces(self.path)
         if self.kind == "facenet":
             return facenet(self.path)
+        if self.kind == "arcface" or self.kind == "adaface":
+            return iresnet(self.path, self.kind)
         return Penultimate(load(self.path)) if self.kind == "checkpoint" else made(self.path).eval()
 
 
 def recogniser(name: str) -> Recogniser:
-    """The recogniser that a text names: "faces" (the extra), a FaceNet file, a checkpoint of ours, or FILE.py:NAME.
+    """The recogniser that a text names: "faces" (the extra), a file of FaceNet, ArcFace or AdaFace, a checkpoint of
+    ours, or FILE.py:NAME.
 
     FILE.py:NAME makes a module of images N x 3 x H x W in [0, 1] that gives embeddings; that Python is executed.
     """
@@ -59,7 +66,8 @@ def recogniser(name: str) -> Recogniser:
     if is_spec(name):
         return Recogniser("own", Weights.of(name.rpartition(":")[0]).sha256, name)
     weights = Weights.of(name)
-    return Recogniser("checkpoint" if is_checkpoint(weights.path) else "facenet", weights.sha256, weights.path)
+    kind: Kind = "checkpoint" if is_checkpoint(weights.path) else layout_of(weights.path) or "facenet"
+    return Recogniser(kind, weights.sha256, weights.path)
 
 
 def faces_file() -> Path | None:
