@@ -261,3 +261,18 @@ def test_no_guard_of_that_name(text):
     with pytest.raises(UserError) as error:
         guarded(text)
     assert "\n" not in str(error.value)
+
+
+@dataclass(frozen=True)
+class OfBefore(LabelsOnly):
+    """A guard of the version before, which said `shown` for `inputs`."""
+
+    def shown(self, images, seeds):  # noqa: ARG002
+        return torch.zeros_like(images)
+
+
+def test_a_guard_of_the_version_before_is_still_heard():
+    oracle = Oracle(tiny_classifier(), "labels", guard=OfBefore())
+    with pytest.warns(DeprecationWarning, match=r"shown\(\) is now inputs\(\)"):
+        found = oracle.labels(IMAGES)
+    assert len(found.unique()) == 1

@@ -148,3 +148,26 @@ def test_no_modules_import_each_other_in_a_circle():
         for name in leaves:
             del graph[name]
     assert not graph, f"each of these needs another one of them: {', '.join(sorted(graph))}"
+
+
+def long_functions(text: str, most: int = 100) -> list[str]:
+    """The functions of a source with more lines than that, not counting their docstrings."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            told = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+            if node.end_lineno - node.lineno + 1 - told > most:
+                found.append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_function_is_longer_than_a_page_or_two(path):
+    assert not long_functions(path.read_text())
+
+
+def test_a_long_function_is_seen_and_its_docstring_is_no_part_of_it():
+    body = "    x = 1\n" * 99
+    assert not long_functions("def f():\n" + body)
+    assert long_functions("def f():\n" + body + "    x = 2\n") == ["f"]
+    assert not long_functions('def f():\n    """One.\n\n    Two.\n    """\n' + body)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, get_args
+from warnings import warn
 
 import torch
 from torch import Tensor
@@ -27,8 +28,11 @@ class Guard(Protocol):
         """Images that the target is shown for one query: what an answer costs."""
         return 1
 
-    def inputs(self, images: Tensor, seeds: Tensor) -> Tensor:  # noqa: ARG002
-        """What the target sees in place of images N x 3 x H x W: N * copies of them, those of one in a row."""
+    def inputs(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """What the target sees in place of images N x 3 x H x W: N * copies of them, those of one image in a row."""
+        if (former := getattr(self, "shown", None)) is not None:
+            warn("a guard's shown() is now inputs(); the old name goes with the next release", DeprecationWarning, 2)
+            return former(images, seeds)
         return images
 
     def answer(self, probabilities: Tensor, images: Tensor, seeds: Tensor) -> Tensor:

@@ -100,7 +100,10 @@ class Finding:
 
 @dataclass(frozen=True, repr=False)
 class Population:
-    """Private people (classes 0 to C - 1) in four disjoint sets of images, and public people who are none of them."""
+    """Private people (classes 0 to C - 1) in four disjoint sets of images, and public people who are none of them.
+
+    See [population](glossary.md#population).
+    """
 
     name: str
     class_names: tuple[str, ...]

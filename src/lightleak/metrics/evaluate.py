@@ -85,18 +85,21 @@ def evaluate(
 ) -> Evaluation:
     """Measure a reconstruction, and each of the `nulls` in the same way.
 
-    With the `prior` that reconstruction and nulls were made with, judges see images at the size that it draws, where
-    that is larger than what is kept; they are made again of the latents, piece by piece. Truth needs a rendered
-    population and either the rendered prior (or `factors`, its `factors_of`: latents N x L -> factors N x F, None of
-    other latents) or an
-    `appraiser` (an attribute regressor) of images. `face_embedding` and `inception` map images in [0, 1] to N x D.
-    `student` learnt from the same reconstructions alone (`knowledge.teach`); `null_students` from the nulls of the
-    same names. `known` is `reference(...)` of the same networks, to spare its work. The nulls come from the same prior
-    or from none (pixels; without an `appraiser` there is no truth about them then); where private people look alike,
-    the centre of each family is a null of its own (`FAMILY`). `published` repeats PPA's precision, recall, density and
-    coverage (person by person, other definitions); for its FID the `inception` must be built so too. `fed_8_bit` hands
-    reconstructions to the judge as the 64-pixel attacks do, as files would hold them. `rng` is of older versions.
-    `watch` counts reconstructions. Raises UserError if images, classes, judge and population do not fit together.
+    The `judge` is a classifier of the same people that the attacker never met, the papers' evaluation model E (see
+    [judge](glossary.md#judge)).
+
+    If the `prior` draws larger images than the reconstruction keeps, they are drawn again from the latents, piece by
+    piece, and the judge sees those. The truth is known in rendered populations only: either the rendered prior tells it
+    (or `factors`, its `factors_of`: latents N x L to factors N x F, or None), or an `appraiser` (an attribute
+    regressor) estimates it from images. `face_embedding` and `inception` map images in [0, 1] to features N x D.
+    `student` has learnt from these reconstructions alone (`knowledge.teach`), and each of the `null_students` from the
+    null of the same name. `known` is `reference(...)` of the same networks, if it has been computed already.
+
+    The nulls come from the same prior, or from none (pixels). Where private people look alike, the centre of each
+    family is another null (`FAMILY`). `published` repeats PPA's definitions of precision, recall, density and coverage,
+    person by person; its FID also needs an `inception` that was built so. `fed_8_bit` rounds reconstructions to 8 bits
+    before the judge sees them, as the 64-pixel attacks do. `rng` is ignored; earlier versions used it. `watch` counts
+    reconstructions. Raises UserError if images, classes, judge and population do not fit together.
     """
     reconstruction, nulls = _home(reconstruction), {name: _home(null) for name, null in (nulls or {}).items()}
     whose = same_people(reconstruction, judge, population)

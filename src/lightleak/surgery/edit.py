@@ -40,9 +40,9 @@ def remove_skips(
 
     `where`: "last" (the last stage that has skips), "all", a stage, "3[0.9:]" (the tail of stage 3), a glob of names, a
     Skip, or a list of these. `keep_keys` keeps unused modules, so that weights of the uncut model load strictly.
-    Class, methods and parameter names stay. `wake` lets an untrained model learn without them: gains of the cut blocks
-    that start at zero, as timm's do, start at one. Raises SurgeryError where nothing would change or the model cannot
-    be cut.
+    Class, methods and parameter names stay. `wake` (see [wake](glossary.md#wake)) lets an untrained model learn without
+    its skips: gains of the cut blocks that are initialised at zero, as timm's are, are set to one. Raises SurgeryError
+    if nothing would change or the model cannot be cut.
     """
     return scale_skips(model, 0.0, where, example, keep_keys, wake)
 

@@ -1,7 +1,7 @@
-"""Give one module another method: a subclass of its own class, whose method runs an edited graph.
+"""Replace one method of one module by an edited graph: a *graft*, see docs/glossary.md.
 
-So the module keeps its class, its other methods, its attributes, hooks and parameter names; everything else in the
-model stays untouched. What differs between training and evaluation is kept as two graphs.
+The module becomes an instance of a subclass of its own class, so it keeps its other methods, attributes, hooks and
+parameter names, and the rest of the model is untouched. Where training and evaluation differ, two graphs are kept.
 """
 
 import importlib

@@ -200,7 +200,7 @@ class _Follow(TorchFunctionMode):
             self.note(norm, **{"num_channels" if isinstance(norm, nn.GroupNorm) else "num_features": len(index)})
 
     def narrow_convolution(self, layer: Any, kept: _Kept) -> None:
-        """Cut a convolution's columns; of a grouped one, whole groups."""
+        """Drop a convolution's input channels; of a grouped one, whole groups."""
         index, groups = kept.index, layer.groups
         if groups == 1:
             layer.weight = _part(layer.weight, index, 1)
@@ -273,7 +273,7 @@ class _Follow(TorchFunctionMode):
         return tree_map(lambda t: self.passed(cut[0], kept, t) if isinstance(t, Tensor) else t, result)
 
     def remember(self, signals: list[Tensor], result: Any) -> Any:
-        """Elementwise functions leave the channels to whoever made them."""
+        """Elementwise functions keep the channels of their input."""
         makers = [t for t in signals if t.__dict__.get("makers")]
         if len(makers) == 1 and isinstance(result, Tensor):
             size = makers[0].shape[1] if makers[0].dim() > 1 else -1

@@ -1,4 +1,4 @@
-"""Follow a signal where autograd is told to look away: activation checkpoints, `no_grad`, `detach`.
+"""Follow a signal through code that hides it from autograd: activation checkpoints, `no_grad`, `detach`.
 
 A skip behind such a place is as real as any other. While a model is watched, what would be computed without a record
 is computed with one; the results are the same numbers.

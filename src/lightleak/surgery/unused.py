@@ -1,4 +1,4 @@
-"""Take out what nothing reads any more after a cut, so that weight decay, DP noise and DDP meet no ghosts."""
+"""Remove modules that nothing reads after a cut, so that weight decay, DP noise and DDP do not act on dead weights."""
 
 import sys
 from functools import partial
@@ -42,7 +42,7 @@ def reached(model: nn.Module, example: Tensor) -> set[str]:
 
 
 def drop_unused(model: nn.Module, example: Tensor, dead: set[str]) -> None:
-    """Take out the modules and parameters that only served what was cut."""
+    """Remove the modules and parameters that served only what was cut."""
     if not dead:
         return
     everything = {name for name, _ in model.named_parameters()}

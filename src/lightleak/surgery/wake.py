@@ -1,9 +1,9 @@
 """Let an untrained network learn without its skips.
 
-Many networks start the last gain of a residual block at or near zero (timm's ResNets the last norm, ConvNeXt and CaiT
-their LayerScale): at first such a block is its skip alone. Without the skip nothing passes, no gradient comes back, and
-the network stays at chance for ever. RDNet does the same to what a layer appends to the older maps. So where a skip is
-removed, gains that are still as they started begin at one, and weights that are zero begin as their layer would.
+Many networks initialise the last gain of a residual block at or near zero (timm's ResNets the last norm, ConvNeXt and
+CaiT their LayerScale), so that the block starts out as its skip alone. Without the skip such a block passes nothing, no
+gradient comes back, and the network stays at chance. RDNet does the same to the maps that a layer appends. So where a
+skip is removed, gains that still have their initial value are set to one, and all-zero weights are initialised anew.
 """
 
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @torch.no_grad()
 def wake(model: nn.Module, removed: list[Skip]) -> list[str]:
-    """Set to one, in place, what sleeps on the ways that were left; the names of those parameters.
+    """Reset to one the near-zero gains of the branches that lost their skip, in place; returns the parameters' names.
 
-    A whole weight that is zero is drawn as its layer is when new, from a generator of its own: ones would make all its
-    outputs alike.
+    A weight matrix that is all zeros is initialised as its layer would be when new, with a fixed seed: ones would make
+    all outputs equal. See [wake](glossary.md#wake).
     """
     woken: list[str] = []
     for skip in removed:
