@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lightleak.data.views import resized
 from lightleak.errors import UserError
-from lightleak.models.published import Weights, read_tensors
+from lightleak.models.weight_files import Weights, read_tensors
 from lightleak.models.weights import check_keys
 from lightleak.place import here
 
