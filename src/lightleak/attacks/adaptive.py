@@ -39,7 +39,7 @@ Way = Literal["mean draw", "straight tanh", "skips back"]
 
 @dataclass(frozen=True)
 class LowPassed(Alignment):
-    """TAA whose copies have lost what is finer than `coarse` pixels."""
+    """TAA on copies without details finer than `coarse` pixels."""
 
     coarse: int = 2
 
@@ -51,7 +51,7 @@ class LowPassed(Alignment):
 
 @dataclass(frozen=True)
 class Erased(Alignment):
-    """TAA whose copies have lost a square each, as MIDRE's training images have."""
+    """TAA on copies with one square erased each, as in MIDRE's training images."""
 
     least: float = 0.1
     most: float = 0.4
@@ -68,7 +68,7 @@ EOT = Alignment(kind="noise", copies=8, noise=0.0)  # nothing but the target's o
 
 @dataclass(frozen=True)
 class Knowing:
-    """One thing that an attacker does who knows."""
+    """One countermeasure of an attacker who knows the defence."""
 
     name: str
     alignment: Alignment | None = None  # over which copies gradients are averaged
@@ -136,7 +136,7 @@ def defended_by(classifier: Classifier, noisy: bool = False) -> tuple[str, ...]:
 
 
 def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
-    """What an attacker does who knows that these defences are there, each thing once; UserError for unknown names."""
+    """The countermeasures of an attacker who knows of these defences, each once; UserError for unknown names."""
     names = tuple(names)
     unknown = [name for name in names if name not in ADAPTIVE]
     if unknown:
@@ -145,7 +145,7 @@ def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
 
 
 def undone(classifier: Classifier, way: Way, uncut: str | None = None) -> Classifier:
-    """The network as whoever holds its weights can change it; UserError where there is nothing to undo."""
+    """The network after what somebody who holds its weights can undo; UserError if there is nothing to undo."""
     ways: dict[Way, Callable[[], Classifier]] = {
         "mean draw": lambda: _changed(classifier, average, {"kind": "draws", "draws": 0}),
         "straight tanh": lambda: _changed(classifier, straighten, {"kind": "straight"}),

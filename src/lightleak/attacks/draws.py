@@ -34,7 +34,7 @@ def own_latents(prior: Prior, seed: int, classes: Tensor, attempts: Tensor) -> T
 
 
 class Streams:
-    """A generator for each search, which goes on from step to step; who leaves the batch disturbs nobody else."""
+    """A random generator for each search, kept from step to step; a search that ends does not affect the others."""
 
     def __init__(self, seed: int, classes: Tensor, attempts: Tensor, stream: int = 0) -> None:
         pairs = zip(classes.tolist(), attempts.tolist(), strict=True)

@@ -35,7 +35,7 @@ Tell = Callable[..., None]  # tell(step, confidence=...): how far a batch is, fr
 
 @dataclass(frozen=True)
 class Common:
-    """What a run finds out once for all classes, the same in every shard: a table of candidates, of labels."""
+    """What a run computes once for all classes, alike in every shard: a table of candidates, or of labels."""
 
     tensors: Mapping[str, Tensor]
     seed: int  # of the run that made it
@@ -103,7 +103,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search comes back with. Without `classes` and `attempts`, row i is what search i of the part found."""
+    """What a search returns. Without `classes` and `attempts`, row i is what search i of the part found."""
 
     latents: Tensor  # M x L
     classes: Tensor | None = None  # int64, M
@@ -119,7 +119,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an attack wants to know before it begins. Whatever it learns, it learns with its own access."""
+    """What an attack needs before it begins. It may learn only with the access that it has been granted."""
 
     knowledge: bool = False  # from public images: students (surrogates) of the target, where its features lie
     drawn: bool = False  # that knowledge is learnt of images that the prior draws of each class, not of public ones
@@ -172,7 +172,7 @@ class Attack(Protocol):
         return group_of(self.searches, self.batch)
 
     def needs(self) -> Needs:
-        """What must be there before it begins."""
+        """What it needs before it begins."""
         return Needs()
 
     @property
@@ -184,7 +184,7 @@ class Attack(Protocol):
         return None
 
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common | None:  # noqa: ARG002
-        """What serves all classes alike."""
+        """Compute what all classes share."""
         return None
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
@@ -309,7 +309,7 @@ def confidence_of(oracle: Oracle, images: Tensor, rows: Rows) -> Tensor:
 
 
 def complete(attack: object) -> None:
-    """UserError in one line for what lacks a part of an attack."""
+    """UserError, in one line, if an object lacks part of the protocol of attacks."""
     kind: Any = type(attack)
     if Attack not in kind.__mro__:
         raise UserError(
@@ -324,7 +324,7 @@ def complete(attack: object) -> None:
 
 def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None:
     """UserError (AccessError of an oracle that grants less) in one line if an attack cannot be run so, whatever it
-    learns beforehand; nothing has been spent then.
+    learns beforehand; no query has been spent by then.
     """
     complete(attack)
     name, needs, problems = type(attack).__name__, attack.needs(), []

@@ -1,4 +1,4 @@
-"""Guards: what an API gives out in place of the target's own probabilities. Whoever is behind one gets no gradients."""
+"""Guards: what an API gives out in place of the target's own probabilities. Behind one there are no gradients."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, get_args
@@ -15,12 +15,12 @@ from lightleak.ranking import answers, as_lowest
 
 
 class Guard(Protocol):
-    """A frozen dataclass that turns the target's probabilities into an answer. A guard inherits what stands here."""
+    """A frozen dataclass that turns the target's probabilities into an answer; a guard inherits these defaults."""
 
     labels: ClassVar[bool] = False  # whether labels are all that it gives out
 
     def fitted(self, target: Classifier, images: Images) -> "Guard":  # noqa: ARG002
-        """The guard of this target, where it knows something of its answers to `images` that it was not trained on."""
+        """The guard adapted to this target by its answers to `images` that it was not trained on, if it needs that."""
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""The null attack: images of the prior that nobody optimised, given out to the classes at random.
+"""The null attack: samples of the prior that nobody optimised, assigned to the classes at random.
 
 What it scores is what a metric gives away for nothing. An attack has leaked something only as far as it beats this.
 """
@@ -35,7 +35,7 @@ class Guess(Attack):
 
     @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """One: there is nothing to repeat."""
+        """One: nothing is repeated."""
         return 1
 
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
@@ -49,7 +49,7 @@ class Guess(Attack):
         return Common({"latents": latents, "drawn": drawn}, seed)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:  # noqa: ARG002
-        """Samples, given out to the classes."""
+        """Samples, assigned to the classes."""
         index = part.classes * self.keep + part.attempts
         latents, drawn = part.table("latents")[index], part.table("drawn")[index]
         tell(1)

@@ -67,7 +67,7 @@ class Distillation:
 
     @property
     def practice(self) -> Practice:
-        """Nothing else."""
+        """No further settings."""
         return PLAIN
 
 

@@ -1,4 +1,4 @@
-"""The only way from an attack to a target: what a threat model grants, and how often it was used."""
+"""The only access of an attack to a target: what the threat model grants, and how often it was used."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,7 +121,7 @@ class Oracle:
             self._last = before
 
     def settings(self) -> dict[str, Any]:
-        """How it answers, beside the target's weights."""
+        """How it answers, apart from the target's weights."""
         return {
             "access": self.access,
             "guard": repr(self.guard),

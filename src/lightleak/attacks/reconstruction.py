@@ -1,4 +1,4 @@
-"""What an attack brings home: latents, confidences, and images in 8 bits at the size that the target sees."""
+"""The result of an attack: latents, confidences, and images in 8 bits at the size that the target sees."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,7 +140,7 @@ class Reconstruction:
         return self.with_fields(**{name: value[index] for name, value in self._rows().items()})
 
     def named(self, people: People) -> "Reconstruction":
-        """The same, saying whom its classes mean."""
+        """The same, with the names of its classes."""
         return self.with_fields(people=people)
 
     def grid(self, each: int = 1, columns: int = 8) -> Image:
@@ -207,7 +207,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The images of a reconstruction in the size that something else than the target wants to see them in."""
+    """The images of a reconstruction at another size than the target's."""
 
     found: Reconstruction
     prior: Prior | None

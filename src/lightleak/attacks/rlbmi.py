@@ -165,7 +165,7 @@ class Bandit:
         _step(self.temperature_adam, -(self.log_temperature * surplus).sum())
 
     def foretold(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """What both critics expect of actions N x M x L, N x M each."""
+        """The rewards that both critics predict for actions N x M x L, N x M each."""
         found = []
         for layers in (self.critics[:3], self.critics[3:]):
             x = actions

@@ -76,7 +76,7 @@ def identity_loss(oracle: Oracle, loss: str) -> Identity:
 
 
 def implausible(prior: Prior, images: Tensor, classes: Tensor) -> Tensor:
-    """How unlike public images they look, N: -log p(real) where the prior knows the odds, else minus its score.
+    """How implausible images are as public ones, N: -log p(real) where the prior knows the odds, else minus its score.
 
     So a Wasserstein critic counts as in GMI (-D) and KED-MI's discriminator as in KED-MI.
     """

@@ -57,7 +57,7 @@ class Lessons:
 
 @dataclass(frozen=True)
 class Practice:
-    """What else a surrogate's training has, beside its lessons; by default nothing."""
+    """Further settings of a surrogate's training besides its lessons; by default none."""
 
     augmented: bool = False  # half of the loss is of copies: cropped, coloured, mirrored, turned
     cosine: bool = False  # the rate falls along half a cosine, epoch by epoch
@@ -129,7 +129,7 @@ def learn(
     device: torch.device | str = "cpu",
     weights: Weights | None = None,
 ) -> Classifier:
-    """A network of any architecture that answers the images as `answers` (logits N x C, see `told`) say.
+    """A network of any architecture that answers the images as `answers` (logits N x C, see `as_logits`) say.
 
     `number` tells surrogates of one seed apart. With a folder, training goes on from the checkpoint in it; one of other
     images, answers or lessons is refused. Networks that drop branches draw from a generator of their own. It begins

@@ -33,7 +33,7 @@ class Defence(Protocol):
 
 @runtime_checkable
 class Respelled(Protocol):
-    """A defence several of whose settings make the same network."""
+    """A defence that can be spelled in several ways: different settings may give the same network."""
 
     title: ClassVar[str]
 
@@ -45,7 +45,7 @@ class Respelled(Protocol):
         ...
 
     def respelled(self, classifier: Classifier) -> Defence:
-        """The defence in the shortest spelling that makes the same of this network before its training."""
+        """The defence in its shortest spelling that changes this network, before training, in the same way."""
         ...
 
 
@@ -148,7 +148,7 @@ def _short(value: Any) -> str:
 
 
 def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
-    """What several defences together do to training; UserError if two cannot go together."""
+    """The plan of several defences together; UserError if two cannot be combined."""
     for defence in defences:
         missing = [name for name in ("title", "plan") if not hasattr(defence, name)]
         if missing:

@@ -44,7 +44,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """Gradients that are there, images x shape."""
+    """Gradients that have been computed, images x shape."""
 
     gradients: Tensor
 
@@ -61,7 +61,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Ghost:
-    """Gradients of a layer's weight that nobody makes one by one."""
+    """Gradients of a layer's weight that are never computed image by image."""
 
     layer: Layer
     inputs: Tensor

@@ -70,7 +70,7 @@ class TrapMID:
 
 
 class Traps:
-    """Patterns and discriminator on their way."""
+    """The patterns and the discriminator during training."""
 
     def __init__(self, settings: TrapMID, recipe: Recipe, classifier: Classifier) -> None:
         self.settings, self.recipe = settings, recipe
@@ -123,7 +123,7 @@ class Traps:
         return (1 - weight) * smoothed(clean, batch.labels, alpha) + weight * F.cross_entropy(found, classes)
 
     def drawn(self, count: int, epoch: float) -> Tensor:
-        """So many classes; within an epoch, all have come equally often or once less."""
+        """So many classes; within an epoch every class comes equally often, give or take one."""
         if epoch != self.epoch:
             self.queue, self.epoch = self.queue[:0], epoch
         while len(self.queue) < count:
@@ -158,7 +158,7 @@ class Traps:
         return found
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Come to such a state."""
+        """Restore what `state` returned."""
         self.patterns = state["patterns"].to(self.patterns)
         own = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
         self.discriminator.net.load_state_dict(own)

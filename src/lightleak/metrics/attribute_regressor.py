@@ -1,4 +1,4 @@
-"""Estimates who is shown where nobody rendered the image: an attribute regressor of factors, with its own error.
+"""Estimates identity factors from images that were not rendered, and its own error in doing so.
 
 Trained on endless fresh renders of people who are in no population, so it knows the world but nobody in it.
 What it says of a generator's images can be no better than what it says of true photographs, which is its

@@ -1,4 +1,4 @@
-"""Whether a network is as sure as it is right."""
+"""Whether a network's confidence matches its accuracy."""
 
 from torch import Tensor
 

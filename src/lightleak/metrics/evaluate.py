@@ -126,7 +126,7 @@ def _home(found: Reconstruction) -> Reconstruction:
 
 
 def family_only(population: Population, classes: Tensor) -> Reconstruction:
-    """The portrait of each person's family, its centre: what knowing the family and nothing of the person gives.
+    """The portrait of the centre of each person's family: what an attacker gets who knows the family and no more.
 
     A latent is the centre's factors in neutral circumstances, as the rendered prior reads them; the target's confidence
     was not asked for and is NaN.

@@ -1,4 +1,4 @@
-"""Studies: tasks that are keyed by what they say, run once, and survive anything."""
+"""Studies: tasks that are keyed by their settings, run once, and survive interruption."""
 
 from lightleak.renamed import former
 from lightleak.study.loading import load, study_files

@@ -1,4 +1,4 @@
-"""What a task repeats most of its time, and how often: what can be measured for a moment and multiplied."""
+"""The step that takes most of a task's time, and how often it is repeated: measured briefly, then multiplied."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from lightleak.priors.prior import Prior
 
 @dataclass(frozen=True)
 class Amount:
-    """So many images that go through a network in one way."""
+    """A number of images that go through a network in one way."""
 
     # A step of training; a look at an image; a step of an attack's search; a step of fitting a generator.
     kind: Literal["train", "look", "search", "fit"]
@@ -26,5 +26,5 @@ class Amount:
 
     @property
     def named(self) -> dict[str, Any]:
-        """What it is, for people."""
+        """Its name for people to read."""
         return {"kind": self.kind, "network": self.architecture, "pixels": self.size, "batch": self.batch}

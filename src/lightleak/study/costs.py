@@ -104,7 +104,7 @@ class Costs(Task):
 
 @dataclass(frozen=True)
 class Utility(Task):
-    """What a trained target is worth to those whom it serves: accuracy, robust accuracy, calibration."""
+    """What a trained target is worth to its users: accuracy, robust accuracy, calibration."""
 
     gpus = 1.0
     target: Target
@@ -138,7 +138,7 @@ class Utility(Task):
 
 
 def kept(work: Callable[[], object], apart: set[int]) -> int:
-    """Bytes of the tensors that a work keeps for its gradients at one time, but for those with these ids."""
+    """Bytes of the tensors that a function keeps for its gradients at one time, except those with these ids."""
     now, most = 0, 0
     seen: dict[int, int] = {}  # how often each memory is held
 
@@ -169,7 +169,7 @@ def in_turn(
     watch: Progress = lambda *_, **__: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Median seconds of each of some works that take turns, after one round that does not count."""
+    """Median seconds of each of several functions that take turns, after one round that is not counted."""
     taken: list[list[float]] = [[] for _ in works]
     for turn in range(rounds + 1):
         for work, times in zip(works, taken):

@@ -1,4 +1,4 @@
-"""What a task says of itself as JSON data: two tasks share a key exactly when they say the same.
+"""A task's settings as JSON data: two tasks share a key exactly when these are equal.
 
 A setting is its value; a dataclass is its class, its version and its fields. A class of Lightleak is known by its name
 and `version: ClassVar[int]` (1 where it has none), which is raised when its algorithm gives other results. Any other
@@ -24,7 +24,7 @@ OURS = "lightleak."  # begins the modules whose classes are known by name and ve
 
 
 class Keyed:
-    """A thing that other things name by its class and key."""
+    """Something that others refer to by its class and key."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class Keyed:
 
     @property
     def key(self) -> str:
-        """Equal for things that say the same."""
+        """Equal for objects with equal settings."""
         raise NotImplementedError(f"{type(self).__name__} has no key")
 
 
@@ -83,7 +83,7 @@ def canonical_fields(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> Any:
-    """JSON data that two values share exactly when they mean the same setting."""
+    """JSON data that are equal for two values exactly when they mean the same setting."""
     if isinstance(value, int) and abs(value) >= 1 << 63:
         raise UserError(f"whole numbers in a task have 64 bits with their sign, not {value.bit_length() + 1}")
     if value is None or isinstance(value, bool | int | str):
@@ -110,7 +110,7 @@ def canonical(value: Any) -> Any:
 
 
 def keyed_in(value: Any) -> Iterator[Keyed]:
-    """The keyed things in a value, wherever they stand."""
+    """All keyed objects within a value, at any depth."""
     if isinstance(value, Keyed):
         yield value
     elif isinstance(value, tuple | list):

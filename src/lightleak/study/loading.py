@@ -1,4 +1,4 @@
-"""Study files: Python files with a function `tasks()`, loaded as modules, and what they say of themselves."""
+"""Study files: Python files with a function `tasks()`, loaded as modules, and what they declare."""
 
 import ast
 import inspect
@@ -94,7 +94,7 @@ def published(path: Path | str) -> dict[str, Any]:
 
 
 def declared(path: Path | str) -> tuple[str, ...]:
-    """The measures that a loaded study declares in PRIMARY, before it runs, to be what it asks."""
+    """The measures that a loaded study declares in PRIMARY, before it runs, as those that decide its question."""
     names = tuple(getattr(_module(path), "PRIMARY", ()))
     # Loads the zoos, which a study is read without.
     from lightleak.metrics.evaluation import METRICS
@@ -105,7 +105,7 @@ def declared(path: Path | str) -> tuple[str, ...]:
 
 
 def titled(path: Path | str) -> str:
-    """What a loaded study calls itself: the first line of its docstring, or its file's name."""
+    """A loaded study's title: the first line of its docstring, or its file's name."""
     module = _module(path)
     lines = ((module and module.__doc__) or "").strip().splitlines()
     return lines[0].removesuffix(".") if lines else Path(path).stem

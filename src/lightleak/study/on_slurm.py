@@ -58,11 +58,11 @@ class OnSlurm(Cluster):
         self.watcher.start()
 
     def slots(self) -> int:
-        """Jobs at a time: how many of them run is Slurm's business."""
+        """Jobs that are submitted at a time; Slurm decides how many of them run."""
         return self.jobs
 
     def submit(self, function: Callable, task: Task, *arguments: Any) -> Future:  # pyright: ignore
-        """The future of the job; WorkerDied in it if the job ends without a word."""
+        """The future of the job; WorkerDied in it if the job ends without a result."""
         future: Future = Future()
         settings: dict[str, Any] = {"cpus_per_task": max(1, round(task.cpus)), "timeout_min": self.minutes}
         if self.kind == "slurm":

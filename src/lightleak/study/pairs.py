@@ -24,7 +24,7 @@ FORM_HEADS, KEY_HEADS = ["pair", "person", "left", "right"], ["pair", "class", "
 
 @dataclass(frozen=True)
 class Pair:
-    """A person's picture, and what two targets gave away of that person."""
+    """A person's picture, and reconstructions of that person from two targets."""
 
     name: str
     person: Path

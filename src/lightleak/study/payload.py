@@ -1,4 +1,4 @@
-"""A call that travels to a process which never saw the study's file, and what is done with it there."""
+"""A call that is sent to a process which has not loaded the study's file, and its execution there."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -29,7 +29,7 @@ def pack(files: Mapping[str, Path], threads: int, function: Callable, *arguments
 
 
 def perform(payload: Payload) -> Any:
-    """Make the call, in whatever process of whatever machine this is."""
+    """Make the call in this process."""
     limit_threads(payload.threads)
     load_modules({name: (Path(path), text) for name, (path, text) in payload.files.items()})
     function, *arguments = ForkingPickler.loads(payload.content)  # pyright: ignore[reportAttributeAccessIssue]
@@ -50,5 +50,5 @@ class Cluster(Executor):
         raise NotImplementedError
 
     def payload(self, function: Callable, task: Task, *arguments: Any) -> Payload:
-        """The call as it travels."""
+        """The call, ready to be sent."""
         return pack(self.files, max(1, int(task.cpus)), function, task, *arguments)

@@ -35,7 +35,7 @@ CURVE = (0.7, 0.8, 0.9)  # natural accuracies at which copies are attacked, besi
 
 
 class Lacking(UserError):
-    """What a study needs and does not find, all at once; `what` has a sentence each."""
+    """Everything that a study needs and does not find, together; `what` holds a sentence for each."""
 
     def __init__(self, what: Sequence[str]) -> None:
         super().__init__("; ".join(what))
@@ -56,7 +56,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Trims:
-    """What a user may make smaller than the paper has it; None leaves it."""
+    """What a user may make smaller than in the paper; None leaves it as it is."""
 
     epochs: int | None = None
     judge_epochs: int | None = None

@@ -102,7 +102,7 @@ class Pool(Executor):
             return worker
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """Kill all workers, also those at work: what they have not published does not count."""
+        """Kill all workers, busy ones too: what they have not published is lost."""
         with self.lock:
             self.closed = True
             workers = set(self.workers)
@@ -146,7 +146,7 @@ class Worker:
 
 
 def serve(pipe: Connection, threads: int, files: Mapping[str, Path], card: str | None = None) -> None:
-    """What a worker process does until its driver is gone."""
+    """The loop of a worker process, until its driver is gone."""
     if card is not None:
         see_only(card)
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -18,7 +18,7 @@ EVERY = 60.0  # seconds between lines where no bar can be drawn
 
 
 def animated(console: Console) -> bool:
-    """Whether somebody watches bars move: on a terminal; not in a log file, a notebook or continuous integration."""
+    """Whether progress bars can move: on a terminal, not in a log file, a notebook or continuous integration."""
     watched = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
     return watched and not os.environ.get("CI")
 
@@ -95,7 +95,7 @@ class _Left(TextColumn):
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say it: 8 s, 2:05 min, 3:10 h."""
+    """Seconds in words: 8 s, 2:05 min, 3:10 h."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 or seconds == 0 else f"{seconds:.1f} s"
     hours, rest = divmod(timedelta(seconds=round(seconds)).total_seconds(), 3600)

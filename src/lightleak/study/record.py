@@ -1,4 +1,4 @@
-"""What an evaluation says of itself: one typed, versioned schema, written and read here and nowhere else.
+"""The record of an evaluation: one typed, versioned schema, written and read here alone.
 
 Version 1 (Lightleak 0.1 and 0.2) named the prior by its class and left the attack's seed, classes and knowledge out.
 It is read as far as it goes; what it left out comes from the specifications in its store, where they are still there.
@@ -69,7 +69,7 @@ class PopulationRecord:
 
 @dataclass(frozen=True)
 class AttackRecord:
-    """The attack, with all that decides what it finds beside target and prior."""
+    """The attack, with all that decides its result besides target and prior."""
 
     name: str  # its class
     title: str = ""  # as its author writes it, if that is not the class

@@ -1,4 +1,4 @@
-"""Run tasks in the order their needs allow, here or on any executor; what is done stays done."""
+"""Run tasks in the order of their dependencies, here or on any executor; finished tasks are not run again."""
 
 import heapq
 import json
@@ -54,7 +54,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Event:
-    """What a run tells its listener."""
+    """What a run reports to its listener."""
 
     kind: Literal["reused", "started", "progress", "finished", "failed", "blocked", "damaged"]
     task: Task
@@ -406,7 +406,7 @@ class _State:
             self.tell("progress", task, step=step, steps=steps, numbers=numbers)
 
     def look(self) -> None:
-        """Hear what tasks that run elsewhere left in the store."""
+        """Read the progress that tasks running elsewhere left in the store."""
         for key, note in self.store.at_work().items():
             if key in self.running and "step" in note:
                 self.progress(self.tasks[key], note["step"], note["total"], note["numbers"])
@@ -460,7 +460,7 @@ class _State:
         return max(work / self.workers, longest)
 
     def learn(self, task: Task, seconds: float) -> None:
-        """Let a finished task correct what is expected of the others."""
+        """Use a finished task's time to correct the estimates of the others."""
         expected = self.seconds[task.key]
         if expected is not None:
             self.took += seconds

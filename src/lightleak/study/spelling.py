@@ -1,4 +1,4 @@
-"""One spelling for each cut network: what several settings say alike is trained, attacked and kept once.
+"""One spelling for each cut network: settings that mean the same network are trained, attacked and kept once.
 
 `RoLSS()` names the last stage that has skips, whichever that is; `RoLSS(where=4)` is the same network where that is
 stage 4, and so is `SSF(factor=0)`. Which settings are alike a defence says itself (`Respelled`); the shortest spelling

@@ -1,4 +1,4 @@
-"""How a study stands, read from its store by anybody, while it runs or not."""
+"""The state of a study, read from its store, whether it is running or not."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class AtWork:
-    """A task that some process is at, by what it said last."""
+    """A task that a process is working on, by its last report."""
 
     label: str
     machine: str
@@ -32,7 +32,7 @@ class AtWork:
 
 @dataclass(frozen=True)
 class Status:
-    """What is done, at work, failed and still to do."""
+    """Which tasks are done, running, failed and still to do."""
 
     plan: Schedule
     done: tuple[Task, ...]  # all that is finished, also what finished tasks needed
@@ -52,7 +52,7 @@ class Status:
 
 
 def status(tasks: Iterable[Task], store: Store) -> Status:
-    """How a study stands; changes nothing."""
+    """The state of a study; changes nothing."""
     tasks = list(tasks)
     todo = schedule(tasks, store)
     seen = with_needs(tasks)

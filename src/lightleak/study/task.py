@@ -1,4 +1,4 @@
-"""Tasks keyed by what they say, and a store in which a result exists completely or not at all."""
+"""Tasks keyed by their settings, and a store in which a result exists completely or not at all."""
 
 import dataclasses
 import hashlib
@@ -43,7 +43,7 @@ ABSENT = "absent"  # the one name in the result of a task whose data do not allo
 
 
 class Absent(Exception):
-    """Raised by a task that these data do not allow, with the reason: no failure, and what needs it is absent too."""
+    """Raised, with the reason, by a task that is impossible with these data: what needs it is absent too."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Task(Keyed):
         return fields_of(self)
 
     def spare(self) -> tuple["Task", ...]:
-        """Those needs whose results it can do without where the data do not allow them, see `Absent`."""
+        """The dependencies that it can do without if the data do not allow them, see `Absent`."""
         return ()
 
     def split(self, parts: int) -> "Task":  # noqa: ARG002
@@ -81,7 +81,7 @@ class Task(Keyed):
         return self
 
     def parts_done(self) -> tuple["Task", ...]:
-        """Tasks whose results went into this one's and serve nothing else: publishing it deletes them."""
+        """Tasks whose results are part of this one's and serve nothing else: publishing it deletes them."""
         return ()
 
     @property
@@ -95,7 +95,7 @@ class Task(Keyed):
         return None
 
     def amounts(self) -> "tuple[Amount, ...]":
-        """What it repeats most of its time, to be measured for a moment; () where `cost` must do."""
+        """The repeated step that takes most of its time, to be measured briefly; () where `cost` must serve."""
         return ()
 
     def reads(self) -> "Outlook | None":
@@ -114,7 +114,7 @@ class Task(Keyed):
 
     @property
     def room(self) -> int:
-        """About how many bytes its results take on disk; 0 where that is nothing to speak of."""
+        """About how many bytes its results take on disk; 0 if negligible."""
         return 0
 
     @property
@@ -214,7 +214,7 @@ class Store:
         return self.root / "failed" / f"{task.name}-{task.key}.txt"
 
     def fail(self, task: Task, report: str) -> None:
-        """Keep the traceback of a failed task, if the disk still takes it."""
+        """Keep the traceback of a failed task, if there is room on the disk."""
         file = self.failure(task)
         temporary = file.with_name(f".{file.name}.{_mark()}")
         with suppress(OSError):  # a full disk must not stop the tasks that write nothing
@@ -223,11 +223,11 @@ class Store:
             os.replace(temporary, file)
 
     def working(self, task: Task) -> Path:
-        """A file in which this process may say how far it is with a task; for `at_work`."""
+        """A file in which this process reports its progress on a task; for `at_work`."""
         return self.root / "working" / f".{task.name}-{task.key}.{_mark()}"
 
     def at_work(self) -> dict[str, dict[str, Any]]:
-        """By key, what processes of any machine say of the tasks they are at: step, total, numbers, machine, since."""
+        """By key, what processes on any machine report of their current tasks: step, total, numbers, machine, since."""
         found = {}
         for file in self.root.glob("working/.*"):
             with suppress(OSError, ValueError, RecursionError):
@@ -256,7 +256,7 @@ class Store:
         return self
 
     def sweep(self) -> None:
-        """Delete what processes of this machine began and did not live to publish."""
+        """Delete what ended processes of this machine began and never published."""
         for left in [*self.root.glob("*/.*"), *self.root.glob(".probe.*")]:
             if _abandoned(left.name):
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Adversarial examples: images within a few thousandths of the given ones that a network answers otherwise.
+"""Adversarial examples: images close to the given ones that a network classifies differently.
 
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (ICLR 2018): projected gradient descent
 
@@ -51,7 +51,7 @@ def other_labels(drawn: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 @contextmanager
 def answering(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every module gets its own mode back."""
+    """Put the network in eval mode inside this context; afterwards every module has its own mode again."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

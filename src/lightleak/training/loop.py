@@ -43,7 +43,7 @@ from lightleak.training.state import State
 
 
 class Watch(Protocol):
-    """Called as long work goes on; the numbers are what a person would want to see."""
+    """Called while long work is in progress; the numbers are for a person to watch."""
 
     def __call__(self, step: int, total: int, **numbers: float) -> None: ...
 
@@ -61,7 +61,7 @@ def train(
     moments: Sequence[CheckpointCriterion] = (),
     keep: Callable[[int, Classifier], None] | None = None,
 ) -> Classifier:
-    """Train `classifier`; its best epoch on `validation` (or its last) in eval mode, with the record of the run.
+    """Train `classifier` and return it as of its best epoch on `validation` (or its last), in eval mode, with a record.
 
     The test images have no part in it: choosing the best epoch on them, as published code does, flatters natural
     accuracy. Modules whose parameters are all frozen stay in eval mode, so that their running statistics are frozen
@@ -272,7 +272,7 @@ def _check_finite(classifier: Classifier, numbers: dict[str, float], epoch: int)
 
 
 def phases(classifier: Classifier, plan: Plan, recipe: Recipe, seed: int = 0) -> list[tuple[int, Classifier]]:
-    """The networks of a run in order, each with its number of epochs: one, but for defences that cut halfway."""
+    """The networks of a run in order, each with its number of epochs; more than one only if a defence cuts halfway."""
     begins = sorted({0, *(epoch for epoch, _ in plan.changes)})
     todo, networks = list(plan.changes), []
     for begin, end in zip(begins, [*begins[1:], recipe.epochs]):
@@ -408,7 +408,7 @@ def accuracy_and_loss(classifier: nn.Module, images: Images) -> tuple[float, flo
 
 @contextmanager
 def hidden(classifier: Classifier, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What the named modules of the network give while this is open; the last call of each counts."""
+    """The outputs of the named modules while this context is open; each module's last call counts."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -461,7 +461,7 @@ def _changed(classifier: Classifier, change: Change, seed: int) -> Classifier:
 
 
 def optimiser_of(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over what is not frozen."""
+    """The recipe's optimiser for all parameters that are not frozen."""
     parameters = [p for p in classifier.net.parameters() if p.requires_grad]
     if not parameters:
         raise UserError(

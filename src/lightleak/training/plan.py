@@ -16,7 +16,7 @@ from lightleak.training.recipes import Recipe
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss may look at in one training step."""
+    """What a loss is given in one training step."""
 
     classifier: Classifier
     images: Tensor  # augmented, in [0, 1]
@@ -47,18 +47,18 @@ class Companion(Protocol):
     """What a defence trains beside the network, from the first step to the last; it gives the network's loss."""
 
     def loss(self, batch: Batch) -> Tensor:
-        """Makes its own steps on a batch, then gives the network's loss, a mean over images.
+        """Take its own steps on a batch, then return the network's loss, a mean over images.
 
         What it draws, it draws from the global generators, which are the run's own then.
         """
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """All that it has learnt, so that a stopped run goes on alike."""
+        """All that it has learnt, so that a stopped run continues to the same result."""
         ...
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Come to such a state."""
+        """Restore what `state` returned."""
         ...
 
     def finish(self, classifier: Classifier) -> Classifier:
@@ -91,11 +91,11 @@ class Mechanism(Protocol):
         ...
 
     def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:
-        """Makes steps of the optimiser while it is open."""
+        """A context in which steps of the optimiser are made."""
         ...
 
     def spent(self) -> dict[str, Any]:
-        """What the whole run costs beside time, as JSON data for the record."""
+        """What the whole run costs besides time (a privacy budget), as JSON data for the record."""
         ...
 
 
@@ -116,7 +116,7 @@ class Plain:
             yield order[step * self.size : (step + 1) * self.size]
 
     def check(self, classifier: Classifier, loss: Loss, batch: Batch) -> None:
-        """Whatever has a gradient will do."""
+        """Accepts any network that has a gradient."""
 
     def stepping(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> AbstractContextManager[Step]:
         """Ordinary steps."""

@@ -1,4 +1,4 @@
-"""What must survive a stop of training: weights, optimiser, best weights, history; bound to all that made it."""
+"""What must survive an interrupted training: weights, optimiser, best weights, history, and what they were made by."""
 
 import json
 import time
@@ -21,7 +21,7 @@ WORST = (float("nan"), float("nan"))  # which every number beats
 
 
 class State:
-    """One training on its way; with a folder it is kept there after every epoch, and found again.
+    """One training in progress; with a folder it is saved there after every epoch, and found again.
 
     `made` says what decides the result, by name. A folder that other things made is refused.
     """
@@ -62,7 +62,7 @@ class State:
             self.beside = {name: value.detach().clone() for name, value in (companion or {}).items()}
 
     def forget(self) -> None:
-        """No epoch until now may be the best."""
+        """Forget the best epoch: only later ones may be chosen."""
         self.best, self.best_score = {}, WORST
 
     def store(
@@ -96,7 +96,7 @@ class State:
                 stale.unlink(missing_ok=True)
 
     def restore(self, classifier: Classifier, optimiser: torch.optim.Optimizer) -> None:
-        """Come to where the folder's training stopped, with a network and an optimiser made as they were then."""
+        """Continue where the training in the folder stopped, with a network and an optimiser built as they were."""
         summary = self._summary()
         if self.folder is None or summary is None:
             return

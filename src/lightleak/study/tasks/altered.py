@@ -1,4 +1,4 @@
-"""Trained targets in other hands: retrofitted by their owner, or changed and copied by whoever attacks them."""
+"""Trained targets after training: retrofitted by their owner, or changed or copied by an attacker."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ class Retrofitted(Derived):
 
     @property
     def title(self) -> str:
-        """The defences, and that they came afterwards."""
+        """The defences, and a note that they came afterwards."""
         return " + ".join(map(defences.title, (*self.run_of.defences, *self.by))) + ", retrofitted"
 
     @property
@@ -56,7 +56,7 @@ class Retrofitted(Derived):
 
 @dataclass(frozen=True)
 class Altered(Derived):
-    """A trained target as whoever holds its weights can change it, see `attacks.adaptive`."""
+    """A trained target as an attacker who holds its weights can change it, see `attacks.adaptive`."""
 
     way: Way = "mean draw"
 
@@ -73,7 +73,7 @@ class Altered(Derived):
         return super().run(store, folder, watch)
 
     def load(self, store: Store) -> Classifier:
-        """The network so changed."""
+        """The changed network."""
         return undone(self.run_of.load(store), self.way)
 
 

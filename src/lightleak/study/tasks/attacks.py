@@ -26,7 +26,7 @@ from lightleak.study.tasks.work import attacked, counts, guard_of, named, size_o
 
 @dataclass(frozen=True)
 class Score(Task):
-    """What an attack finds out once for all classes (PPA: candidates and a target's confidence in them), for all
+    """What an attack computes once for all classes (PPA: candidates and a target's confidence in them), for all
     attacks that would find out the same.
 
     The candidates' images are not kept: making them again for another target is less than a hundredth of the work.
@@ -193,7 +193,7 @@ class Invert(Task):
                 raise UserError(f"{kind} is granted {self.attack.access}, but its {what} is learnt from {access}")
 
     def split(self, parts: int) -> Task:
-        """Shared out to shards of identities, if the attack takes long enough and nobody else decided."""
+        """Split into shards of identities, if the attack takes long enough and no number was given."""
         return replace(self, parts=parts) if parts > 1 and self.parts == 0 and self.attack.steps > 1 else self
 
     def parts_done(self) -> tuple[Task, ...]:
@@ -296,7 +296,7 @@ class Invert(Task):
         return found.named(people_of(target))
 
     def load(self, store: Store) -> Reconstruction:
-        """What the attack brought home."""
+        """The attack's reconstruction."""
         return Reconstruction.load(store.folder(self) / "reconstructions.safetensors")
 
 

@@ -68,7 +68,7 @@ class FitAttributeRegressor(Task):
 
 @dataclass(frozen=True)
 class MeasurePrivate(Task):
-    """What the judge and other networks say of private images, once for all evaluations of a study."""
+    """Features and accuracies of private images under the judge and other networks, once for all evaluations."""
 
     gpus = 1.0
     judge: Judge
@@ -123,7 +123,7 @@ class MeasurePrivate(Task):
 
 @dataclass(frozen=True)
 class Student:
-    """Who is taught by reconstructions, and how: the knowledge extraction score is what it then knows."""
+    """The network that is taught by reconstructions; the knowledge extraction score is its accuracy."""
 
     architecture: str = "timm:resnet50"
     recipe: Recipe = RECIPES["student"]
@@ -173,7 +173,7 @@ class Teach(Task):
 
 @dataclass(frozen=True)
 class Evaluate(Task):
-    """Everything measured on one inversion, by a judge that the attacker never saw and, where it is known, by truth."""
+    """Everything measured on one inversion, by a judge unknown to the attacker and, where it is known, by the truth."""
 
     gpus = 1.0
     found: Invert

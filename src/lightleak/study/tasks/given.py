@@ -1,4 +1,4 @@
-"""Networks that nobody trained here: a user's own, as it is, and what an attacker learns of its answers."""
+"""Networks that were not trained here: a user's own, and what an attacker makes of it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ class Given(Task):
 
 
 class Asked(Protocol):
-    """A target whose answers somebody learns from, or whose weights somebody holds."""
+    """A target that an attacker queries, or whose weights he holds."""
 
     @property
     def title(self) -> str: ...
@@ -79,7 +79,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Undone(Task):
-    """A target as somebody who holds its weights can change it: a defence undone, see `attacks.adaptive`."""
+    """A target with a defence undone by somebody who holds its weights, see `attacks.adaptive`."""
 
     target: Asked
     way: Way
@@ -114,7 +114,7 @@ class Undone(Task):
         return {"classes": self.load(store).classes}
 
     def load(self, store: Store) -> Classifier:
-        """The network so changed."""
+        """The changed network."""
         return undone(self.target.load(store), self.way, self.uncut)
 
 

@@ -1,4 +1,4 @@
-"""What an attacker knows of images beforehand: fitted, rendered, or ready in a folder."""
+"""Priors of a study: fitted, rendered, or ready in a folder."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -49,7 +49,7 @@ class FitPrior(Task):
         return self.settings.asks if self.target else None
 
     def sketch(self) -> Prior | None:
-        """None: nobody knows its network before it is fitted, and it is small beside the target's."""
+        """None: its network is unknown before it is fitted, and small compared with the target's."""
         return None
 
     def amounts(self) -> tuple[Amount, ...]:
