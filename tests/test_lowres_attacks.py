@@ -223,7 +223,7 @@ def test_knowledge_survives_the_disk(learnt, tmp_path):
 
 @pytest.fixture(scope="module")
 def taught(tiny_target, tiny_population) -> Knowledge:
-    return learn(Oracle(tiny_target), tiny_population.public, replace(STUDENT, epochs=30), rng())
+    return learn(Oracle(tiny_target), tiny_population.public, replace(STUDENT, epochs=20), rng())
 
 
 def test_students_learn(taught, learnt):
@@ -269,7 +269,7 @@ def test_lomma_asks_for_knowledge(tiny_target, gan, learnt):
 @pytest.fixture(scope="module")
 def fitted(tiny_target, tiny_population):
     """GMI's and KED-MI's priors, each for the tiny world."""
-    wide = {"width": 8, "latents": 16, "warmup": 250, "steps": 30}
+    wide = {"width": 8, "latents": 16, "warmup": 150, "steps": 30}
     public = tiny_population.public
     return {
         "gmi": fit(public, replace(QUICK, critic_width=8, **wide)),
