@@ -70,7 +70,7 @@ ROWS = {
     ),
     "rlbmi": Row(
         RLBMI(queries=400, attempts=2, actions=20, updates=3, rate=0.02, sample=40),
-        short=(("queries", 96),),
+        short=(("queries", 56),),
         start=(("queries", 40),),
     ),
     "brepmi": Row(
@@ -78,7 +78,7 @@ ROWS = {
         short=(("queries", 10 * 2),),
         start=(("queries", 0),),
     ),
-    "lokt": Row(LOKT(attempts=2, steps=8, rate=0.2), prior="naming", knowledge=True),
+    "lokt": Row(LOKT(attempts=2, steps=16, rate=0.2), prior="naming", knowledge=True),
     "guess": Row(Guess(keep=2), short=()),
 }
 LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels
