@@ -228,7 +228,7 @@ def _sentence(
     if verdict == "resemblance shown" and named:
         alone = f"if it need only tell the {_number(people)} from each other"
         apart = f", but {named.count} {alone} ({100 * named.share.value:.0f} %, {_ends(named.share)})"
-        as_well = f", and {named.null} {alone}"
+        as_well = f" and {named.null}"
     return (
         f"Of {people} {word}, the attack's images show {count} to {whom} ({told}){apart}; images that cannot have "
         f"leaked show {null}{as_well}{end}{few}."
