@@ -174,6 +174,18 @@ def test_weights_of_another_network(folder):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.bool])
+def test_whole_numbers_are_no_weights(dtype, folder):
+    """Quantised files hold them, with their scales elsewhere; as weights they would be another network."""
+    stored = TinyNet(6).state_dict()
+    name = next(name for name, value in stored.items() if value.is_floating_point())
+    save_file(stored | {name: stored[name].to(dtype)}, folder / "quantised.safetensors")
+    kind = str(dtype).removeprefix("torch.")
+    (folder / "six.py").write_text("from conftest import TinyNet\n\n\ndef make():\n    return TinyNet(6)\n")
+    with pytest.raises(UserError, match=rf"{name} holds whole numbers \({kind}\), as quantised files do"):
+        own("six.py:make", "quantised.safetensors", size=32)
+
+
 def test_specs():
     assert is_spec("a/b.py:Net")
     assert is_spec("C:/b.py:make")

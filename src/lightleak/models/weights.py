@@ -271,7 +271,7 @@ def completed(wanted: Mapping[str, Tensor], state: State) -> State:
 
 
 def check_keys(wanted: dict[str, Tensor], stored: dict[str, Tensor], source: str) -> None:
-    """UserError that names up to five differing tensors and counts all, unless names and shapes agree."""
+    """UserError that names up to five differing tensors and counts all, unless names, shapes and kinds agree."""
     missing = [f"{name} is missing" for name in wanted if name not in stored]
     unexpected = [f"{name[:80]} is not in the network" for name in stored if name not in wanted]
     reshaped = [
@@ -279,7 +279,12 @@ def check_keys(wanted: dict[str, Tensor], stored: dict[str, Tensor], source: str
         for name, value in wanted.items()
         if name in stored and stored[name].shape != value.shape
     ]
-    differing = [*missing, *unexpected, *reshaped]
+    rounded = [
+        f"{name} holds whole numbers ({str(stored[name].dtype).removeprefix('torch.')}), as quantised files do"
+        for name, value in wanted.items()
+        if name in stored and value.is_floating_point() and not stored[name].is_floating_point()
+    ]
+    differing = [*missing, *unexpected, *reshaped, *rounded]
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         counts = f" ({len(missing)} missing, {len(unexpected)} not in the network, {len(reshaped)} of another shape)"
