@@ -389,6 +389,27 @@ def test_help_and_version_import_nothing_heavy(answers):
         assert verb in found["--help"][2]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "attack --target x --out x", "attack --target x --prior z --out z", "evaluate --found x --judge a --out x",
+        "evaluate --found x --judge a --out ./z/../a", "train --net m.py:f --from w.pt --out w.pt",
+        "train --net m.py:f --out m.py", "protect --target x --out x", "convert x --out x",
+        "convert x --students a --out a", "fit --data folder:z --out z", "audit --model x --data folder:z --out z",
+        "attack --net m.py:f --weights x --out x",
+    ],
+)  # fmt: skip
+def test_nothing_that_is_read_is_overwritten(line, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(line.split())
+    assert end.value.code == 2
+    assert "would overwrite what is read" in capsys.readouterr().err
+
+
+def test_a_word_is_no_place():
+    assert accepts("audit --model x --data folder:z --called b --out b")
+
+
 @pytest.mark.parametrize("library", named.LIBRARIES[:2])
 def test_the_names_of_a_library_are_read_as_it_registers_them(library):
     assert named.names_in(library) == sorted(zoo.names(library))

@@ -1,8 +1,8 @@
 """What an argument must be beyond its type, said in its annotation and checked before anything heavy is imported."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -123,6 +123,7 @@ class Written:
             raise UserError(f"there is no {self.what} {value!r}; {flag} is {self.how}")
 
 
+DECLARED = ("called", "release", "consent", "special_category")  # arguments that are words, whatever they say
 MARKS = There | Ours | AtLeast | Within | Named | Network | Written
 Device = Annotated[str, Written("auto|cpu|mps|cuda(:[0-9]+)?", "device", "auto, cpu, cuda, cuda:N or mps")]
 Model = Annotated[str, Network(others=True)]
@@ -145,6 +146,29 @@ Truncation = Annotated[float, Within(0, 1, "a number from 0 to 1", open=False)]
 Seed = Annotated[int, Within(-(2**63), 2**63 - 1, "a number of 64 bits", open=False)]
 Port = Annotated[int, Within(0, 65535, "a port from 0 to 65535", open=False)]
 Seconds = Annotated[float, Within(0, 86400, "a time in seconds, above 0 and at most a day")]
+
+
+def spare(arguments: Mapping[str, Any]) -> None:
+    """UserError if what a verb writes would take the place of something that it reads."""
+    if (out := arguments.get("out")) is None:
+        return
+    place = Path(out).expanduser().resolve()
+    for name, value in arguments.items():
+        for each in _files(value) if name not in ("out", *DECLARED) else ():
+            if (path := Path(each).expanduser()).exists() and path.resolve() == place:
+                raise UserError(f"--out {out} would overwrite what is read: {name} is {value}; name another place")
+
+
+def _files(value: Any) -> list[str | Path]:
+    """The paths that an argument may hold: as such, behind "NAME:", before ":NAME", or in a field of settings."""
+    if is_dataclass(value):
+        return [path for each in fields(value) for path in _files(getattr(value, each.name))]
+    if isinstance(value, tuple):
+        return [path for each in value for path in _files(each)]
+    if isinstance(value, str):
+        parts = (value, value.partition(":")[2], value.rpartition(":")[0])
+        return [part for part in parts if part and "\0" not in part]
+    return [value] if isinstance(value, Path) else []
 
 
 def unmarked(kind: Any) -> Any:

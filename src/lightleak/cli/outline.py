@@ -59,6 +59,7 @@ def checked(verb: str, arguments: list[str]) -> tuple[Any, list[str]]:
     def check(self: Any) -> None:
         _refusals(self, "")
         kinds.check({name: (kind, getattr(self, name)) for name, kind in marks.items()}, _listed)
+        kinds.spare(vars(self))
         with suppress(UnknownHere):
             _checked_together(names[CHECK], vars(self))
 
@@ -108,6 +109,7 @@ def checking(verb: Callable[..., None]) -> Callable[..., None]:
         bound.apply_defaults()
         annotations = signature(verb, eval_str=True).parameters
         kinds.check({name: (annotations[name].annotation, value) for name, value in bound.arguments.items()}, _listed)
+        kinds.spare(bound.arguments)
         if together := getattr(sys.modules[verb.__module__], CHECK, None):
             together(*(bound.arguments[name] for name in signature(together).parameters))
         verb(*arguments, **named)
