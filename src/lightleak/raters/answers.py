@@ -75,7 +75,7 @@ class Answers:
 
 def _answer(line: bytes) -> Answer | None:
     try:
-        told: Any = parsed(line)
+        told: Any = parsed(line.decode())
         answer = Answer(**{name: told[name] for name in Answer.__dataclass_fields__})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
