@@ -17,8 +17,8 @@ torch.set_num_threads(1)
 
 
 # Files that take long begin first, or one process would still be at work on them when the other has nothing left.
-LONG = ("test_cli", "test_docs_run", "test_where_you_work", "test_audit", "test_cluster", "test_lowres_attacks",
-        "test_contract", "test_rehearsal", "test_surgery_zoo")  # fmt: skip
+LONG = ("test_contract", "test_cli", "test_startup", "test_lowres_attacks", "test_audit", "test_surgery_zoo",
+        "test_cluster", "test_rehearsal")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
