@@ -332,6 +332,15 @@ def test_answers_belong_to_the_row_whatever_a_network_draws_with(kind):
     assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
+def test_classes_are_whole_numbers(tiny_target):
+    prior = RenderedPrior(size=32)
+    with pytest.raises(UserError, match="classes are whole numbers, not float32"):
+        run("guess", tiny_target, prior, classes=(0.0, 1.0))
+    found = run("guess", tiny_target, prior)
+    with pytest.raises(UserError, match="classes are whole numbers, not float32"):
+        replace(found, classes=found.classes.float())
+
+
 def test_a_target_without_gradients_is_one_line(tiny_population):
     target = Classifier(Drawing(lambda x: torch.zeros_like(x)), size=32, classes=6)
     target.head.weight.requires_grad_(False)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lightleak.attacks import PPA, Attack, Guess
 from lightleak.errors import UserError
-from lightleak.study import Store, Task, run
+from lightleak.study import Store, Task, keys, run
 from lightleak.study.pool import load_module
 from lightleak.study.protocols import Protocol
 from lightleak.study.tasks import Draw, Evaluate, Invert, Rendered, TrainJudge, TrainTarget, source
@@ -154,3 +154,21 @@ def test_a_path_without_contents_is_its_own_key():
 def test_who_is_attacked_twice_is_refused():
     with pytest.raises(UserError, match="names one twice"):
         replace(attacked(Guess()), classes=(0, 1, 0))
+
+
+def test_what_a_class_takes_from_around_it_is_part_of_it():
+    """A class made within a function is another one with another value there; by its source alone it is the same."""
+
+    def made(share, name="mine"):
+        @dataclass(frozen=True)
+        class Mine:
+            title = "Mine"
+            strength: float = 0.5
+
+            def plan(self, recipe):  # noqa: ARG002
+                return share, name
+
+        return Mine
+
+    assert keys.source(made(0.1)) == keys.source(made(0.1))
+    assert len({keys.source(made(0.1)), keys.source(made(0.2)), keys.source(made(0.1, "yours"))}) == 3

@@ -127,6 +127,11 @@ def test_logits_that_stay_small_are_said_with_the_confidence_that_they_reach(out
     assert half(Net(lambda features, logits: 9 * F.normalize(logits, dim=1))).notes == ()
 
 
+def test_bytes_are_no_images():
+    with pytest.raises(UserError, match="got uint8; divide bytes by 255"):
+        half(Net())(images().mul(255).byte())
+
+
 def test_what_is_sparse_is_made_dense():
     assert torch.equal(half(Net(lambda features, logits: logits.to_sparse()))(images()), PLAIN)
 

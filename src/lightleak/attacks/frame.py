@@ -332,6 +332,8 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
         raise AccessError(f"this oracle grants {oracle.access} only; {name} asks for {attack.access}")
     if not len(classes):
         problems.append("there is no class to attack")
+    elif classes.is_floating_point():
+        problems.append(f"classes are whole numbers, not {str(classes.dtype).removeprefix('torch.')}")
     elif not 0 <= int(classes.min()) <= int(classes.max()) < oracle.classes:
         problems.append(
             f"the target has classes 0 to {oracle.classes - 1}, not {int(classes.min())} to {int(classes.max())}"

@@ -64,6 +64,8 @@ class Reconstruction:
         lengths = {len(self.pixels), len(self.classes), len(self.latents), len(self.confidence)}
         if len(lengths) > 1:
             raise UserError(f"a reconstruction needs as many classes, latents and confidences as images, got {lengths}")
+        if self.classes.is_floating_point() or self.classes.is_complex():
+            raise UserError(f"classes are whole numbers, not {str(self.classes.dtype).removeprefix('torch.')}")
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -88,6 +88,9 @@ class Classifier(nn.Module):
         """Images in [0, 1] as the network itself takes them: resized, normalised, in its channels and precision."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise UserError(f"expected images of shape N x 3 x H x W in [0, 1], got {tuple(images.shape)}")
+        if not images.is_floating_point():
+            kind = str(images.dtype).removeprefix("torch.")
+            raise UserError(f"expected images as floating-point numbers in [0, 1], got {kind}; divide bytes by 255")
         if self.sides is None:
             images = resized(images, self.size)
         elif images.shape[-2:] != self.sides:

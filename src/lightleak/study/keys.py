@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from lightleak.errors import UserError
@@ -59,9 +60,21 @@ def source(cls: type) -> str:
             continue
         try:
             parts.append(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(one)))))
+            parts += _captured(one)
         except (OSError, TypeError, SyntaxError):  # typed at a prompt
             parts.append(f"{one.__module__}.{one.__qualname__}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+
+
+def _captured(cls: type) -> list[str]:
+    """The plain values around a class made within a function that its methods use: they are no part of its source."""
+    return [
+        f"{name} {variable} {cell.cell_contents!r}"
+        for name, method in sorted(vars(cls).items())
+        if isinstance(method, FunctionType) and method.__code__.co_filename != "<string>"  # which a dataclass writes
+        for variable, cell in zip(method.__code__.co_freevars, method.__closure__ or ())
+        if variable != "__class__" and isinstance(cell.cell_contents, bool | int | float | str | bytes | tuple | None)
+    ]
 
 
 def fields_of(thing: Any) -> dict[str, Any]:
