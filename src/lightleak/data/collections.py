@@ -1,4 +1,4 @@
-"""What published data sets have in common: pictures in a published order, decoded once, divided, and checked.
+"""What published data sets share: pictures in a published order, decoded once, divided and checked.
 
 A data set's own file says which pictures there are, whom they show, and which of them are test images. Here they
 become a `Population`. Two ways to divide are offered:
@@ -40,7 +40,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 @dataclass(frozen=True)
 class Picture:
-    """A file below a root, whom it shows, and what counts of it."""
+    """A file below a root, whom it shows, and which part of the picture is used."""
 
     file: str
     label: int

@@ -1,4 +1,4 @@
-"""What lies in a folder of folders, before any picture is opened."""
+"""The contents of a folder of folders, listed before any picture is opened."""
 
 import os
 import unicodedata

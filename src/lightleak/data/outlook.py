@@ -1,4 +1,4 @@
-"""What a data set on disk will be, from its names alone, before any picture is opened."""
+"""The size of a data set on disk, from its file names alone, before any picture is opened."""
 
 from collections import Counter
 from collections.abc import Mapping

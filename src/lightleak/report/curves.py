@@ -1,4 +1,4 @@
-"""Targets on their way: natural accuracy and leak at each checkpoint, and both held equal."""
+"""Curves over checkpoints: natural accuracy and leak at each, and targets compared at equal accuracy."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def _curves(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) ->
 
 
 def points(way: Curves, families: torch.Tensor | None = None) -> list[Point]:
-    """The checkpoints of a way in order of natural accuracy, each with intervals."""
+    """The checkpoints of a curve in order of natural accuracy, each with intervals."""
     points = []
     for place in range(next(iter(way.values())).accuracy.shape[1]):
 

@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with the words that stand in for it."""
+    """A drawing with its text alternative."""
 
     name: str  # also of its file
     title: str
@@ -131,7 +131,7 @@ def trade_off(results: Results, leak: Column) -> Figure | None:
 
 
 def frontier(results: Results, leak: Column) -> Figure | None:
-    """Each target's way through natural accuracy and one leak, checkpoint by checkpoint (RoLSS paper, Fig. 3)."""
+    """Each target's curve of natural accuracy and one leak, checkpoint by checkpoint (RoLSS paper, Fig. 3)."""
     utility = results.column(results.utility)
     ways = {
         name: [(point.accuracy, point.leaks[leak.name]) for point in points if leak.name in point.leaks]

@@ -1,4 +1,4 @@
-"""The pictures of a page: private people, and what each target gave away of them."""
+"""The pictures of a page: private people, and each target's reconstructions of them."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pages are made from templates that escape what they are given, and that refuse what nobody gave."""
+"""Templates of pages: values are escaped, and a missing value is an error."""
 
 from collections.abc import Callable
 from typing import Any

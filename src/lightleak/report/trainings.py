@@ -24,7 +24,7 @@ def families(record: Record) -> Tensor | None:
 
 
 def table(records: Sequence[Record], metric: str) -> Tensor | None:
-    """What each attacked person scored in each training, S x C; None where one of them lacks the metric.
+    """The score of each attacked person in each training, S x C; None where one of them lacks the metric.
 
     Natural accuracy is of the same people, so that it pairs with what leaks of them.
     """

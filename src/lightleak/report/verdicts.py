@@ -1,4 +1,4 @@
-"""When a difference is named: by its interval, by p corrected for all that was tried, and by more than one training."""
+"""When a difference counts as shown: by its interval, its p corrected for all comparisons, and several trainings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
