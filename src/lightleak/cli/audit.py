@@ -206,7 +206,8 @@ def _costs(prepared: Prepared, workers: int) -> None:
     for name, why in prepared.ensemble.untried.items():
         console.print(f"[dim]not tried: {name}, {escape(why)}[/]", highlight=False)
     hours = told.seconds / max(1, workers) / 3600
-    time = f"{math.ceil(60 * hours)} minutes" if hours < 1.5 else f"{hours:.1f} hours"
+    minutes = math.ceil(60 * hours)
+    time = f"{minutes} minute{'s' * (minutes > 1)}" if hours < 1.5 else f"{hours:.1f} hours"
     console.print(
         f"about {time} with {workers} processes, {workers * told.memory / 2**30:.1f} GiB of memory; nothing was run",
         highlight=False,
