@@ -391,13 +391,13 @@ def test_what_exposures_show_is_compared_person_by_person():
     sees = {"PPA": "gradients", "guess": "scores"}
     granted = [_found("PPA", verified=_some(10)), _found("guess", True, _some(0))]
     told = answer.answer(granted, sees, EMBED, FIT, 12)
-    behind = {"scores": [_found("copy", verified=_some(6)), _found("other", verified=_some(12), belief=0.1)]}
+    behind = {"scores": [_found("copy", verified=_some(6)), _found("other", verified=_some(12), confidence=0.1)]}
     behind["labels"] = [_found("copy", verified=_some(0))]
     first, last = compared(behind, told, list(FIT), {"scores": 600, "labels": 600}, 0)
     assert (first["shown"], first["members"]) == (
         6,
         {"copy": 6, "other": 12},
-    )  # by belief, which no judge takes part in
+    )  # by confidence, which no judge takes part in
     assert first["less_than_granted"]["value"] == pytest.approx(4 / 12)
     assert (last["shown"], last["share"]["value"]) == (0, 0)
     assert last["at_most"] == pytest.approx(0.2209, abs=1e-4)
@@ -555,9 +555,9 @@ def test_the_extra_faces_is_the_recogniser_where_it_is_installed():
 FIT = {"one": 0.97, "two": 0.99}
 
 
-def _found(name, null=False, verified=None, judges=None, belief=0.9, people=12):
+def _found(name, null=False, verified=None, judges=None, confidence=0.9, people=12):
     wrong = (False,) * people
-    return Found(name, null, (belief,) * people, judges or dict.fromkeys(FIT, wrong), verified)
+    return Found(name, null, (confidence,) * people, judges or dict.fromkeys(FIT, wrong), verified)
 
 
 def _some(count, people=12):
@@ -569,7 +569,7 @@ EMBED = {"calibration": {"rate": 0.01, "refused": ""}, "held_out": [1.0] * 12, "
 
 def test_the_sentence_of_a_leak_and_of_none():
     sees = {"PPA": "gradients", "copy": "labels", "guess": "scores"}
-    members = [_found("PPA", verified=_some(4)), _found("copy", verified=_some(0), belief=0.2)]
+    members = [_found("PPA", verified=_some(4)), _found("copy", verified=_some(0), confidence=0.2)]
     null = _found("guess", True, _some(0))
     told = answer.answer([*members, null], sees, EMBED, FIT, 12)
     assert told.sentence == (

@@ -204,9 +204,11 @@ def test_adaptation_makes_the_sure_less_sure(tiny_population):
         trained(tiny_population, each, recipe=recipe)
         for each in (LoFt(rank=16), CALoR(rank=16, epochs=5, rate=0.5, gamma=1))
     )
-    beliefs = [float(predict(each, tiny_population.train).softmax(1).max(1).values.mean()) for each in (sure, adapted_)]
-    assert beliefs[0] > 0.5
-    assert beliefs[1] < beliefs[0] - 0.1
+    confidences = [
+        float(predict(each, tiny_population.train).softmax(1).max(1).values.mean()) for each in (sure, adapted_)
+    ]
+    assert confidences[0] > 0.5
+    assert confidences[1] < confidences[0] - 0.1
     assert accuracy_and_loss(adapted_, tiny_population.train)[0] > 0.5
     assert [len(part["history"]) for part in adapted_.record["tuning"]] == [5]
     assert len(adapted_.record["history"]) == 8
@@ -437,8 +439,8 @@ def test_robust_accuracy_of_a_network_whose_margin_is_known():
 
 def test_calibration_by_hand():
     """Four answers at 90 % of which three are right, six at 60 % of which all are: 0.4 * 0.15 + 0.6 * 0.4."""
-    belief = torch.tensor([0.9] * 4 + [0.6] * 6)
-    logits = torch.stack([belief, 1 - belief], 1).log()
+    confidence = torch.tensor([0.9] * 4 + [0.6] * 6)
+    logits = torch.stack([confidence, 1 - confidence], 1).log()
     labels = torch.tensor([0, 0, 0, 1] + [0] * 6)
     error, over = calibration(logits, labels)
     assert error == pytest.approx(0.4 * 0.15 + 0.6 * 0.4, abs=1e-6)

@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 
+from lightleak.cli import main
 from lightleak.study.gradient_shares import GradientShares
 from lightleak.study.keys import canonical
 from lightleak.study.tasks import FitAttributeRegressor
@@ -18,6 +19,7 @@ FORMER = {
     "lightleak.study.tasks:FitAppraiser": FitAttributeRegressor,
     "lightleak.metrics.appraiser:Appraiser": "AttributeRegressor",
     "lightleak.metrics.appraiser:load": "load",
+    "lightleak.audit.measure:believed_over_views": "confidence_over_views",
     "lightleak.models.published:Weights": "Weights",
     "lightleak.convert.published:classifier": "classifier",
     "lightleak.data.published:population": "population",
@@ -35,6 +37,18 @@ def test_an_old_name_is_the_new_thing_and_says_so(name):
     assert found.__name__ == (new if isinstance(new, str) else new.__name__)
     with pytest.raises(AttributeError, match="nothing"):
         import_module(module).nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("flag", [["--appraiser", "absent.safetensors"], ["--appraiser=absent.safetensors"]])
+def test_an_old_flag_is_the_new_one_and_says_so(flag, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "fj":
+        (tmp_path / f"{name}.safetensors").touch()
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "--found", "f.safetensors", "--judge", "j.safetensors", "--out", "e.json", *flag])
+    said = capsys.readouterr().err
+    assert "--appraiser is now --attribute-regressor; the old flag goes with the next release" in said
+    assert "absent.safetensors" in said.splitlines()[-1]
 
 
 def test_results_of_the_old_names_still_count():

@@ -367,9 +367,12 @@ def test_five_people_have_no_accuracy_at_five(tiny_population) -> None:
 def test_estimated_truth_says_so(
     stolen, tiny_judge, tiny_population, quick: attribute_regressor.AttributeRegressor
 ) -> None:
-    got = evaluate.evaluate(stolen, tiny_judge, tiny_population, appraiser=quick)
+    got = evaluate.evaluate(stolen, tiny_judge, tiny_population, attribute_regressor=quick)
     assert got.truth_from == "images"
     assert got.appraiser == quick.quality
+    with pytest.warns(DeprecationWarning, match=r"is now evaluate\(attribute_regressor=\)") as told:
+        assert evaluate.evaluate(stolen, tiny_judge, tiny_population, appraiser=quick) == got
+    assert told[0].filename == __file__
     assert any("estimated from images" in w for w in got.warnings)
     assert got.measures["error"] is not None
     assert 0 < got.measures["error"].value < 1.2

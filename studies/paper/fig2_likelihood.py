@@ -1,6 +1,6 @@
 """Figure 2: a target can be sure of a reconstruction that shows somebody else.
 
-What is compared: the belief P(y|x*) after the attack, for the whole network and the one without the last stage's skips,
+Compared: the confidence P(y|x*) after the attack, for the whole network and the one without the last stage's skips,
 beside the judge's verdict and, in the painted world, the truth ("judge only": accepted by the judge, not the person).
 
 The paper (ResNet-101, FaceScrub): both histograms lie near 1 although the attack accuracies differ by 24.32 points.

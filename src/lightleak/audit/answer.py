@@ -45,7 +45,7 @@ class Found:
 
     name: str
     null: bool  # it can leak nothing
-    belief: tuple[float, ...]
+    confidence: tuple[float, ...]  # the model's, in the image of each person
     judges: Mapping[str, tuple[bool, ...]]
     verified: tuple[bool, ...] | None = None
     score: tuple[float | None, ...] | None = None
@@ -116,9 +116,9 @@ def answer(
     # What fools the model fools judges of the same people; a recogniser it does not, and there pixels may leak.
     nulls = [one for one in found if one.null or (one.control and by != "recogniser")]
 
-    # 1. the member that speaks for each person is chosen by the model's belief in the others
-    chosen = verification.choose(torch.tensor([one.belief for one in attacks]), seed)
-    people = len(attacks[0].belief)
+    # 1. the member that speaks for each person is chosen by the model's confidence in the others
+    chosen = verification.choose(torch.tensor([one.confidence for one in attacks]), seed)
+    people = len(attacks[0].confidence)
     shows = torch.stack([tables[attacks[int(m)].name][i] for i, m in enumerate(chosen)])
     worst = max(nulls, key=lambda one: int(tables[one.name].sum()))
     null = tables[worst.name]
@@ -188,7 +188,7 @@ def _shows(one: Found, by: By, fit: Sequence[str]) -> Tensor:
     if by == "recogniser":
         return torch.tensor(one.verified, dtype=torch.bool)
     if by == "nobody":
-        return torch.zeros(len(one.belief), dtype=torch.bool)
+        return torch.zeros(len(one.confidence), dtype=torch.bool)
     return torch.tensor([one.judges[name] for name in fit], dtype=torch.bool).all(0)  # strict: all fit judges agree
 
 
@@ -283,7 +283,7 @@ def _odd(one: Found, tables: Mapping[str, Tensor], by: By, rate: float) -> int:
     shown = int(tables[one.name].sum())
     if not one.control or by != "recogniser":
         return 0
-    return shown if evidence.above_chance(shown, len(one.belief), rate) < SURELY else 0
+    return shown if evidence.above_chance(shown, len(one.confidence), rate) < SURELY else 0
 
 
 def _fooled(name: str, shown: int, people: int, word: str) -> str:

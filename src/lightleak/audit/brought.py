@@ -49,7 +49,7 @@ class Examined:
     seen: Measure  # accuracy on the pictures that count as its training's
     held_out: Measure | None  # on all others
     calibration_error: float | None  # expected, on held-out pictures (OWASP AISVS 11.2.3)
-    overconfidence: float | None  # mean belief in its answer less accuracy, there
+    overconfidence: float | None  # mean confidence in its answer less accuracy, there
     mean: tuple[float, ...]
     std: tuple[float, ...]
     normalised: str  # who said so

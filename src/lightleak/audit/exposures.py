@@ -56,12 +56,12 @@ def compared(
 ) -> list[dict[str, Any]]:
     """A row for each exposure: what its members show, and how that differs from all that was granted in the audit.
 
-    The member that speaks for a person is chosen as everywhere, by the model's belief in the other half of the people.
+    As everywhere, the model's confidence in one half of the people chooses the member that speaks for the other half.
     """
     granted, rows = torch.tensor(told.shows, dtype=torch.float64), []
     for name, members in found.items():
         tables = torch.tensor([shows_by(one, told.by, fit) for one in members], dtype=torch.float64)
-        shows = _spoken(tables, torch.tensor([one.belief for one in members]), seed)
+        shows = _spoken(tables, torch.tensor([one.confidence for one in members]), seed)
         known = told.by != "nobody"
         rows.append(
             {
@@ -77,6 +77,6 @@ def compared(
     return rows
 
 
-def _spoken(tables: Tensor, belief: Tensor, seed: int) -> Tensor:
-    chosen = verification.choose(belief, seed)
+def _spoken(tables: Tensor, confidence: Tensor, seed: int) -> Tensor:
+    chosen = verification.choose(confidence, seed)
     return tables.gather(0, chosen[None]).squeeze(0)

@@ -18,6 +18,7 @@ from lightleak.errors import UserError
 from lightleak.metrics import verification
 from lightleak.models.recogniser import Recogniser, embedded
 from lightleak.ranking import answers, as_lowest
+from lightleak.renamed import former
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks import Draw, Given, Invert, TrainJudge
 from lightleak.study.tasks.work import guard_of
@@ -111,11 +112,11 @@ class Embed(Task):
 
 @dataclass(frozen=True)
 class Measure(Task):
-    """One member's image of each person, the one that the model believes most, and what everybody says of it."""
+    """One member's image of each person, the one that the model is most confident of, and what everybody says of it."""
 
     found: Invert
     model: Given
-    access: Access  # with which the model is asked for its belief
+    access: Access  # with which the model is asked for its confidence
     judges: tuple[TrainJudge, ...]
     embed: Embed | None = None
     seed: int = 0
@@ -136,9 +137,9 @@ class Measure(Task):
         population = self.model.population.load(store)
         found, model = self.found.load(store), self.model.load(store)
         oracle = Oracle(model, self.access, guard=guard_of(self.model, model, store))
-        belief = believed_over_views(oracle, found, self.seed)
+        confidence = confidence_over_views(oracle, found, self.seed)
         people = list(range(population.classes)) if self.found.classes is None else list(self.found.classes)
-        best = [_best(found, belief, person) for person in people]
+        best = [_best(found, confidence, person) for person in people]
         there = torch.tensor([row for row in best if row is not None], dtype=torch.int64)
         shown = (
             as_bytes(found.drawn_by(self.found.prior.load(store)).floats(there)) if len(there) else found.bytes(there)
@@ -154,7 +155,7 @@ class Measure(Task):
         result: dict[str, Any] = {
             "people": people,
             "found": len(there),
-            "belief": spread(as_lowest(belief[there]).clamp(0, 1), 0.0),
+            "belief": spread(as_lowest(confidence[there]).clamp(0, 1), 0.0),
             "queries_to_measure": oracle.queries,
             "judges": {},
         }
@@ -228,9 +229,9 @@ class JudgeQuality(Task):
 
 
 @torch.no_grad()
-def believed_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> Tensor:
-    """The model's belief in each image, averaged over views; of a model that gives labels, how many views it names."""
-    belief = []
+def confidence_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> Tensor:
+    """The model's confidence in each image, averaged over views; from labels alone, the share of views it names."""
+    confidence = []
     for index in torch.arange(len(found)).split(16):
         classes = found.classes[index].repeat_interleave(VIEWS)
         attempts = torch.arange(VIEWS).repeat(len(index))
@@ -240,11 +241,14 @@ def believed_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> Ten
         own = attempts + VIEWS * index.repeat_interleave(VIEWS)
         rows = Rows(seed, classes.to(there), own.to(there), ASKED)
         seen = VIEW(images, draws.to(there))
-        belief.append(confidence_of(oracle, seen, rows).view(len(index), VIEWS).mean(1).cpu())
-    return torch.cat(belief) if belief else torch.empty(0)
+        confidence.append(confidence_of(oracle, seen, rows).view(len(index), VIEWS).mean(1).cpu())
+    return torch.cat(confidence) if confidence else torch.empty(0)
 
 
-def _best(found: Reconstruction, belief: Tensor, person: int) -> int | None:
+def _best(found: Reconstruction, confidence: Tensor, person: int) -> int | None:
     """The row of a person's best image; None if there is none."""
     mine = (found.classes == person).nonzero().flatten()
-    return None if not len(mine) else int(mine[as_lowest(belief[mine]).argmax()])
+    return None if not len(mine) else int(mine[as_lowest(confidence[mine]).argmax()])
+
+
+__getattr__ = former(__name__, {"believed_over_views": f"{__name__}:confidence_over_views"})

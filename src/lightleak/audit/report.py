@@ -150,7 +150,7 @@ def _counted(one: Found, told: Answer, fit: list[str]) -> dict[str, Any]:
         "shows": sum(shows),
         "share": asdict(wilson(sum(shows), len(shows))) if told.by != "nobody" else None,
         "named": sum(one.named) if one.named is not None else None,
-        "belief": sum(one.belief) / len(one.belief),
+        "belief": sum(one.confidence) / len(one.confidence),
         "judges": {name: sum(values) / len(values) for name, values in one.judges.items()},
     }
 
@@ -204,7 +204,7 @@ def _people(prepared: Prepared, told: Answer, found: list[Found], embed: Any, pe
                 "member": one.name,
                 "shown": told.shows[place],
                 "null_shown": told.null_shows[place],
-                "belief": one.belief[place],
+                "belief": one.confidence[place],
                 "score": one.score[place] if one.score else None,
                 "judges": {name: values[place] for name, values in one.judges.items()},
                 "held_out": embed["held_out"][person] if embed and "held_out" in embed else None,

@@ -19,6 +19,7 @@ from lightleak.errors import UserError
 from lightleak.version import __version__
 
 ALIASES = {"attack:mi-face": "attack:miface"}  # earlier spellings, still understood
+FORMER_FLAGS = {"evaluate": {"--appraiser": "--attribute-regressor"}}  # they go with the next release
 VERBS = (
     "demo", "skips", "train", "protect", "fit", "convert", "attack", "evaluate", "audit", "study", "raters", "report",
     "doctor",
@@ -69,6 +70,7 @@ def _call(arguments: list[str]) -> None:
     if arguments[:1] == ["study"] and arguments[1:2] in (["status"], ["plan"]) and not Path(arguments[1]).exists():
         arguments = ["study", f"--{arguments[1]}", *arguments[2:]]
     arguments = [ALIASES.get(argument, argument) for argument in arguments]
+    arguments = _in_new_flags(arguments)
     called = next((verb for verb in VERBS if arguments[:1] == [verb]), None)
     if called is None:  # a call for help, for the shell's completion, or a mistake
         completed = any(one.startswith(("--tyro-print-completion", "--tyro-write-completion")) for one in arguments)
@@ -82,6 +84,18 @@ def _call(arguments: list[str]) -> None:
         if stand_in:
             _parsed([called, *readable], {called: stand_in}).check()
     _parsed(arguments, {called: checking(_main_of(called))})
+
+
+def _in_new_flags(arguments: list[str]) -> list[str]:
+    """The arguments with each former flag of their verb replaced, which is said."""
+    former, renamed = FORMER_FLAGS.get(arguments[0] if arguments else "", {}), []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag in former:
+            _say(f"[yellow]{flag} is now {former[flag]}; the old flag goes with the next release[/]", soft_wrap=True)
+            argument = f"{former[flag]}{equals}{value}"
+        renamed.append(argument)
+    return renamed
 
 
 def _main_of(verb: str) -> Callable[..., Any]:

@@ -41,7 +41,7 @@ def main(
     data: Source = "faces",
     null: Found | None = None,
     prior: Prior = "rendered",
-    appraiser: File | None = None,
+    attribute_regressor: File | None = None,
     inception: File | None = None,
     face: File | None = None,
     student: Architecture | None = None,
@@ -65,7 +65,7 @@ def main(
         null: reconstructions that cannot have leaked anything, scored in the same way.
         prior: what the reconstructions were made with: "rendered", which tells their factors, "pixels", or a folder,
             whose prior judges then see the images of at the size that it draws.
-        appraiser: an attribute regressor, which reads factors off images, where no rendered prior tells them.
+        attribute_regressor: a network that reads factors off images, where no rendered prior tells them.
         inception: weights of pytorch-fid or torchvision, for FID, precision, recall, density and coverage.
         face: weights of facenet-pytorch, for delta_face.
         student: an architecture to teach by the reconstructions alone, for the knowledge extraction score.
@@ -93,7 +93,7 @@ def main(
         counted.check(reconstruction.classes, population.classes, classifier.architecture, classifier.size, None)
         fed_8_bit = fed_8_bit or counted.fed == "8-bit"
     nulls = {null.name: Reconstruction.load(null)} if null else {}
-    reader = regressors.load(appraiser) if appraiser else None
+    reader = regressors.load(attribute_regressor) if attribute_regressor else None
     embedding = facenet.facenet(face) if face else None
     realism = inceptions.inception(inception, published) if inception else None
 
@@ -109,7 +109,7 @@ def main(
         population,
         factors=factors,
         prior=None if prior in ("rendered", "pixels") else priors.load(prior),
-        appraiser=reader,
+        attribute_regressor=reader,
         face_embedding=embedding,
         inception=realism,
         student=taught(reconstruction, found.name),

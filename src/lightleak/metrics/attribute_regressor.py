@@ -135,7 +135,9 @@ def save(regressor: AttributeRegressor, path: str | Path) -> Path:
     """Write weights, width and quality into one safetensors file, whole or not at all."""
     about = {"width": regressor.width, "quality": asdict(regressor.quality) if regressor.quality else None}
     metadata = {"appraiser": json.dumps(about)}
-    return publish(path, lambda part: save_file(regressor.state_dict(), part, metadata=metadata), "the appraiser")
+    return publish(
+        path, lambda part: save_file(regressor.state_dict(), part, metadata=metadata), "the attribute regressor"
+    )
 
 
 def load(path: str | Path) -> AttributeRegressor:

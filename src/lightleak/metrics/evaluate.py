@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ def evaluate(
     *,
     factors: Callable[[Tensor], Tensor | None] | None = None,
     prior: Prior | None = None,
-    appraiser: AttributeRegressor | None = None,
+    attribute_regressor: AttributeRegressor | None = None,
     face_embedding: nn.Module | None = None,
     inception: nn.Module | None = None,
     student: Classifier | None = None,
@@ -82,6 +83,7 @@ def evaluate(
     fed_8_bit: bool = False,
     rng: torch.Generator | None = None,  # noqa: ARG001
     watch: Watch | None = None,
+    appraiser: AttributeRegressor | None = None,
 ) -> Evaluation:
     """Measure a reconstruction, and each of the `nulls` in the same way.
 
@@ -90,8 +92,9 @@ def evaluate(
 
     If the `prior` draws larger images than the reconstruction keeps, they are drawn again from the latents, piece by
     piece, and the judge sees those. The truth is known in rendered populations only: either the rendered prior tells it
-    (or `factors`, its `factors_of`: latents N x L to factors N x F, or None), or an `appraiser` (an attribute
-    regressor) estimates it from images. `face_embedding` and `inception` map images in [0, 1] to features N x D.
+    (or `factors`, its `factors_of`: latents N x L to factors N x F, or None), or an
+    `attribute_regressor` estimates it from images (`appraiser` is its former name). `face_embedding` and `inception`
+    map images in [0, 1] to features N x D.
     `student` has learnt from these reconstructions alone (`knowledge.teach`), and each of the `null_students` from the
     null of the same name. `known` is `reference(...)` of the same networks, if it has been computed already.
 
@@ -101,11 +104,18 @@ def evaluate(
     before the judge sees them, as the 64-pixel attacks do. `rng` is ignored; earlier versions used it. `watch` counts
     reconstructions. Raises UserError if images, classes, judge and population do not fit together.
     """
+    if appraiser is not None:
+        warn(
+            "evaluate(appraiser=) is now evaluate(attribute_regressor=); the old name goes with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    attribute_regressor = attribute_regressor or appraiser
     reconstruction, nulls = _home(reconstruction), {name: _home(null) for name, null in (nulls or {}).items()}
     whose = same_people(reconstruction, judge, population)
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
     scoring = _Scoring(
-        judge, population, factors, prior, appraiser, face_embedding, inception, known, published, fed_8_bit
+        judge, population, factors, prior, attribute_regressor, face_embedding, inception, known, published, fed_8_bit
     )
     null_students = null_students or {}
     evaluation = replace(scoring.of(reconstruction, student), ceiling=scoring.ceiling(reconstruction.classes))
@@ -150,7 +160,7 @@ class _Scoring:
     population: Population
     factors: Callable[[Tensor], Tensor | None] | None
     prior: Prior | None
-    appraiser: AttributeRegressor | None
+    attribute_regressor: AttributeRegressor | None
     face_embedding: nn.Module | None
     inception: nn.Module | None
     known: Reference
@@ -194,7 +204,7 @@ class _Scoring:
             networks=known.networks,
             judge_accuracy=known.judge_accuracy,
             truth_from=source,
-            appraiser=self.appraiser.quality if self.appraiser is not None and source == "images" else None,
+            appraiser=self.attribute_regressor.quality if self.attribute_regressor and source == "images" else None,
             threshold=scale.threshold if scale else None,
             families=tuple(families.tolist()) if families is not None else None,
             family_match_rate=alike.match_rate if alike else None,
@@ -253,11 +263,11 @@ class _Scoring:
             found = self.prior.factors_of(latents)
         if found is not None:
             return found, "latents"
-        if self.appraiser is None:
+        if self.attribute_regressor is None:
             return None, None
         seen = reconstruction.drawn_by(self.prior)
         pieces = torch.arange(len(seen)).split(PIECE)
-        return torch.cat([estimate(self.appraiser, seen.floats(piece)) for piece in pieces]), "images"
+        return torch.cat([estimate(self.attribute_regressor, seen.floats(piece)) for piece in pieces]), "images"
 
     def _real(self, reconstruction: Reconstruction, features: Tensor) -> tuple[dict[str, Measure], dict[str, str]]:
         """How real the whole set looks, to the judge and to the network that FID is defined on; why some is missing."""

@@ -239,7 +239,7 @@ class Evaluate(Task):
             judge,
             population,
             prior=prior,
-            appraiser=self.appraiser.load(store) if self.appraiser else None,
+            attribute_regressor=self.appraiser.load(store) if self.appraiser else None,
             face_embedding=facenet(self.face) if self.face else None,
             inception=inception(self.inception, self.published) if self.inception else None,
             student=self._teach(self.found).load(store) if self.student else None,
