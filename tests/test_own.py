@@ -56,6 +56,18 @@ def from_timm():
     return timm.create_model("test_resnet", num_classes=6)
 
 
+class Both(Net):
+    """An embedding of as many numbers as there are classes beside the logits, by names that say nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(WIDTH, 6)
+
+    def forward(self, x):
+        features, logits = super().forward(x)
+        return {"embedding": self.embed(features), "answer": logits}
+
+
 def compiled():
     return nn.DataParallel(Net())
 
@@ -251,6 +263,45 @@ def test_a_protocol_is_followed_or_refused(folder, capsys, monkeypatch):
     assert followed != evaluation("floats.json")
 
 
+def test_which_of_two_equal_outputs_is_said_to_every_verb(folder, capsys):
+    """Without --output one line asks for it by its name; with it each verb reads that output and no other."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = made("mymodel.py:Both").eval()
+    torch.save(net.state_dict(), "w.pt")
+    images = torch.rand(3, 3, 32, 32)
+    for name in ("embedding", "answer"):
+        read = own("mymodel.py:Both", "w.pt", mean=(0.5,) * 3, std=(0.5,) * 3, output=name)
+        torch.testing.assert_close(read(images), net((images - 0.5) / 0.5)[name])
+    world = ["--data", "faces", "--settings", "people", "6", "images", "4", "size", "32", "public_people", "2",
+             "public_images", "2", "judge_images", "2", "validation_images", "1", "test_images", "2"]  # fmt: skip
+    mine, weights = ["--net", "mymodel.py:Both"], ["--weights", "w.pt"]
+    guess = ["--classes", "0", "3", "attack:guess", "--attack.keep", "1"]
+    verbs = [
+        ["skips", "mymodel.py:Both"],
+        ["convert", "w.pt", *mine, "--normalise", "half", "--out", "mine.safetensors"],
+        ["attack", *mine, *weights, "--out", "found.safetensors"],
+        ["evaluate", "--found", "found.safetensors", *mine, *weights, "--out", "e.json", *world],
+        ["train", *mine, "--from", "w.pt", "--out", "a.safetensors", "--recipe.epochs", "1", *world],
+        ["protect", *mine, *weights, "--out", "p.safetensors", "--defence", "rolss", *world],
+        ["audit", *mine, *weights, "--dry-run", "--recogniser", "none", "--prior", "rendered", *world],
+    ]
+    for verb in verbs:
+        last = guess if verb[0] == "attack" else []
+        with pytest.raises(SystemExit) as end:
+            cli.main([*verb, *last])
+        assert end.value.code == 2
+        assert "say which holds the logits: --output embedding" in " ".join(capsys.readouterr().err.split())
+        if verb[0] not in ("protect", "train"):  # which take longer
+            cli.main([*verb, "--output", "answer", *last])
+    assert torch.equal(opened("mymodel.py:Both", "mine.safetensors")(images), read(images))
+    assert torch.equal(opened("mymodel.py:Both", "mine.safetensors", output="answer")(images), read(images))
+    with pytest.raises(UserError, match="was saved with output 'answer' as the logits"):
+        opened("mymodel.py:Both", "mine.safetensors", output="embedding")
+    with pytest.raises(UserError, match="returns no output '7'; it has embedding: N x 6, answer: N x 6"):
+        own("mymodel.py:Both", "w.pt", output=7)
+
+
 def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
     """From nothing, from a plain state dict and from a checkpoint; the defence is applied to the plain network."""
     world = ["--data", "faces", "--settings", "people", "6", "images", "4", "size", "32", "public_people", "2",
@@ -281,6 +332,7 @@ def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
         (["attack", "--out", "x", "--weights", "w.pt"], "expected --target, or a network"),
         (["attack", "--out", "x", "--net", "mymodel.py:Net", "--target", "a", "--weights", "b"], "not both"),
         (["evaluate", "--found", "x", "--out", "y", "--data", "digits"], "expected --judge"),
+        (["convert", "w.pt", "--out", "x", "--output", "1"], "--output is of a network of your own"),
         (["convert", "w.pt", "--net", "mymodel.py:Net", "--out", "x", "--architecture", "timm:resnet18"], "takes size"),
     ],
 )

@@ -182,7 +182,7 @@ def test_grey_and_oblong_images(tmp_path):
         (Net(classes=7), {}, "returns N x 7, expected N x 5: 5 outputs, one for each class; say classes=7"),
         (Net(classes=1), {"classes": 2}, "returns one number an image; expected 2"),
         (Net(lambda f, y: f[:, :, None, None].expand(-1, -1, 4, 4)), {}, "returns N x 8 x 4 x 4"),
-        (Net(lambda f, y: (y, y + 1)), {}, "say which holds the logits: output='0'"),
+        (Net(lambda f, y: (y, y + 1)), {}, "say which holds the logits: --output 0"),
         (Net(lambda f, y: (f, f)), {}, "no tensor of N x 5"),
         (Net(lambda f, y: "text"), {}, "none at all"),
         (Net(lambda f, y: None), {}, "none at all"),
@@ -291,5 +291,5 @@ def test_an_auxiliary_head_is_told_from_the_logits():
     assert torch.allclose(told.train()(images()), PLAIN, atol=1e-5)
     with pytest.raises(UserError, match="returns one tensor, so output='7' has no meaning"):
         half(Auxiliary(), output="7")
-    with pytest.raises(UserError, match="say which holds the logits: output='0'"):
+    with pytest.raises(UserError, match="say which holds the logits: --output 0"):
         half(Auxiliary()).train()(images())

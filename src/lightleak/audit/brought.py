@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from lightleak.models import normalisation
 from lightleak.models.classifier import Classifier
 from lightleak.models.normalisation import HALF, IMAGENET, NONE
 from lightleak.models.own import is_checkpoint, made, opened, unwrapped
+from lightleak.models.trial import Item
 from lightleak.ranking import answers
 from lightleak.training import predict
 
@@ -36,10 +37,13 @@ class Brought:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     entry: str | None = None
+    output: Item = None  # which of several outputs holds the logits
 
     def open(self) -> Classifier:
         """The classifier."""
-        return opened(self.net, self.file, size=self.size, mean=self.mean, std=self.std, entry=self.entry)
+        return opened(
+            self.net, self.file, size=self.size, mean=self.mean, std=self.std, entry=self.entry, output=self.output
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def normalised(brought: Brought, population: Population) -> tuple[Brought, str, 
     found: dict[str, tuple[Brought, float]] = {}
     for name, (mean, std) in USUAL.items():
         channels = brought.open().reading.channels
-        one = Brought(brought.file, brought.net, brought.size, mean[:channels], std[:channels], brought.entry)
+        one = replace(brought, mean=mean[:channels], std=std[:channels])
         found[name] = one, float((answers(predict(one.open(), images)) == images.labels).double().mean())
     ranked = sorted(found, key=lambda name: -found[name][1])
     told = ", ".join(f"{name} {found[name][1]:.0%}" for name in ranked)

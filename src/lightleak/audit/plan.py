@@ -109,7 +109,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         )
     target = Given(
         draw, sha256(brought.file), sha256(brought.net.rpartition(":")[0]) if brought.net else "", brought.size,
-        brought.mean, brought.std, brought.entry, order.guard, net=brought.net, file=brought.file,
+        brought.mean, brought.std, brought.entry, order.guard, brought.output, net=brought.net, file=brought.file,
     )  # fmt: skip
     prior = _prior(order, draw)
     told = defended_by(classifier, Oracle(classifier).noisy) if order.defended is None else order.defended

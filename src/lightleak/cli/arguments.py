@@ -40,6 +40,8 @@ class Own:
     """Mean of each channel of images in [0, 1], as it was trained (default: what the network says of itself)."""
     std: tuple[float, ...] = ()
     """Standard deviation of each channel."""
+    output: str | None = None
+    """Which of several outputs holds the logits, by index or name (default: the one that fits)."""
 
 
 NOTHING = Own()
@@ -75,7 +77,9 @@ def classifier_of(checkpoint: Path | None, own: Own, what: str, size: int | None
 
     check_network(checkpoint, own, what)
     file = checkpoint or own.weights
-    return opened(own.net, file, size=size, mean=own.mean or None, std=own.std or None, entry=own.entry)
+    return opened(
+        own.net, file, size=size, mean=own.mean or None, std=own.std or None, entry=own.entry, output=own.output
+    )
 
 
 def computing(verb: Callable[..., None]) -> Callable[..., None]:

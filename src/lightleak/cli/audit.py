@@ -177,7 +177,7 @@ def _order(model: str | None, data: str | None, own, size: int | None) -> Brough
             "expected a model, its weights and pictures: --model FILE.py:NAME --weights w.pt --data folder:PATH; or "
             "--verify DIR"
         )
-    return Brought(str(file), net, size, own.mean or None, own.std or None, own.entry)
+    return Brought(str(file), net, size, own.mean or None, own.std or None, own.entry, own.output)
 
 
 def _introduce(prepared: Prepared) -> None:

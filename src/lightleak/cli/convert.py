@@ -35,6 +35,7 @@ def main(
     cutoff: int | None = None,
     noise: Literal["const", "none"] = "const",
     net: str | None = None,
+    output: str | None = None,
 ) -> None:
     """Turn a published file into a checkpoint or a prior, without executing anything in it.
 
@@ -59,12 +60,13 @@ def main(
         cutoff: of StyleGAN2: in w+, only the first so many styles are truncated.
         noise: of StyleGAN2: the stored noise maps, or none.
         net: FILE.py:NAME that makes the network of these weights; that file is executed.
+        output: which of several outputs of that network holds the logits, by index or name (default: what fits).
     """
     if file.suffix.lower() in YAML:
         _settings(file, out)
         return
     if net is not None:
-        mine = own_network(net, file, hints)
+        mine = own_network(net, file, hints, output)
         save(mine, out)
         about = f"{net}, {mine.classes} classes, images of {mine.size} pixels"
         console.print(f"{out}: {about}; other verbs need --net {net} with it", highlight=False)
@@ -86,7 +88,9 @@ def main(
     console.print(f"{out}: a prior of {found.size} x {found.size} images, {judged} a discriminator", highlight=False)
 
 
-def check_arguments(file: Path, out: Path, hints: Hints, students: tuple[Path, ...], net: str | None) -> None:
+def check_arguments(
+    file: Path, out: Path, hints: Hints, students: tuple[Path, ...], net: str | None, output: str | None
+) -> None:
     """UserError, before anything is read, for arguments that do not go together."""
     if missing := [student for student in students if not student.expanduser().exists()]:
         raise UserError(f"there is no file {missing[0]}")
@@ -96,6 +100,8 @@ def check_arguments(file: Path, out: Path, hints: Hints, students: tuple[Path, .
         raise UserError(f"there are no names of classes at {hints.class_names}")
     if net is not None:
         named.file_and_name(net)
+    elif output is not None:
+        raise UserError("--output is of a network of your own; name it with --net FILE.py:NAME")
     if file.suffix.lower() in YAML and out.suffix not in (".py", ".json"):
         raise UserError(f"settings become a .py that runs or a .json, so --out should end so, not {out.name}")
 

@@ -97,7 +97,9 @@ def check_arguments(
     if start is not None and own.weights is not None:
         raise UserError("--from and --weights are the same; give one of them")
     if own.net is None and own != NOTHING:
-        raise UserError("--weights, --entry, --mean and --std are of a network of your own; name it with --net")
+        raise UserError(
+            "--weights, --entry, --mean, --std and --output are of a network of your own; name it with --net"
+        )
     if start is not None and not start.expanduser().exists():
         raise UserError(f"there are no weights {start}")
     check_own(own)
@@ -112,11 +114,11 @@ def _untrained(architecture: str, population: Population, size: int | None, star
     if own.net is None and file is None:
         return zoo.build(architecture, population.classes, size or zoo.only_size(architecture) or population.size)
     if own.net is None or (file is not None and is_checkpoint(file)):
-        classifier = opened(own.net, file)
+        classifier = opened(own.net, file, output=own.output)
     else:
         classifier = own_network(
             own.net, file, size=size, classes=population.classes, mean=own.mean or None, std=own.std or None,
-            entry=own.entry,
+            entry=own.entry, output=own.output,
         )  # fmt: skip
     names, known = population.class_names, classifier.class_names
     if classifier.classes != population.classes:

@@ -69,12 +69,15 @@ def convert(
     return classifier(content, path, hints)
 
 
-def own_network(spec: str, path: str | Path, hints: Hints = PLAIN) -> Classifier:
-    """The classifier around the user's own network FILE.py:NAME, which is executed, with the weights of a file."""
+def own_network(spec: str, path: str | Path, hints: Hints = PLAIN, output: str | int | None = None) -> Classifier:
+    """The classifier around the user's own network FILE.py:NAME, which is executed, with the weights of a file.
+
+    `output`: which of several outputs holds its logits, by index or name.
+    """
     if hints != replace(PLAIN, **{name: getattr(hints, name) for name in OF_OWN}):
         raise UserError(f"of the options for published classifiers, an own network takes {', '.join(OF_OWN)} alone")
     mean, std = NORMALISATIONS[hints.normalise] if hints.normalise else (None, None)
-    found = own(spec, path, size=hints.size, mean=mean, std=std, entry=hints.entry)
+    found = own(spec, path, size=hints.size, mean=mean, std=std, entry=hints.entry, output=output)
     if hints.class_names is not None:
         found.class_names, _ = names.of(hints.class_names, hints.class_order, (), found.classes)
     return found

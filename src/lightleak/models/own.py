@@ -92,18 +92,26 @@ def opened(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     entry: str | None = None,
+    output: Item = None,
 ) -> Classifier:
     """What a verb was given: a checkpoint of ours, or weights for the network that `spec`, FILE.py:NAME, makes.
 
-    A saved Classifier of an own network is rebuilt with `spec`; its record, surgery and normalisation are kept.
+    A saved Classifier of an own network is rebuilt with `spec`; its record, surgery, normalisation and choice of output
+    are kept. Raises UserError if `output` asks it for another.
     """
     if spec is None:
         if file is None:
             raise UserError("give a checkpoint, or --net FILE.py:NAME with --weights FILE")
         return load(file)
     if file is not None and is_checkpoint(file):
-        return here().put(load(file, unwrapped(made(spec))))
-    return here().put(own(spec, file, size=size, mean=mean, std=std, entry=entry))
+        found = load(file, unwrapped(made(spec)))
+        if output is not None and str(output) != found.reading.item:
+            kept = "its only output" if found.reading.item is None else f"output {found.reading.item!r}"
+            raise UserError(
+                f"{file} was saved with {kept} as the logits; leave --output {output} out, or convert again"
+            )
+        return here().put(found)
+    return here().put(own(spec, file, size=size, mean=mean, std=std, entry=entry, output=output))
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -6,7 +6,7 @@ says what came and what was expected.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -92,7 +92,7 @@ def tried(
             place = _item(parts, classes, name)
             notes.append(f"{name} returns {len(parts)} tensors ({_shapes(parts)}); {place!r} is read as logits")
         elif place not in parts:
-            raise UserError(f"{name} returns no output {place!r}; it has {_shapes(parts)}")
+            raise UserError(_no_output(parts, place, name))
     elif place is not None and place not in _of_training(net, sides, normalise, found):
         raise UserError(f"{name} returns one tensor, so output={item!r} has no meaning")
     raw = logits(output, Reading(item=place), classes, name)
@@ -122,8 +122,11 @@ def width(
 ) -> int:
     """How many classes a network has, by what it returns; UserError if that is not plain."""
     _, output, _ = _passed(net, sides, normalise, (channels,) if channels else (3, 1))
-    parts = {"": output} if isinstance(output, Tensor) else _parts(output)
-    chosen = item if item is not None else "logits" if "logits" in parts else None
+    alone = isinstance(output, Tensor)  # whether an item has a meaning all the same, `tried` finds out
+    parts = {"": output} if alone else _parts(output)
+    if not alone and item is not None and str(item) not in parts:
+        raise UserError(_no_output(parts, item, type(net).__name__))
+    chosen = None if alone else item if item is not None else "logits" if "logits" in parts else None
     found = {key: value for key, value in parts.items() if chosen is None or key == str(chosen)}
     flat = {
         value.shape[1] for value in found.values() if value.dim() > 1 and value.flatten(1).shape[1] == value.shape[1]
@@ -131,10 +134,8 @@ def width(
     if len(flat) > 1:  # features beside logits: the last linear layer makes the logits
         flat &= set([module.out_features for module in net.modules() if isinstance(module, nn.Linear)][-1:])
     if len(flat) != 1:
-        raise UserError(
-            f"{type(net).__name__} returns {_shapes(parts) or 'no tensor'}; return its logits alone, or state its "
-            "number of classes"
-        )
+        told = _which(parts) if len(parts) > 1 else "return its logits, N x classes, alone"
+        raise UserError(f"{type(net).__name__} returns {_shapes(parts) or 'no tensor'}; {told}")
     return flat.pop()
 
 
@@ -234,9 +235,18 @@ def _item(parts: dict[str, Tensor], classes: int, name: str) -> str:
     if not fitting:
         raise UserError(f"{name} returns no tensor of N x {classes} numbers, but {_shapes(parts) or 'none at all'}")
     raise UserError(
-        f"{name} returns {len(fitting)} tensors of N x {classes} numbers ({_shapes(parts)}); say which holds the "
-        f"logits: output={fitting[0]!r}"
+        f"{name} returns {len(fitting)} tensors of N x {classes} numbers ({_shapes(parts)}); {_which(fitting)}"
     )
+
+
+def _which(places: Iterable[str]) -> str:
+    """How a user says which of several outputs is meant, by the first of them."""
+    first = next(iter(places))
+    return f"say which holds the logits: --output {first} (in Python, output={first!r})"
+
+
+def _no_output(parts: dict[str, Tensor], item: Item, name: str) -> str:
+    return f"{name} returns no output {str(item)!r}; it has {_shapes(parts) or 'none'}"
 
 
 def _shapes(parts: dict[str, Tensor]) -> str:

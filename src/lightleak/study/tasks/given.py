@@ -10,8 +10,10 @@ from lightleak.attacks import Access, Guard, Oracle
 from lightleak.attacks.adaptive import Way, undone
 from lightleak.attacks.surrogate import Lessons, copied
 from lightleak.errors import UserError
+from lightleak.fingerprint import LATER
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.own import opened
+from lightleak.models.trial import Item
 from lightleak.models.weight_files import Weights
 from lightleak.priors.fit.state import answers as answers_to
 from lightleak.ranking import agreement_of, answers
@@ -32,6 +34,7 @@ class Given(Task):
     std: tuple[float, ...] | None = None
     entry: str | None = None
     guard: Guard | None = None
+    output: Item = field(default=None, metadata=LATER)  # which of several outputs holds the logits
     net: str | None = field(default=None, compare=False)  # FILE.py:NAME
     file: str = field(default="", compare=False)  # the weights' place
     architecture: ClassVar[str] = ""  # which no name says
@@ -59,7 +62,9 @@ class Given(Task):
         found = Weights.of(self.file).sha256
         if found != self.weights:
             raise UserError(f"{self.file} holds other weights than the audit was planned with ({found[:12]})")
-        return opened(self.net, self.file, size=self.size, mean=self.mean, std=self.std, entry=self.entry)
+        return opened(
+            self.net, self.file, size=self.size, mean=self.mean, std=self.std, entry=self.entry, output=self.output
+        )
 
 
 class Asked(Protocol):
