@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from conftest import tiny_classifier
 from lightleak import cli
-from lightleak.attacks import PPA
+from lightleak.attacks import PPA, Reconstruction
 from lightleak.cli import skips as cli_skips
 from lightleak.data.views import View
 from lightleak.defences import RoLSS
@@ -30,6 +31,7 @@ from lightleak.study import Store, run
 from lightleak.study import load as load_study
 from lightleak.study.comparison import Setting, compare
 from lightleak.study.tasks import source
+from lightleak.study.tasks.judges import ready_judge
 from lightleak.training import Recipe
 
 SMALL = {
@@ -108,6 +110,19 @@ def test_a_second_run_reuses_everything(study):
     assert run(tasks, Store(root), listen=lambda event: seen.append(event.kind)) == {}
     assert set(seen) == {"reused"}
     assert time.monotonic() - began < 2
+
+
+def test_a_study_s_target_as_its_judge_is_said(study, tmp_path):
+    root, tasks = study
+    store = Store(shutil.copytree(root, tmp_path / "copy"))
+    evaluation = tasks[0]
+    assert not Reconstruction.load(store.folder(evaluation.found) / "reconstructions.safetensors").target  # as before
+    for task, told in ((evaluation.found.target, 1), (evaluation.judge, 0)):
+        judge = ready_judge(task.population, store.folder(task) / "target.safetensors")
+        judged = replace(evaluation, judge=judge, nulls={})
+        assert not run([judged], store)
+        warnings = store.result(judged)["evaluation"]["warnings"]
+        assert sum("the attacked model itself" in one for one in warnings) == told
 
 
 def test_the_page_is_made_again(study):
@@ -284,7 +299,12 @@ def test_single_steps(tmp_path, capsys):
     assert call("evaluate", "--found", found, "--judge", judge, "--out", out, *data) == 0
     measures = json.loads(out.read_text())["measures"]
     assert measures["error"]["value"] > 0
-    assert "natural accuracy" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "natural accuracy" in said
+    assert "attacked model itself" not in said
+    assert call("evaluate", "--found", found, "--judge", target, "--out", out, *data) == 0
+    assert sum("the attacked model itself" in one for one in json.loads(out.read_text())["warnings"]) == 1
+    assert "the attacked model itself" in capsys.readouterr().out
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
 
 

@@ -9,12 +9,14 @@ import torch
 from tests.conftest import tiny_classifier
 from torch import Tensor, nn
 
-from lightleak.attacks.reconstruction import Reconstruction
+from lightleak.attacks import Guess, Oracle
+from lightleak.attacks.reconstruction import Reconstruction, merge
 from lightleak.data import faces
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.metrics import attribute_regressor, evaluate, truth
 from lightleak.metrics.evaluate import METRICS, Evaluation
+from lightleak.models.classifier import Classifier
 from lightleak.priors.rendered import RenderedPrior
 
 
@@ -331,6 +333,27 @@ def test_the_judge_is_left_alone_and_its_accuracy_told(stolen, tiny_population) 
     assert all(torch.equal(value, weights[name]) for name, value in judge.state_dict().items())
     assert got.judge_accuracy.value < 0.6
     assert any("the judge is right on only" in w for w in got.warnings)
+
+
+def test_the_target_is_no_judge_of_itself(tiny_target, tiny_judge, tiny_population, tmp_path) -> None:
+    attack = Guess(keep=2)
+    found = attack.run(Oracle(tiny_target), PRIOR, torch.arange(6), rng())
+    found = Reconstruction.load(found.save(tmp_path / "found.safetensors"))
+    copy = tiny_classifier(seed=9)
+    copy.load_state_dict(tiny_target.state_dict())
+    wrapped = Classifier(nn.Sequential(copy.net), size=32, classes=6, record=tiny_target.record)  # under other names
+    for judge in (tiny_target, copy, wrapped):
+        assert sum("attacked model itself" in w for w in evaluate.evaluate(found, judge, tiny_population).warnings) == 1
+    moved = tiny_classifier(seed=9)
+    moved.load_state_dict(tiny_target.state_dict())
+    with torch.no_grad():
+        next(moved.parameters()).view(-1)[0] += 1e-3
+    older = replace(found, target="")
+    for images, judge in ((found, tiny_judge), (found, moved), (older, tiny_target)):
+        assert not any("model itself" in w for w in evaluate.evaluate(images, judge, tiny_population).warnings)
+    whole = merge([found.at(found.classes < 3), found.at(found.classes >= 3)])
+    assert whole.target == found.target
+    assert not merge([found, replace(found, target="another")]).target
 
 
 def test_truth_is_missing_where_nobody_knows_it(stolen, tiny_judge, tiny_population) -> None:

@@ -31,6 +31,12 @@ def fingerprint(*things: Any) -> str:
     return digest.hexdigest()[:20]
 
 
+def weights_of(net: nn.Module) -> str:
+    """The mark of a network's weights, whatever they are called and whatever is around them; "" if it has none."""
+    each = sorted(fingerprint(value) for value in net.parameters() if value.is_floating_point())
+    return fingerprint(each) if each else ""
+
+
 def check_made(kept: Any, made: Mapping[str, Any], place: Path) -> None:
     """StaleState that names what differs, unless the state kept at `place` was `made` by the very same."""
     if not isinstance(kept, Mapping):

@@ -247,7 +247,8 @@ class Attack(Protocol):
         found = keeper.together(classes)
         shared = common.queries if common else 0
         seconds = found.seconds if keeper.resumed else time.monotonic() - began
-        return found.with_fields(queries=found.queries + shared, shared=shared, seconds=seconds)
+        mark = oracle.weights
+        return found.with_fields(queries=found.queries + shared, shared=shared, seconds=seconds, target=mark)
 
     def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
         """What `prepare` makes for the run that has an equal rng."""

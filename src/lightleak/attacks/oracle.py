@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,6 +12,7 @@ from lightleak.attacks.draws import Rows
 from lightleak.attacks.guards import Guard
 from lightleak.attacks.noise import content_seeds, is_noisy, keyed_noise
 from lightleak.errors import UserError
+from lightleak.fingerprint import weights_of
 from lightleak.models.classifier import Classifier
 from lightleak.models.wrap import say
 from lightleak.place import Precision, lowered
@@ -133,6 +135,11 @@ class Oracle:
     def state(self) -> dict[str, Tensor]:
         """The target's weights, to tell one target from another; no attack reads them."""
         return self._target.net.state_dict()
+
+    @cached_property
+    def weights(self) -> str:
+        """The mark of the target's weights, by which an evaluation tells a judge that is the target."""
+        return weights_of(self._target.net)
 
     def _given_out(self, images: Tensor, rows: Rows | None) -> Tensor:
         """Probabilities, or whatever the guard makes of them."""

@@ -17,6 +17,7 @@ from lightleak.data.people import UNKNOWN, People
 from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.fingerprint import LATER
 from lightleak.notebook import figure
 from lightleak.priors.prior import Prior
 from lightleak.ranking import as_lowest
@@ -59,6 +60,7 @@ class Reconstruction:
     per_class: Mapping[str, Tensor] = field(default_factory=dict)  # C x ...: what it found out about each of `asked`
     failures: Mapping[int, str] = field(default_factory=dict)  # class -> why there is no image of it
     people: People = UNKNOWN  # whom the classes mean, as the target said; older files do not know
+    target: str = field(default="", metadata=LATER)  # `weights_of` its network; "": unknown, as in older files
 
     def __post_init__(self) -> None:
         lengths = {len(self.pixels), len(self.classes), len(self.latents), len(self.confidence)}
@@ -176,6 +178,8 @@ class Reconstruction:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             beside = {name: tensors.pop(name) for name in list(tensors) if name.startswith(BESIDE)}
             about["people"] = People.from_json(about.get("people"))
+            if not isinstance(about.get("target", ""), str):
+                raise ValueError("its target's mark is no text")
             about["failures"] = {int(label): why for label, why in about.get("failures", {}).items()}
             per_class = {name.removeprefix(BESIDE): value for name, value in beside.items()}
             return cls(**tensors, **about, per_class=per_class)
@@ -204,6 +208,8 @@ class Reconstruction:
             about["failures"] = {str(label): why for label, why in self.failures.items()}
         if self.people:
             about["people"] = self.people.to_json()
+        if self.target:
+            about["target"] = self.target
         return about
 
 
@@ -280,6 +286,7 @@ def _joined_notes(parts: Sequence[Reconstruction]) -> dict[str, Any]:
         "per_class": {name: torch.cat([part.per_class[name] for part in parts]) for name in names},
         "failures": {label: why for part in parts for label, why in part.failures.items()},
         "people": parts[0].people,
+        "target": parts[0].target if len({part.target for part in parts}) == 1 else "",
     }
 
 

@@ -19,7 +19,7 @@ from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_sh
 from lightleak.metrics.evidence import Measure
 from lightleak.metrics.metric import Seen, Unmeasured
 from lightleak.metrics.reference import Reference
-from lightleak.metrics.whose import same_people
+from lightleak.metrics.whose import own_judge, same_people
 from lightleak.models.classifier import Classifier
 from lightleak.place import here, in_pieces
 from lightleak.priors.prior import Prior
@@ -102,7 +102,8 @@ def evaluate(
     family is another null (`FAMILY`). `published` repeats PPA's definitions of precision, recall, density and coverage,
     person by person; its FID also needs an `inception` that was built so. `fed_8_bit` rounds reconstructions to 8 bits
     before the judge sees them, as the 64-pixel attacks do. `rng` is ignored; earlier versions used it. `watch` counts
-    reconstructions. Raises UserError if images, classes, judge and population do not fit together.
+    reconstructions. Raises UserError if images, classes, judge and population do not fit together; warns of a judge
+    that is the attacked model.
     """
     if appraiser is not None:
         warn(
@@ -112,7 +113,7 @@ def evaluate(
         )
     attribute_regressor = attribute_regressor or appraiser
     reconstruction, nulls = _home(reconstruction), {name: _home(null) for name, null in (nulls or {}).items()}
-    whose = same_people(reconstruction, judge, population)
+    whose = (*own_judge(reconstruction, judge), *same_people(reconstruction, judge, population))
     known = known or reference(judge, population, face_embedding=face_embedding, inception=inception)
     scoring = _Scoring(
         judge, population, factors, prior, attribute_regressor, face_embedding, inception, known, published, fed_8_bit

@@ -239,7 +239,7 @@ class Invert(Task):
         # How long it took is noted by the store; what is written here is the same whenever it is made again.
         learnt = {"knowledge": self.knowledge, "prior": self.prior if self.prior.asks else None}
         beforehand = {name: store.result(task)["queries"] for name, task in learnt.items() if task is not None}
-        notes = {"seconds": 0.0, "beforehand": sum(beforehand.values())}
+        notes = {"seconds": 0.0, "beforehand": sum(beforehand.values()), "target": ""}  # the task names its target
         path = write(folder / "reconstructions.safetensors", [found.with_fields(**notes) for found in shards])
         found = Reconstruction.load(path)
         return {
@@ -333,7 +333,7 @@ class InvertShard(Task):
         wanted = wanted[first:last]
         if len(wanted):
             found = self.whole.attacked(store, wanted, watch, store.scratch(self))
-            found.with_fields(seconds=0.0).save(folder / "reconstructions.safetensors")
+            found.with_fields(seconds=0.0, target="").save(folder / "reconstructions.safetensors")
         return {"identities": wanted.tolist()}
 
     def load(self, store: Store) -> Reconstruction | None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from lightleak.attacks import Reconstruction
 from lightleak.errors import UserError
+from lightleak.fingerprint import weights_of
 from lightleak.metrics import attribute_regressor as regressors
 from lightleak.metrics.attribute_regressor import AttributeRegressor
 from lightleak.metrics.evaluate import Reference, evaluate, reference
@@ -34,7 +35,7 @@ from lightleak.study.record import (
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.attacks import Invert
 from lightleak.study.tasks.given import Given, Surrogate, Undone
-from lightleak.study.tasks.judges import Judge, looked_at
+from lightleak.study.tasks.judges import Judge, ReadyJudge, looked_at
 from lightleak.study.tasks.targets import Checkpoint, digest, run_of
 from lightleak.study.tasks.work import counts, named
 from lightleak.training import RECIPES, Recipe
@@ -227,6 +228,8 @@ class Evaluate(Task):
         target = self.found.target
         population = target.population.load(store)
         found = self.found.load(store)
+        if isinstance(self.judge, ReadyJudge):  # which may be the target's own file; one that is trained here is not
+            found = found.with_fields(target=weights_of(target.load(store).net))
         prior = self.found.prior.load(store)
         judge = self.judge.load(store)
         absent = {name: why for name, null in self.nulls.items() if (why := store.absent(null))}
