@@ -15,7 +15,7 @@ from PIL import Image
 from browser import Browser
 from lightleak import cli
 from lightleak.errors import UserError
-from lightleak.raters import Answer, Answers, Questions, Serving, asked_of, preference
+from lightleak.raters import Answer, Answers, Questions, Serving, pairs_to_rate, preference
 from lightleak.raters.preference import agreement
 from lightleak.report import read
 from lightleak.report.study import NOTE
@@ -70,7 +70,7 @@ def said(serving: Serving, path: str, body: dict | None = None, **headers: str):
 
 
 def test_raters_use_the_page_in_a_browser(study, tmp_path):
-    asked = asked_of(study)
+    asked = pairs_to_rate(study)
     answers = Answers(asked.folder)
     with served(Questions(asked.pairs, answers)) as serving, Browser(tmp_path / "profile") as browser:
         browser.go(serving.address)
@@ -108,7 +108,7 @@ def test_raters_use_the_page_in_a_browser(study, tmp_path):
 
 
 def test_what_is_kept_is_the_target_whose_picture_was_seen(study):
-    asked = asked_of(study)
+    asked = pairs_to_rate(study)
     answers = Answers(asked.folder)
     files = {
         path.read_bytes(): (pair.name, title) for pair in asked.pairs for path, title in zip(pair.pictures, TITLES)
@@ -124,7 +124,7 @@ def test_what_is_kept_is_the_target_whose_picture_was_seen(study):
 
 
 def test_nobody_else_is_answered(study):
-    asked = asked_of(study)
+    asked = pairs_to_rate(study)
     with served(Questions(asked.pairs, Answers(asked.folder))) as serving:
         assert serving.server_address[0] == "127.0.0.1"
         home = f"/{serving.token}"
@@ -155,7 +155,7 @@ def test_nobody_else_is_answered(study):
 
 
 def test_each_rater_has_an_own_order_and_sides_that_a_stop_does_not_change(study):
-    asked = asked_of(study)
+    asked = pairs_to_rate(study)
     kept = Answers(asked.folder)
     questions = Questions(asked.pairs, kept)
     seen = {rater: [(q.pair.name, q.swapped) for q in questions.order(rater)] for rater in map(str, range(20))}
@@ -172,7 +172,7 @@ def test_each_rater_has_an_own_order_and_sides_that_a_stop_does_not_change(study
 
 def test_the_time_of_a_pair_is_kept_here_and_not_on_the_page(study):
     now = [0.0]
-    asked = asked_of(study)
+    asked = pairs_to_rate(study)
     questions = Questions(asked.pairs, kept := Answers(asked.folder), 60, lambda: now[0])
     assert questions.next("a")[1] == 60
     now[0] = 20
@@ -184,7 +184,7 @@ def test_the_time_of_a_pair_is_kept_here_and_not_on_the_page(study):
 
 
 def test_half_a_line_of_a_crash_counts_as_none_and_loses_nothing(study):
-    kept = Answers(asked_of(study).folder)
+    kept = Answers(pairs_to_rate(study).folder)
     kept.add(Answer("a", "0000", "RoLSS", "left", 1.0))
     with kept.path.open("ab") as file:
         file.write(b'{"rater": "a", "pair": "00')
@@ -206,7 +206,7 @@ def told(table, pairs):
 
 
 def test_preference_and_agreement(study):
-    pairs = asked_of(study).pairs
+    pairs = pairs_to_rate(study).pairs
     found = preference(pairs, told(["11110", "1110.", "11-00"], pairs))
     assert (found.answers, found.unanswered, found.pairs) == (13, 1, 5)
     assert found.share.value == pytest.approx(9 / 13)
@@ -240,26 +240,26 @@ def test_alpha_against_its_definition():
 
 def test_pairs_that_cannot_be_asked_about_are_one_line(study, tmp_path):
     with pytest.raises(UserError, match="holds no pairs"):
-        asked_of(tmp_path / "nothing")
+        pairs_to_rate(tmp_path / "nothing")
     place = study / "Pairs" / "abc"
-    assert asked_of(place).folder == asked_of(study).folder == study / "raters" / "abc"
+    assert pairs_to_rate(place).folder == pairs_to_rate(study).folder == study / "raters" / "abc"
     (place / "result.json").unlink()
     assert read_pairs(place)[0].targets == tuple(sorted(TITLES))  # copied without the task's result
     (place / "0003-left.png").unlink()
     with pytest.raises(UserError, match=r"0003-left\.png is missing"):
-        asked_of(study)
+        pairs_to_rate(study)
     (place / "key.csv").write_text("pair,class,left,right\n")
     with pytest.raises(UserError, match="different pairs"):
-        asked_of(study)
+        pairs_to_rate(study)
 
 
 def test_the_command_shows_what_was_answered(study, capsys):
     with pytest.raises(SystemExit):
         cli.main(["raters", str(study), "--results"])
     assert "nobody has answered" in capsys.readouterr().err
-    pairs = asked_of(study).pairs
+    pairs = pairs_to_rate(study).pairs
     for answer in told(["11110", "11100"], pairs).values():
-        Answers(asked_of(study).folder).add(answer)
+        Answers(pairs_to_rate(study).folder).add(answer)
     cli.main(["raters", str(study), "--results"])
     words = " ".join(capsys.readouterr().out.split())
     assert "'no defence' was preferred to that from 'RoLSS' in 70.0 %" in words
@@ -275,9 +275,9 @@ def test_what_raters_preferred_stands_on_the_studys_page(study, capsys):
     (study / NOTE).write_text(json.dumps(about))
     cli.main(["report", str(study)])
     assert "What people preferred" not in (study / "report.html").read_text()
-    pairs = asked_of(study).pairs
+    pairs = pairs_to_rate(study).pairs
     for answer in told(["11110", "1110."], pairs).values():
-        Answers(asked_of(study).folder).add(answer)
+        Answers(pairs_to_rate(study).folder).add(answer)
     cli.main(["raters", str(study), "--results"])  # the page that is there is renewed
     assert f"{study / 'report.html'} shows them too" in " ".join(capsys.readouterr().out.split())
     page = " ".join((study / "report.html").read_text().split())

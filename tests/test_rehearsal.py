@@ -12,7 +12,7 @@ import pytest
 import rehearsal
 from lightleak import cli
 from lightleak.models import zoo
-from lightleak.raters import Answers, Questions, asked_of
+from lightleak.raters import Answers, Questions, pairs_to_rate
 from lightleak.study import load, spelling
 from lightleak.study.loading import published
 from lightleak.study.tasks import Evaluate
@@ -183,7 +183,7 @@ def test_any_network_takes_the_place_of_the_papers(things):
 
 def rated(out):
     """People take the picture of the first target, of all pairs but one, on the page that the study ends in."""
-    asked = asked_of(out)
+    asked = pairs_to_rate(out)
     assert [pair.targets for pair in asked.pairs] == [tuple(PAGES["tab10_user_study"][0])] * len(asked.pairs)
     questions = Questions(asked.pairs, Answers(asked.folder))
     for rater in ("Ada", "Bo"):

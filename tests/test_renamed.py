@@ -20,6 +20,7 @@ FORMER = {
     "lightleak.metrics.appraiser:Appraiser": "AttributeRegressor",
     "lightleak.metrics.appraiser:load": "load",
     "lightleak.audit.measure:believed_over_views": "confidence_over_views",
+    "lightleak.raters:asked_of": "pairs_to_rate",
     "lightleak.models.published:Weights": "Weights",
     "lightleak.convert.published:classifier": "classifier",
     "lightleak.data.published:population": "population",

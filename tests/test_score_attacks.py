@@ -10,7 +10,7 @@ from lightleak.attacks import RLBMI, SMILE, Knowledge, MirrorBlackBox
 from lightleak.attacks.draws import Streams
 from lightleak.attacks.evolution import Evolution, Rates
 from lightleak.attacks.mirror_black_box import parents, share_of, weights
-from lightleak.attacks.rlbmi import Bandit, told_of
+from lightleak.attacks.rlbmi import Bandit, confidence_and_reward
 from lightleak.attacks.smile import ramp
 from lightleak.errors import UserError
 from toy_targets import LATENTS, Plain, balls, classifier_of, oracle_of, rng
@@ -241,11 +241,14 @@ def test_bad_settings_of_smile_are_one_line(settings, message):
 
 def test_golden_rewards():
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).softmax(1).repeat(2, 1)
-    confidence, reward = told_of(scores, torch.tensor([0, 1])).T
+    confidence, reward = confidence_and_reward(scores, torch.tensor([0, 1])).T
     assert torch.allclose(confidence, scores[0, :2])
     assert reward.tolist() == pytest.approx([-8.951678, -134.705524], abs=1e-3)
-    assert told_of(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))[0].tolist() == [1.0, 0.0]  # the highest there is
-    assert told_of(torch.tensor([[torch.nan, torch.nan]]), torch.tensor([0])).isfinite().all()
+    assert confidence_and_reward(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))[0].tolist() == [
+        1.0,
+        0.0,
+    ]  # the highest there is
+    assert confidence_and_reward(torch.tensor([[torch.nan, torch.nan]]), torch.tensor([0])).isfinite().all()
 
 
 def bandit_of(searches=2, latents=5, **changes):
@@ -290,8 +293,8 @@ def test_critics_learn_what_actions_bring_and_the_actor_goes_there():
     assert ((actions.mean(1) - goals).abs() < 0.25).all()
     right = -10 * (actions - goals[:, None]).square().sum(2)
     with torch.no_grad():
-        for foretold in bandit.foretold(actions):
-            assert (foretold - right).abs().mean() < 0.3 * right.std() + 0.5
+        for predicted in bandit.predicted_rewards(actions):
+            assert (predicted - right).abs().mean() < 0.3 * right.std() + 0.5
 
 
 def rlb(**changes):

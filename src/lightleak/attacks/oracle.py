@@ -98,7 +98,7 @@ class Oracle:
         """Penultimate features and logits, both differentiable; AccessError unless access is "gradients"."""
         self._grant("gradients")
         self._count(len(images))
-        features, logits = self._asked(self._target.features_and_logits, images, rows)
+        features, logits = self._outputs(self._target.features_and_logits, images, rows)
         return features.float(), self._passing(images, logits.float())
 
     @torch.no_grad()
@@ -157,10 +157,10 @@ class Oracle:
         return self.guard.answer(probabilities, images, seeds)
 
     def _answer(self, images: Tensor, rows: Rows | None) -> Tensor:
-        (logits,) = self._asked(lambda ready: (self._target(ready),), images, rows)
+        (logits,) = self._outputs(lambda ready: (self._target(ready),), images, rows)
         return logits.float()
 
-    def _asked(
+    def _outputs(
         self, answer: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, rows: Rows | None
     ) -> tuple[Tensor, ...]:
         """What the network makes of images, laid out as it likes them, each with random numbers of its own."""

@@ -78,7 +78,7 @@ class RLBMI(ByQueries):
         """The point of each search of which the target was most confident."""
 
         def ask(images: Tensor, rows: Rows) -> Tensor:
-            return told_of(oracle.scores(images, rows), rows.classes)
+            return confidence_and_reward(oracle.scores(images, rows), rows.classes)
 
         # 1. actors and critics
         (low, high), streams = box_for(prior, self.kappa, part), part.streams()
@@ -109,7 +109,7 @@ class RLBMI(ByQueries):
         return Found(best, confidence=confidence, per_class={"curve": curve.table()})
 
 
-def told_of(scores: Tensor, classes: Tensor) -> Tensor:
+def confidence_and_reward(scores: Tensor, classes: Tensor) -> Tensor:
     """Confidence and reward of each image, N x 2, of probabilities N x C; no number is no confidence."""
     scores = scores.nan_to_num(nan=0.0)
     mine = scores.gather(1, classes[:, None]).squeeze(1)
@@ -154,17 +154,19 @@ class Bandit:
         index = self.streams.numbers(self.everybody, actions.shape[1], sample)
         seen = actions.gather(1, index[:, :, None].expand(-1, -1, actions.shape[2]))
         brought = rewards.gather(1, index)
-        wrong = torch.stack([(foretold - brought).square() for foretold in self.foretold(seen)]).mean(2).sum()
+        wrong = (
+            torch.stack([(predicted - brought).square() for predicted in self.predicted_rewards(seen)]).mean(2).sum()
+        )
         _step(self.critic_adam, wrong)
         drawn, likelihood = self._drawn(sample)
-        worth = torch.minimum(*self.foretold(drawn))
+        worth = torch.minimum(*self.predicted_rewards(drawn))
         temperature = self.log_temperature.exp().detach()[:, None]
         _step(self.actor_adam, (temperature * likelihood - worth).mean(1).sum())
         goal = -float(actions.shape[2])
         surplus = (likelihood.detach() + goal).mean(1)
         _step(self.temperature_adam, -(self.log_temperature * surplus).sum())
 
-    def foretold(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def predicted_rewards(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """The rewards that both critics predict for actions N x M x L, N x M each."""
         found = []
         for layers in (self.critics[:3], self.critics[3:]):

@@ -176,7 +176,7 @@ def learn(
         state.step += 1
         tell(state.step, divergence=float(loss.detach()))
         if state.step % lessons.checkpoint_every == 0 or state.step == lessons.epochs * each:
-            state.keep()
+            state.save()
     return student.eval()
 
 

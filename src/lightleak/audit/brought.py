@@ -64,17 +64,17 @@ class Examined:
 
 @contextmanager
 def estimating() -> Iterator[None]:
-    """What is assumed of a normalisation until it is estimated is not said."""
+    """While a normalisation is being estimated, do not log that one is assumed."""
 
-    def said(record: logging.LogRecord) -> bool:
+    def not_guessed(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(normalisation.GUESSED)
 
     log = logging.getLogger("lightleak")
-    log.addFilter(said)
+    log.addFilter(not_guessed)
     try:
         yield
     finally:
-        log.removeFilter(said)
+        log.removeFilter(not_guessed)
 
 
 def normalised(brought: Brought, population: Population) -> tuple[Brought, str, tuple[str, ...]]:

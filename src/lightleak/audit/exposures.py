@@ -61,7 +61,7 @@ def compared(
     granted, rows = torch.tensor(told.shows, dtype=torch.float64), []
     for name, members in found.items():
         tables = torch.tensor([shows_by(one, told.by, fit) for one in members], dtype=torch.float64)
-        shows = _spoken(tables, torch.tensor([one.confidence for one in members]), seed)
+        shows = _of_chosen(tables, torch.tensor([one.confidence for one in members]), seed)
         known = told.by != "nobody"
         rows.append(
             {
@@ -77,6 +77,6 @@ def compared(
     return rows
 
 
-def _spoken(tables: Tensor, confidence: Tensor, seed: int) -> Tensor:
+def _of_chosen(tables: Tensor, confidence: Tensor, seed: int) -> Tensor:
     chosen = verification.choose(confidence, seed)
     return tables.gather(0, chosen[None]).squeeze(0)

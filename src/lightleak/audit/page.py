@@ -27,7 +27,7 @@ def page(record: Mapping[str, Any], pictures: Pictures, names: tuple[str, ...], 
     """The record as HTML, with pictures of each person: `private` (blurred unless asked), `attack`, `null`."""
     place = {name: index for index, name in enumerate(names)}
     gallery = {
-        row["name"]: _shown(pictures.get(place[row["name"]], {}), show_private) for row in record["people"]["each"]
+        row["name"]: _embedded(pictures.get(place[row["name"]], {}), show_private) for row in record["people"]["each"]
     }
     return template(
         "lightleak.audit", "audit.html.j2", percent=percent, interval=interval, share=share, points=points
@@ -95,7 +95,7 @@ def interval(measure: Mapping[str, Any] | None) -> str:
     return told if measure["low"] is None else f"{told} ({measure['low']:.2f} to {measure['high']:.2f})"
 
 
-def _shown(pictures: Mapping[str, Tensor], show_private: bool) -> dict[str, str]:
+def _embedded(pictures: Mapping[str, Tensor], show_private: bool) -> dict[str, str]:
     return {
         what: embed(picture.permute(1, 2, 0).numpy(), blurred=what == "private" and not show_private)
         for what, picture in pictures.items()

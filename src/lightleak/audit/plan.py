@@ -240,7 +240,7 @@ def cost(prepared: Prepared) -> Cost:
     one = both / 3
     queries, passes, seconds = {}, {}, 0.0
     for member in prepared.everybody:
-        asked, back = _asked(member, population.classes)
+        asked, back = _queries(member, population.classes)
         on_model = member.copy is None
         queries.setdefault(member.name, asked if on_model else len(population.public))
         passes.setdefault(member.name, back if on_model else 0)
@@ -257,7 +257,7 @@ def cost(prepared: Prepared) -> Cost:
     return Cost(seconds, peak, queries, passes)
 
 
-def _asked(member: Member, people: int) -> tuple[int, int]:
+def _queries(member: Member, people: int) -> tuple[int, int]:
     """Images that a member shows, and those among them with gradients."""
     attack = member.attack
     descents = people * attack.searches * attack.steps

@@ -114,11 +114,11 @@ def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str]) -
     for way in prepared.exposures:
         measures, members = prepared.behind[way.name], way.ensemble.members
         found[way.name] = [_found(one, store.result(measures[one.name])) for one in members]
-        spent[way.name] = sum(_asked(one, store) for one in members)
+        spent[way.name] = sum(_queries(one, store) for one in members)
     return compared(found, told, fit, spent, prepared.order.seed)
 
 
-def _asked(member: Member, store: Store) -> int:
+def _queries(member: Member, store: Store) -> int:
     """Images that a member showed to the model itself."""
     if member.copy is not None:  # the attack asked the copy; the model was asked by the copy's training alone
         return store.result(member.copy)["queries"]
@@ -163,7 +163,7 @@ def _spent(prepared: Prepared, store: Store) -> dict[str, dict[str, Any]]:
         if one.copy is not None:
             seconds += store.made(one.copy)["seconds"]
         spent[one.name] = {
-            "queries": _asked(one, store),
+            "queries": _queries(one, store),
             "with_gradients": one.sees == "gradients" and one.copy is None,
             "seconds": seconds,
             "copy_agrees": store.result(one.copy)["agreement"] if one.copy is not None else None,

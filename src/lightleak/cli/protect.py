@@ -18,7 +18,7 @@ from lightleak.cli.arguments import (
     population_of,
 )
 from lightleak.cli.kinds import Checkpoint, Count, Device, Seed, Share, Source
-from lightleak.defences.retrofit import protect, said
+from lightleak.defences.retrofit import protect, summary_lines
 from lightleak.errors import UserError
 from lightleak.files import check_place
 from lightleak.models import whose
@@ -82,7 +82,7 @@ def main(
         )
     save(whose.name(result, population), out)
     shutil.rmtree(scratch, ignore_errors=True)
-    for line in said(result.record):
+    for line in summary_lines(result.record):
         console.print(escape(line), highlight=False)
     after, _ = accuracy_and_loss(result, population.test)
     length = result.record["recipe"]["epochs"]

@@ -14,7 +14,7 @@ from lightleak.cli.kinds import Pairs, Port, Seconds
 from lightleak.cli.running import renewed
 from lightleak.errors import UserError
 from lightleak.files import check_folder, publish
-from lightleak.raters import Answers, Asked, Preference, Questions, Serving, asked_of, in_words, preference
+from lightleak.raters import Answers, PairsToRate, Preference, Questions, Serving, in_words, pairs_to_rate, preference
 from lightleak.report.study import NOTE, pairs_of
 from lightleak.terminal import console
 
@@ -42,7 +42,7 @@ def main(
         results: only show what was answered so far.
         browser: open the page in this machine's browser.
     """
-    asked = asked_of(study)
+    asked = pairs_to_rate(study)
     answers = Answers(asked.folder)
     answers.read()  # a damaged file is said before anybody is asked
     if not results:
@@ -62,7 +62,7 @@ def main(
             console.print(f"[dim]page {page} shows them too[/]", highlight=False, soft_wrap=True)
 
 
-def _homes(asked: Asked) -> list[Path]:
+def _homes(asked: PairsToRate) -> list[Path]:
     """The folders whose pages tell of these pairs."""
     root = asked.folder.parent.parent
     homes = [note.parent for note in sorted([*root.glob(NOTE), *root.glob(f"*/{NOTE}")])]
@@ -82,7 +82,7 @@ def _serve(questions: Questions, port: int, browser: bool) -> None:
             console.print()
 
 
-def show(told: Preference, asked: Asked, answers: Answers) -> None:
+def show(told: Preference, asked: PairsToRate, answers: Answers) -> None:
     """A row a rater, then the preference; the same as JSON beside the answers."""
     table = Table(title=f"{told.answers} answers to {told.pairs} of {len(asked.pairs)} pairs")
     for name in ("rater", "answers", "no answer in time", f"took {told.first}"):

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from lightleak.errors import UserError
 from lightleak.place import Place, cards
-from lightleak.raters import Answers, Preference, asked_of, in_words, preference
+from lightleak.raters import Answers, Preference, in_words, pairs_to_rate, preference
 from lightleak.report import Results, answer, main_table, narrowed, terminal, write
 from lightleak.report.study import Studied, pages, studied
 from lightleak.study import Store, live
@@ -106,6 +106,6 @@ def _placed(study: Studied, out: Path, mixed_protocols: bool = False) -> Iterato
 
 def _preferred(pairs: Path) -> Preference | None:
     """What raters said of a folder of pairs; None as long as nobody was asked."""
-    asked = asked_of(pairs)
+    asked = pairs_to_rate(pairs)
     answers = Answers(asked.folder).read()
     return preference(asked.pairs, answers) if answers else None

@@ -84,8 +84,8 @@ def main(
     if status:
         if before is not None and place_of(out, asked) != out:
             console.print(
-                f"[yellow]![/] {escape(str(out))} was run with {escape(_said(before))}; this is how it stands with "
-                f"{escape(_said(asked))}",
+                f"[yellow]![/] {escape(str(out))} was run with {escape(_as_text(before))}; this is how it stands with "
+                f"{escape(_as_text(asked))}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -117,7 +117,7 @@ def check_arguments(
     check_settings(file, values(settings))
 
 
-def _said(settings: Mapping[str, object]) -> str:
+def _as_text(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "no settings"
 
 

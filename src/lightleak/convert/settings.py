@@ -188,7 +188,7 @@ class _Keys:
             return default
         if not isinstance(here, kind) or (isinstance(here, bool) and kind not in (bool, (bool,))):
             names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-            raise UserError(f"{self.source}: {key} is {_shown(here)}, expected {names}")
+            raise UserError(f"{self.source}: {key} is {_shortened(here)}, expected {names}")
         return here
 
     def only(self, key: str, default: Any = ...) -> tuple[str, Table]:
@@ -229,7 +229,7 @@ def _table(value: Any, place: str) -> Table:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UserError(f"{place} is {_shown(value)}, expected a table of arguments")
+        raise UserError(f"{place} is {_shortened(value)}, expected a table of arguments")
     return value
 
 
@@ -243,7 +243,7 @@ def _arguments(found: Table, known: Table, place: str) -> Table:
             raise UserError(f"{place} has an unknown argument {str(name)[:40]!r}; known are {', '.join(known)}")
         only = known[name]
         if isinstance(only, tuple) and len(only) == 1 and value != only[0] and _listed(value) != _listed(only[0]):
-            raise UserError(f"{place}: {name} is {_shown(value)[:40]}; Lightleak has only {only[0]!r}")
+            raise UserError(f"{place}: {name} is {_shortened(value)[:40]}; Lightleak has only {only[0]!r}")
     return {name: found.get(name, known[name]) for name in known}
 
 
@@ -254,11 +254,11 @@ def _number(value: Any, place: str) -> float:
     except (ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        raise UserError(f"{place} is {_shown(value)}, expected a number")
+        raise UserError(f"{place} is {_shortened(value)}, expected a number")
     return found
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     """A value in few letters; Python refuses to write whole numbers of thousands of digits."""
     try:
         return repr(value)[:60]
@@ -284,7 +284,7 @@ def _side(given: _Keys, key: str, default: Any = ..., most: int = 1024) -> int:
     value = given.take(key, (int, list), default)
     sides = value if isinstance(value, list) else [value]
     if not all(type(side) is int for side in sides) or len(set(sides)) != 1 or not 8 <= sides[0] <= most:
-        raise UserError(f"{given.source}: {key} is {_shown(value)}, expected one side of 8 to {most} pixels")
+        raise UserError(f"{given.source}: {key} is {_shortened(value)}, expected one side of 8 to {most} pixels")
     return sides[0]
 
 
@@ -362,7 +362,7 @@ def _milestones(given: _Keys, key: str) -> tuple[tuple[int, ...], float]:
     values = _arguments(found, {"milestones": [], "gamma": 0.1}, f"{given.source}: {key}.{name}")
     steps, gamma = values["milestones"], values["gamma"]
     if not isinstance(steps, list) or not all(type(step) is int and step > 0 for step in steps):
-        raise UserError(f"{given.source}: {key}.{name}: milestones is {_shown(steps)}, expected whole numbers")
+        raise UserError(f"{given.source}: {key}.{name}: milestones is {_shortened(steps)}, expected whole numbers")
     return tuple(steps), _number(gamma, f"{given.source}: {key}.{name}: gamma")
 
 
@@ -388,13 +388,13 @@ def _views(given: _Keys, key: str) -> tuple[View, int | None]:
         else:
             raise UserError(f"{place} is unknown; known are RandomResizedCrop, ColorJitter and RandomHorizontalFlip")
     if side is not None and (type(side) is not int or not 8 <= side <= 1024):
-        raise UserError(f"{given.source}: {key}.RandomResizedCrop: size is {_shown(side)[:40]}, expected a side")
+        raise UserError(f"{given.source}: {key}.RandomResizedCrop: size is {_shortened(side)[:40]}, expected a side")
     return view, side
 
 
 def _span(value: Any, place: str) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
-        raise UserError(f"{place}: expected two numbers, got {_shown(value)[:40]}")
+        raise UserError(f"{place}: expected two numbers, got {_shortened(value)[:40]}")
     return _number(value[0], place), _number(value[1], place)
 
 
@@ -497,7 +497,7 @@ def _attack(given: _Keys) -> Converted:
     targets = given.take("attack.targets", (str, int, list), "all")
     targets = [targets] if isinstance(targets, int) else targets
     if targets != "all" and not (isinstance(targets, list) and all(type(t) is int and t >= 0 for t in targets)):
-        raise UserError(f"{given.source}: attack.targets is {_shown(targets)}, expected all, a class or a list")
+        raise UserError(f"{given.source}: attack.targets is {_shortened(targets)}, expected all, a class or a list")
     files = (given.take("stylegan_model", str), _weights(given, "target"), _weights(given, "evaluation"))
     return Converted(
         "attack",

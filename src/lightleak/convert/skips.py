@@ -91,7 +91,7 @@ def _factors(architecture: str, found: list[Skip], cuts: Cuts) -> dict[Skip, flo
     if kind in ("vit", "maxvit") and cuts.mode != "all":
         factors = {each: factor if _part(each) == cuts.mode else 1.0 for each, factor in factors.items()}
     if kind == "maxvit":
-        factors = {each: factor if _asked(each, cuts) else 1.0 for each, factor in factors.items()}
+        factors = {each: factor if _is_cut(each, cuts) else 1.0 for each, factor in factors.items()}
     if kind == "resnet" and cuts.split != 1:
         third = [each for each in found if stage_of(each) == 3]
         factors |= dict.fromkeys(third[int(cuts.split * len(third)) :], 0.0)
@@ -115,7 +115,7 @@ def _part(skip: Skip) -> str:
     return "mlp" if skip.name.endswith("add_2") else "attention"
 
 
-def _asked(skip: Skip, cuts: Cuts) -> bool:
+def _is_cut(skip: Skip, cuts: Cuts) -> bool:
     """Whether MaxViT's options cut this one; by default the published code leaves all of them."""
     stage, layer = _number(skip, 0), _number(skip, 1)
     place = next(i for i, name in enumerate(("MBconv", "window_attention", "grid_attention")) if name in skip.owner)

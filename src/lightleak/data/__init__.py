@@ -58,7 +58,7 @@ def check(data: str, **settings: Any) -> tuple[str, Callable[..., Population], s
         raise UserError(f"data set {name!r} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
     for setting, hint in _hints(function, settings).items():
         if not _fits(settings[setting], hint):
-            raise UserError(f"data set {name!r}: {setting} is {_told(hint)}, not {settings[setting]!r:.60}")
+            raise UserError(f"data set {name!r}: {setting} is {_in_words(hint)}, not {settings[setting]!r:.60}")
     if isinstance(size := settings.get("size"), int) and size < 1:
         raise UserError(f"data set {name!r}: size must be at least 1 pixel, not {size}")
     if abs(settings.get("seed") or 0) >= 2**43:
@@ -99,12 +99,12 @@ def _fits(value: object, hint: Any) -> bool:
     return isinstance(value, hint) if isinstance(hint, type) else callable(value)
 
 
-def _told(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """A type in words."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", Path: "a path"}
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_told(one) for one in inner if one is not types.NoneType))
+        return " or ".join(dict.fromkeys(_in_words(one) for one in inner if one is not types.NoneType))
     if origin is Literal:
         return " or ".join(map(str, inner))
     return "a list of names" if origin is Sequence else words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lightleak.data import division
-from lightleak.data.decoded import cache_folder, decode_cached, said
+from lightleak.data.decoded import cache_folder, decode_cached, findings_of
 from lightleak.data.images import Frame, check_size
 from lightleak.data.listing import Listing
 from lightleak.data.naming import Private, choose_private
@@ -252,7 +252,7 @@ def _read(collection: Collection, part: str, how: Reading) -> tuple[Images, list
         Finding("unreadable", f"{len(files)} images left out ({reason})", tuple(files))
         for reason, files in sorted(reasons.items())
     ]
-    findings += said(decoded, how.size)
+    findings += findings_of(decoded, how.size)
     findings += [Finding("departure", remark) for remark in remarks]
     pictures = [unique[file] for file in decoded.files]
     labels = torch.tensor([picture.label for picture in pictures], dtype=torch.int64)

@@ -97,7 +97,7 @@ def _room(count: int, size: int) -> np.ndarray:
         ) from None
 
 
-def said(decoded: Decoded, size: int) -> list[Finding]:
+def findings_of(decoded: Decoded, size: int) -> list[Finding]:
     """What a reader should know of the pictures that were read."""
     found = []
     for bits in sorted(set(decoded.shallow.values())):

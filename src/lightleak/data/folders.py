@@ -16,7 +16,7 @@ import torch
 
 from lightleak.data import division
 from lightleak.data.collections import Reading, strangers
-from lightleak.data.decoded import Decoded, cache_folder, decode_cached, said
+from lightleak.data.decoded import Decoded, cache_folder, decode_cached, findings_of
 from lightleak.data.images import FRACTIONS, PARTS, check_size
 from lightleak.data.images import split as draw
 from lightleak.data.listing import Listing, printable, scan
@@ -84,7 +84,7 @@ def population(
     listing = scan(Path(path).expanduser())  # the shell leaves the ~ of folder:~/pictures alone
     decoded, remarks = decode_cached(listing, size, cache_folder(cache), watch)
     usable = _usable(listing, decoded, fewest)
-    findings = [*usable.findings, *said(decoded, size)]
+    findings = [*usable.findings, *findings_of(decoded, size)]
     bare = private is None and not listed and public is None
     if len(usable.names) < (needed := FEWEST_CLASSES if bare or isinstance(private, int) else division.FEWEST):
         hint = "; with public=folder:OTHER, or private=all, two are enough" if needed > division.FEWEST else ""

@@ -301,7 +301,7 @@ def _as_settings(told: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
 
 
-def said(record: dict[str, Any]) -> Iterator[str]:
+def summary_lines(record: dict[str, Any]) -> Iterator[str]:
     """What a retrofit tried and found, a line each."""
     told = record["retrofit"]
     for one in told["tried"]:

@@ -441,12 +441,12 @@ def _read(
     network.eval()
     try:
 
-        def told(rows: slice) -> Tensor:
+        def outputs(rows: slice) -> Tensor:
             seen = images.floats(torch.arange(len(images))[rows], device)
             return (function or network)(seen).flatten(1).float().cpu()
 
         with torch.no_grad():
-            return in_pieces(told, len(images), batch)
+            return in_pieces(outputs, len(images), batch)
     finally:
         for module, training in modes:
             module.training = training

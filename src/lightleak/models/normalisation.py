@@ -42,7 +42,7 @@ def of(net: nn.Module, mean: Any = None, std: Any = None) -> Normalisation:
         return Normalisation(*NONE, (f"{name} normalises its images itself ({inside}): it gets them in [0, 1]",))
     for place in PLACES:
         for names in NAMES:
-            if found := _told(net, place, names):
+            if found := _stated(net, place, names):
                 told = f"{', '.join(f'{m:g}' for m in found[0])} and {', '.join(f'{s:g}' for s in found[1])}"
                 note = f"images for {name} are normalised by what it says of itself (mean and std {told})"
                 return Normalisation(*found, (note,))
@@ -70,7 +70,7 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
     return tuple(map(float, values))
 
 
-def _told(net: nn.Module, place: str, names: tuple[str, str]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _stated(net: nn.Module, place: str, names: tuple[str, str]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and std that a network notes in one place, if they are such."""
     here: Any = net
     for part in filter(None, place.split(".")):
@@ -93,15 +93,6 @@ def _inside(net: nn.Module) -> str:
         for mean, std in NAMES:
             tensors = isinstance(getattr(module, mean, None), Tensor) and isinstance(getattr(module, std, None), Tensor)
             layer = bool(path) and re.search("normali[sz]", type(module).__name__.lower()) is not None
-            if (tensors or layer) and _told(module, "", (mean, std)):
+            if (tensors or layer) and _stated(module, "", (mean, std)):
                 return path or type(module).__name__
     return ""
-
-
-def said(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std in a table such as a preprocessor's configuration, if it has them."""
-    for mean, std in NAMES:
-        found = _numbers(values.get(mean)), _numbers(values.get(std))
-        if found[0] and found[1] and len(found[0]) == len(found[1]) and min(found[1]) > 0:
-            return found[0], found[1]
-    return None

@@ -11,14 +11,14 @@ ANSWERS = "raters"  # a folder of the study
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The pairs that are asked about, and the folder of the answers to them."""
+class PairsToRate:
+    """The pairs that people are asked about, and the folder of their answers."""
 
     pairs: tuple[Pair, ...]
     folder: Path
 
 
-def asked_of(study: Path) -> Asked:
+def pairs_to_rate(study: Path) -> PairsToRate:
     """The pairs of a study: its folder, its file (then runs/NAME), or a folder that holds pairs itself.
 
     UserError if there are none, or several sets of them: then one is to be named.
@@ -26,7 +26,7 @@ def asked_of(study: Path) -> Asked:
     place = Path("runs") / study.stem if study.suffix == ".py" else study
     if (place / FORM).is_file():
         home = place.parent.parent if place.parent.name == "Pairs" else place.parent
-        return Asked(read_pairs(place), home / ANSWERS / place.name)
+        return PairsToRate(read_pairs(place), home / ANSWERS / place.name)
     found = list(pairs_of(place))
     if not found:
         raise UserError(
@@ -34,4 +34,4 @@ def asked_of(study: Path) -> Asked:
         )
     if len(found) > 1:
         raise UserError(f"{place} holds {len(found)} sets of pairs; name one: {', '.join(map(str, found))}")
-    return Asked(read_pairs(found[0]), place / ANSWERS / found[0].name)
+    return PairsToRate(read_pairs(found[0]), place / ANSWERS / found[0].name)

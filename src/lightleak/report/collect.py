@@ -417,4 +417,4 @@ def _deltas(targets: Sequence[Group]) -> tuple[str, ...]:
     """The paper's Delta of every target."""
     base = [one.record for one in targets[0].entries]
     own = {group.name: [one.record for one in group.entries] for group in targets[1:]}
-    return tuple(trainings.said_of_delta(name, records, base) for name, records in own.items())
+    return tuple(trainings.delta_in_words(name, records, base) for name, records in own.items())

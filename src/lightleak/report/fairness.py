@@ -51,7 +51,7 @@ def entries(records: Sequence[tuple[Record, Path]]) -> list[Entry]:
     sparse = not all(record.settings for record in known.values())  # then all are held by what all of them say
     found = []
     for folder, record in known.items():
-        held = dict(_told(record) if sparse else _settled(record))
+        held = dict(_stated(record) if sparse else _settled(record))
         seeds = {name: held.pop(name) for name in SEEDS if name in held}
         found.append(Entry(record, folder, held, seeds))
     return found
@@ -142,7 +142,7 @@ def _settled(record: Record) -> Iterator[tuple[str, Any]]:
             yield short, value
 
 
-def _told(record: Record) -> Iterator[tuple[str, Any]]:
+def _stated(record: Record) -> Iterator[tuple[str, Any]]:
     """What a record says even where the specifications of its tasks are lost (version 1)."""
     told = {
         "architecture": record.target.architecture,
@@ -184,19 +184,19 @@ def _repeated(first: Entry, again: Entry) -> tuple[tuple[str, Any, Any], ...]:
 
 
 def _words(changed: Sequence[tuple[str, Any, Any]]) -> str:
-    return "; ".join(f"{name} {_said(value)} instead of {_said(base)}" for name, value, base in changed)
+    return "; ".join(f"{name} {_as_text(value)} instead of {_as_text(base)}" for name, value, base in changed)
 
 
 def _brief(changed: Sequence[tuple[str, Any, Any]]) -> str:
     """The differences as a row's name has room for them; another network's is enough."""
-    values = {name: _said(value) for name, value, _ in changed}
+    values = {name: _as_text(value) for name, value, _ in changed}
     if "architecture" in values:
         return values["architecture"]
     told = [f"{name} {value}" for name, value in list(values.items())[:LONGEST]]
     return ", ".join(told) + (f" and {len(values) - LONGEST} more" if len(values) > LONGEST else "")
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(_said, value)) or "none"
+        return ", ".join(map(_as_text, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -95,7 +95,7 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
         differences=corrected(_differences(found, baseline, measured, alike)),
         searches=searches_of(found),
         leaks=(),
-        warnings=tuple(_said(one, p) for one, p in named),
+        warnings=tuple(_sentence(one, p) for one, p in named),
         notes=(*_notes(found, tried, named, judged), *first.population.notes),
         recipe={
             "population": {**first.population.settings, **people},
@@ -224,7 +224,7 @@ def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Te
     return told
 
 
-def _said(one: Hidden, p: float) -> str:
+def _sentence(one: Hidden, p: float) -> str:
     low, high = (100 * (value or 0.0) for value in (one.more.low, one.more.high))
     return (
         f"{one.target} hides gradients: {one.labels}, which sees labels alone, finds {100 * one.more.value:+.0f} "

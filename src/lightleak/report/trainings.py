@@ -145,7 +145,7 @@ def spreads(records: Sequence[Record]) -> dict[str, Measure | None]:
 
 
 def traded(own: Sequence[Record], base: Sequence[Record]) -> Measure | None:
-    """The paper's Delta of a target with Fieller's interval; None where it is undefined (`said_of_delta` says why)."""
+    """The paper's Delta of a target with Fieller's interval; None where it is undefined (`delta_in_words` says why)."""
     leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
     if leak is None or accuracy is None:
         return None
@@ -153,7 +153,7 @@ def traded(own: Sequence[Record], base: Sequence[Record]) -> Measure | None:
     return None if told.value is None else Measure(told.value, told.low, told.high)
 
 
-def said_of_delta(name: str, own: Sequence[Record], base: Sequence[Record]) -> str:
+def delta_in_words(name: str, own: Sequence[Record], base: Sequence[Record]) -> str:
     """The paper's Delta of a target with Fieller's interval, or why there is none."""
     leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
     if leak is None or accuracy is None:

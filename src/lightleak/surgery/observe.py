@@ -160,7 +160,7 @@ def methods_of(model: nn.Module) -> Callable[[FrameType | None], Place | None]:
     return place
 
 
-class _Watcher(Through):
+class _RunObserver(Through):
     """What both looks at a run share: whose code runs."""
 
     def __init__(self, model: nn.Module):
@@ -173,7 +173,7 @@ class _Watcher(Through):
         return (place[0] if place else "") or self.whole
 
 
-class _Places(_Watcher):
+class _MethodRecorder(_RunObserver):
     """Note which methods join two signals (and which overwrite one)."""
 
     def __init__(self, model: nn.Module):
@@ -194,7 +194,7 @@ class _Places(_Watcher):
         return self.compute(func, args, kwargs)
 
 
-class _Watch(_Watcher):
+class _JoinRecorder(_RunObserver):
     """Record the joins of the wrapped methods, and what went through a layer with weights."""
 
     def __init__(self, model: nn.Module, seen: Observation):
@@ -303,7 +303,7 @@ def call(model: nn.Module, example: Tensor) -> Any:
 
 def find_places(model: nn.Module, example: Tensor) -> tuple[set[Place], set[Place]]:
     """Which methods join two signals, and which overwrite one."""
-    with frozen(model), _Places(model) as watch:
+    with frozen(model), _MethodRecorder(model) as recorder:
         try:
             call(model, example)
         except Exception as error:
@@ -312,7 +312,7 @@ def find_places(model: nn.Module, example: Tensor) -> tuple[set[Place], set[Plac
             raise SurgeryError(
                 f"{type(model).__name__} cannot run on images of {size}: {reason}; pass an example of a size it reads"
             ) from error
-    return watch.joining, watch.overwriting
+    return recorder.joining, recorder.overwriting
 
 
 def observe(model: nn.Module, example: Tensor, also: set[Place] = frozenset()) -> Observation:  # type: ignore[assignment]
@@ -321,15 +321,15 @@ def observe(model: nn.Module, example: Tensor, also: set[Place] = frozenset()) -
     places = find_places(model, example)[0] | also
     seen = Observation(tuple(example.shape))
     modules = dict(model.named_modules())
-    watch = _Watch(model, seen)
+    recorder = _JoinRecorder(model, seen)
     with frozen(model), ExitStack() as stack:
         for name, method in places:
-            stack.enter_context(wrapped(modules[name], method, watch.around((name, method))))
-        with watch:
+            stack.enter_context(wrapped(modules[name], method, recorder.around((name, method))))
+        with recorder:
             seen.output = call(model, example)
         for each in outputs_of(seen.output):
-            watch.notice(each)
-    seen.inner = watch.inner
+            recorder.notice(each)
+    seen.inner = recorder.inner
     return seen
 
 

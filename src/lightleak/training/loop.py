@@ -411,10 +411,10 @@ def hidden(classifier: Classifier, names: Sequence[str]) -> Iterator[dict[str, T
     """The outputs of the named modules while this context is open; each module's last call counts."""
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
+    def recorder(name: str) -> Callable[..., None]:
         return lambda _module, _inputs, output: outputs.update({name: output})
 
-    handles = [classifier.net.get_submodule(name).register_forward_hook(keep(name)) for name in set(names)]
+    handles = [classifier.net.get_submodule(name).register_forward_hook(recorder(name)) for name in set(names)]
     try:
         yield outputs
     finally:

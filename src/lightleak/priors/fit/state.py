@@ -44,7 +44,7 @@ class Asked(nn.Module):
 
 
 class State:
-    """Networks, optimisers, the random generator and the step of one training; `keep` and `resume` make it last.
+    """Networks, optimisers, the random generator and the step of one training; `save` and `resume` make it last.
 
     A checkpoint holds everything that decides what comes next, so a training that was stopped goes on to the same
     result. One of other images, settings or another seed is refused.
@@ -62,7 +62,7 @@ class State:
         self.path = None if folder is None else Path(folder) / "checkpoint.safetensors"
         self.step = 0
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the checkpoint, whole or not at all; without a folder, nothing."""
         if self.path is None:
             return
@@ -94,11 +94,11 @@ class State:
             if watch:
                 watch(self.step, last, **numbers)
             if self.step % every == 0 or self.step == last:
-                self.keep()
+                self.save()
                 if kept:
                     kept()
 
-    def show(self, images: Tensor, columns: int = 8) -> None:
+    def save_samples(self, images: Tensor, columns: int = 8) -> None:
         """Write images N x 3 x S x S in [0, 1] as one picture, samples.png, beside the checkpoint; without a folder,
         nothing.
         """

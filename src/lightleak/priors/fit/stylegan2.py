@@ -182,7 +182,7 @@ def fit_stylegan2(
 
     @torch.no_grad()
     def show() -> None:
-        state.show((run.average(shown) * 0.5 + 0.5).clamp(0, 1))
+        state.save_samples((run.average(shown) * 0.5 + 0.5).clamp(0, 1))
 
     state.run(step, settings.warmup + settings.steps, settings.checkpoint_every, watch, show)
     return StyleGAN2Prior(run.average, run.critic)

@@ -105,9 +105,9 @@ class ReadyJudge(Task):
 
     def brings(self) -> dict[str, Callable[[], str]]:
         """The judge."""
-        return {"judge": self._told}
+        return {"judge": self._described}
 
-    def _told(self) -> str:
+    def _described(self) -> str:
         judge, seen = self.load(None), counts(self.population)
         if seen is not None and judge.classes != seen.people:
             raise UserError(f"{self.weights.path} knows {judge.classes} classes, the data has {seen.people} people")

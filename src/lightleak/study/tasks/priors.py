@@ -137,9 +137,9 @@ class Ready(Task):
 
     def brings(self) -> dict[str, Callable[[], str]]:
         """The prior."""
-        return {"prior": self._told}
+        return {"prior": self._described}
 
-    def _told(self) -> str:
+    def _described(self) -> str:
         if priors.seal(self.path) != self.weights:
             raise UserError(f"{self.path} holds another prior than the study was planned with")
         prior = priors.load(self.path)

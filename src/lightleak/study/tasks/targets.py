@@ -135,7 +135,7 @@ class TrainTarget(Task):
         classifier.class_names = population.class_names if private else ()
         scratch = store.scratch(self)
 
-        def keep(place: int, copy: Classifier) -> None:
+        def save_checkpoint(place: int, copy: Classifier) -> None:
             save(whose.name(copy, population) if private else copy, scratch / _kept(place))
 
         trained = train(
@@ -148,7 +148,7 @@ class TrainTarget(Task):
             folder=scratch,
             watch=watch,
             moments=self.checkpoints,
-            keep=keep,
+            keep=save_checkpoint,
         )
         save(whose.name(trained, population) if private else trained, folder / "target.safetensors")
         for place in range(len(self.checkpoints)):
