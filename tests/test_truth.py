@@ -421,12 +421,50 @@ def test_embeddings_fill_what_is_missing(stolen, tiny_judge, tiny_population) ->
     assert "recall" not in got.ceiling
 
 
+def spoilt(values: Tensor) -> Tensor:
+    """The same with NaN in the fourth row."""
+    return values.index_fill(0, torch.tensor([3]), math.nan)
+
+
+class Spoilt(nn.Module):
+    """A network that answers NaN wherever an image's first pixel is black."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        black = (images[:, 0, 0, 0] == -1)[:, None]
+        return self.net(images).masked_fill(black, math.nan)
+
+
+def test_nan_names_nobody_and_is_said(stolen, tiny_judge, tiny_population, result) -> None:
+    assert not any("NaN" in w for w in result.warnings)
+    blind = replace(stolen, confidence=spoilt(stolen.confidence))
+    got = evaluate.evaluate(blind, tiny_judge, tiny_population)
+    assert got.measures["confidence"] is None
+    assert [w for w in got.warnings if "NaN" in w] == [
+        "the attacked model answers 1 of 12 images with NaN or infinity: their mean says nothing"
+    ]
+    judge = Classifier(Spoilt(tiny_judge.net), size=32, classes=6, mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = stolen.floats().clamp(0.02, 1)
+    right = evaluate.evaluate(replace(stolen, images=images), judge, tiny_population).per_class["hits@1"]
+    images[3, :, 0, 0] = 0
+    got = evaluate.evaluate(replace(stolen, images=images), judge, tiny_population)
+    assert right[1] == 1
+    assert got.per_class["hits@1"][1] == 0.5  # one of the person's two images
+    assert [w for w in got.warnings if "NaN" in w] == [
+        "the judge answers 1 of 12 images with NaN or infinity: such an image is taken for nobody"
+    ]
+
+
 def test_bad_reconstructions_are_refused_in_one_line(stolen, tiny_judge, tiny_population) -> None:
     cases = {
-        "not finite": replace(stolen, images=stolen.images * math.nan),
+        "some images are not finite": replace(stolen, images=stolen.images * math.nan),
+        "latents of 1 of 12 images are not finite": replace(stolen, latents=spoilt(stolen.latents)),
         r"in \[0, 1\]": replace(stolen, images=stolen.images * 2 - 1),
         "classes must be 0 to 5": replace(stolen, classes=stolen.classes + 1),
-        "nothing to evaluate": Reconstruction(*(torch.empty(0, 3, 32, 32), *(torch.empty(0),) * 3)),
+        "nothing to evaluate": stolen.at(torch.arange(0)),
     }
     for message, bad in cases.items():
         with pytest.raises(UserError, match=message) as error:

@@ -128,7 +128,9 @@ def evaluate(
         evaluation.nulls[name] = scoring.of(null, null_students.get(name), one_picture=name == FAMILY)
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
-    return replace(evaluation, people=population.people, warnings=(*whose, *_warnings(evaluation)))
+    return replace(
+        evaluation, people=population.people, warnings=(*whose, *evaluation.warnings, *_warnings(evaluation))
+    )
 
 
 def _home(found: Reconstruction) -> Reconstruction:
@@ -171,7 +173,7 @@ class _Scoring:
     def of(
         self, reconstruction: Reconstruction, student: Classifier | None = None, one_picture: bool = False
     ) -> Evaluation:
-        """Everything measured on one reconstruction, without nulls and warnings; `one_picture`: it is no set."""
+        """Everything measured on one reconstruction, without nulls; it warns of NaN alone; `one_picture`: no set."""
         population, known = self.population, self.known
         _check(reconstruction, self.judge, population)
         seen = self._seen(reconstruction, student, one_picture)
@@ -212,6 +214,7 @@ class _Scoring:
             family_chance=_family_chance(alike) if alike else {},
             queries=reconstruction.queries,
             seconds=reconstruction.seconds,
+            warnings=() if one_picture else tuple(_no_numbers(seen)),
         )
 
     def ceiling(self, classes: Tensor) -> dict[str, Measure]:
@@ -359,6 +362,17 @@ def _title(network: nn.Module) -> str:
     return str(getattr(network, "title", type(network).__name__))
 
 
+def _no_numbers(seen: Seen) -> Iterator[str]:
+    """What the judge and the attacked model answer that is NaN or infinite."""
+    for who, values, then in (
+        ("the judge answers", torch.cat([seen.features, seen.logits], 1), "such an image is taken for nobody"),
+        ("the attacked model answers", seen.reconstruction.confidence[:, None], "their mean says nothing"),
+    ):
+        broken = int((~values.isfinite()).any(1).sum())
+        if broken:
+            yield f"{who} {broken} of {len(values)} images with NaN or infinity: {then}"
+
+
 def _warnings(evaluation: Evaluation) -> Iterator[str]:
     accuracy, people, best = evaluation.judge_accuracy.value, len(evaluation.classes), evaluation.appraiser
     if accuracy < GOOD_JUDGE:
@@ -395,6 +409,9 @@ def _check(reconstruction: Reconstruction, judge: Classifier, population: Popula
         problems.append("one person cannot be told from anybody: at least 2 classes are needed")
     if int(classes.min()) < 0 or int(classes.max()) >= people:
         problems.append(f"classes must be 0 to {people - 1}, got {int(classes.min())} to {int(classes.max())}")
+    lost = sum(int((~piece.flatten(1).isfinite()).any(1).sum()) for piece in reconstruction.latents.split(PIECE))
+    if lost:
+        problems.append(f"the latents of {lost} of {len(classes)} images are not finite, so their searches diverged")
     pieces = reconstruction.pixels.split(PIECE) if reconstruction.pixels.is_floating_point() else ()
     ends = [float(end) for piece in pieces for end in piece.aminmax()]
     if not all(map(isfinite, ends)):
