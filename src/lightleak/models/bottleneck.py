@@ -11,7 +11,7 @@ from lightleak.surgery.copies import copied
 
 
 class Bottleneck(nn.Module):
-    """Features become a Gaussian; logits are read from a draw of it, in training and afterwards alike."""
+    """Turns features into a Gaussian and computes logits from a sample of it, in training and evaluation alike."""
 
     def __init__(self, features: int, width: int, classes: int, bias: bool = True) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Bottleneck(nn.Module):
 
 
 def moments(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, N x width each, float32: the second half of `raw` goes through softplus(x - 5)."""
+    """Mean and standard deviation, each N x width, float32; the latter: softplus(x - 5) of the second half of `raw`."""
     mean, spread = raw.float().chunk(2, dim=-1)
     return mean, F.softplus(spread - 5).clamp_min(1e-30)  # softplus underflows to 0, whose logarithm is no number
 
@@ -40,7 +40,7 @@ def divergence(raw: Tensor) -> Tensor:
 
 
 def insert(net: nn.Module, change: dict[str, Any]) -> nn.Module:
-    """A copy of `net` with a bottleneck in place of its layer change["head"]; change["width"] dimensions wide."""
+    """A copy of `net` whose layer change["head"] is replaced by a bottleneck, change["width"] dimensions wide."""
     name, width = str(change["head"]), int(change["width"])
     old = dict(net.named_modules()).get(name)
     if not isinstance(old, nn.Linear):
@@ -53,7 +53,7 @@ def insert(net: nn.Module, change: dict[str, Any]) -> nn.Module:
 
 
 def with_bias(net: nn.Module, change: dict[str, Any]) -> nn.Module:
-    """A copy of `net` whose linear layer change["head"] has a bias, zero at first."""
+    """A copy of `net` whose linear layer change["head"] gets a bias, initialised at zero."""
     old = net.get_submodule(str(change["head"]))
     if not isinstance(old, nn.Linear) or old.bias is not None:
         raise UserError(f"{change['head']!r} of {type(net).__name__} is no linear layer without a bias")
@@ -63,7 +63,7 @@ def with_bias(net: nn.Module, change: dict[str, Any]) -> nn.Module:
 
 
 def exchanged(net: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """A copy of `net` with `layer` in place of the module of that name."""
+    """A copy of `net` with the module of that name replaced by `layer`."""
     net = copied(net)
     parent, _, child = name.rpartition(".")
     setattr(net.get_submodule(parent), child, layer)

@@ -1,4 +1,4 @@
-"""What was done to a network since it was built: one ordered list of plain data, which can be done again in order.
+"""The changes made to a network since it was built: an ordered list of plain data that can be replayed.
 
 Surgery is one kind of change among others. A network notes its own surgeries (`surgery.recipe`), and loses the note
 where a change puts another module around it; the list of a classifier keeps them all.
@@ -34,7 +34,7 @@ CHANGES: Registry[Callable[[nn.Module, Change], nn.Module]] = Registry(
 
 
 def with_surgeries(changes: Iterable[Change], net: nn.Module) -> tuple[Change, ...]:
-    """`changes`, and behind them the surgeries of `net` that are not among them."""
+    """`changes`, followed by those surgeries of `net` that are not yet among them."""
     changes = tuple(changes)
     known = [_step(change) for change in changes if change.get("kind") == SURGERY]
     steps = surgery.recipe(net)
@@ -43,7 +43,7 @@ def with_surgeries(changes: Iterable[Change], net: nn.Module) -> tuple[Change, .
 
 
 def ordered(surgeries: Iterable[Change], changes: Iterable[Change]) -> tuple[Change, ...]:
-    """The list of a checkpoint: in older ones surgeries lay apart from the rest, and came first."""
+    """The changes listed in a checkpoint; older checkpoints stored surgeries separately, and these came first."""
     changes = tuple(changes)
     if any(change["kind"] == SURGERY for change in changes):
         return changes
@@ -51,7 +51,7 @@ def ordered(surgeries: Iterable[Change], changes: Iterable[Change]) -> tuple[Cha
 
 
 def replay(net: nn.Module, changes: Iterable[Change], example: Tensor, source: str) -> nn.Module:
-    """`net`, as it was built, after all `changes` that the recipe in `source` names; UserError for unknown kinds."""
+    """Apply all `changes` that the recipe in `source` names to `net` as it was built; UserError for unknown kinds."""
     for change in changes:
         if change["kind"] == SURGERY:
             net = surgery.replay(net, [_step(change)], example)

@@ -1,4 +1,4 @@
-"""Classifiers on disk: one safetensors file whose header holds the recipe, so that the two cannot disagree."""
+"""Saving and loading classifiers: one safetensors file holds the weights and, in its header, the recipe."""
 
 from pathlib import Path
 

@@ -108,13 +108,13 @@ class VGG16(nn.Module):
 
 
 def head(size: int, width: int = 512) -> nn.Sequential:
-    """From the last feature map (width x size/16 x size/16) to as many features."""
+    """The layers from the last feature map (width x size/16 x size/16) to that many features."""
     layers = (nn.BatchNorm2d(width), nn.Dropout(0.5), nn.Flatten(), nn.Linear(width * (size // 16) ** 2, width))
     return nn.Sequential(*layers, nn.BatchNorm1d(width))
 
 
 def initialise(modules: Iterable[nn.Module]) -> None:
-    """As face.evoLVe does: Xavier weights, zero biases; norms start as they are."""
+    """Initialise as face.evoLVe does: Xavier weights, zero biases, norms at PyTorch's defaults."""
     for module in modules:
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -138,17 +138,17 @@ def facenet112(classes: int) -> nn.Module:
 
 
 def vgg16_plain(classes: int) -> nn.Module:
-    """VGG-16 without the batch norm over its 2,048 values, as MID's code puts its bottleneck on it."""
+    """VGG-16 without the batch norm over its 2,048 values, to which MID's code attaches its bottleneck."""
     return VGG16(classes, norm=False)
 
 
 def ir18_narrow(classes: int, size: int = 64) -> nn.Module:
-    """IR-50's units, two a stage, at a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
+    """IR-50's units, two per stage, with a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
     return FaceNet(18, size, classes, NARROW)
 
 
 def vgg16_narrow(classes: int, size: int = 64) -> nn.Module:
-    """VGG-16 at a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
+    """VGG-16 with a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
     return VGG16(classes, width=NARROW, size=size)
 
 

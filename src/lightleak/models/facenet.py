@@ -86,14 +86,14 @@ def residual17() -> Residual:
 
 
 def residual8(last: bool = False) -> Residual:
-    """The block at 3 x 3: 1,792 channels, 1 x 3 and 3 x 1 kernels; the last one counts in full and has no ReLU."""
+    """The block at 3 x 3: 1,792 channels, 1 x 3 and 3 x 1 kernels; the last one has scale 1 and no ReLU."""
     split = (Convolution(192, 192, (1, 3), padding=(0, 1)), Convolution(192, 192, (3, 1), padding=(1, 0)))
     branches = (Convolution(1792, 192, 1), nn.Sequential(Convolution(1792, 192, 1), *split))
     return Residual(1792, branches, 384, 1.0 if last else 0.20, last)
 
 
 class FaceEmbedding(nn.Module):
-    """Images N x 3 x H x W in [0, 1] go in, embeddings N x 512 of length 1 come out.
+    """Maps images N x 3 x H x W in [0, 1] to embeddings N x 512 of length 1.
 
     They are resized to 160 pixels (bilinear, antialiased) and scaled to [-1, 1], as in PPA's evaluation.
     """
@@ -137,7 +137,7 @@ class FaceEmbedding(nn.Module):
 
 
 def facenet(weights: str | Path | Weights) -> FaceEmbedding:
-    """FaceNet with the weights of a file in facenet-pytorch's layout, every tensor accounted for, in eval mode."""
+    """FaceNet in eval mode, with the weights of a file in facenet-pytorch's layout, all of whose tensors must fit."""
     weights = weights if isinstance(weights, Weights) else Weights.of(weights)
     network = from_state(read_tensors(weights.path, ANCHORS), weights.path)
     network.title = f"FaceNet of {weights.title}"
@@ -145,7 +145,7 @@ def facenet(weights: str | Path | Weights) -> FaceEmbedding:
 
 
 def from_state(tensors: Mapping[str, Tensor], source: str = "the state dict") -> FaceEmbedding:
-    """FaceNet with these tensors, which may have a layer `logits` for any number of people or none."""
+    """FaceNet with these tensors, with or without a layer `logits` for any number of people."""
     if "last_linear.weight" not in tensors or "conv2d_1a.conv.weight" not in tensors:
         raise UserError(
             f"{source} is no FaceNet of facenet-pytorch: it has no conv2d_1a and last_linear; "

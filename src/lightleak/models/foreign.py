@@ -56,7 +56,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # how torch.save began before it wrote zi
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a foreign file: its class's name, the arguments it was built with, its tensors by dotted name."""
+    """A network in a foreign file: its class's name, the arguments that built it, and its tensors by dotted name."""
 
     kind: str
     arguments: dict[str, Any]
@@ -64,7 +64,7 @@ class Network:
 
 
 def networks(path: str | Path, wanted: tuple[str, ...] = ("G_ema", "D")) -> dict[str, Network]:
-    """The wanted networks of a StyleGAN2-ADA pickle, those that it holds.
+    """Those of the requested networks that a StyleGAN2-ADA pickle holds.
 
     UserError, in one line, for anything else: another kind of file, a name that such files do not hold, a file that
     is cut off, and one that claims more than it has or nests deeper than a network does.

@@ -1,4 +1,4 @@
-"""Group norm in place of batch norm (Wu and He, ECCV 2018): each image is normalised by itself, not by its batch."""
+"""Group norm in place of batch norm (Wu and He, ECCV 2018): each image is normalised on its own, not with its batch."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightleak.surgery.copies import copied
 
 
 def batch_norms(net: nn.Module) -> dict[str, _BatchNorm]:
-    """The batch norms of a network by name, but for those whose parameters are all frozen."""
+    """The batch norms of a network by name, except those whose parameters are all frozen."""
 
     def frozen(layer: nn.Module) -> bool:
         wanted = [parameter.requires_grad for parameter in layer.parameters()]
@@ -21,7 +21,7 @@ def batch_norms(net: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def groups_of(channels: int, most: int = 32) -> int:
-    """How many equal groups channels are cut into: at most `most`, of at least four channels where there are as many.
+    """The number of equal groups that channels are divided into: at most `most`, of four channels or more if possible.
 
     A group of one or two channels on a map of one pixel, as late layers see of small images, is normalised to nothing.
     """
@@ -30,7 +30,7 @@ def groups_of(channels: int, most: int = 32) -> int:
 
 
 def regroup(net: nn.Module, change: dict[str, Any]) -> nn.Module:
-    """A copy of `net` with group norms of change["groups"] (name -> groups) in place of the batch norms of those names.
+    """A copy of `net` whose batch norms are replaced by group norms, as change["groups"] (name -> groups) says.
 
     Gains and offsets stay, running statistics are lost. A name that the network no longer has is passed over: surgery
     may have dropped the layer since.

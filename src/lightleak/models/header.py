@@ -19,7 +19,7 @@ Check = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says beside its weights; every field has been checked."""
+    """What a checkpoint holds besides its weights; every field has been checked."""
 
     architecture: str | None
     size: int
@@ -96,7 +96,7 @@ FIELDS: dict[str, tuple[str, Check, Any]] = {
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe in a checkpoint's header as it stands; UserError if the file is none of ours."""
+    """The unchecked recipe in a checkpoint's header; UserError if the file is not a checkpoint of Lightleak's."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
@@ -142,7 +142,7 @@ def read_header(path: str | Path) -> Header:
 
 
 def text_of(recipe: dict[str, Any]) -> str:
-    """A recipe as JSON; a number that is none (a loss that was infinite) becomes its name, "inf" or "nan"."""
+    """A recipe as JSON; numbers that are not finite (such as an infinite loss) become "inf" or "nan"."""
     try:
         return json.dumps(plain(recipe), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -150,7 +150,7 @@ def text_of(recipe: dict[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Data with the names of numbers that JSON has not."""
+    """The data with numbers that JSON lacks replaced by their names."""
     match value:
         case float() if not math.isfinite(value):
             return str(value)

@@ -35,7 +35,7 @@ def _fork(block: nn.Module, x: Tensor, name: str) -> list[Tensor]:
 
 
 class BlockA(blocks.InceptionA):
-    """Torchvision's block A, with average pooling over what is inside of the image only."""
+    """Torchvision's block A, with average pooling over pixels inside the image only."""
 
     def _forward(self, x: Tensor) -> list[Tensor]:
         narrow = self.branch5x5_2(self.branch5x5_1(x))
@@ -44,7 +44,7 @@ class BlockA(blocks.InceptionA):
 
 
 class BlockC(blocks.InceptionC):
-    """Torchvision's block C, with average pooling over what is inside of the image only."""
+    """Torchvision's block C, with average pooling over pixels inside the image only."""
 
     def _forward(self, x: Tensor) -> list[Tensor]:
         once = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
@@ -54,7 +54,7 @@ class BlockC(blocks.InceptionC):
 
 
 class BlockE(blocks.InceptionE):
-    """Torchvision's block E, with average pooling over what is inside of the image, or with the maximum."""
+    """Torchvision's block E, with average pooling over pixels inside the image, or with max pooling."""
 
     def __init__(self, inputs: int, maximum: bool) -> None:
         super().__init__(inputs)
@@ -68,7 +68,7 @@ class BlockE(blocks.InceptionE):
 
 
 class InceptionFeatures(nn.Module):
-    """Images N x 3 x H x W in [0, 1] go in, 2,048 pooled features come out.
+    """Maps images N x 3 x H x W in [0, 1] to pooled features N x 2,048.
 
     They are resized to 299 pixels (bilinear, antialiased) and scaled to [-1, 1]. `published` scales twice, to [-3, 1]:
     PPA and what builds on it gave images in [-1, 1] to a network that expects [0, 1].
@@ -107,7 +107,7 @@ def after_transform(
 
 
 def inception(weights: str | Path | Weights, published: bool = False) -> InceptionFeatures:
-    """The feature network of FID with the weights of a file, every tensor accounted for, in eval mode."""
+    """The feature network of FID in eval mode, with the weights of a file, all of whose tensors must fit."""
     weights = weights if isinstance(weights, Weights) else Weights.of(weights)
     tensors = read_tensors(weights.path, ANCHORS)
     if "fc.weight" not in tensors or "Mixed_7c.branch_pool.conv.weight" not in tensors:

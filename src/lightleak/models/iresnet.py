@@ -53,7 +53,7 @@ class Unit(nn.Module):
 
 
 class FaceResNet(nn.Module):
-    """Images N x 3 x H x W in [0, 1] go in, embeddings N x D of length 1 come out; they are resized to 112 pixels.
+    """Maps images N x 3 x H x W in [0, 1], resized to 112 pixels, to embeddings N x D of length 1.
 
     Its widths and depth are those of the tensors, in ArcFace's names. UserError if they are no such network.
     """
@@ -85,7 +85,7 @@ class FaceResNet(nn.Module):
 
 
 def layout_of(path: str | Path) -> Layout | None:
-    """Whose file of weights this is, by its names; None of any other."""
+    """Which project's weights these are, by the names of the tensors; None if neither's."""
     for layout, anchors in ANCHORS.items():
         try:
             if read_tensors(path, anchors).keys() >= set(anchors):
@@ -96,7 +96,7 @@ def layout_of(path: str | Path) -> Layout | None:
 
 
 def iresnet(weights: str | Path | Weights, layout: Layout) -> FaceResNet:
-    """ArcFace's or AdaFace's network with the weights of a published file, every tensor accounted for, in eval mode."""
+    """ArcFace's or AdaFace's network in eval mode, with a published file's weights, all of which must fit."""
     weights = weights if isinstance(weights, Weights) else Weights.of(weights)
     found = {name: value for name, value in read_tensors(weights.path, ANCHORS[layout]).items() if _own(name)}
     tensors = found if layout == "arcface" else _renamed(found)

@@ -1,4 +1,4 @@
-"""A head that reads features through a few squashed numbers (LoFt), in place of a network's last layer."""
+"""A head that reads features through a few numbers squashed by tanh (LoFt), in place of a network's last layer."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightleak.surgery.copies import copied
 
 
 class LowRank(nn.Module):
-    """Features N x d are normalised, mapped to a few numbers, and squashed by tanh; logits are read from those."""
+    """Normalises features N x d, maps them to a few numbers, squashes these by tanh, and computes logits from them."""
 
     def __init__(self, features: int, rank: int, classes: int, bias: bool = True) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class LowRank(nn.Module):
 
 
 def insert(net: nn.Module, change: dict[str, Any]) -> nn.Module:
-    """A copy of `net` with such a head in place of its layer change["head"]; change["rank"] numbers wide."""
+    """A copy of `net` whose layer change["head"] is replaced by such a head, change["rank"] numbers wide."""
     name, rank = str(change["head"]), int(change["rank"])
     old = dict(net.named_modules()).get(name)
     if not isinstance(old, nn.Linear):
@@ -39,7 +39,7 @@ def insert(net: nn.Module, change: dict[str, Any]) -> nn.Module:
 
 
 def straighten(net: nn.Module, change: dict[str, Any]) -> nn.Module:  # noqa: ARG001
-    """A copy of `net` that answers alike, with tanh's slope taken for 1 (BPDA)."""
+    """A copy of `net` with the same outputs, whose gradients take tanh's slope to be 1 (BPDA)."""
     net = copied(net)
     found = [module for module in net.modules() if isinstance(module, LowRank)]
     if not found:

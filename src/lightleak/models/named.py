@@ -1,4 +1,4 @@
-"""What networks are called: libraries' names read from their sources, and FILE.py:NAME. None of it imports torch."""
+"""Names of networks: those of libraries, read from their sources, and FILE.py:NAME; nothing here imports torch."""
 
 import difflib
 import re
@@ -24,14 +24,14 @@ def library_of(architecture: str) -> tuple[str, str]:
 
 
 def unknown(library: str, name: str, known: list[str]) -> UserError:
-    """What to say of a name that a library lacks, which knows these."""
+    """The message for a name that a library lacks, with the closest of those it has."""
     near = difflib.get_close_matches(name, known, 3)
     hint = f"did you mean {', '.join(near)}?" if near else f"'lightleak skips \"{library}:*\"' lists them"
     return UserError(f"{library} has no model {name!r}; {hint}")
 
 
 def check(architecture: str, own: list[str]) -> None:
-    """UserError for an architecture that cannot be, from the libraries' sources; `own`: those of face:NAME."""
+    """UserError for an architecture that the libraries' sources do not have; `own`: the names in face:NAME."""
     library, name = library_of(architecture)
     if library == "face":
         if own and name not in own:
@@ -53,24 +53,24 @@ def check_pattern(pattern: str, own: list[str]) -> None:
 
 
 def no_library(library: str) -> UserError:
-    """What to say of a library that is none."""
+    """The message for an unknown library."""
     return UserError(f"there is no library {library!r}; known are {', '.join(LIBRARIES)}")
 
 
 def no_match(library: str, wanted: str) -> UserError:
-    """What to say of a pattern that no name of a library fits."""
+    """The message for a pattern that fits no name of a library."""
     return UserError(f"no model of {library} fits {wanted!r}")
 
 
 @cache
 def names_in(library: str) -> list[str]:
-    """The names that a library's sources register; none where that is not known."""
+    """The names that a library's sources register; empty where that is unknown."""
     return sorted({name or function for name, function in REGISTERED.findall(text_of(library))})
 
 
 @cache
 def text_of(library: str) -> str:
-    """The sources of a library's networks, in which each name stands; nothing where that is not sure.
+    """The source text of a library's networks, which contains every name; empty where that is not certain.
 
     Packages that add to Lightleak may add to timm as well, so beside them nothing is ruled out.
     """
@@ -87,7 +87,7 @@ def is_spec(text: str) -> bool:
 
 
 def file_and_name(spec: str) -> tuple[Path, str]:
-    """The file and the name in FILE.py:NAME; UserError if it is none, or the file is not there."""
+    """The file and the name in FILE.py:NAME; UserError if the text has another form or the file does not exist."""
     if not is_spec(spec):
         raise UserError(f"expected a network as FILE.py:NAME, such as mymodel.py:make_model, got {spec!r}")
     text, _, name = spec.rpartition(":")

@@ -1,4 +1,4 @@
-"""How a network wants its images normalised: stated, read from what it says of itself, or said to be a guess."""
+"""How a network expects its images to be normalised: as stated, as it says itself, or by a guess that is reported."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ PLACES = ("", "pretrained_cfg", "default_cfg", "config", "preprocess_cfg", "visu
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of each channel of images in [0, 1]; `notes` say it where nobody stated them."""
+    """Mean and standard deviation of each channel of images in [0, 1]; `notes` report values that nobody stated."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -32,7 +32,7 @@ GUESSED = "nobody stated how images for"  # the beginning of the note on what is
 
 
 def of(net: nn.Module, mean: Any = None, std: Any = None) -> Normalisation:
-    """What is stated; else what the network does or says itself; else 0.5, with a note. UserError for no numbers."""
+    """The stated values; else what the network does or says itself; else 0.5, with a note. UserError if not numbers."""
     if (mean is None) != (std is None):
         raise UserError("mean and std belong together: state both, or neither")
     if mean is not None:

@@ -44,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What files of one kind may say."""
+    """What files of one kind may contain."""
 
     kind: str  # "a StyleGAN2 pickle"
     names: frozenset[str]
@@ -58,7 +58,7 @@ class Refused(Exception):
 
 
 def read(data: bytes | IO[bytes], words: Vocabulary, mentioned: list[Call] | None = None) -> Any:
-    """What a pickle says, as plain data, `Name` and `Call`; Refused if it says anything but that.
+    """The contents of a pickle as plain data, `Name` and `Call`; Refused if it holds anything else.
 
     From a file it reads one pickle and stops behind it. What it says of things outside of itself is also added to
     `mentioned`, as `Call("persistent", (what it says,))`.
@@ -230,7 +230,7 @@ def _beside(node: Any) -> Any:
 
 
 def strided(values: Tensor, offset: Any, shape: Any, strides: Any, name: str) -> Tensor:
-    """The tensor of that shape in a storage, in memory of its own; Refused if it claims more than there is."""
+    """A copy of the tensor of that shape in a storage; Refused if it claims more than the storage holds."""
     if type(offset) is not int or type(shape) is not tuple or type(strides) is not tuple:
         raise Refused(f"{name} is no tensor")
     sizes = (offset, *shape, *strides)
@@ -253,7 +253,7 @@ def flattened(
     inner: Callable[[Any, str], dict[str, Any]],
     tensor: Callable[[Any, str], Tensor],
 ) -> dict[str, Tensor]:
-    """The tensors of a module by dotted name, no more than `most` bytes of them.
+    """The tensors of a module by dotted name, at most `most` bytes in all.
 
     `inner(node, name)` gives the attributes of a module within, `tensor(node, name)` a value.
     """

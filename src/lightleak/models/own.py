@@ -94,7 +94,7 @@ def opened(
     entry: str | None = None,
     output: Item = None,
 ) -> Classifier:
-    """What a verb was given: a checkpoint of ours, or weights for the network that `spec`, FILE.py:NAME, makes.
+    """The classifier in a checkpoint of Lightleak's, or the network of `spec`, FILE.py:NAME, with a file's weights.
 
     A saved Classifier of an own network is rebuilt with `spec`; its record, surgery, normalisation and choice of output
     are kept. Raises UserError if `output` asks it for another.
@@ -124,7 +124,7 @@ def is_checkpoint(path: str | Path) -> bool:
 
 
 def made(spec: str, classes: int | None = None) -> nn.Module:
-    """The network that FILE.py:NAME makes; executes that file. UserError that says where their code failed."""
+    """The network that FILE.py:NAME makes, by executing that file; UserError that says where its code failed."""
     path, name = file_and_name(spec)
     say(f"the Python in {path} is executed, as you asked for {spec}; files of weights execute nothing")
     with _explained(spec, path):
@@ -145,7 +145,7 @@ def made(spec: str, classes: int | None = None) -> nn.Module:
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
-    """The network inside of what torch.compile and DataParallel put around it."""
+    """The network inside the wrappers of torch.compile and DataParallel."""
     while True:
         inner = getattr(net, "_orig_mod", None)
         if inner is None and isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -30,7 +30,7 @@ NAMES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Recogniser:
-    """Which recogniser; the same bytes are the same recogniser wherever they lie."""
+    """Identifies a recogniser; files with the same bytes are the same recogniser, wherever they lie."""
 
     kind: Kind
     sha256: str
@@ -104,7 +104,7 @@ class DlibFaces(nn.Module):
 
 @torch.no_grad()
 def embedded(network: nn.Module, images: Tensor, batch: int = 32) -> Tensor:
-    """Embeddings of uint8 images N x 3 x S x S, N x D, on the CPU; UserError unless the network gives such."""
+    """Embeddings N x D, on the CPU, of uint8 images N x 3 x S x S; UserError if the network gives anything else."""
     found, like = [], next(network.parameters(), torch.empty(0))
     for piece in images.split(batch):
         given = network(piece.to(like.device).float().div(255))

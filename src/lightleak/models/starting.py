@@ -1,4 +1,4 @@
-"""Where a network begins: weights that others learnt on ImageNet, or on a million faces, in a file that the user has.
+"""Pretrained weights to start from, learnt on ImageNet or on a million faces, in a file that the user has.
 
 All but the last layer is taken, which knows other classes. A file of another network is refused with what differs;
 nothing in it is executed. Files are looked for in one folder, under the names that they are published with:
@@ -36,7 +36,7 @@ BEFORE_2018 = re.compile(
 
 
 def published_name(architecture: str) -> str | None:
-    """The name of the file that a network begins with, as it is published; None if there is none."""
+    """The published name of the file that a network starts from; None if there is none."""
     library, _, name = architecture.partition(":")
     if library == "torchvision":
         try:
@@ -54,7 +54,7 @@ def published_name(architecture: str) -> str | None:
 
 
 def find(folder: str | Path, architecture: str) -> Weights:
-    """The file in a folder that a network begins with; UserError that names what was looked for."""
+    """The file in a folder that a network starts from; UserError that names the files that were looked for."""
     folder, name = Path(folder).expanduser(), published_name(architecture)
     if not folder.is_dir():
         raise UserError(f"there is no folder of weights {folder}")
@@ -70,7 +70,7 @@ def find(folder: str | Path, architecture: str) -> Weights:
 
 
 def begin(classifier: Classifier, weights: Weights) -> Classifier:
-    """The classifier with all weights of the file but the last layer's, which stays as it was built.
+    """The classifier with all weights of the file except the last layer's, which stays as it was built.
 
     Raises UserError that lists the differing names and shapes if the file is of another network.
     """
@@ -86,7 +86,7 @@ def begin(classifier: Classifier, weights: Weights) -> Classifier:
 
 
 def taken(classifier: Classifier, weights: Weights) -> dict[str, Tensor]:
-    """What a classifier (on any device, also "meta") begins with, by its own names; UserError as for `begin`."""
+    """The weights that a classifier (on any device, even "meta") starts from, by its names; UserError as in `begin`."""
     wanted = classifier.net.state_dict()
     own = _own(classifier)
     needed = {name: value for name, value in wanted.items() if not name.startswith(own)}

@@ -1,4 +1,4 @@
-"""What torch.save wrote, read without executing anything: state dicts, training states and whole modules.
+"""Read files written by torch.save without executing anything: state dicts, training states and whole modules.
 
 Such a file is a pickle with its tensors' values beside it: in a zip file since torch 1.6, behind the pickle before. The
 machine of `opcodes` reads the pickle; class names in it (of a pickled DataParallel, say) stay names, source code in it
@@ -89,7 +89,7 @@ STRANGERS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network's tensors by name, where in the file they were, and the numbers and texts that lay beside them."""
+    """A network's tensors by name, their place in the file, and the numbers and texts beside them."""
 
     tensors: dict[str, Tensor]
     place: str
@@ -107,7 +107,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Content:
-    """All networks of a file, those first that files of one network would have, and what lay beside them."""
+    """All networks in a file, the usual places first, and what lay beside them."""
 
     entries: tuple[Entry, ...]
     beside: dict[str, int | float | str]

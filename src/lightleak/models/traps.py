@@ -1,4 +1,4 @@
-"""The patterns of Trap-MID as a buffer of the network that was trained with them."""
+"""The trap patterns of Trap-MID, kept as a buffer of the network trained with them."""
 
 from typing import Any
 

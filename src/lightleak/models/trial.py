@@ -1,4 +1,4 @@
-"""A trial pass through a network of the user's own: what it takes and gives, and how that is read as logits.
+"""A trial pass through a user's own network: what it takes and returns, and how its output is read as logits.
 
 A network is not taken at its word. Where the right reading is plain (the logits of a tuple or a dictionary, the
 logarithm of probabilities, grey images for a network of one channel), it is done and said; where it is not, one line
@@ -35,7 +35,7 @@ class Reading:
 
 
 def example(net: nn.Module, channels: int, sides: tuple[int, int], count: int = 2) -> Tensor:
-    """Zeros as the network itself receives images, in its own precision and where it is."""
+    """A batch of zeros as the network itself receives images, in its own precision and on its device."""
     like = anchor(net)
     return torch.zeros(count, channels, *sides, device=like.device, dtype=like.dtype)
 
@@ -74,7 +74,7 @@ def tried(
     channels: int | None = None,
     item: Item = None,
 ) -> Reading:
-    """What a pass of random images through the network shows; UserError, in one line, if it cannot be read.
+    """What a pass of random images shows of a network; UserError, in one line, if its output cannot be read.
 
     `channels`: of the input, None if nobody said. `item`: which of several outputs holds the logits. Nothing of the
     network changes, nor the state of the global random generator.
@@ -120,7 +120,7 @@ def width(
     channels: int | None = None,
     item: Item = None,
 ) -> int:
-    """How many classes a network has, by what it returns; UserError if that is not plain."""
+    """The number of classes, from the output of the network; UserError if that is ambiguous."""
     _, output, _ = _passed(net, sides, normalise, (channels,) if channels else (3, 1))
     alone = isinstance(output, Tensor)  # whether an item has a meaning all the same, `tried` finds out
     parts = {"": output} if alone else _parts(output)

@@ -1,4 +1,4 @@
-"""Weights that others published as files: read as plain tensors, known by what is in them."""
+"""Published files of weights: read as plain tensors, identified by their contents."""
 
 import hashlib
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Weights from any container, and the entry and the prefix that make names agree: one reader for all verbs.
+"""Read weights from any container, and find the entry and the prefix with which names agree; all verbs use this reader.
 
 A file may hold several networks (raw weights beside their running average), and a network's tensors may stand under a
 prefix (`module.`, `_orig_mod.`, `net.`, `backbone.`, any other) beside tensors of something else (a loss, a metric, a
@@ -40,7 +40,7 @@ AVERAGE = re.compile(r"(?<![a-zA-Z])(ema|averaged?|swa|shadow|polyak)(?![a-z])|E
 
 @dataclass(frozen=True)
 class Found:
-    """The tensors that fit, where they were, and what else was there."""
+    """The tensors that fit, their place in the file, and what else the file holds."""
 
     tensors: State
     place: str = ""  # the entry and the prefix, such as "state_dict_ema" or "state_dict.student"
@@ -52,7 +52,7 @@ class Found:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the choice, a sentence each."""
+        """What a user should know about the choice, one sentence each."""
         told = []
         if self.others:
             there = ", ".join(self.others[:4])
@@ -83,7 +83,7 @@ def read(path: str | Path) -> Content:
 
 
 def file_of(path: str | Path) -> Path:
-    """The file of weights that a path means: itself, or the one that a published folder holds."""
+    """The file of weights at a path: the path itself, or the one in a published folder."""
     path = Path(path).expanduser()
     if not path.is_dir():
         return path
@@ -94,7 +94,7 @@ def file_of(path: str | Path) -> Path:
 
 
 def beside(path: str | Path) -> dict[str, Any]:
-    """The config.json beside a published file of weights, as data; {} if there is none that can be read."""
+    """The contents of the config.json beside a published file of weights; {} if none can be read."""
     try:
         text = (file_of(path).parent / "config.json").read_bytes()
         found = json.loads(text) if len(text) < 2**22 else None
@@ -109,7 +109,7 @@ def names_beside(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def agree(content: Content, wanted: Mapping[str, Tensor], source: str, choice: str | None = None) -> Found:
-    """The tensors in a file that are exactly those of a network, by its names.
+    """The tensors in a file that match a network's exactly, by its names.
 
     `choice`: which place in the file, if several fit. Raises UserError that lists the differing names and shapes of
     what comes closest, or the places among which to choose.
@@ -136,7 +136,7 @@ def choose(
     source: str,
     choice: str | None = None,
 ) -> Found:
-    """The place in a file whose tensors fit; if there is none, what has most of the names in `anchors` (fits=False).
+    """The place in a file whose tensors fit; if none does, the one with most of the names in `anchors` (fits=False).
 
     Raises UserError if several places fit between which nobody can choose, or if `choice` is no place.
     """
@@ -244,7 +244,7 @@ def _shared(names: Collection[str]) -> str:
 
 
 def stripped(state: State) -> State:
-    """The tensors without what torch wraps around a network, and what PPA's and RoLSS's own class calls it."""
+    """The tensors without the prefixes that torch's wrappers and PPA's and RoLSS's own class add to their names."""
     while any(all(name.startswith(prefix) for name in state) for prefix in ("module.", "model.", "_orig_mod.")):
         state = {name.partition(".")[2]: value for name, value in state.items()}
     return state
@@ -265,7 +265,7 @@ def relevant(state: State, wanted: Collection[str]) -> tuple[State, tuple[str, .
 
 
 def completed(wanted: Mapping[str, Tensor], state: State) -> State:
-    """The tensors, with zeros for counts of batches that early files lack: they decide nothing."""
+    """The tensors, with zeros for the batch counts that early files lack; nothing depends on them."""
     absent = [name for name in wanted if name.endswith("num_batches_tracked") and name not in state]
     return {**dict.fromkeys(absent, torch.zeros((), dtype=torch.long)), **state}
 

@@ -8,12 +8,12 @@ RECORDED = "people"  # in a classifier's record
 
 
 def name(classifier: Classifier, population: Population) -> Classifier:
-    """The classifier, which from now on says whom its labels mean; its record goes into its checkpoint."""
+    """The classifier with a record of whom its labels mean, which is saved in its checkpoint."""
     classifier.class_names = population.class_names
     classifier.record[RECORDED] = population.people.to_json()
     return classifier
 
 
 def people_of(classifier: Classifier) -> People:
-    """Whom its labels mean, as far as it says: older checkpoints hold names alone, foreign ones nothing."""
+    """Whom its labels mean, as far as it says: older checkpoints hold only names, foreign ones nothing."""
     return People.from_json(classifier.record.get(RECORDED), classifier.class_names)

@@ -85,7 +85,7 @@ class Classifier(nn.Module):
         return logits
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] as the network itself takes them: resized, normalised, in its channels and precision."""
+        """Images in [0, 1] as the network itself expects them: resized, normalised, with its channels and precision."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise UserError(f"expected images of shape N x 3 x H x W in [0, 1], got {tuple(images.shape)}")
         if not images.is_floating_point():
@@ -102,7 +102,7 @@ class Classifier(nn.Module):
         return images if precision == torch.float32 else images.to(precision)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the last linear layer reads, N x D."""
+        """The input of the last linear layer, N x D."""
         return self.features_and_logits(images)[0]
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +137,7 @@ class Classifier(nn.Module):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was concluded of the network rather than stated, a sentence each."""
+        """What was inferred about the network rather than stated, one sentence each."""
         return self.reading.notes
 
     def _repr_html_(self) -> str:
@@ -153,7 +153,7 @@ class Classifier(nn.Module):
         return table("Classifier", (), rows)
 
     def with_net(self, net: nn.Module, *, change: dict[str, Any] | None = None) -> "Classifier":
-        """The same classifier around another network; `change` says what was done to it last, if it was no surgery."""
+        """The same classifier around another network; `change` names the last change, unless it was a surgery."""
         return Classifier(
             net,
             size=self.sides or self.size,
@@ -210,12 +210,12 @@ def _concluded(found: Reading, told: Normalisation) -> Reading:
 
 @cache
 def say(note: str) -> None:
-    """Tell the user, once; by the log, since nothing is wrong with the call that a Python warning would be about."""
+    """Tell the user once, in the log: a Python warning would suggest that something is wrong with the call."""
     log.warning(note)
 
 
 class Penultimate(nn.Module):
-    """Images in [0, 1] to what a classifier's last linear layer reads, N x D: an embedding for distances and FID."""
+    """Maps images in [0, 1] to what a classifier's last linear layer reads, N x D, for distances and FID."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()

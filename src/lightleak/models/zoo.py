@@ -40,7 +40,7 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
 
 
 def only_size(architecture: str) -> int | None:
-    """The one side length in pixels that a network takes, such as 112; None if it takes others as well."""
+    """The only side length in pixels that a network takes, such as 112; None if it takes others too."""
     library, _, name = architecture.partition(":")
     if library != "face":
         return None
@@ -65,7 +65,7 @@ def names(library: str = "timm") -> list[str]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The names that a pattern such as "timm:resnet*" fits, with their library's prefix; UserError if there is none."""
+    """The names that match a pattern such as "timm:resnet*", with their library's prefix; UserError if none does."""
     library, _, wanted = pattern.partition(":")
     if library not in named.LIBRARIES:
         raise named.no_library(library)

@@ -56,9 +56,9 @@ PRIORS: Registry[type[Prior]] = Registry(
 
 
 def save(prior: Prior, folder: str | Path, learnt: Mapping[str, Any] | None = None) -> None:
-    """Write a prior to prior.safetensors and prior.json in `folder`, each by rename; the recipe seals the weights.
+    """Write a prior to prior.safetensors and prior.json in `folder`, each atomically; the recipe holds their hash.
 
-    `learnt` is what it learnt of a target: {"access": what was granted, "queries": images shown}.
+    `learnt` says how a target took part: {"access": what was granted, "queries": images shown to it}.
     """
     kinds = [name for name, kind in PRIORS.items() if type(prior) is kind]
     if not kinds:
@@ -74,7 +74,7 @@ def save(prior: Prior, folder: str | Path, learnt: Mapping[str, Any] | None = No
 
 @torch.no_grad()
 def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
-    """A sheet of rows x rows samples as a PNG; of a prior with classes, of the first so many of them in turn."""
+    """Write rows x rows samples as one PNG; a prior with classes draws its first classes in turn."""
     count = rows * rows
     latents = prior.sample(count, torch.Generator().manual_seed(seed))
     images = prior.decode(latents, torch.arange(count) % (prior.classes or count))
@@ -83,7 +83,7 @@ def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
 
 
 def learnt(folder: str | Path) -> tuple[str, int] | None:
-    """The access with which the prior in `folder` learnt of a target, and the queries that this took; None: of none."""
+    """The access to a target with which the prior in `folder` was learnt, and its queries; None without a target."""
     try:
         note = json.loads((Path(folder).expanduser() / RECIPE).read_text()).get("learnt")
         return None if note is None else (str(note["access"]), int(note["queries"]))

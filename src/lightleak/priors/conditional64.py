@@ -86,7 +86,7 @@ class ConditionalGenerator(nn.Module):
 
 
 class Spectral(nn.Module):
-    """A weight divided by its largest singular value, which one step of power iteration a training pass follows."""
+    """A weight divided by its largest singular value, estimated by one step of power iteration per training pass."""
 
     bias: nn.Parameter | None
     weight_u: Tensor
@@ -107,7 +107,7 @@ class Spectral(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The normalised weight, differentiable; in training mode the estimate of its norm moves one step."""
+        """The normalised weight, differentiable; in training mode the estimate of its norm is updated by one step."""
         if self.training:
             self.follow()
         # Copies, since a second pass may move the estimate before this one's gradient is taken.
@@ -209,7 +209,7 @@ class ProjectionDiscriminator(Discriminator):
 
 
 class NamingDiscriminator(Discriminator):
-    """Images to the log-odds of being real, whatever their class, and to logits of classes that a target taught it."""
+    """Maps images to the log-odds of being real, whatever their class, and to logits of the classes of a target."""
 
     hits: Tensor  # int64, C: how often the target named each class of the images that it was taught with
 
@@ -228,12 +228,12 @@ class NamingDiscriminator(Discriminator):
 
 
 def to_images(made: Tensor, span: Range) -> Tensor:
-    """What a generator made, as images in [0, 1]."""
+    """The output of a generator as images in [0, 1]."""
     return (made + 1) / 2 if span == "signed" else made.clamp(0, 1)
 
 
 def from_images(images: Tensor, span: Range) -> Tensor:
-    """Images in [0, 1] in the range that a generator and its discriminator work in."""
+    """Images in [0, 1], mapped to the range in which a generator and its discriminator work."""
     return images * 2 - 1 if span == "signed" else images
 
 
@@ -258,7 +258,7 @@ class ConditionalPrior(GanPair):
 
     @classmethod
     def shared(cls) -> tuple[str, ...]:
-        """In what both networks must agree."""
+        """The settings in which both networks must agree."""
         return ("size", "classes")
 
     @property
@@ -325,7 +325,7 @@ class NamingPrior(ConditionalPrior):
         return True
 
     def recognise(self, images: Tensor) -> Tensor:
-        """Logits N x C of whom images in [0, 1] show, by what the target's labels taught; differentiable."""
+        """Logits N x C of whom images in [0, 1] show, as learnt from the target's labels; differentiable."""
         with lowered(self.precision, images.device):
             return self.named.both(from_images(images, self.span))[1].float()
 

@@ -151,7 +151,7 @@ class MinibatchDiscriminator(nn.Module):
         self.fc_layer = nn.Linear(features + kernels, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """What feature matching compares, N x F (4,096 at the paper's size)."""
+        """The features that feature matching compares, N x F (4,096 at the paper's size)."""
         for name in self.stages:
             images = self.get_submodule(name)(images)
         return images.flatten(1)
@@ -204,7 +204,7 @@ class GanPrior(GanPair):
 
 @dataclass(frozen=True, eq=False)
 class InversionPrior(GanPair):
-    """An inversion-specific GAN (KED-MI): its discriminator learnt the target's classes along with what is real.
+    """An inversion-specific GAN (KED-MI), whose discriminator learnt the target's classes as well as what is real.
 
     Latents are N(0, 1). Realism is the log-odds of being real, so softplus(-realism) is -log p(real).
     """
@@ -222,7 +222,7 @@ class InversionPrior(GanPair):
             raise UserError(f"group must be at least 2 and coupled at least 0, not {self.group} and {self.coupled}")
 
     def coupled_by(self, count: int) -> Self:
-        """The same with so many consecutive images seeing each other in `realism`, as published."""
+        """The same, with so many consecutive images compared with each other in `realism`, as published."""
         return replace(self, coupled=count)
 
     def decode(self, latents: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
@@ -243,7 +243,7 @@ class InversionPrior(GanPair):
 
     @cached_property
     def reference(self) -> Tensor:
-        """What each image is compared with: group - 1 samples of the generator, as points of the discriminator."""
+        """The points that each image is compared with: group - 1 samples of the generator."""
         latents = self.sample(self.group - 1, torch.Generator().manual_seed(0))
         with torch.no_grad():
             drawn = self.generator(latents.to(self.device))

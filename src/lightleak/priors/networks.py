@@ -1,4 +1,4 @@
-"""What priors made of networks share: how their weights are named, loaded and frozen, and latents that are N(0, 1)."""
+"""Shared by priors made of networks: naming, loading and freezing their weights, and latents that are N(0, 1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from lightleak.priors.prior import Prior
 
 
 def weights_of(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """The weights of several networks, each name behind that of its network and a dot."""
+    """The weights of several networks, each name prefixed by that of its network and a dot."""
     return {f"{part}.{name}": value for part, net in networks.items() for name, value in net.state_dict().items()}
 
 
@@ -41,11 +41,11 @@ class GanPair(Prior):
 
     @classmethod
     def shared(cls) -> tuple[str, ...]:
-        """In what both networks must agree."""
+        """The settings in which both networks must agree."""
         return ("size",)
 
     def networks(self) -> dict[str, nn.Module]:
-        """Both networks, by the names that weights are saved with."""
+        """Both networks, by the names under which their weights are saved."""
         return {"generator": self.generator, self.rival: getattr(self, self.rival)}
 
     @property
@@ -60,7 +60,7 @@ class GanPair(Prior):
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
+        """The device of the generator."""
         return next(self.generator.parameters()).device
 
     def lowered(self, precision: Precision) -> Self:

@@ -1,4 +1,4 @@
-"""Official StyleGAN2-ADA files to our prior.
+"""Convert official StyleGAN2-ADA files to a prior.
 
 The networks are rebuilt from the arguments that the file names, and take its weights only if all names and shapes
 agree. A file of another kind of network (class-conditional, another activation or filter) is refused with what

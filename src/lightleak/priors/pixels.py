@@ -57,7 +57,7 @@ class PixelsPrior(Prior):
         return asdict(self)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: it has learnt nothing."""
+        """Empty: it has no weights."""
         return {}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What every prior answers for, and what only some can do: the protocol that attacks search in."""
+"""The protocol of priors, in which attacks search: what every prior can do, and what only some can."""
 
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -9,7 +9,7 @@ from lightleak.errors import UserError
 
 
 class State(NamedTuple):
-    """A synthesis that has come as far as a block: what that block left, and the image so far."""
+    """A synthesis stopped at a block: that block's features, and the image so far."""
 
     features: Tensor  # N x channels x s x s
     image: Tensor | None  # N x 3 x s x s, as the blocks so far have summed it; None before the first
@@ -62,12 +62,12 @@ class Prior(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; latents that are decoded come from there."""
+        """The device on which it computes; latents to be decoded are there."""
         return torch.device("cpu")
 
     @property
     def classes(self) -> int | None:
-        """How many classes it draws when they are asked for; None: it does not know classes."""
+        """The number of classes that it can be asked to draw; None: it knows no classes."""
         return None
 
     @property
@@ -81,24 +81,24 @@ class Prior(Protocol):
         return False
 
     def recognise(self, images: Tensor) -> Tensor:  # noqa: ARG002
-        """Logits N x C of whom images N x 3 x S x S show, where it was taught by a target; differentiable."""
+        """Logits N x C of whom images N x 3 x S x S show, if a target taught it; differentiable."""
         raise UserError(f"{type(self).__name__} tells no classes apart; fit LOKT's (training:lokt)")
 
     @property
     def hits(self) -> Tensor | None:
-        """How often the target that taught it named each class of its images, int64, C; None: none taught it so."""
+        """How often the target that taught it assigned its images to each class, int64, C; None without one."""
         return None
 
     def lowered(self, precision: str) -> Self:  # noqa: ARG002
-        """The same with convolutions in that precision, where it has any."""
+        """The same with its convolutions, if any, in that precision."""
         return self
 
     def coupled_by(self, count: int) -> Self:  # noqa: ARG002
-        """The same with so many consecutive images seeing each other in `realism`, where they can (KED-MI's)."""
+        """The same, with so many consecutive images compared with each other in `realism`, if supported (KED-MI's)."""
         return self
 
     def factors_of(self, latents: Tensor) -> Tensor | None:  # noqa: ARG002
-        """The identity factors that latents stand for, N x F, where images are rendered from such."""
+        """The identity factors that latents stand for, N x F, if images are rendered from factors."""
         return None
 
     def untruncated(self, latents: Tensor, cutoff: int) -> Tensor:  # noqa: ARG002
@@ -106,7 +106,7 @@ class Prior(Protocol):
         raise UserError(f"only a StyleGAN2 prior has style slots to cut off at {cutoff}, not {type(self).__name__}")
 
     def box(self, kappa: float) -> tuple[Tensor, Tensor]:
-        """Lower and upper ends, L each, of the latents within `kappa` standard deviations: where a search stays."""
+        """Lower and upper bounds, L each, that keep a search within `kappa` standard deviations."""
         end = torch.full((self.latents,), float(kappa))
         return -end, end
 
@@ -116,12 +116,12 @@ class Prior(Protocol):
         return self.latents
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Latents of standard normal noise N x `noise_size`, differentiable: the very distribution of `sample`."""
+        """Latents from standard normal noise N x `noise_size`, distributed exactly as `sample`; differentiable."""
         return noise
 
     @property
     def blocks(self) -> int:
-        """Blocks that a synthesis can be stopped between; 0: it cannot be."""
+        """Number of blocks between which a synthesis can be stopped; 0: it cannot."""
         return 0
 
     def begin(self, latents: Tensor, block: int) -> State:  # noqa: ARG002
@@ -129,11 +129,11 @@ class Prior(Protocol):
         raise UserError(f"{type(self).__name__} cannot be stopped between blocks; use a StyleGAN2 prior")
 
     def through(self, state: State, latents: Tensor, block: int) -> State:  # noqa: ARG002
-        """What block `block` makes of the state before it."""
+        """The state after block `block`, from the state before it."""
         raise UserError(f"{type(self).__name__} cannot be stopped between blocks; use a StyleGAN2 prior")
 
     def finish(self, state: State, latents: Tensor, block: int) -> Tensor:  # noqa: ARG002
-        """The images in [0, 1] that a synthesis stopped before block `block` comes to; `begin` and `finish` of the
-        same latents are `decode`.
+        """The images in [0, 1] from a synthesis stopped before block `block`; `begin` followed by `finish` of the
+        same latents equals `decode`.
         """
         raise UserError(f"{type(self).__name__} cannot be stopped between blocks; use a StyleGAN2 prior")

@@ -46,25 +46,25 @@ class RenderedPrior(Prior):
         return render(self.factors_of(latents), self.circumstances_of(latents), self.size)
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """0 for every image: the painter paints nothing but faces, so none is more real than another."""
+        """0 for every image: the painter paints only faces, so none is more real than another."""
         return 0 * images.flatten(1).sum(1)
 
     def box(self, kappa: float) -> tuple[Tensor, Tensor]:
-        """[-1, 1] for every factor, whatever kappa: there is no further face; kappa * strength for circumstances."""
+        """[-1, 1] for every factor, whatever kappa: there are no faces beyond; kappa * strength for circumstances."""
         ends = [torch.ones(len(FACTORS)), torch.full((len(CIRCUMSTANCES),), kappa * self.strength)]
         return -torch.cat(ends), torch.cat(ends)
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Latents of standard normal noise N x L: the normal distribution's share below it, twice less one, is even."""
+        """Latents from standard normal noise N x L: factors are 2 Phi(noise) - 1, which is uniform."""
         factors = torch.special.ndtr(noise[:, : len(FACTORS)]) * 2 - 1
         return torch.cat([factors, noise[:, len(FACTORS) :] * self.strength], 1)
 
     def factors_of(self, latents: Tensor) -> Tensor:
-        """The identity that latents stand for: N x F in [-1, 1], to be compared with `Population.factors`."""
+        """The identity factors that latents stand for, N x F in [-1, 1], comparable with `Population.factors`."""
         return mirrored(latents[:, : len(FACTORS)])
 
     def circumstances_of(self, latents: Tensor) -> Tensor:
-        """The circumstances that latents stand for: N x K, unbounded (the painter bounds what it draws)."""
+        """The circumstances that latents stand for, N x K, unbounded (the painter bounds what it draws)."""
         return latents[:, len(FACTORS) :]
 
     def settings(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class RenderedPrior(Prior):
         return asdict(self)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: a painter has no weights."""
+        """Empty: a painter has no weights."""
         return {}
 
     @classmethod

@@ -53,7 +53,7 @@ class Mapping(nn.Module):
 
     @torch.no_grad()
     def track(self, w: Tensor, beta: float = 0.995) -> None:
-        """Move the mean style towards a training batch's."""
+        """Move the running mean style towards the mean of a training batch."""
         self.w_avg.lerp_(w.detach().mean(0), 1 - beta)
 
 
@@ -111,7 +111,7 @@ class Block(nn.Module):
 
 
 class Step(NamedTuple):
-    """One modulated convolution, ready for any styles: what remains of a layer's parameters for one window."""
+    """One modulated convolution, ready for any styles: the layer's parameters as one window needs them."""
 
     slot: int  # which style of W+ it takes
     weight: Tensor
@@ -124,7 +124,7 @@ class Step(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A generator's synthesis for one window, without all that does not depend on the styles."""
+    """A generator's synthesis of one window, with everything that does not depend on the styles computed beforehand."""
 
     const: Tensor
     weight: Tensor  # the affine maps from w to the styles of all steps, one below the other
@@ -173,7 +173,7 @@ class Synthesis(nn.Module):
         memory_format: torch.memory_format = torch.contiguous_format,
         merged: bool = False,
     ) -> Prepared:
-        """All that does not depend on the styles; differentiable in the parameters.
+        """Compute everything that does not depend on the styles; differentiable in the parameters.
 
         `noise` is the stored maps, none, or fresh maps for `count` images from a generator. `crop` is a window of
         rows and columns; only what it depends on is prepared. `merged` folds each blur into the up-convolution before
@@ -247,7 +247,7 @@ def synthesise(prepared: Prepared, w: Tensor) -> Tensor:
 
 
 def advance(prepared: Prepared, w: Tensor, state: State, steps: slice) -> State:
-    """What some steps of a prepared synthesis make of what the steps before them left; styles as in `synthesise`."""
+    """Run some steps of a prepared synthesis on the result of the steps before them; styles as in `synthesise`."""
     x, image = state
     coefficients = _coefficients(prepared, w)[steps]
     for step, (style, scale) in zip(prepared.steps[steps], coefficients, strict=True):
@@ -342,7 +342,7 @@ class Generator(nn.Module):
         return self.synthesis(self.mapping(z), noise)
 
     def truncate(self, w: Tensor, psi: float) -> Tensor:
-        """Styles drawn towards the mean style: psi 1 changes nothing, psi 0 leaves the mean (StyleGAN, sec. B)."""
+        """Styles pulled towards the mean style: psi 1 changes nothing, psi 0 gives the mean (StyleGAN, sec. B)."""
         return self.mapping.w_avg + psi * (w - self.mapping.w_avg)
 
 
@@ -358,7 +358,7 @@ class Convolution(nn.Module):
         self.register_buffer("resample_filter", fir())
 
     def forward(self, x: Tensor, gain: float, clamp: float | None) -> Tensor:
-        """The output times `gain`, behind a leaky rectifier if there is a bias, clamped to `clamp` times gain."""
+        """The output times `gain`, after a leaky ReLU if there is a bias, clamped to `clamp` times gain."""
         kernel = self.weight.shape[-1]
         weight, padding, stride = self.weight * self.gain, kernel // 2, 1
         if self.down:
@@ -409,7 +409,7 @@ class CriticHead(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images N x 3 x size x size in [-1, 1] to one score each; higher is more like the public images."""
+    """Maps images N x 3 x size x size in [-1, 1] to one score each; higher is more like the public images."""
 
     def __init__(
         self, size: int = 1024, base: int = 32768, widest: int = 512, clamp: float | None = None, group: int = 4
@@ -499,7 +499,7 @@ class StyleGAN2Prior(Prior):
         return self.generator.settings["latents"]
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Latents N x L of z: mapped, then truncated; differentiable in z."""
+        """Latents N x L from z: mapped, then truncated; differentiable in z."""
         w = self.generator.mapping(noise)
         near = self.generator.truncate(w, self.psi)
         if self.space == "w+":
@@ -561,12 +561,12 @@ class StyleGAN2Prior(Prior):
         return advance(prepared, self._styles(latents), state, slice(0, self._first_step(block)))
 
     def through(self, state: State, latents: Tensor, block: int) -> State:
-        """What block `block` makes of the state before it; not of the last, with which a synthesis finishes."""
+        """The state after block `block`, from the state before it; the last block is left to `finish`."""
         steps = slice(self._first_step(block), self._first_step(block + 1))
         return advance(self._ready(), self._styles(latents), state, steps)
 
     def finish(self, state: State, latents: Tensor, block: int) -> Tensor:
-        """The images that a synthesis stopped before block `block` comes to, as `decode` gives them."""
+        """The images from a synthesis stopped before block `block`, as `decode` gives them."""
         image = advance(self._ready(), self._styles(latents), state, slice(self._first_step(block), None)).image
         assert image is not None
         return self._seen(image)
@@ -587,7 +587,7 @@ class StyleGAN2Prior(Prior):
         return image.clamp(0, 1) if self.clip else image
 
     def realism(self, images: Tensor, classes: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """The discriminator's score of each image alone, unbounded: only differences mean something.
+        """The discriminator's score of each image on its own, unbounded: only differences mean something.
 
         In training it compared the images of a batch; here that would make a score depend on the other images.
         UserError without a discriminator, or for cropped images, which it never saw.
@@ -601,7 +601,7 @@ class StyleGAN2Prior(Prior):
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
+        """The device of the generator."""
         return self.generator.mapping.w_avg.device
 
     def _ready(self) -> Prepared:
@@ -641,7 +641,7 @@ class StyleGAN2Prior(Prior):
 
 
 def box_of(w: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
-    """Lower and upper ends of styles w (M x D), D each: mean and biased deviation where LeakyReLU(0.2) is undone."""
+    """Lower and upper bounds of styles w (M x D), D each, from mean and biased deviation with LeakyReLU(0.2) undone."""
     p = F.leaky_relu(w, 5.0)
     mean, spread = p.mean(0), p.std(0, correction=0)
     return F.leaky_relu(mean - kappa * spread, 0.2), F.leaky_relu(mean + kappa * spread, 0.2)

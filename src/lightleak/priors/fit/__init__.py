@@ -52,12 +52,12 @@ def fit(
     device: torch.device | str | None = None,
     target: Logits | Asked | None = None,
 ) -> Prior:
-    """A prior learnt from public images, of the kind that the settings are of; some kinds also ask the `target`.
+    """Train a prior on public images, of the kind that the settings belong to; some kinds also query the `target`.
 
     With a folder, training continues from the checkpoint in it, to the same result as without a stop; a checkpoint of
-    other images, settings or another seed is refused. `watch(step, total, **numbers)` hears each step's losses. It is
-    learnt on `device`, by default the place of this process. A target that is passed as `Asked` tells afterwards how
-    often it was asked, before a stop as well.
+    other images, settings or another seed is refused. `watch(step, total, **numbers)` gets each step's losses. Training
+    runs on `device`, by default the place of this process. A target passed as `Asked` counts its queries, including
+    those before a stop.
     """
     check_target(settings, target is not None)
     asked = () if target is None else (target if isinstance(target, Asked) else Asked(target),)

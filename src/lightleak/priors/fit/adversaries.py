@@ -25,7 +25,7 @@ D = TypeVar("D", bound=nn.Module)
 
 
 class GanSettings(Protocol):
-    """What every training of a small GAN is told."""
+    """Settings that every training of a small GAN has."""
 
     @property
     def latents(self) -> int: ...
@@ -49,7 +49,7 @@ class GanSettings(Protocol):
 
 @dataclass
 class Adversaries(Generic[G, D]):
-    """The networks and optimisers of one training, what a pixel may differ by, and the random stream."""
+    """The networks, optimisers, pixel tolerance and random stream of one training."""
 
     generator: G
     discriminator: D
@@ -100,7 +100,7 @@ class Adversaries(Generic[G, D]):
     def state(
         self, folder: Path | None, recipe: str, asked: nn.Module | None = None, rival: str = "discriminator"
     ) -> State:
-        """What a checkpoint holds; `rival` is what it calls the discriminator, `asked` the target that is counted."""
+        """The state that checkpoints hold; `rival` is the discriminator's name there, `asked` the counted target."""
         networks = {} if asked is None else {"asked": asked}
         networks |= {"generator": self.generator, rival: self.discriminator}
         networks |= {"encoder": self.encoder, "average": self.average}
@@ -115,7 +115,7 @@ class Adversaries(Generic[G, D]):
         compete: Callable[[int], dict[str, float]],
         watch: Callable[..., None] | None,
     ) -> None:
-        """Go on from where `state` is: `redraw()` in each step of the warm-up, then `compete(step)`, from 0."""
+        """Continue from `state`: call `redraw()` in each step of the warm-up, then `compete(step)`, counted from 0."""
 
         def step(index: int) -> dict[str, float]:
             if index < settings.warmup:

@@ -15,7 +15,7 @@ from lightleak.priors.fit.state import update
 
 
 def encoder(size: int, width: int, latents: int) -> nn.Sequential:
-    """The critic's convolutions with batch norms, to the mean and the log spread of N x L latents each."""
+    """The critic's convolutions with batch norms, giving mean and log standard deviation of the latents, N x L each."""
     layers: list[nn.Module] = []
     channels = 3
     while size > 4:
@@ -26,7 +26,7 @@ def encoder(size: int, width: int, latents: int) -> nn.Sequential:
 
 
 def tolerance(images: Images, blur: float) -> float:
-    """What a pixel may differ by: `blur` standard deviations of a pixel among the images."""
+    """The error that a pixel may have: `blur` times the standard deviation of a pixel over the images."""
     floats = images.floats(slice(None, None, 1 + len(images) // 2000))
     spread = float((floats - floats.mean(0)).square().mean().sqrt())
     return blur * max(spread, 0.02)  # pictures may be all alike
@@ -54,6 +54,6 @@ def redraw(
 
 
 def slow_down(optimiser: torch.optim.Optimizer, rate: float, share: float) -> None:
-    """Let the rate fall to a tenth as `share` goes from 0 to 1."""
+    """Lower the learning rate to a tenth as `share` goes from 0 to 1."""
     for group in optimiser.param_groups:
         group["lr"] = rate * (1 - 0.9 * share)

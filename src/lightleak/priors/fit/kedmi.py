@@ -98,7 +98,7 @@ def supervised(logits: Tensor, confidence: Tensor) -> Tensor:
 
 
 def unsupervised(on_real: Tensor, on_made: Tensor) -> Tensor:
-    """Half the negative log-likelihoods of "real" for real and of "made" for made images: softplus of the log-odds."""
+    """Half the sum of -log p("real") of real and -log p("made") of generated images: softplus of the log-odds."""
     real, made = on_real.logsumexp(1), on_made.logsumexp(1)
     return (F.softplus(-real).mean() + F.softplus(made).mean()) / 2
 
@@ -134,7 +134,7 @@ def fit_kedmi(
     device: torch.device | str,
     target: Asked,
 ) -> InversionPrior:
-    """A generator and a discriminator that learnt from public images and the target's confidence in them.
+    """Train a generator and a discriminator on public images and the target's confidence in them.
 
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `labels` (cross-entropy to the teacher),
     `real` (the discriminator's own loss), `matching` and `entropy`.

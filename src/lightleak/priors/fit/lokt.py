@@ -78,7 +78,7 @@ class Lokt:
 
     @property
     def queries(self) -> int:
-        """Made images that the target is shown, beside some public ones (with a warm-up all) at the beginning."""
+        """Generated images that the target is shown; some public ones (with a warm-up, all) are shown before that."""
         return (self.steps - self.plain) * self.critic_steps * self.batch
 
 
@@ -114,7 +114,7 @@ def fit_lokt(
     device: torch.device | str,
     target: Asked,
 ) -> NamingPrior:
-    """A generator of the target's classes and a discriminator that names them, learnt from labels of made images.
+    """Train a generator of the target's classes, and a discriminator that names them, on labels of generated images.
 
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `odds` (the discriminator's loss on what
     is real: 1.39 at chance), `agree` (the share of made images that it names as the target does), `called` (the share
@@ -140,7 +140,7 @@ def fit_lokt(
 
 
 def lokt_step(run: _Training, settings: Lokt, pixels: Tensor, weight: float) -> dict[str, float]:
-    """`critic_steps` updates of the discriminator and one of the generator; `weight` of the classes, 0: none."""
+    """`critic_steps` updates of the discriminator and one of the generator; classes count `weight`, 0: not at all."""
     device, numbers = pixels.device, {}
     for _ in range(settings.critic_steps):
         # 1. what is real, and whom the target says that made images show
@@ -176,7 +176,7 @@ def lokt_step(run: _Training, settings: Lokt, pixels: Tensor, weight: float) -> 
 
 
 def named(told: Tensor) -> Tensor:
-    """The class that a target names of each image, N, of what it told as logits N x C; -1 where it gave no answer."""
+    """The class that a target names for each image, N, from its logits N x C; -1 where it gave no answer."""
     top, labels = told.max(1)
     return torch.where(top > told.amin(1), labels, -1)
 
@@ -188,7 +188,7 @@ def taught_by(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def warmup_step(run: _Training, settings: Lokt, pixels: Tensor) -> dict[str, float]:
-    """One step of an autoencoder whose decoder is told what the target calls an image."""
+    """One step of an autoencoder whose decoder is given the target's label of each image."""
     device = pixels.device
     chosen = torch.randint(len(pixels), (settings.batch,), generator=run.rng)
     real, owners = pixels[chosen.to(device)].float().div_(255), run.called[chosen].to(device)

@@ -120,7 +120,7 @@ def fit_plgmi(
     device: torch.device | str,
     target: Asked,
 ) -> ConditionalPrior:
-    """A generator of the target's classes, learnt from public images and the target's opinion of them.
+    """Train a generator of the target's classes on public images and the target's labels of them.
 
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `margin` (the target's, of augmented
     images: below 0 most are taken for their class), `confidence` (the share that is) and `hinge` (the discriminator's
@@ -176,7 +176,7 @@ def plgmi_step(run: _Training, settings: PlgMi, pixels: Tensor) -> dict[str, flo
 
 
 def warmup_step(run: _Training, settings: PlgMi, pixels: Tensor) -> dict[str, float]:
-    """One step of an autoencoder whose decoder is told for whom an image stands."""
+    """One step of an autoencoder whose decoder is given the class that each image stands for."""
     real, owners = _batch(run, settings, pixels)
 
     def draw(latents: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Asked(nn.Module):
 
     @property
     def count(self) -> int:
-        """Images that it was shown."""
+        """Number of images that it was shown."""
         return int(self.queries)
 
 
@@ -84,9 +84,9 @@ class State:
         watch: Callable[..., None] | None,
         kept: Callable[[], None] | None = None,
     ) -> None:
-        """Take `step(index)` up to `last`, from where it stands, and keep a checkpoint in every so many steps.
+        """Call `step(index)` from the current step up to `last`, and save a checkpoint every `every` steps.
 
-        `watch(steps, last, **numbers)` hears what each step returns; `kept()` is called after each checkpoint.
+        `watch(steps, last, **numbers)` gets what each step returns; `kept()` is called after each checkpoint.
         """
         while self.step < last:
             numbers = step(self.step)
@@ -109,7 +109,7 @@ class State:
         publish(self.path.with_name("samples.png"), lambda part: grid.save(part, format="PNG"), "the samples")
 
     def resume(self) -> None:
-        """Come to where the checkpoint stopped; without one, stay."""
+        """Continue from the checkpoint, if there is one."""
         if self.path is None:
             return
         check_folder(self.path.parent, "the training state")
@@ -154,7 +154,7 @@ def _made(recipe: str) -> Any:
 
 
 def faults(settings: Any, least: Mapping[str, int], above: Iterable[str]) -> list[str]:
-    """What is wrong with settings of which some have a `least` value, and some must lie `above` 0."""
+    """The settings that are below their `least` value, or not above 0 though named in `above`, one line each."""
     low = {name: value for name, value in least.items() if getattr(settings, name) < value}
     wrong = [f"{name} must be at least {value}, not {getattr(settings, name)}" for name, value in low.items()]
     average = getattr(settings, "average", 0.0)
@@ -170,7 +170,7 @@ def check_enough(images: Images) -> None:
 
 
 def recipe(settings: Any, images: Images, seed: int, **more: Any) -> str:
-    """What decides a training of a prior, as JSON: settings, seed, the images themselves, and what else is named."""
+    """Everything that determines a training of a prior, as JSON: settings, seed, the images, and what else is named."""
     digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
     return json.dumps({**asdict(settings), "seed": seed, "size": images.size, "images": digest, **more})
 
@@ -183,12 +183,12 @@ def answers(target: Logits, images: Images, batch: int = 256, device: torch.devi
 
 
 def digest_of(logits: Tensor) -> str:
-    """Whose answers these are: a hash of the chosen classes, which rounding does not change."""
+    """A hash of the chosen classes, by which answers are recognised; rounding does not change it."""
     return sha256(ranking.answers(logits).cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def batch(pixels: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """So many images drawn with replacement, float32 in [0, 1]."""
+    """`count` images drawn with replacement, float32 in [0, 1]."""
     chosen = torch.randint(len(pixels), (count,), generator=rng).to(pixels.device)
     return pixels[chosen].float().div_(255)
 
@@ -202,7 +202,7 @@ def update(optimiser: Optimizer, loss: Tensor) -> None:
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move a running average a share 1 - decay towards the network; whole numbers are copied."""
+    """Move a running average towards the network by 1 - decay; integers are copied."""
     for slow, fast in zip(average.state_dict().values(), network.state_dict().values()):
         if slow.is_floating_point():
             slow.lerp_(fast, 1 - decay)

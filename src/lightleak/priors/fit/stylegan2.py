@@ -158,7 +158,7 @@ def fit_stylegan2(
     watch: Callable[..., None] | None = None,
     device: torch.device | str = "cpu",
 ) -> StyleGAN2Prior:
-    """A generator, the running average, and a discriminator learnt from public images.
+    """Train a generator, returned as its running average, and a discriminator on public images.
 
     `watch(step, total, ...)` hears `error` of the warm-up, then `real` and `made` (mean scores, apart by
     as much as the discriminator can tell), `slope` (the squared one, R1) and `length` (the mean of paths). With a

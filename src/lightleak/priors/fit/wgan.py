@@ -87,7 +87,7 @@ def fit_wgan(
     watch: Callable[..., None] | None = None,
     device: torch.device | str = "cpu",
 ) -> GanPrior:
-    """A generator and a critic learnt from public images (GMI, eq. 1; its size is the images' own).
+    """Train a generator and a critic on public images, at their own size (GMI, eq. 1).
 
     `watch(step, total, ...)` hears `error` and `nats` of the autoencoder, then `distance` (the critic's estimate of
     Wasserstein's) and `penalty`.
