@@ -16,11 +16,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import TinyNet
+from lightleak.attacks import Guess, Oracle
+from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models import normalisation
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.zoo import build
 from lightleak.surgery import find_skips
+from toy_targets import Plain
 
 Outputs = namedtuple("Outputs", "logits features")
 
@@ -130,6 +133,36 @@ def test_logits_that_stay_small_are_said_with_the_confidence_that_they_reach(out
 def test_bytes_are_no_images():
     with pytest.raises(UserError, match="got uint8; divide bytes by 255"):
         half(Net())(images().mul(255).byte())
+
+
+class Bright(Plain):
+    """Images of 0 to 255."""
+
+    def decode(self, latents, classes=None):
+        return super().decode(latents, classes).clamp(0, 1) * 255
+
+
+def test_values_of_0_to_255_are_refused():
+    bright, net = images().mul(255), half(Net())
+    told = r"values in \[0, 1\], came 0\.\d+ to 25\d: divide by 255"
+    for ask in (net, net.features, Oracle(net, "scores").scores):
+        with pytest.raises(UserError, match=told):
+            ask(bright)
+    labels = torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(UserError, match=r"convert with images\.round\(\)\.byte\(\)"):
+        Images(bright, labels)
+    with pytest.raises(UserError, match=r"convert with \(images \* 255\)\.round\(\)\.byte\(\)"):
+        Images(images(), labels)
+    with pytest.raises(UserError, match="expected a prior that draws images with values in"):
+        Guess(keep=1).run(Oracle(net, "scores"), Bright(), labels[:1], torch.Generator().manual_seed(0))
+
+
+def test_unclamped_dark_and_no_images_are_images():
+    net = half(Net())
+    for fine in (images() * 40 - 20, torch.zeros(2, 3, 32, 32), torch.empty(0, 3, 32, 32)):
+        assert len(net(fine)) == len(fine)
+    together = torch.func.vmap(lambda image: net(image[None])[0])(images())  # nobody can look into these
+    assert torch.allclose(together, PLAIN, atol=1e-5)
 
 
 def test_what_is_sparse_is_made_dense():

@@ -23,7 +23,7 @@ from lightleak.attacks.keeping import Keeper
 from lightleak.attacks.knowledge import Knowledge
 from lightleak.attacks.oracle import Access, AccessError, Oracle
 from lightleak.attacks.reconstruction import Reconstruction
-from lightleak.data.population import as_bytes
+from lightleak.data.population import as_bytes, check_unit
 from lightleak.data.views import resized
 from lightleak.errors import UserError, refuse
 from lightleak.place import batch_of
@@ -269,6 +269,7 @@ class Attack(Protocol):
             mine = replace(part, classes=classes[rows], attempts=attempts[rows])
             drawn = mine.classes if found.drawn is None else found.drawn[rows]
             images = prior.decode(found.latents[rows], drawn) if found.images is None else found.images[rows]
+            check_unit(images, "a prior that draws images")
             images = images.clamp(0, 1)
             if found.confidence is None:
                 confidence.append(self.judge(oracle, images, mine).cpu())

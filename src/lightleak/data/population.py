@@ -22,9 +22,10 @@ class Images:
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4 or self.pixels.shape[1] != 3:
+            how = "images.round().byte()" if of_bytes(self.pixels) else "(images * 255).round().byte()"
             raise UserError(
                 f"expected pixels as uint8 of shape N x 3 x S x S, got {self.pixels.dtype} of shape "
-                f"{tuple(self.pixels.shape)}; convert with (images * 255).round().byte()"
+                f"{tuple(self.pixels.shape)}; convert with {how}"
             )
         if len(self.labels) != len(self.pixels):
             raise UserError(f"expected one label per image, got {len(self.labels)} for {len(self.pixels)} images")
@@ -143,6 +144,21 @@ class Population:
     def size(self) -> int:
         """Side length of the images in pixels."""
         return self.train.size
+
+
+BRIGHT = 16  # no image in [0, 1], noisy or not clamped, has a value above this and none below 0
+
+
+def of_bytes(images: Tensor) -> bool:
+    """Whether images hold values of 0 to 255 where [0, 1] is meant."""
+    return images.numel() > 0 and float(images.max()) > BRIGHT and float(images.min()) >= 0
+
+
+def check_unit(images: Tensor, who: str = "images") -> None:
+    """UserError if images that are meant to lie in [0, 1] hold values of 0 to 255."""
+    if of_bytes(images):
+        low, high = map(float, images.aminmax())
+        raise UserError(f"expected {who} with values in [0, 1], came {low:.3g} to {high:.3g}: divide by 255")
 
 
 def as_bytes(images: Tensor) -> Tensor:

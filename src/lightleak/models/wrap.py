@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak import surgery
+from lightleak.data.population import check_unit
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.models import normalisation, trial
@@ -91,6 +92,8 @@ class Classifier(nn.Module):
         if not images.is_floating_point():
             kind = str(images.dtype).removeprefix("torch.")
             raise UserError(f"expected images as floating-point numbers in [0, 1], got {kind}; divide bytes by 255")
+        if _can_be_read(images):
+            check_unit(images)
         if self.sides is None:
             images = resized(images, self.size)
         elif images.shape[-2:] != self.sides:
@@ -198,6 +201,16 @@ def _tried(
     output: Item,
 ) -> Reading:
     return trial.tried(net, classes, sides, (told.mean, told.std), len(mean) if mean else None, output)
+
+
+def _can_be_read(images: Tensor) -> bool:
+    """Whether looking at the values costs nothing and disturbs nobody who traces, differentiates or vectorises."""
+    if torch.compiler.is_compiling() or type(images) is not Tensor or images.requires_grad:
+        return False
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return False
+    within = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+    return images.device.type == "cpu" and not within(images)
 
 
 def _concluded(found: Reading, told: Normalisation) -> Reading:
