@@ -17,6 +17,7 @@ from lightleak.errors import UserError
 from lightleak.models import weights
 from lightleak.models.classifier import load, save
 from lightleak.models.inception import ANCHORS
+from lightleak.models.own import own as of_own
 from lightleak.models.weight_files import read_tensors
 from lightleak.models.zoo import build
 
@@ -174,6 +175,50 @@ def test_raw_weights_beside_their_average(pair, net, average, tmp_path):
     assert chosen.record["converted"]["entry"] == other
     assert chosen.record["converted"]["others"] == []
     assert load(save(chosen, tmp_path / "out.safetensors")).record["converted"]["entry"] == other
+
+
+def listed(net, average):
+    """An average's parameters in order, as torch_ema and diffusers keep it."""
+    return [average[name] for name, _ in net.named_parameters()]
+
+
+KEPT = {
+    "ema.shadow_params": lambda raw, values: {
+        "model": raw,
+        "ema": {"decay": 0.99, "num_updates": 7, "shadow_params": values, "collected_params": None},
+    },
+    "shadow_params": lambda raw, values: {"state_dict": raw, "optimization_step": 7, "shadow_params": tuple(values)},
+    "callbacks.EMA.weights": lambda raw, values: {
+        "state_dict": under("net.", raw),
+        "callbacks": {"EMA": {"weights": [nn.Parameter(value) for value in values]}},
+    },
+    "model_ema": lambda raw, values: {"model": raw, "model_ema": dict(enumerate(values))},
+}
+
+
+@pytest.mark.parametrize("place", KEPT)
+def test_an_average_without_names_is_said(place, net, average, tmp_path):
+    content = KEPT[place](dict(net.state_dict()), listed(net, average))
+    found = converted(content, tmp_path)
+    assert same(found, net.state_dict())
+    (note,) = (each for each in remarks(found) if "also holds" in each)
+    assert note.startswith(f"the file also holds {place}, ")
+    assert "\n" not in note
+    if place != "model_ema":
+        assert f" {len(listed(net, average))} tensors of the same shapes without names" in note
+        assert "save its state dict" in note
+    chosen = converted(content, tmp_path, entry=next(iter(content)))
+    assert not any("also holds" in each for each in remarks(chosen))
+    own = of_own(build(NAME, CLASSES, 32).net, tmp_path / "c.pth", size=32)
+    assert note in own.notes
+
+
+def test_other_lists_are_no_average(net, tmp_path):
+    raw = dict(net.state_dict())
+    optimiser = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    for beside in ({"losses": [torch.ones(3), torch.ones(3)]}, {"optimizer": optimiser.state_dict()}, {"none": []}):
+        found = converted({"state_dict": raw, **beside}, tmp_path)
+        assert not any("also holds" in each for each in remarks(found))
 
 
 def test_an_average_alone(average, tmp_path):

@@ -10,7 +10,7 @@ import mmap
 import re
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,12 +106,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Unnamed:
+    """A list of tensors, which have shapes but no names: parameters in their order, as torch_ema keeps an average."""
+
+    place: str
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class Content:
     """All networks in a file, the usual places first, and what lay beside them."""
 
     entries: tuple[Entry, ...]
     beside: dict[str, int | float | str]
     class_names: tuple[str, ...] = ()  # in the order of the outputs, where the file says them
+    unnamed: tuple[Unnamed, ...] = ()
 
 
 def checkpoint(path: str | Path) -> Checkpoint:
@@ -278,7 +287,20 @@ def _content(content: Any, storage: Storage, most: int) -> Content:
             entries.append(Entry(place, {}, str(reason)))
     around = content if isinstance(content, dict) else {}
     beside = {str(key)[:40]: number for key, value in around.items() if (number := _number(value)) is not None}
-    return Content(tuple(entries), beside, _class_names(around))
+    return Content(tuple(entries), beside, _class_names(around), tuple(_unnamed(around, "", set())))
+
+
+def _unnamed(node: dict[Any, Any], place: str, seen: set[int]) -> Iterator[Unnamed]:
+    """The lists of tensors in dictionaries that are no optimiser's state."""
+    if {"state", "param_groups"} <= node.keys() or id(node) in seen or place.count(".") >= MOST_LEVELS:
+        return
+    seen.add(id(node))
+    for key, value in node.items():
+        inner = f"{place}.{str(key)[:40]}".lstrip(".")
+        if isinstance(value, dict):
+            yield from _unnamed(value, inner, seen)
+        elif isinstance(value, list | tuple) and len(value) > 1 and all(map(_is_tensor, value)):
+            yield Unnamed(inner, tuple(map(_shape, value)))
 
 
 def _network(place: str, node: Any, storage: Storage, most: int) -> dict[str, Tensor]:
@@ -342,10 +364,18 @@ def _places(content: Any) -> list[tuple[str, Any]]:
 
 def _has_values(node: Any) -> bool:
     """Whether this is a tensor of more than one value, as far as its call says."""
+    return _is_tensor(node) and _shape(node) not in ((), (1,))
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    """The shape that a tensor's call says; (-1,) where it says none."""
     match node:
         case Call(name="torch._utils._rebuild_parameter", arguments=(inner, *_)):
             node = inner
-    return _is_tensor(node) and not (len(node.arguments) > 2 and node.arguments[2] in ((), (1,)))
+    match node:
+        case Call(arguments=(_, _, tuple(shape), *_)) if all(type(side) is int for side in shape):
+            return shape
+    return (-1,)
 
 
 # What training loops call the names of classes, in order, by name or by number.

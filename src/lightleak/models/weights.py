@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Found:
     fits: bool = True
     beside: dict[str, int | float | str] = field(default_factory=dict)  # numbers and texts
     class_names: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()  # averages of these weights in the file that cannot be taken, and why
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -57,6 +58,7 @@ class Found:
         if self.others:
             there = ", ".join(self.others[:4])
             told.append(f"the file also holds {there}; {self.place or 'the outermost'} was taken (--entry chooses)")
+        told += [f"the file also holds {what}; {self.place or 'the outermost'} was taken" for what in self.closed]
         if self.unread:
             more = f" and {len(self.unread) - 3} more" if len(self.unread) > 3 else ""
             told.append(f"not read: {', '.join(name[:80] for name in self.unread[:3])}{more}")
@@ -121,12 +123,12 @@ def agree(content: Content, wanted: Mapping[str, Tensor], source: str, choice: s
         bare = choose(content, _without_counters(inner), partial(_all_in, _without_counters(inner)), source, choice)
         if bare.fits:
             renamed = {f"{outer}{name}": value for name, value in bare.tensors.items()}
-            found = Found(renamed, bare.place, bare.others, bare.unread, True, bare.beside, bare.class_names)
+            found = replace(bare, tensors=renamed)
     tensors, dropped = relevant(found.tensors, wanted)
     tensors = completed(wanted, tensors)
     check_keys(dict(wanted), tensors, source)
     more = (*found.unread, *dropped)
-    return Found(tensors, found.place, found.others, more, True, found.beside, found.class_names)
+    return replace(found, tensors=tensors, unread=more, fits=True)
 
 
 def choose(
@@ -163,7 +165,22 @@ def choose(
         raise UserError(f"{source} holds {len(fitting)} networks that fit: {there}; choose one with --entry")
     label, state, unread, _ = taken = (raw or fitting)[0]
     others = tuple(place[0] for place in fitting if place is not taken)
-    return Found(state, label, others, unread, True, content.beside, content.class_names)
+    closed = tuple(_closed(content, state)) if choice is None else ()
+    return Found(state, label, others, unread, True, content.beside, content.class_names, closed)
+
+
+def _closed(content: Content, state: State) -> Iterator[str]:
+    """Averages beside the taken tensors that cannot be read by name: lists without names, and what is refused."""
+    shapes = Counter(tuple(value.shape) for value in state.values())
+    for one in content.unnamed:
+        if Counter(one.shapes) <= shapes:
+            yield (
+                f"{one.place}, {len(one.shapes)} tensors of the same shapes without names, probably a running average "
+                "(copy them into the network where it was trained and save its state dict to have them)"
+            )
+    for entry in content.entries:
+        if entry.refused and AVERAGE.search(entry.place):
+            yield f"{entry.place}, which is refused ({entry.refused})"
 
 
 Place = tuple[str, State, tuple[str, ...], bool]  # its name, its tensors, names beside them, and whether they fit
