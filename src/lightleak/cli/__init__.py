@@ -27,7 +27,7 @@ VERBS = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a verb; bad input is one line and exit code 2, Ctrl-C (and SIGTERM, which is the same) is 130."""
+    """Run a verb; bad input gives one line and exit code 2, Ctrl-C and SIGTERM give 130."""
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""What verbs make of their arguments."""
+"""Turn the arguments of verbs into objects."""
 
 import ast
 import shlex
@@ -28,7 +28,7 @@ Settings = Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")]
 
 @dataclass(frozen=True)
 class Own:
-    """A network of the user's own, where a checkpoint of Lightleak's does not say how it is made."""
+    """A network of the user's own, for which no checkpoint of Lightleak's says how it is built."""
 
     net: str | None = None
     """FILE.py:NAME, a function or class that returns your own network; that file is executed."""
@@ -49,7 +49,7 @@ OwnNet = Annotated[Own, tyro.conf.OmitArgPrefixes]
 
 
 def check_network(checkpoint: Path | None, own: Own, what: str) -> None:
-    """UserError, before anything is read, unless there is one network, by a checkpoint or as `own` says it."""
+    """UserError, before anything is read, unless exactly one network is given: as a checkpoint or as `own`."""
     if checkpoint is not None and own.weights is not None:
         raise UserError(f"give {what} or --weights, not both")
     if own.net is None and (own != NOTHING or checkpoint is None):
@@ -58,7 +58,7 @@ def check_network(checkpoint: Path | None, own: Own, what: str) -> None:
 
 
 def check_own(own: Own) -> None:
-    """UserError for files of an own network that are not there."""
+    """UserError if files of an own network do not exist."""
     if own.net is not None:
         named.file_and_name(own.net)
     if own.weights is not None and not own.weights.expanduser().exists():
@@ -66,7 +66,7 @@ def check_own(own: Own) -> None:
 
 
 def check_data(source: str | None, settings: dict[str, str]) -> None:
-    """UserError, before anything is read, for a data set that cannot be, or settings that it does not take."""
+    """UserError, before anything is read, for an unknown data set, or settings that it does not take."""
     if source is not None:
         data.check(source, **values(settings))
 
@@ -83,7 +83,7 @@ def classifier_of(checkpoint: Path | None, own: Own, what: str, size: int | None
 
 
 def computing(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb that computes at the place that its argument `device` names; its first line says if that is a card."""
+    """Make a verb compute on the device that its argument `device` names; its first line says so if that is a GPU."""
 
     @wraps(verb)
     def placed(*arguments: Any, **named: Any) -> None:
@@ -100,7 +100,7 @@ def computing(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def values(settings: dict[str, str]) -> dict[str, Any]:
-    """Settings as Python values where they read as such, else as text."""
+    """The settings as Python values where they can be parsed as such, else as text."""
     read: dict[str, Any] = {}
     for name, text in settings.items():
         try:
@@ -119,5 +119,5 @@ def population_of(source: str, settings: dict[str, str], aloud: bool = True) -> 
 
 
 def command() -> str:
-    """What was typed, so that it can be typed again."""
+    """The command line as it was typed, so that it can be typed again."""
     return "lightleak " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])

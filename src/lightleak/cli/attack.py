@@ -1,4 +1,4 @@
-"""`lightleak attack`: the people of a checkpoint, reconstructed."""
+"""`lightleak attack`: reconstruct the people of a checkpoint."""
 
 import shutil
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def main(
     size: Count | None = None,
     own: OwnNet = NOTHING,
 ) -> None:
-    """Reconstruct the people of a checkpoint, or of a network of your own.
+    """Reconstruct the people that a checkpoint, or a network of your own, was trained on.
 
     Example: lightleak attack --target rolss.safetensors --out found.safetensors attack:ppa --attack.steps 70
 
@@ -159,7 +159,7 @@ def check_arguments(
 
 
 def preset_of(preset: str, attack: Attack = DEFAULT) -> Attack:
-    """The settings that a preset names: NAME of the chosen attack's, or ATTACK:NAME beside the default one."""
+    """The settings of a preset: NAME for the chosen attack, or ATTACK:NAME if the attack is the default one."""
     if attack not in (DEFAULT, type(attack)()):
         raise UserError("give a preset or an attack with its own settings, not both")
     chosen = next((name for name, kind in ATTACKS.items() if type(attack) is kind), "")

@@ -154,7 +154,7 @@ def _known(text: str | None) -> tuple[str, ...] | None:
 
 
 def guarded(text: str | None) -> Guard | None:
-    """A guard by name, with its first number: labels, rounded:2, top-k:1, tempered:2, ssd:0.5, smoothed:0.1."""
+    """The guard with this name and first setting: labels, rounded:2, top-k:1, tempered:2, ssd:0.5, smoothed:0.1."""
     if text is None:
         return None
     name, _, number = text.partition(":")

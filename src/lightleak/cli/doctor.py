@@ -40,7 +40,7 @@ def main(
     device: Device = "auto",
     settings: Settings = {},  # noqa: B006
 ) -> None:
-    """What is installed, and whether data and judge are whole and good enough. Exit code 0: yes, 1: no.
+    """Check what is installed, and whether data and judge are complete and good enough. Exit code 0: yes, 1: no.
 
     Example: lightleak doctor --data celeba:/data/celeba --judge judge.safetensors
 
@@ -117,7 +117,7 @@ def _of_study(file: Path, out: Path, workers: int, settings: dict[str, str]) -> 
 
 
 def checked(title: str, lines: list[doctor.Line]) -> Table:
-    """What was looked at, as a table that wraps in a narrow terminal."""
+    """Print what was checked, as a table that wraps in a narrow terminal."""
     signs = {"good": "[green]✓[/]", "note": "[yellow]![/]", "bad": "[red]✗[/]"}
     table = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)

@@ -1,4 +1,4 @@
-"""What an argument must be beyond its type, said in its annotation and checked before anything heavy is imported."""
+"""Requirements of arguments beyond their types, stated in annotations and checked before anything heavy is imported."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -149,7 +149,7 @@ Seconds = Annotated[float, Within(0, 86400, "a time in seconds, above 0 and at m
 
 
 def spare(arguments: Mapping[str, Any]) -> None:
-    """UserError if what a verb writes would take the place of something that it reads."""
+    """UserError if a verb would overwrite something that it reads."""
     if (out := arguments.get("out")) is None:
         return
     place = Path(out).expanduser().resolve()
@@ -172,13 +172,13 @@ def _files(value: Any) -> list[str | Path]:
 
 
 def unmarked(kind: Any) -> Any:
-    """A type without what this module says of it."""
+    """A type without the requirements of this module."""
     marks = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
     return get_args(kind)[0] if marks and all(isinstance(mark, MARKS) for mark in marks) else kind
 
 
 def check(arguments: dict[str, tuple[Any, Any]], listed: Listed) -> None:
-    """UserError in one line for the first of these annotations and values, by argument, that do not go together."""
+    """UserError, in one line, for the first argument whose value does not meet its annotation."""
     for name, (kind, value) in arguments.items():
         for each in (kind, *get_args(kind)) if value is not None else ():
             for mark in get_args(each)[1:] if get_origin(each) is Annotated else ():

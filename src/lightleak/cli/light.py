@@ -1,4 +1,4 @@
-"""Types and values as tyro takes them without importing typeguard, which it asks about any other and which is slow."""
+"""Types and values that tyro handles without importing typeguard, which is slow."""
 
 from dataclasses import replace
 from functools import cache
@@ -24,7 +24,7 @@ def light(kind: Any) -> Any:
 
 
 def held(kind: Any, value: Any) -> Any:
-    """A value as a light type holds it."""
+    """The value in the form that the light type holds."""
     inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if isinstance(inner, type) and issubclass(inner, tuple | dict) and isinstance(value, inner.__mro__[1]):
         return inner(value)

@@ -24,7 +24,7 @@ CHECK = "check_arguments"  # a function of a verb's module, if there is one, tha
 
 @dataclass
 class Nothing:
-    """What stands for a verb that nobody called."""
+    """Placeholder for a verb that was not called."""
 
 
 def described(verb: str, whole: bool = True) -> type:

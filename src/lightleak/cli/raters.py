@@ -1,4 +1,4 @@
-"""`lightleak raters`: a study's pairs put to people, on a local page; and what they prefer."""
+"""`lightleak raters`: show people a study's pairs on a local page, and report what they prefer."""
 
 import json
 import threading
@@ -83,7 +83,7 @@ def _serve(questions: Questions, port: int, browser: bool) -> None:
 
 
 def show(told: Preference, asked: PairsToRate, answers: Answers) -> None:
-    """A row a rater, then the preference; the same as JSON beside the answers."""
+    """Print a row for each rater, then the preference; write the same as JSON beside the answers."""
     table = Table(title=f"{told.answers} answers to {told.pairs} of {len(asked.pairs)} pairs")
     for name in ("rater", "answers", "no answer in time", f"took {told.first}"):
         table.add_column(escape(name), justify="left" if name == "rater" else "right")

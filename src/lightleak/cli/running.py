@@ -1,4 +1,4 @@
-"""Running tasks under a live display, and showing what came of them."""
+"""Run tasks under a live display, and show their results."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ NOBODY = ("faces", "digits")  # painted faces and digits are nobody's: their pag
 
 
 def workers_on(device: str, asked: int | None = None) -> int:
-    """Processes at a time on this machine: as asked, else one for each card, else two."""
+    """The number of parallel processes on this machine: as asked, else one per GPU, else two."""
     if asked is not None and asked < 1:
         raise UserError(f"at least one process is needed, not {asked}")
     return asked or len(cards(device)) or 2
@@ -84,7 +84,7 @@ def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
 
 
 def renewed(out: Path) -> list[Path]:
-    """Write the pages of a study again, as raters have answered; private images are blurred."""
+    """Write the pages of a study again with the answers of raters; private images are blurred."""
     study = studied(out)
     return [write(results, place, _open_to_all(results)) for place, results in _placed(study, out)]
 

@@ -24,7 +24,7 @@ def main(
     joins: bool = False,
     own: OwnNet = NOTHING,
 ) -> None:
-    """Table of the skip connections of timm:NAME, torchvision:NAME, face:NAME, a checkpoint or a network of your own.
+    """Show the skip connections of timm:NAME, torchvision:NAME, face:NAME, a checkpoint or a network of your own.
 
     Example: lightleak skips timm:resnet101
 
@@ -76,6 +76,6 @@ def _classifier(model: str, size: int | None, own: Own) -> Classifier:
 
 
 def endpoints(owner: str, modules: tuple[str, ...]) -> str:
-    """The first and the last of some modules, as their owner calls them."""
+    """The first and the last of some modules, by their names within their owner."""
     own = [name.removeprefix(f"{owner}.") for name in modules]
     return own[0] if len(own) == 1 else f"{own[0]} … {own[-1]}" if own else ""

@@ -1,4 +1,4 @@
-"""Settings as their source says them: the dataclasses of Lightleak, made from its files without importing them.
+"""The dataclasses of settings, built from the source of their modules without importing these.
 
 To import the attacks or the recipes imports torch, which takes seconds. A settings class needs none of that: fields,
 defaults and `__post_init__` stand in the source and are evaluated name by name, as they are asked for. What cannot be
@@ -32,7 +32,7 @@ DECORATORS = {"property", "staticmethod", "classmethod", "contextmanager"}
 
 
 class UnknownHere(LookupError):
-    """What a name means cannot be said without importing its module."""
+    """Raised when the meaning of a name cannot be found without importing its module."""
 
 
 class Names(dict[str, Any]):
@@ -51,7 +51,7 @@ class Names(dict[str, Any]):
         return self[name]
 
     def statement(self, name: str) -> ast.stmt:
-        """What defines a name."""
+        """The statement that defines a name."""
         if self._statements is None:
             file = file_of(self.module)
             self._statements = dict(_defined(ast.parse(file.read_text(encoding="utf-8")).body)) if file else {}
@@ -61,7 +61,7 @@ class Names(dict[str, Any]):
 
 
 class Module:
-    """A module by its names."""
+    """A module, as the names that it defines."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -111,7 +111,7 @@ class Registered(dict[str, type]):
 
 
 class Room(dict[str, Any]):
-    """Where a function is defined: beside the names of its module, not among them."""
+    """The scope of a function's definition: it sees the names of its module without being among them."""
 
     def __init__(self, names: Names) -> None:
         super().__init__()
@@ -133,14 +133,14 @@ class Reader:
         return self._modules.setdefault(module, Names(self, module))
 
     def value(self, node: ast.expr, names: Names) -> Any:
-        """What an expression means among these names."""
+        """The value of an expression, given these names."""
         try:
             return eval(compile(ast.Expression(node), "", "eval"), names)
         except Exception as error:
             raise UnknownHere(ast.unparse(node)) from error
 
     def meaning(self, node: ast.stmt, name: str, names: Names) -> Any:
-        """What a statement gives a name."""
+        """The value that a statement gives a name."""
         if isinstance(node, ast.ImportFrom):
             module, name = str(node.module), next(a.name for a in node.names if (a.asname or a.name) == name)
             if module in LIGHT or module.split(".")[0] in sys.stdlib_module_names:
@@ -236,7 +236,7 @@ class Reader:
 
 
 def may_be(group: str, name: str) -> bool:
-    """Whether a plug-in may go by this name as a choice of settings: that of its class, as far as its source says."""
+    """Whether a plug-in may have a settings class of this name, as far as its source says."""
     return any(_plain(point.attr) == _plain(name) or not _is_class(point) for point in points(group))
 
 
@@ -322,7 +322,7 @@ def _lenient(check: Callable[[Any], None] | None, kinds: dict[str, Any]) -> Call
 
 @contextlib.contextmanager
 def refusing() -> Iterator[None]:
-    """Settings that are refused here say so at once."""
+    """Let refused settings raise their error at once."""
     _checking.append(None)
     try:
         yield

@@ -1,4 +1,4 @@
-"""`lightleak study`: a file of tasks, run here or on a cluster; what it would do, and how it stands."""
+"""`lightleak study`: run a file of tasks here or on a cluster, or show what it would do and how far it is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +54,7 @@ def main(
     show_private: bool = False,
     settings: Settings = {},  # noqa: B006
 ) -> None:
-    """Run a study: a Python file with a function tasks(). What is done stays done.
+    """Run a study: a Python file with a function tasks(). Finished tasks are not run again.
 
     Example: lightleak study studies/demo_faces.py --here 2; how it stands: lightleak study status studies/demo_faces.py
 
@@ -134,7 +134,7 @@ def _cluster(
 
 
 def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, primary: Sequence[str]) -> None:
-    """How large the study must be, from how its own records varied, or else earlier ones."""
+    """Print how large the study must be, given how its own records, or else earlier ones, varied."""
     metric = next(iter(primary), "true@1")
     done = [task for task in tasks if task.name == "Evaluate" and Store(out).done(task)]
     known = varied([read(Store(out).folder(task)) for task in done], metric) or KNOWN
@@ -159,7 +159,7 @@ def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, p
 
 
 def tell_plan(todo: Schedule, workers: int) -> None:
-    """What a run would do, by kind of task, with time and disk."""
+    """Print what a run would do, by kind of task, with time and disk space."""
     kinds: dict[str, list[Task]] = {}
     for task in todo.todo:
         kinds.setdefault(task.name, []).append(task)
@@ -184,7 +184,7 @@ def tell_plan(todo: Schedule, workers: int) -> None:
 
 
 def tell_status(found: Status, workers: int) -> None:
-    """What is done, at work, failed and to do."""
+    """Print what is done, running, failed and still to do."""
     table = Table(title=f"{len(found.done)} tasks done, {len(found.plan.todo)} not")
     for name in ("kind", "done", "failed", "to do"):
         table.add_column(name, justify="left" if name == "kind" else "right")

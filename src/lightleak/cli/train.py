@@ -1,4 +1,4 @@
-"""`lightleak train`: a classifier, with or without defences, as a checkpoint."""
+"""`lightleak train`: train a classifier, with or without defences."""
 
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ def main(
     start: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
     own: OwnNet = NOTHING,
 ) -> None:
-    """Train a classifier, with or without defences, to a checkpoint.
+    """Train a classifier, with or without defences, and save it as a checkpoint.
 
     Example: lightleak train --data faces --settings people 40 --defence rolss --out rolss.safetensors
 

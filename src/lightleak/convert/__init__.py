@@ -1,4 +1,4 @@
-"""Files of other projects as ours: classifiers, priors and settings, read without executing anything in them."""
+"""Convert files of other projects: classifiers, priors and settings, read without executing anything in them."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -31,7 +31,7 @@ def convert(
     students: Sequence[str | Path] = (),
     **usage: Any,
 ) -> Classifier | Prior | Knowledge:
-    """The classifier, prior or knowledge in a foreign file; UserError, in one line, if it is none that is known.
+    """The classifier, prior or knowledge in a foreign file; UserError, in one line, if the format is unknown.
 
     `hints`: what a classifier's file does not say. `critic`: the file of the other network of a GAN. `students`: of a
     p_reg file of LOMMA, the files of its augmented models. `usage`: of a StyleGAN2 prior (crop, psi, space, cutoff,
@@ -84,7 +84,7 @@ def own_network(spec: str, path: str | Path, hints: Hints = PLAIN, output: str |
 
 
 def described(found: Classifier) -> str:
-    """What a converted classifier was taken for, in a sentence: what the file does not say can be seen to be right."""
+    """What a converted classifier was taken to be, in a sentence, so that assumptions can be checked."""
     way = next((name for name, (mean, _) in NORMALISATIONS.items() if mean == found.mean), "twice")
     told = {"half": "[-1, 1]", "none": "[0, 1]", "imagenet": "ImageNet's", "twice": "normalised twice, as trained"}[way]
     cut = sum(len(step.get("skips", ())) for step in found.recipe["surgery"])
@@ -99,7 +99,7 @@ def described(found: Classifier) -> str:
 
 
 def remarks(found: Classifier) -> tuple[str, ...]:
-    """What was chosen or assumed in converting a classifier, a sentence each."""
+    """The choices and assumptions made in converting a classifier, one sentence each."""
     return tuple(found.record["converted"].get("notes", ()))
 
 

@@ -1,4 +1,4 @@
-"""Published classifiers, told apart by the names and shapes of their tensors, as ours.
+"""Convert published classifiers, recognised by the names and shapes of their tensors.
 
 One row of FORMATS for each layout that is around. A row says which tensors a file must have and which it must not, and
 how to make a Classifier of it; then every name and every shape has to agree. How images are normalised is not in such
@@ -36,7 +36,7 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Hints:
-    """What a file does not say of itself."""
+    """Facts about a network that its file does not hold."""
 
     architecture: str | None = None  # of a classifier: timm:NAME, torchvision:NAME or face:NAME; None: recognised
     size: int | None = None  # side of the images that the classifier reads; None: as in the published code
@@ -85,7 +85,7 @@ def classifier(found: Checkpoint | Content, path: str | Path, hints: Hints = PLA
 
 
 def chosen_from(found: Content, hints: Hints, source: str) -> Found:
-    """The network of a file that an architecture or a published format fits."""
+    """The network in a file, among several, that fits an architecture or a published format."""
     if hints.architecture:
         head, shapes = _shapes(hints.architecture)
         body = {name for name in shapes if not name.startswith(f"{head}.") and not name.endswith("batches_tracked")}
@@ -122,7 +122,7 @@ def normalised(result: Classifier, mean: tuple[float, ...], std: tuple[float, ..
 def from_face(
     name: str, rename: Callable[[str], str] = lambda name: name, narrow: bool = False
 ) -> Callable[[State, Hints, str], Classifier]:
-    """Rows of the 64-pixel classifiers; `narrow`: a variational bottleneck in place of the last layer (MID)."""
+    """Formats of the 64-pixel classifiers; `narrow`: a variational bottleneck replaces the last layer (MID)."""
 
     def make(state: State, hints: Hints, source: str) -> Classifier:
         state = {rename(key): value for key, value in state.items()}
@@ -147,9 +147,9 @@ def from_zoo(
     rename: Callable[[str], str] = lambda name: name,
     extra: str = "",
 ) -> Callable[[State, Hints, str], Classifier]:
-    """Rows of networks by name: the candidate with these names and the most of these shapes.
+    """Formats of networks by name: the candidate with these tensor names and most of these shapes.
 
-    `extra`: what the names of tensors begin with that only training needs.
+    `extra`: the prefix of tensors that only training needs.
     """
 
     def make(state: State, hints: Hints, source: str) -> Classifier:
@@ -191,7 +191,7 @@ def _shapes(name: str) -> tuple[str, dict[str, tuple[int, ...]]]:
 
 
 def inception(state: State, hints: Hints, source: str) -> Classifier:
-    """Inception-v3, PPA's and RoLSS's judge. Its auxiliary head serves training alone.
+    """Inception-v3, PPA's and RoLSS's judge, without the auxiliary head, which only training needs.
 
     Trained from torchvision's weights, it normalises its input once more, to undo ImageNet's normalisation, which its
     input never had. RoLSS judges with it as it was trained; PPA leaves that out when it judges.

@@ -1,4 +1,4 @@
-"""Published GANs of the 64-pixel attacks, told apart by the names and shapes of their tensors, as priors.
+"""Convert published GANs of the 64-pixel attacks, recognised by the names and shapes of their tensors, to priors.
 
 Such a prior needs two files: the generator, and the critic or discriminator that was trained with it.
 """
@@ -23,7 +23,7 @@ from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, 
 
 @dataclass(frozen=True)
 class Half:
-    """A layout of one of a GAN's two networks, and what ours of it is built with."""
+    """The layout of one of a GAN's two networks, and the arguments that build it here."""
 
     name: str
     has: dict[str, Shape]
@@ -93,12 +93,12 @@ PAIRS: dict[tuple[type, type], Callable[[Any, Any], Prior]] = {
 
 
 def is_of_gan(state: State) -> bool:
-    """Whether the tensors are those of a published GAN, or come closer to one than to any published classifier."""
+    """Whether the tensors are those of a published GAN, or closer to one than to any published classifier."""
     return nearness(state, (*GENERATORS, *CRITICS)) > nearness(state, FORMATS)
 
 
 def prior(state: State, path: str | Path, critic: str | Path | None) -> Prior:
-    """The prior of a generator's tensors and of its critic's file; UserError if one of them does not fit."""
+    """The prior made of a generator's tensors and its critic's file; UserError if one of them does not fit."""
     for half in CRITICS:
         if not fits(state, half.has, half.lacks):
             raise UserError(f"{path} is a {half.name}; convert the generator, and give this with --critic")

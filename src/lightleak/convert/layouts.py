@@ -1,4 +1,4 @@
-"""Tell published networks apart by the names and shapes of their tensors."""
+"""Recognise published networks by the names and shapes of their tensors."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -12,7 +12,7 @@ Shape = tuple[int | None, ...]  # None: any length but 0
 
 
 class Layout(Protocol):
-    """A format: a name, the tensors that a file must have, and those that it must not."""
+    """A format: a name, the tensors that a file must have, and those that it must not have."""
 
     @property
     def name(self) -> str: ...
@@ -46,7 +46,7 @@ KNOWN_STRANGERS: tuple[tuple[dict[str, Shape], str], ...] = (
 
 
 def finite(state: State, source: str) -> None:
-    """UserError that names tensors with values that are no numbers, if there are any."""
+    """UserError that names the tensors with values that are not finite, if there are any."""
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
     if broken:
         raise UserError(f"{source} has values that are not finite, in {', '.join(broken[:3])}")
@@ -65,13 +65,13 @@ def fits(state: State, has: dict[str, Shape], lacks: tuple[str, ...]) -> list[st
 
 
 def nearness(state: State, layouts: Sequence[Layout]) -> float:
-    """How much of the layout that comes closest is there, from 0 to 1; 1 only if one fits."""
+    """The share of the closest layout that is present, from 0 to 1; 1 only if a layout fits."""
     shares = [1 - len(fits(state, one.has, one.lacks)) / (len(one.has) + len(one.lacks)) for one in layouts]
     return max(shares)
 
 
 def recognise(state: State, formats: Sequence[L], source: str, advice: str = "") -> L:
-    """The format that fits; UserError that says what comes closest, and the advice."""
+    """The format that fits; UserError that names the closest one, followed by the advice."""
     if refused := next((why for has, why in KNOWN_STRANGERS if not fits(state, has, ())), None):
         raise UserError(f"{source} {refused}")
     problems = {format_.name: fits(state, format_.has, format_.lacks) for format_ in formats}

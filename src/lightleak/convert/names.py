@@ -11,7 +11,7 @@ MOST_BYTES = 2**24
 
 
 def of(given: Path | None, order: Order, found: tuple[str, ...], classes: int) -> tuple[tuple[str, ...], str]:
-    """The names of a network's classes, and what is to be said of their order.
+    """The names of a network's classes, and a remark on their order.
 
     `given`: a text file with a name a line, or a folder with a folder for each class; `found`: names that came with the
     weights. UserError if the given ones are not as many as there are classes.
@@ -30,7 +30,7 @@ def of(given: Path | None, order: Order, found: tuple[str, ...], classes: int) -
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
-    """How timm orders folders: numbers within names count as numbers, and letters as small ones."""
+    """A sort key as timm orders folders: numbers within names count as numbers, and letters as lower case."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 

@@ -1,4 +1,4 @@
-"""What LOMMA learnt from public images, from its published files: features' mean and spread, and students."""
+"""Convert what LOMMA learnt from public images: mean and spread of features, and students."""
 
 from collections.abc import Sequence
 from pathlib import Path

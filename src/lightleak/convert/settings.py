@@ -1,4 +1,4 @@
-"""YAML settings of PPA and RoLSS as ours: what they ask for, as a Python file that runs, or as JSON.
+"""Convert YAML settings of PPA and RoLSS to a Python file that runs, or to JSON.
 
 Every key is known: it becomes a setting, or it is left out for a reason that is told, or it is an error. YAML is read
 as plain data, without aliases.
@@ -129,7 +129,7 @@ def settings(path: str | Path) -> Converted:
 
 
 def as_python(asked: Converted, source: str) -> str:
-    """A Python file that does what was asked: of a training a study, of an attack a program."""
+    """The source of a Python file that does what the YAML asks for: a study for a training, a program for an attack."""
     told = "\n".join(f"    {key}: {why}" for key, why in asked.ignored)
     ignored = f"\n\nLeft out:\n\n{told}" if told else ""
     return (_study if asked.kind == "training" else _program)(asked, source, ignored)

@@ -1,4 +1,4 @@
-"""RoLSS's `skip` options as our surgery: which skips the published code leaves out or scales, network by network.
+"""RoLSS's `skip` options as surgery: which skips the published code leaves out or scales, network by network.
 
 The published code has a factor for each stage: 1 leaves the skips, 0 removes them, and what lies between scales them.
 Names and shapes of an additive network are the same with and without its skips, so such a file does not say what
@@ -23,7 +23,7 @@ GROUPS = ((1, 1), (2, 3), (4, 6), (7, 10), (11, 13), (14, 16), (17, 17))
 
 @dataclass(frozen=True)
 class Cuts:
-    """What RoLSS's training options say of skips; () and 1 say that nothing was cut."""
+    """RoLSS's training options for skips; () and 1 mean that nothing was cut."""
 
     skip: tuple[float, ...] = ()  # a factor for each stage; of a MobileNetV2 for each group, of a ViT for each block
     mode: Mode = "all"  # of a transformer: which of its two kinds of skips
@@ -145,7 +145,7 @@ STAGES: dict[str, tuple[int, Callable[[Skip], int]]] = {
 
 @dataclass(frozen=True)
 class Widths:
-    """What the layers of a dense block read: its input and older maps, whole and as far as they are kept."""
+    """The channels that the layers of a dense block read, from its input and older maps: in full, and those kept."""
 
     input: int
     growth: int
@@ -153,7 +153,7 @@ class Widths:
     kept_growth: int
 
     def explained_by(self, factor: float) -> bool:
-        """Whether a factor keeps exactly these (Python rounds halves to even, as the published code does)."""
+        """Whether a factor keeps exactly these channels (Python rounds halves to even, as the published code does)."""
         return (round(factor * self.input), round(factor * self.growth)) == (self.kept_input, self.kept_growth)
 
 

@@ -11,7 +11,7 @@ from lightleak.data.scene import Scene, bump, ellipse, fade, palette, rounded, t
 
 @dataclass(frozen=True)
 class Layer:
-    """What is painted where: coverage in [0, 1] (N x H x W; None is everywhere) and the sum of map x colour."""
+    """A layer of paint: coverage in [0, 1] (N x H x W; None is everywhere) and the sum of map x colour."""
 
     coverage: Tensor | None
     paints: tuple[tuple[Tensor | None, Tensor], ...]  # (light N x H x W or None for 1, colour N x 3 x 1)

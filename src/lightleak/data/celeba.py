@@ -89,7 +89,7 @@ def first_thousand(
 
 
 def most_pictured(root: Path, images: str | None) -> Collection:
-    """PPA's people: class 0 has most pictures; of equals the one who comes first in the file."""
+    """PPA's people: class 0 has most pictures; ties go to the one who comes first in the file."""
     hd = [str(p.relative_to(root)) for p in sorted(root.glob("**/align_size*face_factor*/data"))]
     place = _place(root, images, (*hd, "img_align_celeba_hd", *FOLDERS))
     files = _files(root, place)

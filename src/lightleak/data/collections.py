@@ -1,4 +1,4 @@
-"""What published data sets share: pictures in a published order, decoded once, divided and checked.
+"""Shared by published data sets: pictures in their published order, decoded once, divided and checked.
 
 A data set's own file says which pictures there are, whom they show, and which of them are test images. Here they
 become a `Population`. Two ways to divide are offered:
@@ -40,7 +40,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 @dataclass(frozen=True)
 class Picture:
-    """A file below a root, whom it shows, and which part of the picture is used."""
+    """A file below a root, the person it shows, and the part of the picture that is used."""
 
     file: str
     label: int
@@ -160,7 +160,7 @@ def strangers(
     pixels: Tensor,
     names: Sequence[str],
 ) -> tuple[Images, list[Finding]]:
-    """Public images beside private ones: those that are a private file (below `root`) or look like one are left out."""
+    """Public images to go with private ones, without any that is a private file (below `root`) or looks like one."""
     if public is None:
         return Images(pixels[:0], torch.empty(0, dtype=torch.int64)), []
     drawn = _drawn(public, how)
@@ -211,7 +211,7 @@ def tenth(count: int, seed: int = 42) -> list[bool]:
 
 
 def present(root: Path, files: Sequence[str]) -> tuple[set[str], tuple[Finding, ...]]:
-    """Which of the listed files exist below `root`, and a finding that names the others."""
+    """The listed files that exist below `root`, and a finding that names the missing ones."""
     absent = tuple(dict.fromkeys(file for file in files if not (root / file).is_file()))
     found = set(files) - set(absent)
     return found, (Finding("missing", f"{len(absent)} listed images are not there", absent),) if absent else ()

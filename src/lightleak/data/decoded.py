@@ -1,4 +1,4 @@
-"""Pictures are decoded once and kept as bytes, in a cache file that is keyed by path, names, sizes and times."""
+"""Decode pictures once and keep them as bytes in a cache file, keyed by path, names, sizes and times."""
 
 import json
 import os
@@ -28,7 +28,7 @@ VERSION = 2  # of the cache's content
 
 @dataclass(frozen=True)
 class Decoded:
-    """The readable images of a listing, and why the others are not."""
+    """The readable images of a listing, and the reasons why the others are not readable."""
 
     pixels: Tensor  # uint8, N x 3 x S x S
     files: tuple[str, ...]  # N names
@@ -98,7 +98,7 @@ def _room(count: int, size: int) -> np.ndarray:
 
 
 def findings_of(decoded: Decoded, size: int) -> list[Finding]:
-    """What a reader should know of the pictures that were read."""
+    """Findings about the pictures that were read."""
     found = []
     for bits in sorted(set(decoded.shallow.values())):
         files = tuple(name for name, value in decoded.shallow.items() if value == bits)

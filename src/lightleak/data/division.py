@@ -1,4 +1,4 @@
-"""Who is private, and which picture is for what: decided for each by its own hash, so that growth moves nobody.
+"""Who is private and what each picture is for, decided for each by its own hash, so that adding pictures moves nobody.
 
 A number in [0, 1) is made of the seed and the person's name, or the seed and what a picture shows. It does not depend
 on what else lies in the folder. So a person who was private stays private when others come, a picture stays in its
@@ -40,7 +40,7 @@ def choose(names: Sequence[str], private: int | None, seed: int, fewest_public: 
 
 
 def named(names: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:
-    """`wanted` without repetitions, ascending; UserError unless all are among `names`."""
+    """`wanted` without duplicates, ascending; UserError unless all are among `names`."""
     known, asked = set(names), sorted(set(wanted))
     unknown = [name for name in asked if name not in known]
     if unknown:
@@ -57,7 +57,7 @@ def divide(
     fractions: tuple[float, float, float, float],
     keep: bool = False,
 ) -> list[int | None]:
-    """The part of each picture (train, validation, test, judge), by its key; None: nothing of its person is used.
+    """The part of each picture (train, validation, test, judge), by its key; None if its person is not used.
 
     A person to whom no training or no judge picture fell borrows the nearest one of its own from validation or test,
     never one of these two from the other; who can borrow none is left out, unless `keep`. The whole has at least one

@@ -153,7 +153,7 @@ def population(
 
 
 def families(people: int = 40, lookalikes: int = 1, seed: int = 0, **_: Any) -> tuple[Tensor, Tensor] | None:
-    """The family of each person (C) and the centre of each family (families x F); None where nobody looks alike.
+    """The family of each person (C) and the centre of each family (families x F); None without lookalikes.
 
     Takes the settings of `population`, so that a population that was stored without its families can be told them.
     """

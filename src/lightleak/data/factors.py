@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Factor:
-    """One number that the painter reads: what its low and its high end draw."""
+    """One number that the painter reads, with what its low and its high end draw."""
 
     name: str
     low: str

@@ -1,4 +1,4 @@
-"""Any folder of folders: one folder per class, about half of the classes private, the others public.
+"""Load any folder of folders: one folder per class, about half of the classes private, the others public.
 
 Images are found at any depth below a class folder, decoded once and kept as bytes in a cache file that is
 keyed by the folder's path, the names, sizes and times of its files, and the image size. Nothing is left out

@@ -27,7 +27,7 @@ FRACTIONS = (0.45, 0.1, 0.15, 0.3)
 
 @dataclass(frozen=True)
 class Frame:
-    """Which part of a picture counts, and how it is made smaller: by default the largest centre square, by Lanczos."""
+    """The part of a picture that is used, and how it is reduced: by default the largest centred square, by Lanczos."""
 
     share: float = 1.0  # side of the centre square over the picture's shorter side
     box: tuple[int, int, int, int] | None = None  # left, top, right, bottom in pixels, in place of a centre square
@@ -56,7 +56,7 @@ class UnreadableImageError(UserError):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded picture, and what a reader should know of its file."""
+    """A decoded picture, and what a reader should know about its file."""
 
     pixels: np.ndarray  # uint8, size x size x 3
     mark: str = ""  # hash of the whole picture before any crop; "" unless it was asked for
@@ -66,7 +66,7 @@ class DecodedImage:
 
 
 def decode(path: Path, size: int, frame: Frame = Frame(), bits: int | None = None) -> np.ndarray:
-    """What `frame` shows of the image at `path`, upright and resized once, as uint8 of shape size x size x 3.
+    """The part of the image at `path` that `frame` selects, upright and resized once, as uint8 size x size x 3.
 
     EXIF rotation is applied, transparency is laid over white, an animation gives its first frame. Grey in a 16-bit file
     is scaled by the depth that its TIFF tags state; else by `bits` (8 to 16), or by the fewest of 8, 10, 12, 14 and 16
@@ -116,14 +116,14 @@ def look(path: Path, size: int, frame: Frame = Frame(), bits: int | None = None,
 
 
 def check_size(size: int) -> None:
-    """UserError unless images can have so many pixels a side."""
+    """UserError unless images can have this many pixels per side."""
     if not SMALLEST <= size <= LARGEST:
         raise UserError(f"images have {SMALLEST} to {LARGEST:,} pixels a side, not {size}")
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow can read."""
+    """The members of FORMATS that the installed Pillow can read."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

@@ -1,4 +1,4 @@
-"""Pictures divided by the list of those that a model was trained on, where its owner has kept one."""
+"""Divide pictures by a list of those that a model was trained on, if its owner has kept one."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -15,7 +15,7 @@ FOLDER = "folder:"
 
 
 def read_list(path: str | Path) -> tuple[str, ...]:
-    """The files that a text file names, one a line; blank lines and those that begin with # are left out."""
+    """The files that a text file names, one per line; blank lines and lines that begin with # are skipped."""
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -27,7 +27,7 @@ def read_list(path: str | Path) -> tuple[str, ...]:
 
 
 def redivided(population: Population, source: str, listed: tuple[str, ...]) -> Population:
-    """Listed pictures are what the model was trained on; all others are held out, for validation, tests and judges.
+    """The population with listed pictures for training and all others held out, for validation, tests and judges.
 
     Files are named as below the folder, or with more folders before (the last ones decide). A picture counts by what it
     shows: a listed one under another name is the same. Held-out pictures that the division meant for training go to the

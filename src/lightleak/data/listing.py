@@ -12,7 +12,7 @@ from lightleak.errors import UserError
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder per class."""
+    """The contents of a folder of classes."""
 
     root: Path
     files: tuple[str, ...]  # relative to root, sorted; the first part is the class
@@ -26,7 +26,7 @@ class Listing:
 
 
 def scan(root: Path) -> Listing:
-    """What lies below `root`; hidden files are passed over, links to folders within a class not followed."""
+    """List the files below `root`; hidden files are skipped, and links to folders within a class are not followed."""
     what = "give a folder that holds one folder of images per class"
     if not root.exists():
         raise UserError(f"there is no folder {printable(str(root))}; {what}")
@@ -79,7 +79,7 @@ def hidden(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that any file, page or terminal takes: composed, what is no UTF-8 or no sign escaped."""
+    """A file's name for any file, page or terminal: composed, invalid UTF-8 and unprintable characters escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     text = unicodedata.normalize("NFC", text)
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -1,4 +1,4 @@
-"""Who of a folder's people is private, and which label each one gets."""
+"""Which of a folder's people are private, and which label each one gets."""
 
 import re
 from collections import Counter
@@ -47,7 +47,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 def private_names(
     names: tuple[str, ...], private: Private, listed: tuple[str, ...] | None, seed: int, others: bool, split: Split
 ) -> tuple[str, ...]:
-    """The private ones among plainly sorted names."""
+    """The private ones among names in plain order."""
     if listed is not None:
         if private not in (None, "all"):
             raise UserError("classes says who is private: leave private out, or write private=all")
@@ -89,7 +89,7 @@ def _impossible(people: int, most: int, asked: int) -> str:
 
 
 def ordered(names: tuple[str, ...], order: Order | None) -> tuple[tuple[str, ...], list[Finding]]:
-    """Names in the order asked for; and a remark if nobody asked and the two orders differ."""
+    """Names in the requested order, and a remark if none was requested and the two orders differ."""
     plain, other = tuple(sorted(names)), tuple(sorted(names, key=natural))
     if order == "natural" or plain == other or order == "plain":
         return (other if order == "natural" else plain), []

@@ -33,7 +33,7 @@ class Outlook:
 
 
 def outlook(source: str, **settings: Any) -> Outlook | None:
-    """What `data.load` would read or paint; None for a data set that cannot be counted before. UserError as that."""
+    """The size of what `data.load` would read or paint; None if it cannot be counted before. UserError as in `load`."""
     kind, _, path = source.partition(":")
     if kind == "faces":
         return _painted(settings)

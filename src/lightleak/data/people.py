@@ -1,4 +1,4 @@
-"""Whose images a model was trained on, a reconstruction means and an evaluation measures: names, not only numbers.
+"""The people that a model, a reconstruction or an evaluation is about: names, not only numbers.
 
 A label is the place of a name in a list. Whatever is kept (a classifier, reconstructions, an evaluation) carries that
 list, and is compared by it: a folder that has grown, or another order of its classes, is then noticed.
@@ -53,7 +53,7 @@ def _mapping(data: object) -> bool:
 
 
 def differ(first: People, second: People, here: str, there: str) -> str | None:
-    """One line on why labels of `first` (called `here`) do not mean the people of `second` (`there`); None: they do.
+    """One line that says why labels of `first` (called `here`) do not mean the people of `second` (`there`), or None.
 
     What either does not know is not compared.
     """
@@ -84,7 +84,7 @@ def _names_differ(first: tuple[str, ...], second: tuple[str, ...], here: str, th
 
 
 def remarks(first: People, second: People, here: str, there: str) -> tuple[str, ...]:
-    """What a reader should know although labels agree: who is unknown, divided otherwise, or has other pictures."""
+    """Remarks although labels agree: people who are unknown, divided differently, or have other pictures."""
     if not first or not second:
         what = here if not first else there
         return (f"{what} does not say whose labels it holds (an older file?): they were taken to be the same people",)

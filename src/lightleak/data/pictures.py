@@ -18,7 +18,7 @@ SMALL = 128  # pixels up to which the thumbnails are used, and their crop
 
 
 def share_of(size: int) -> float:
-    """How much of an aligned face is looked at, at this size."""
+    """The part of an aligned face that is used, at this size."""
     return LOW if size <= SMALL else ATTACKED
 
 
@@ -96,7 +96,7 @@ def afhq(
 
 
 def folder_collection(path: str | Path) -> Collection:
-    """The pictures of a folder of folders, one folder per person, or of one folder with nobody in particular."""
+    """The pictures of a folder with one folder per person, or of one folder of unnamed people."""
     root = Path(path).expanduser()
     frame = Frame()
     if root.is_dir() and not any(entry.is_dir() for entry in root.iterdir() if not entry.name.startswith(".")):

@@ -57,7 +57,7 @@ class Images:
         return self.pixels.shape[-1]
 
     def floats(self, index: Tensor | slice = slice(None), device: torch.device | None = None) -> Tensor:
-        """The images at `index` as float32 in [0, 1], N x 3 x S x S, on `device`: they travel as bytes."""
+        """The images at `index` as float32 in [0, 1], N x 3 x S x S, on `device`; they are moved as bytes."""
         chosen = self.pixels[index.to(self.pixels.device) if isinstance(index, Tensor) else index]
         if device is not None and chosen.device != device:
             chosen = chosen.pin_memory() if device.type == "cuda" else chosen
@@ -69,8 +69,8 @@ class Images:
         return self.labels[index.to(self.labels.device)].to(device)
 
     def on(self, device: torch.device) -> "Images":
-        """The same images with their bytes on a card, once and for all, if they fit there; else as they are, and they
-        travel in pieces.
+        """The same images with their bytes moved to a GPU if they fit there; else unchanged, and they
+        are moved in pieces.
         """
         if self.pixels.device == device or not Place(device).holds(self.pixels.numel()):
             return self
@@ -87,7 +87,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a data set that its reader should know, with the files that it is about."""
+    """Something that a reader should know about a data set, with the files that it concerns."""
 
     kind: Literal["missing", "unreadable", "duplicate", "overlap", "few", "departure"]
     text: str
@@ -130,7 +130,7 @@ class Population:
 
     @property
     def people(self) -> People:
-        """Who the labels mean, as whatever is made of this population keeps it."""
+        """The people whom the labels mean, as stored with everything made from this population."""
         known = self.factors
         who = "" if known is None else digest_of([known.double().mul(1e4).round().long().numpy().tobytes()])
         return People(self.class_names, who, self.division, self.pictures)

@@ -12,7 +12,7 @@ from lightleak.data.factors import CIRCUMSTANCES, FACTORS
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that the brushes share: numbers are N x 1 x 1, maps N x H x W, colours N x 3 x 1."""
+    """Everything that brushes share: numbers are N x 1 x 1, maps N x H x W, colours N x 3 x 1."""
 
     p: dict[str, Tensor]  # identity factors
     c: dict[str, Tensor]  # circumstances
@@ -53,7 +53,7 @@ class Scene:
 
 
 def fade(frequency: float, pixel: float) -> float:
-    """What is left of a wave's contrast when pixels average over it."""
+    """The contrast of a wave that remains when pixels average over it."""
     return 1 / (1 + (frequency * pixel / 2.2) ** 4)
 
 

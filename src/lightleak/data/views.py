@@ -17,7 +17,7 @@ DRAWS = 9  # uniform numbers that one view consumes: side, ratio, left, top, fli
 
 @dataclass(frozen=True)
 class View:
-    """What a random view may do; the defaults change nothing."""
+    """The changes that a random view may make; the defaults change nothing."""
 
     scale: tuple[float, float] = (1.0, 1.0)  # share of the area that a crop keeps
     ratio: tuple[float, float] = (1.0, 1.0)  # width over height of the crop, drawn log-uniformly
@@ -60,7 +60,7 @@ def crop(
     mirror: Tensor,
     angle: Tensor | None = None,
 ) -> Tensor:
-    """Each image's own box, resampled bilinearly to the size of the whole; boxes are shares of the image, N each.
+    """The box of each image, resampled bilinearly to the size of the whole; boxes are shares of the image, N each.
 
     `angle`, in radians, turns what was cropped about its middle.
     """

@@ -1,4 +1,4 @@
-"""People asked which of two pictures shows somebody better: pairs of a study, a local page, and what they prefer."""
+"""User studies: a study's pairs of pictures, a local page that asks which shows a person better, and the preference."""
 
 from lightleak.raters.answers import Answer, Answers
 from lightleak.raters.preference import Preference, in_words, preference

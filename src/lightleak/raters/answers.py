@@ -1,4 +1,4 @@
-"""`answers.jsonl`: what raters said, a line an answer, on the disk before the next pair is shown."""
+"""`answers.jsonl`: the answers of raters, one per line, each on disk before the next pair is shown."""
 
 import json
 import os
@@ -17,7 +17,7 @@ FILE = "answers.jsonl"
 
 @dataclass(frozen=True)
 class Answer:
-    """One rater on one pair."""
+    """The answer of one rater to one pair."""
 
     rater: str
     pair: str
@@ -28,14 +28,14 @@ class Answer:
 
 
 class Answers:
-    """The answers of one study in a folder; of several to one pair by one rater the first counts."""
+    """The answers to one study, kept in a folder; if a rater answers a pair more than once, the first answer counts."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._lock = threading.Lock()
 
     def add(self, answer: Answer) -> bool:
-        """Write an answer and see it on the disk; False if this rater has answered this pair already."""
+        """Write an answer to disk; False if this rater has answered this pair already."""
         with self._lock:
             if (answer.rater, answer.pair) in self.read():
                 return False
@@ -55,7 +55,7 @@ class Answers:
             return True
 
     def read(self) -> Mapping[tuple[str, str], Answer]:
-        """The first answer by rater and pair; UserError if a whole line is none."""
+        """The first answer by rater and pair; UserError if a complete line is not an answer."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:

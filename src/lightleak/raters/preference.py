@@ -15,7 +15,7 @@ from lightleak.study.pairs import Pair
 
 @dataclass(frozen=True)
 class Preference:
-    """How often the first target's picture was taken, of the answers that were given in time."""
+    """How often the first target's picture was chosen, among the answers that were given in time."""
 
     first: str
     second: str
@@ -34,9 +34,9 @@ class Preference:
 
 
 def preference(pairs: Sequence[Pair], answers: Mapping[tuple[str, str], Answer]) -> Preference:
-    """Of the answers to these pairs.
+    """The preference that the answers to these pairs show.
 
-    The interval speaks of other people and other raters: they are crossed, as every rater sees the same people; where
+    The interval covers other people and other raters, which are crossed, as every rater sees the same people; where
     some answers are missing it is the wider of the intervals over people and over raters.
     """
     first, second = pairs[0].targets

@@ -1,4 +1,4 @@
-"""What each rater is asked, when, and on which side: for each a random order and sides, the same after a stop."""
+"""The questions to each rater: pairs in a random order and on random sides, the same after a stop."""
 
 import hashlib
 import random
@@ -28,14 +28,14 @@ class Question:
     swapped: bool  # whether the second target's picture stands left
 
     def picture(self, what: str) -> Path | None:
-        """The file of `person`, `left` or `right`; None of anything else."""
+        """The file of the picture `person`, `left` or `right`; None for any other name."""
         if what == "person":
             return self.pair.person
         sides = self.pair.pictures[::-1] if self.swapped else self.pair.pictures
         return {"left": sides[0], "right": sides[1]}.get(what)
 
     def chosen(self, side: Side) -> str:
-        """The target whose picture stands on that side."""
+        """The target whose picture is on that side."""
         return self.pair.targets[(side == "right") != self.swapped]
 
 
@@ -74,7 +74,7 @@ class Questions:
         return None, 0.0, len(done)
 
     def answer(self, rater: str, place: int, side: Side | None) -> bool:
-        """Keep an answer; False if that pair is answered already. Too late, or `side` None, is no answer in time."""
+        """Save an answer; False if that pair is answered already. A late one, or `side` None, counts as not in time."""
         order = self.order(rater)
         if not 0 <= place < len(order):
             raise UserError(f"there is no pair {place} of {len(order)}")
@@ -101,7 +101,7 @@ class Questions:
 
 
 def named(text: str) -> str:
-    """A rater's name or code as it is kept; UserError unless it is one line of letters."""
+    """A rater's name or code as it is stored; UserError unless it is one line of letters."""
     name = " ".join(text.split())
     if not name or len(name) > LONGEST or not name.isprintable():
         raise UserError(f"expected a name or code of 1 to {LONGEST} letters, got {name[:LONGEST]!r}")

@@ -1,4 +1,4 @@
-"""The local page for raters: on the loopback alone, behind a token in its address; it sends nothing away."""
+"""The local page for raters: on the loopback interface only, behind a token in its address."""
 
 import hmac
 import json
@@ -27,7 +27,7 @@ HEADERS = {
 
 
 class Serving(ThreadingHTTPServer):
-    """The page of some questions; `serve_forever` until `shutdown`. Port 0: any that is free."""
+    """The server of the page for some questions; `serve_forever` runs until `shutdown`. Port 0: any free port."""
 
     daemon_threads = True
 

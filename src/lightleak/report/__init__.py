@@ -1,4 +1,4 @@
-"""From results to a page, tables and figures; reads only plain data and pictures."""
+"""Turn results into a page, tables and figures; only plain data and pictures are read."""
 
 import json
 from functools import partial

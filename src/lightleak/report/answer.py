@@ -1,4 +1,4 @@
-"""What a page says first: whose model and which people, and in one sentence what came out."""
+"""The top of a page: whose model and which people, and the result in one sentence."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -21,7 +21,7 @@ def curves_of(everything: Sequence[Entry], groups: Sequence[Group], metrics: Seq
 
 
 def taken_of(everything: Sequence[Entry], group: Group) -> list[list[Entry]]:
-    """A target's evaluations by moment, its seeds in order: only moments at which all of its seeds were attacked."""
+    """A target's evaluations by checkpoint criterion, where all of its seeds, in order, were attacked."""
     seeds = sorted(one.record.target.seed for one in group.entries)
     chosen = {one.folder for one in group.entries}
     taken: dict[str, dict[int, Entry]] = {}  # by moment (the end is None), by seed
@@ -61,7 +61,7 @@ def points(way: Curves, families: torch.Tensor | None = None) -> list[Point]:
 
 
 def levels_of(curves: dict[str, Curves], baseline: str, families: torch.Tensor | None = None) -> list[Level]:
-    """Every target beside the baseline at equal natural accuracy."""
+    """Every target compared with the baseline at equal natural accuracy."""
     levels = []
     for name, way in curves.items():
         for metric in [m for m in way if m in curves.get(baseline, {})] if name != baseline else ():

@@ -21,7 +21,7 @@ LONGEST = 2  # differences that a row's name has room for
 
 @dataclass(frozen=True)
 class Entry:
-    """One evaluation, and what must be equal for it to be compared."""
+    """One evaluation, and the settings that must be equal for a comparison."""
 
     record: Record
     folder: Path
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """The seeds of one target: one row of a table."""
+    """All seeds of one target: one row of a table."""
 
     name: str
     entries: tuple[Entry, ...]
@@ -46,7 +46,7 @@ class Group:
 
 
 def entries(records: Sequence[tuple[Record, Path]]) -> list[Entry]:
-    """The evaluations with what must be equal; a folder that is given twice counts once."""
+    """The evaluations with the settings that must be equal; a folder given twice counts once."""
     known = {folder.resolve(): record for record, folder in records}
     sparse = not all(record.settings for record in known.values())  # then all are held by what all of them say
     found = []
@@ -58,7 +58,7 @@ def entries(records: Sequence[tuple[Record, Path]]) -> list[Entry]:
 
 
 def counting(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The evaluations by how they were counted: protocol and judge."""
+    """The evaluations grouped by how they were scored: protocol and judge."""
     judges = list(dict.fromkeys(one.judge.sha256 or one.judge.architecture for one in records))
     found: dict[str, list[Record]] = {}
     for one in records:
@@ -70,7 +70,7 @@ def counting(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def swept_counting(ways: Mapping[str, Sequence[Record]]) -> bool:
-    """Whether every target was counted in every way: then how to count is what was varied, and each way has its row."""
+    """Whether every target was scored in every way: then the scoring is what was varied, and each way has a row."""
     runs = [{(one.target.title, one.target.seed, one.target.key) for one in way} for way in ways.values()]
     return all(own == runs[0] for own in runs)
 
@@ -81,7 +81,7 @@ def training_of(target: TargetRecord) -> str:
 
 
 def grouped(found: Sequence[Entry]) -> list[Group]:
-    """The rows of a table: the seeds of each target, and what some differ in from the first beside their defence.
+    """The rows of a table: the seeds of each target, and how some differ from the first apart from their defence.
 
     Each evaluation is in exactly one row. Where a training was evaluated again (by the same attack with another seed,
     say), the others of its kind have a row of their own.

@@ -70,7 +70,7 @@ def colour(results: Results, name: str) -> str:
 
 
 def trade_off(results: Results, leak: Column) -> Figure | None:
-    """Natural accuracy against one leak, with error bars; None if no target has both."""
+    """Draw natural accuracy against one leak, with error bars; None if no target has both."""
     utility = results.column(results.utility)
     if utility is None:
         return None
@@ -232,7 +232,7 @@ def over_setting(results: Results) -> Figure | None:
 
 
 def repetitions(results: Results) -> Figure | None:
-    """Every training run beside the mean of its target (RoLSS paper, Figs. 12 and 13)."""
+    """Every training run next to the mean of its target (RoLSS paper, Figs. 12 and 13)."""
     columns = [c for c in results.drawn_leaks() if any(c.name in runs for runs in results.runs.values())]
     rows = [row for row in results.targets() if row.name in results.runs]
     if len(rows) < 2 or not columns:
@@ -400,7 +400,7 @@ def _svg(name: str, size: tuple[float, float], panels: int, draw: Callable[[Sequ
 
 
 def alone(figure: Figure) -> str:
-    """The SVG as a file of its own, with its description inside."""
+    """The SVG as a stand-alone file that contains its description."""
     opening, rest = figure.svg.split(">", 1)
     label = f"<title>{escape(figure.title)}</title><desc>{escape(figure.alt)}</desc>"
     return f'<?xml version="1.0" encoding="utf-8"?>\n{opening} role="img">{label}{rest}'

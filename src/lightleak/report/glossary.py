@@ -95,7 +95,7 @@ def columns(*names: str) -> tuple[Column, ...]:
 
 
 def current(column: Column) -> Column:
-    """The column of an older record with today's words for it; its heading and numbers stay as they are."""
+    """The column of an older record with the current description; its heading and numbers stay as they are."""
     if column.words or column.essential or (column.name not in METRICS and column.name not in OF_TARGETS):
         return column
     (now,) = columns(column.name)

@@ -22,7 +22,7 @@ PARAGRAPH = 600  # characters shown of a text that has no record
 
 @dataclass(frozen=True)
 class Entry:
-    """One record, or one text about something that has none."""
+    """One record, or one text about something without a record."""
 
     place: str  # its folder or file, as a relative address
     title: str

@@ -35,7 +35,7 @@ Found = Mapping[str, Mapping[str, list[Record]]]  # by target, by attack: its tr
 
 @dataclass(frozen=True)
 class Hidden:
-    """What an attack by labels finds of a defended network beside the strongest one with gradients."""
+    """What a label-only attack finds in a defended network, compared with the strongest attack with gradients."""
 
     target: str
     labels: str
@@ -45,13 +45,13 @@ class Hidden:
 
 
 def access_of(record: Record) -> Access | None:
-    """What an attack is granted; None of one that is not installed, and of nulls, which stand on no rung."""
+    """The access of an attack; None if it is not installed, and for nulls, which have no rung."""
     kind = next((kind for kind in ATTACKS.values() if kind.__name__ == record.attack.name), None)
     return None if kind is None or kind.null else kind.access
 
 
 def by_target(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
-    """The trainings of each target by attack, attacks from labels up to gradients; those that met every target."""
+    """The trainings of each target by attack, from labels up to gradients; only attacks run on every target."""
     known = [one for one in records if access_of(one) is not None and one.target.moment is None]
     ranked = sorted(known, key=lambda one: RUNGS.index(access_of(one) or "gradients"))
     targets = dict.fromkeys(training_of(one.target) for one in known)
@@ -111,7 +111,7 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
 
 
 def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidden]:
-    """Every attack by labels on every defended network, beside the strongest attack with gradients there."""
+    """Every label-only attack on every defended network, compared with the strongest attack with gradients on it."""
     baseline, *defended = found
     plain = {name: _table(own, metric) for name, own in found[baseline].items()}
     rung = {name: access_of(own[0]) for name, own in found[baseline].items()}
@@ -132,7 +132,7 @@ def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidde
 
 
 def searches_of(found: Found) -> dict[str, dict[str, tuple[tuple[float, float], ...]]]:
-    """By target and attack: queries of a person and the best confidence so far, mean over people and trainings.
+    """By target and attack: queries per person and the best confidence so far, means over people and trainings.
 
     An attack that records no curve is one point: where it ended.
     """

@@ -23,7 +23,7 @@ BLURRED = 7  # a blurred picture keeps so many pixels a side
 
 
 def page(results: Results, show_private: bool = False, drawn: Sequence[Figure] | None = None) -> str:
-    """The report as HTML. Private images are blurred unless `show_private`; `drawn` are its figures if at hand."""
+    """The report as HTML. Private images are blurred unless `show_private`; `drawn`: its figures, if already drawn."""
     whole = tables(results)
     return template(
         "lightleak.report", "page.html.j2", _finished, heading=heading, percent=_percent, tree=_tree

@@ -18,7 +18,7 @@ SURELY = 0.05
 
 @dataclass(frozen=True)
 class Variances:
-    """How a paired difference of two targets varies, as variances of a share; where these came from."""
+    """How a paired difference of two targets varies, as variances of a share, and the source of these."""
 
     world: float  # between worlds, of the defence's effect itself
     training: float  # between trainings of one world: of one training's mean
@@ -36,7 +36,7 @@ KNOWN = Variances(world=0.04**2, training=0.083**2, person=0.308**2)
 
 @dataclass(frozen=True)
 class Size:
-    """A study that finds the effect."""
+    """The size of a study that finds the effect."""
 
     worlds: int
     people: int
@@ -55,7 +55,7 @@ def power(effect: float, variance: float, worlds: int, tests: int = 1) -> float:
 
 
 def check_effect(effect: float, wanted: float) -> None:
-    """UserError unless there can be such an effect (a share), and such a power."""
+    """UserError unless the effect (a share) and the power are possible values."""
     if not 0 < abs(effect) <= 1 or not 0 < wanted < 1:
         raise UserError(
             f"expected an effect of up to 100 points and a power between 0 and 1, got {100 * effect:g} and {wanted:g}"
@@ -88,7 +88,7 @@ def sizes(
 
 
 def varied(records: Iterable[Record], metric: str) -> Variances | None:
-    """How differences to the first target varied in these records; None where too few say it."""
+    """How differences to the first target varied in these records; None if there are too few."""
     kept: dict[str, dict[str, dict[int, Record]]] = {}  # by target, by world, by training
     for one in records:
         kept.setdefault(training_of(one.target), {}).setdefault(one.population.key, {})[one.target.seed] = one

@@ -11,7 +11,7 @@ from lightleak.study.task import versions
 
 
 def provenance(folders: Sequence[Path]) -> dict[str, Any]:
-    """When, where and with what the results in these folders came about, by the fields of a page's results."""
+    """When, where and with what the results in these folders were made, as fields of a page's results."""
     made = made_of(folders)
     return {
         "versions": versions_of(made),
@@ -24,7 +24,7 @@ def provenance(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def made_of(folders: Sequence[Path]) -> list[Made]:
-    """How these evaluations and everything they rest on came about, each task once, by their specifications."""
+    """How these evaluations and all tasks they depend on were made, each task once, by their specifications."""
     found: dict[str, Made] = {}
     look = [(folder.parent.parent, f"{folder.parent.name}/{folder.name}") for folder in folders]
     while look:
@@ -39,7 +39,7 @@ def made_of(folders: Sequence[Path]) -> list[Made]:
 
 
 def listed(values: Iterable[str]) -> str:
-    """What the tasks say, each once, the most frequent first."""
+    """The distinct values that the tasks give, most frequent first."""
     return "; ".join(value for value, _ in Counter(value for value in values if value).most_common())
 
 

@@ -1,4 +1,4 @@
-"""What a page warns of: one remark for each measure, and what belongs to a column as a note below its table."""
+"""Warnings of a page: one remark for each measure; what concerns a column becomes a note below its table."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ AS_OF = "AttAcc@1"  # the column that an older Delta is a note of, by its headin
 
 
 def of_leaks(found: Mapping[str, Sequence[Unshown]]) -> list[str]:
-    """One remark for each measure by which some targets are not shown to leak, of what was found out by target."""
+    """One remark for each measure by which some targets are not shown to leak, from the findings by target."""
     by_measure: dict[str, list[tuple[str, Unshown]]] = {}
     for name, unshown in found.items():
         for one in unshown:
@@ -34,7 +34,7 @@ def of_leaks(found: Mapping[str, Sequence[Unshown]]) -> list[str]:
 
 
 def sorted_out(remarks: Iterable[str], columns: Mapping[str, str]) -> tuple[tuple[str, ...], Notes]:
-    """The remarks of an older record: both nulls of a measure as one, and Delta as a note of its column.
+    """The remarks of an older record, rearranged: both nulls of a measure in one, and Delta as a note to its column.
 
     `columns` are the headings of columns, by name.
     """

@@ -1,4 +1,4 @@
-"""What a report is made of: plain data, that any study can fill in and JSON can hold."""
+"""The data of a report: plain data that any study can fill in and JSON can hold."""
 
 import dataclasses
 import math
@@ -68,7 +68,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Point:
-    """A checkpoint of a target, or its end: what it is good for, and what it leaks."""
+    """A checkpoint of a target, or its final state, with its accuracy and its leaks."""
 
     accuracy: Measure
     leaks: Mapping[str, Measure]  # by column name
@@ -76,7 +76,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Level:
-    """A target and the baseline at one natural accuracy, by one leak."""
+    """A target and the baseline compared at one natural accuracy, by one leak."""
 
     row: str
     column: str
@@ -262,7 +262,7 @@ def _plain(value: Any) -> Any:
 
 
 def known(value: float | None) -> TypeGuard[float]:
-    """Whether there is a number at all."""
+    """Whether a value is a number."""
     return value is not None and math.isfinite(value)
 
 
@@ -289,7 +289,7 @@ def span(low: float | None, high: float | None, column: Column, sign: bool = Fal
 
 
 def short_span(low: float | None, high: float | None, column: Column) -> str:
-    """An interval where there is little room: a rate without decimals."""
+    """An interval for narrow places: a rate without decimals."""
     if low is None or high is None or not known(low) or not known(high):
         return ""
     ends = [f"{100 * end:.0f}".replace("-0", "0") if column.rate else number(end, column) for end in (low, high)]

@@ -28,7 +28,7 @@ KINDS = {  # tasks whose results stand on pages, or are put to raters
 
 @dataclass(frozen=True)
 class Studied:
-    """What a study's folder holds of it so far."""
+    """The results of a study that its folder holds so far."""
 
     title: str
     command: str
@@ -52,7 +52,7 @@ def recorded(
     primary: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Path]:
-    """Note which results make up the study, before it runs; gives the folder of its pages.
+    """Record which results make up the study, before it runs; returns the folder of its pages.
 
     That is the store itself or, where it holds pages of other settings, a folder in it. The note goes again if no
     evaluation is ever made.
@@ -84,7 +84,7 @@ def place_of(folder: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def settings_of(folder: Path) -> dict[str, Any] | None:
-    """With which settings the study in a folder was run; None if none of it is finished, or if nobody noted them."""
+    """The settings with which the study in a folder was run; None if nothing is finished or nothing was recorded."""
     try:
         about = parsed((folder / NOTE).read_text())
         finished = any((folder / KINDS["evaluations"] / key).is_dir() for key in about["evaluations"])
@@ -125,7 +125,7 @@ def studied(folder: Path) -> Studied:
 
 
 def pairs_of(folder: Path) -> tuple[Path, ...]:
-    """The folders of pairs for a user study, as the study's note says; all in the store where no note does."""
+    """The folders of pairs for a user study, as recorded with the study; without a record, all in the store."""
     with suppress(UserError):
         if found := studied(folder).pairs:
             return found
@@ -133,7 +133,7 @@ def pairs_of(folder: Path) -> tuple[Path, ...]:
 
 
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
-    """A page's results for each population, attack and network; a network with one target stands beside the first."""
+    """The results of a page for each population, attack and network; networks with one target join the first page."""
     records = {place.resolve(): read(place) for place in study.evaluations}  # as `entries` knows them
     costs = {place: read_costs(place) for place in (*study.costs, *study.utilities)}
     shares = {place: read_shares(place) for place in study.shares}

@@ -1,4 +1,4 @@
-"""Tables as data, and as the terminal, CSV and LaTeX want them."""
+"""Tables as data, and as text for the terminal, CSV and LaTeX."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table before it has a form."""
+    """A table independent of its output format."""
 
     name: str  # also of its files
     title: str
@@ -77,7 +77,7 @@ def tables(results: Results) -> tuple[Table, ...]:
 
 
 def main_table(results: Results) -> Table:
-    """Every target, null and chance level by every metric that anyone has; beside targets, none that says nothing."""
+    """Every target, null and chance level by every metric that any has; nulls only if they have values."""
     columns = tuple(current(c) for c in results.columns if any(r.measures.get(c.name) for r in results.rows))
     lines = [
         Line(
@@ -184,7 +184,7 @@ TOGETHER = 5  # columns that fit beside each other on a sheet of paper
 
 
 def of_columns(table: Table, places: Sequence[int]) -> Table:
-    """The table with these of its columns, by their places."""
+    """The table reduced to the columns at these places."""
     lines = tuple(
         replace(line, cells=tuple(line.cells[i] for i in places), why=tuple(line.why[i] for i in places))
         for line in table.lines
@@ -209,7 +209,7 @@ def narrowed(table: Table, width: int) -> tuple[Table, tuple[str, ...]]:
 
 
 def in_parts(table: Table, count: int = TOGETHER) -> list[Table]:
-    """The table as several of at most `count` columns, essential ones first; one with fewer is left as it is."""
+    """The table divided into tables of at most `count` columns, essential ones first; one with fewer stays as it is."""
     order = by_weight(table)
     first, *rest = [of_columns(table, order[start : start + count]) for start in range(0, max(1, len(order)), count)]
     return [first, *(replace(part, lines=tuple(line for line in part.lines if any(line.cells))) for part in rest)]

@@ -43,7 +43,7 @@ def table(records: Sequence[Record], metric: str) -> Tensor | None:
 
 
 def accuracies(record: Record) -> list[float]:
-    """Natural accuracy person by person, C; who has no test images is given the mean of the others.
+    """Natural accuracy per person, C; a person without test images gets the mean of the others.
 
     Of published data a tenth of all pictures is for testing, drawn without regard to whose they are.
     """
@@ -63,7 +63,7 @@ def groups(records: Sequence[Record]) -> Tensor | None:
 
 
 def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
-    """Natural accuracy and every metric, over trainings and people; what has no values per person is as it was told."""
+    """Natural accuracy and every metric, over trainings and people; without values per person, as recorded."""
     found: dict[str, Measure | None] = {}
     for metric in (ACCURACY, *METRICS):
         values = table(records, metric)
@@ -124,7 +124,7 @@ def difference(own: Sequence[Record], base: Sequence[Record], name: str, metric:
 
 
 def named(name: str, metric: str, gap: Comparison, **units: int) -> Difference:
-    """A comparison as a table holds it."""
+    """A comparison in the form that a table holds."""
     return Difference(name, metric, gap.value, gap.low, gap.high, None if gap.low is None else gap.p, **units)
 
 
@@ -168,18 +168,18 @@ def delta_in_words(name: str, own: Sequence[Record], base: Sequence[Record]) -> 
 
 
 def warnings(records: Sequence[Record]) -> list[str]:
-    """What the evaluations of a target's trainings warn of, but for whether a leak is shown (`unshown`)."""
+    """The warnings of the evaluations of a target's trainings, except those on whether a leak is shown (`unshown`)."""
     kept = [text for one in records for text in one.evaluation.warnings if not says_not_shown(text)]
     return list(dict.fromkeys(kept))
 
 
 def unshown(records: Sequence[Record]) -> list[Unshown]:
-    """By which measures a target is not shown to leak, all of its trainings together."""
+    """The measures by which a target is not shown to leak, over all of its trainings."""
     return not_shown([one.evaluation for one in records])
 
 
 def stored(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, list[list[float]]]:
-    """The tables behind a row, seeds x people, rounded to what a share of a few images can be told from."""
+    """The tables behind a row, seeds x people, rounded as far as shares of a few images allow."""
     found = {metric: table(records, metric) for metric in metrics}
     return {
         metric: [[round(value, 6) for value in row] for row in values.tolist()]

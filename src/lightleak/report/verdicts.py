@@ -21,7 +21,7 @@ def corrected(differences: Sequence[Difference]) -> tuple[Difference, ...]:
 
 
 def verdict(difference: Difference, column: Column) -> str:
-    """In which direction a difference is clear; nothing unless all of interval, corrected p and trainings say so."""
+    """The direction of a clear difference; empty unless interval, corrected p and number of trainings agree."""
     low, high, p = difference.low, difference.high, difference.corrected
     if not (known(low) and known(high) and known(p)) or not (low > 0 or high < 0):
         return ""
@@ -33,7 +33,7 @@ def verdict(difference: Difference, column: Column) -> str:
 
 
 def standing(difference: Difference, tried: int = 1) -> str:
-    """What stands beside a difference: its p, corrected where several were `tried`, and the number of trainings."""
+    """The text beside a difference: its p, corrected if several were `tried`, and the number of trainings."""
     if not known(difference.p):
         return ""
     p = f"p = {rounded(difference.p)}"
@@ -47,7 +47,7 @@ def standing(difference: Difference, tried: int = 1) -> str:
 
 
 def rounded(p: float) -> str:
-    """A p value as it is written: two digits, never zero."""
+    """A p value as text: two digits, never zero."""
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 

@@ -30,13 +30,13 @@ Kept = dict[str, dict[str, list[Record]]]  # by target, by world: its trainings,
 
 
 def world_of(record: Record) -> str:
-    """What the record's world shares with others: everything that its people were drawn by but the seed."""
+    """The settings that the record's world shares with others: all by which its people were drawn, except the seed."""
     settings = {name: value for name, value in record.population.settings.items() if name != "seed"}
     return f"{record.population.name} {sorted(settings.items(), key=lambda pair: pair[0])}"
 
 
 def held_in_worlds(entry: Entry) -> dict[str, Any]:
-    """What one page over worlds holds equal: everything but the people, the defence, seeds, and who judges."""
+    """The settings that must be equal on one page over worlds: all but people, defence, seeds and judge."""
     own = ("judge", "judge architecture")
     return {name: value for name, value in entry.held.items() if name not in own and "population" not in name.split()}
 

@@ -35,12 +35,12 @@ class Affine:
 
     @property
     def pointwise(self) -> bool:
-        """Whether it only scales and shifts each channel, as a batch norm does."""
+        """Whether it only scales and shifts each channel, like a batch norm."""
         still = (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
         return still and self.groups == self.inputs == self.outputs
 
     def module(self) -> nn.Conv2d:
-        """The convolution itself."""
+        """The map as a convolution module."""
         kernel, bias = self.weights()
         # No random initialisation: it would move the global random state.
         convolution = nn.Conv2d(
@@ -132,18 +132,18 @@ def _agrees(layer: nn.Module) -> bool:
 
 
 def pointwise(channels: int, weights: Weights, like: Tensor) -> Affine:
-    """A scale (channels x 1 x 1 x 1) and a shift (channels) of each channel."""
+    """The affine map that scales (channels x 1 x 1 x 1) and shifts (channels) each channel."""
     return Affine(channels, channels, (1, 1), (1, 1), (0, 0), (1, 1), channels, weights, like)
 
 
 def identity(like: Affine) -> Affine:
-    """The identity on what another map reads."""
+    """The identity map on the input of another map."""
     ones = _double(like.like.new_ones(like.inputs))
     return pointwise(like.inputs, lambda: (ones.view(-1, 1, 1, 1), ones * 0), like.like)
 
 
 def chain(first: Affine, second: Affine) -> Affine | None:
-    """The second map of the first one's result; None unless the second acts on each channel alone.
+    """The second map applied after the first; None unless the second acts on each channel alone.
 
     After a bias, a second convolution's padding would not be the border of the first one's result.
     """
@@ -158,7 +158,7 @@ def chain(first: Affine, second: Affine) -> Affine | None:
 
 
 def add(one: Affine, two: Affine) -> Affine | None:
-    """Both maps of one value, added; None where no single convolution does the same."""
+    """The sum of two maps of one value; None if no single convolution does the same."""
     rows, columns = _frame(one, two, 0), _frame(one, two, 1)
     if not (rows and columns) or len({(a.inputs, a.outputs, a.stride) for a in (one, two)}) > 1:
         return None

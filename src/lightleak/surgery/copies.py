@@ -1,4 +1,4 @@
-"""Copy a network as it is, whatever it has kept of an earlier run.
+"""Copy a network, even one that has kept tensors of an earlier run.
 
 Some networks keep what they computed on a plain attribute: LeViT, TinyViT, EfficientViT and EfficientFormer their
 attention biases of the last evaluation, others the maps of an image. Such tensors belong to autograd's graph, and
@@ -14,7 +14,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def copied(model: Network, shared: dict[int, Any] | None = None) -> Network:
-    """An independent copy of a network; `shared`: what both shall use, by id."""
+    """An independent copy of a network; `shared`: objects that both are to use, by id."""
     memo = dict(shared or {})
     seen: set[int] = set()
     for module in model.modules():

@@ -55,7 +55,7 @@ def scale_skips(
     keep_keys: bool = False,
     wake: bool = True,
 ) -> nn.Module:
-    """A copy of the model whose chosen skips count `factor` in [0, 1]: 0 removes them, 1 changes nothing.
+    """A copy of the model whose chosen skips are multiplied by `factor` in [0, 1]: 0 removes them, 1 changes nothing.
 
     Of a concatenation, the first `round(factor * C)` channels of each older map are kept, and the layers that read it
     are narrowed to the columns of those. Otherwise as `remove_skips`.
@@ -218,7 +218,7 @@ def _cut_concatenation(
 
 
 def replay(model: nn.Module, steps: list[dict[str, Any]], example: Tensor | None = None) -> nn.Module:
-    """Do to a model what a recipe says was done to another of its kind; SurgeryError if it is not of its kind."""
+    """Repeat the surgeries of a recipe on a model of the same kind; SurgeryError if it is of another."""
     for step in steps:
         if step.get("surgery") == "fuse":
             model = fuse_again(model, step)

@@ -1,4 +1,4 @@
-"""What lies behind each signal of a watched run, and which of the signals that meet went around layers."""
+"""What each signal of an observed run was computed from, and which of the signals that meet went around layers."""
 
 import operator
 import re
@@ -12,12 +12,12 @@ from lightleak.surgery.through import Edge, outputs_of
 
 
 def signals_of(join: Seen) -> list[Edge]:
-    """The operands' places in autograd's graph: a function and which of its outputs."""
+    """The operands' places in autograd's graph: a function and the index of its output."""
     return list(zip(join.operands, join.outputs))
 
 
 class Flow:
-    """What lies behind each signal of autograd's graph, as sets of signals held in integers."""
+    """What each signal of autograd's graph was computed from, as sets of signals stored as integers."""
 
     def __init__(self, seen: Observation):
         self.seen = seen
@@ -57,13 +57,13 @@ class Flow:
             self.behind.append(all_behind)
 
     def inputs(self, node: Edge) -> list[Edge]:
-        """What a value was computed from; of a checkpoint, what its inside was."""
+        """What a value was computed from; of a checkpoint, what its inside was computed from."""
         if node in self.seen.inner:
             return [self.seen.inner[node]]
         return [each for each in node[0].next_functions if each[0] is not None]
 
     def of(self, node: Edge) -> int:
-        """Everything a signal came through, itself included."""
+        """Everything that a signal was computed from, itself included."""
         return self.behind[self.number[node]] if node in self.number else 0
 
     def members(self, nodes: int) -> list[int]:
@@ -91,7 +91,7 @@ class Flow:
         return list(dict.fromkeys(name for name in inside if name is not None))
 
     def all_pooled(self, node: Edge) -> bool:
-        """Whether everything that reached a value was pooled to one token on its way."""
+        """Whether everything that reached a value was pooled to one token on the way."""
         stack, visited = [self.number[node]] if node in self.number else [], set()
         while stack:
             number = stack.pop()
@@ -111,7 +111,7 @@ def union(sets: Iterable[int]) -> int:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which operands of a join went around, or why none did."""
+    """Which operands of a join went around layers, or why none did."""
 
     shortcut: tuple[int, ...] = ()
     reason: str = ""
@@ -120,7 +120,7 @@ class Verdict:
 def around_sum(
     flow: Flow, owner: str | None, sets: list[int], signals: list[int], extra: Sequence[int], difference: bool = False
 ) -> Verdict:
-    """Which operands of a sum went around layers: those that passed fewer, at most half, of those not shared.
+    """Which operands of a sum went around layers: those that passed fewer unshared layers, at most half as many.
 
     `owner`: the module that adds; without one, only layers with weights count.
     """
@@ -157,7 +157,7 @@ def _around_one(
 
 
 def around_concatenation(flow: Flow, join: Seen, channels: int, sets: list[int], signals: list[int]) -> Verdict:
-    """Which operands of a concatenation another one was computed from."""
+    """Which operands of a concatenation went into the computation of another operand."""
     if join.dim != channels:
         return Verdict(reason=f"joins along dimension {join.dim}, not the channels")
     shortcut = _older(flow, join, sets, signals)
@@ -165,7 +165,7 @@ def around_concatenation(flow: Flow, join: Seen, channels: int, sets: list[int],
 
 
 def around_rows(flow: Flow, join: Seen, sets: list[int]) -> tuple[int, ...]:
-    """Of maps that are joined along rows or tokens, those that another was computed from.
+    """Which maps joined along rows or tokens went into the computation of another one.
 
     Class tokens beside patches are no such maps: what is meant has the same size, and is often summed afterwards.
     """
@@ -188,7 +188,7 @@ PRODUCTS = ("Mul", "Div", "Bmm", "Mm", "Mv", "Dot", "Baddbmm", "Convolution", "S
 
 @dataclass(frozen=True)
 class Unseen:
-    """A place in autograd's graph where signals meet that no watched call joined."""
+    """A place in autograd's graph where signals meet, though no observed call joined them."""
 
     operation: str  # "maximum", "mul"
     product: bool  # one signal weighs the other; no sum
@@ -198,7 +198,7 @@ class Unseen:
 
 
 def unseen(flow: Flow) -> list[Unseen]:
-    """Where else a signal goes around layers on its way to the answer: autograd's record, held against the joins.
+    """Other places where a signal goes around layers before the output: autograd's graph compared with the joins.
 
     Every value with two sources is looked at, whoever computed it. What was watched is left out, and so is what meets
     without having gone around any layer.

@@ -26,7 +26,7 @@ NOTHING_IN_EVAL_MODE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 @dataclass(frozen=True)
 class Term:
-    """What a value is of an earlier one: an affine map of it, or the same (no map), and how it came about."""
+    """How a value depends on an earlier one: by an affine map or unchanged (no map), and over how many layers."""
 
     map: Affine | None = None
     summed: bool = False
@@ -39,7 +39,7 @@ Values = dict[fx.Node, dict[fx.Node, Term]]
 
 @dataclass(frozen=True)
 class Description:
-    """What a module's output is of its input in eval mode, and its traced forward; empty if unknown."""
+    """How a module's output depends on its input in eval mode, and its traced forward; empty if unknown."""
 
     term: Term | None = None
     graph: fx.Graph = field(default_factory=fx.Graph)
@@ -81,7 +81,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 def fuse_again(model: nn.Module, step: dict[str, Any]) -> nn.Module:
-    """Fuse a model as a recipe's step says; SurgeryError if its sums are in other places."""
+    """Fuse a model as a step of a recipe says; SurgeryError if its sums are elsewhere."""
     fused = fuse(model)
     if (blocks := recipe(fused)[-1]["blocks"]) != step["blocks"]:
         raise SurgeryError(

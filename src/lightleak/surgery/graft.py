@@ -59,7 +59,7 @@ Methods = dict[str, tuple[Source, Source]]  # of each replaced method: for train
 
 
 def graft(module: nn.Module, method: str, training: fx.Graph, evaluating: fx.Graph) -> None:
-    """Let this one module run the given graphs instead of its method."""
+    """Make this one module run the given graphs instead of its method."""
     cls = type(module)
     base, methods = getattr(cls, "_surgery", (cls, {}))
     sources = Source.of(training), Source.of(evaluating)

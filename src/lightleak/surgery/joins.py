@@ -1,4 +1,4 @@
-"""Which calls join signals, however they are written: said once, for the run that is watched, for graphs, for fusing.
+"""Which calls join signals, however they are written: one definition for observing, tracing and fusing.
 
 A sum may be written `x + f(x)`, `x - f(x)`, `torch.lerp(x, f(x), w)`, `torch.stack([x, f(x)]).sum(0)` and so on. What
 these share: the result is linear in some of the arguments, so each of those can be scaled, or left out, alone.
@@ -30,7 +30,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Call:
-    """A join as it is called."""
+    """One call of a join."""
 
     form: Form
     slots: tuple[Slot, ...]
@@ -131,7 +131,7 @@ def _as_stack(maps: list[Any], dim: Any) -> bool:
 
 
 def put(args: Any, kwargs: Any, slot: Slot, value: Any) -> tuple[tuple, dict[str, Any]]:
-    """The arguments of a call with another value in one slot."""
+    """The arguments of a call with the value in one slot replaced."""
     place, part = slot
     args, kwargs = list(args), dict(kwargs)
     holder: Any = args if isinstance(place, int) else kwargs

@@ -183,7 +183,7 @@ class _Follow(TorchFunctionMode):
             _mark(output, self.outputs.get(module))
 
     def note(self, module: nn.Module, **values: Any) -> None:
-        """Set what a module says of its widths; once more after the run, which puts attributes back."""
+        """Set a module's attributes that state its widths; again after the run, which restores attributes."""
         for name, value in values.items():
             setattr(module, name, value)
             self.attributes[module, name] = value
@@ -217,7 +217,7 @@ class _Follow(TorchFunctionMode):
         self.note(layer, in_channels=len(index), out_channels=len(rows), groups=len(left))
 
     def narrow_output(self, value: Tensor, kept: _Kept) -> None:
-        """Narrow the layers that made a signal, since it meets one that has fewer channels; then start again."""
+        """Narrow the layers that made a signal, because it meets one with fewer channels; then start again."""
         makers = value.__dict__.get("makers", ())
         if isinstance(value, nn.Parameter) and id(value) in self.holders:
             owner, name = self.holders[id(value)]
@@ -273,7 +273,7 @@ class _Follow(TorchFunctionMode):
         return tree_map(lambda t: self.passed(cut[0], kept, t) if isinstance(t, Tensor) else t, result)
 
     def remember(self, signals: list[Tensor], result: Any) -> Any:
-        """Elementwise functions keep the channels of their input."""
+        """Record that an elementwise function keeps the channels of its input."""
         makers = [t for t in signals if t.__dict__.get("makers")]
         if len(makers) == 1 and isinstance(result, Tensor):
             size = makers[0].shape[1] if makers[0].dim() > 1 else -1
@@ -292,7 +292,7 @@ class _Follow(TorchFunctionMode):
         raise Refusal("a function spreads the channels that were cut")
 
     def moved(self, func: Callable, args: tuple, kwargs: dict, source: Tensor, kept: _Kept, result: Any) -> Any:
-        """Move the channels' numbers as the channels are moved."""
+        """Move the indices of channels in the same way as the channels."""
 
         def numbered(index: Tensor) -> Any:
             shape = [1] * source.dim()
@@ -375,7 +375,7 @@ class _Follow(TorchFunctionMode):
         return _mark(result, _Kept(dim, torch.cat(index), start))
 
     def transition(self, value: Tensor) -> None:
-        """A dense block's transition halves what it reads (Huang et al., section 3), so it stays a half."""
+        """Keep a dense block's transition at half of what it reads (Huang et al., section 3)."""
         makers = value.__dict__.get("makers", ())
         layer = makers[0] if len(makers) == 1 else None
         if layer not in self.done or layer in self.outputs or not isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Watch a model run once: where signals join, what went around what, and which method of which module does it.
+"""Observe one run of a model: where signals join, what went around what, and which method of which module joins them.
 
 The weights are frozen and the image asks for a gradient, so a tensor asks for one exactly if it depends on the image:
 masks, position tables and biases drop out by themselves. What a signal passed through is read off autograd's graph.
@@ -31,7 +31,7 @@ def _captured(value: Any) -> Any:
 
 @dataclass
 class Seen:
-    """One join as it ran: its operands' places in autograd's graph."""
+    """One executed join: the places of its operands in autograd's graph."""
 
     place: Place
     index: int  # among the joins of one call of that method
@@ -63,7 +63,7 @@ class Observation:
 
 @contextmanager
 def undone(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Run in a mode, and put everything back: modes, buffers, what modules cached, the random state."""
+    """Run in a given mode, then restore everything: modes, buffers, what modules cached, the random state."""
     modes = {module: module.training for module in model.modules()}
     notes = [(vars(module), _notes(module)) for module in model.modules()]
     buffers = [(b, b.clone()) for b in model.buffers()] if training else []
@@ -118,7 +118,7 @@ def frozen(model: nn.Module, training: bool = False) -> Iterator[None]:
 
 @contextmanager
 def wrapped(module: nn.Module, method: str, around: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Replace one method of one instance for a while."""
+    """Replace one method of one instance within this context."""
     before = vars(module).get(method)
     object.__setattr__(module, method, around(getattr(module, method)))
     try:
@@ -136,7 +136,7 @@ def signal(example: Tensor) -> Tensor:
 
 
 def methods_of(model: nn.Module) -> Callable[[FrameType | None], Place | None]:
-    """A function that tells for which module, and in which of its methods, a frame runs."""
+    """A function that tells to which module and which of its methods a frame belongs."""
     names = {id(module): name for name, module in model.named_modules()}
     general = {nn.Module.__call__.__code__, nn.Module._call_impl.__code__}
     spaces = {space for module in model.modules() for space in (*type(module).__mro__[:-1],) if space is not nn.Module}
@@ -245,7 +245,7 @@ class _JoinRecorder(_RunObserver):
         return result
 
     def entry(self, join: Call) -> Seen | None:
-        """What there is to note of a join; None if it does not join two signals of the image."""
+        """The record of a join; None if it does not join two signals of the image."""
         signals = join.signals
         if sum(map(depends, signals)) < 2 or not self.running:
             return None
@@ -297,12 +297,12 @@ def _weighed(join: Call, slot: int) -> int:
 
 
 def call(model: nn.Module, example: Tensor) -> Any:
-    """Run the model on a signal made from the example."""
+    """Run the model on a signal made of the example."""
     return model(signal(example))
 
 
 def find_places(model: nn.Module, example: Tensor) -> tuple[set[Place], set[Place]]:
-    """Which methods join two signals, and which overwrite one."""
+    """The methods that join two signals, and those that overwrite one."""
     with frozen(model), _MethodRecorder(model) as recorder:
         try:
             call(model, example)

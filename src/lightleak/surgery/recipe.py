@@ -1,4 +1,4 @@
-"""What was done to a network, as plain data that can be stored beside its weights and done again."""
+"""The surgeries of a network as plain data, which can be stored beside its weights and repeated."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def note(model: nn.Module, step: dict[str, Any]) -> None:
 
 
 def step_of(factor: float, chosen: list[Skip], where: Where, keep_keys: bool, masked: bool) -> dict[str, Any]:
-    """One cut as data: the skips by name, with what they looked like, so that another network is refused."""
+    """One cut as data: each skip with its name, kind, stage and channels, so that another network is refused."""
     return {
         "surgery": "scale" if factor else "remove",
         "factor": factor,

@@ -35,7 +35,7 @@ def find_skips(model: nn.Module, example: Tensor | None = None) -> list[Skip]:
 
 
 def find_joins(model: nn.Module, example: Tensor | None = None) -> list[Join]:
-    """Every join of two signals: the skips, and with a `reason` those that are none."""
+    """Every join of two signals: the skips, and the other joins with a `reason` why they are not."""
     return Joins(joins_of(model, observe(model, prepare(model, example))))
 
 

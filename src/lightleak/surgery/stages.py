@@ -1,4 +1,4 @@
-"""Joins, and the stage in which each lies: what works at one resolution, on all tokens."""
+"""Joins, and the stage of each: a stage is everything that works at one resolution, on all tokens."""
 
 import math
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ Skip = Join
 
 
 class Joins(list[Join]):
-    """A list that shows itself with one join in a line."""
+    """A list that prints one join per line."""
 
     def __repr__(self) -> str:
         return "[" + ",\n ".join(map(repr, self)) + "]"
@@ -69,7 +69,7 @@ class Joins(list[Join]):
 
 
 def with_stages(joins: list[Join]) -> list[Join]:
-    """Stage = rank of the resolution; sizes within a quarter of each other (a class token more) are one.
+    """The joins with their stage, the rank of their resolution; sizes that differ by less than a quarter count as one.
 
     A network of one resolution is cut into quarters. Heads that work on one token are no stage of their own: what they
     add belongs to the stage before them.

@@ -21,7 +21,7 @@ Edge = tuple[Any, int]  # a value in autograd's graph: the function that made it
 
 
 class SurgeryError(UserError):
-    """A network or a wish that surgery cannot serve, said in one line that names the module and the way out."""
+    """Surgery that is impossible: one line that names the module and says what can be done instead."""
 
 
 def depends(value: Any) -> bool:
@@ -37,7 +37,7 @@ def changes_in_place(function: Any, args: tuple, kwargs: dict[str, Any]) -> bool
 
 
 def outputs_of(output: Any) -> list[Tensor]:
-    """The tensors that a model answers with: its logits, where it names them."""
+    """The tensors that a model outputs: its logits, if it names them."""
     logits = getattr(output, "logits", None)
     plain = logits if isinstance(logits, Tensor) else output
     if hasattr(plain, "__dataclass_fields__"):
@@ -46,7 +46,7 @@ def outputs_of(output: Any) -> list[Tensor]:
 
 
 class Through(TorchFunctionMode):
-    """Compute with autograd's record wherever a signal takes part.
+    """Compute with autograd's graph wherever a signal takes part.
 
     `inner` leads on from the one function that stands for a whole checkpoint to what was computed inside.
     """
@@ -96,7 +96,7 @@ class Through(TorchFunctionMode):
         return "the model"
 
     def notice(self, signal: Tensor) -> None:
-        """Where a checkpoint has put itself before what was computed inside it, remember what that was."""
+        """Remember what was computed inside a checkpoint that hides it behind its own node."""
         made, edge = vars(signal).get("_inner"), (signal.grad_fn, signal.output_nr)
         if made is not None and made != edge and isinstance(signal.grad_fn, BackwardCFunction):
             self.inner[edge] = made

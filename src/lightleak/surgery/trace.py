@@ -31,7 +31,7 @@ ACTS = {operator.setitem, _enter_autocast, _exit_autocast}
 
 
 def same(value: Any, traced: Any, name: str) -> None:
-    """Refuse another value of an argument on which the traced code had branched."""
+    """Raise SurgeryError if an argument on which the traced code branched has another value now."""
     if isinstance(value, fx.Proxy):  # someone else traces the module, such as a feature extractor
         return
     if value is not traced and value != traced:
@@ -104,7 +104,7 @@ class Value(fx.Proxy):
 
 
 class Named(str):
-    """A word that was read off a signal, such as its device's type: in the graph it is read off anew."""
+    """A string that was read off a signal, such as its device type; the graph reads it again."""
 
     node: fx.Node
 
@@ -115,7 +115,7 @@ class Named(str):
 
 
 class Appended:
-    """Stands in a list of the traced code for a signal that a module appended to it."""
+    """Placeholder in a list of the traced code for a signal that a module appended to it."""
 
     def __init__(self, by: str):
         self.by = by
@@ -169,7 +169,7 @@ class MethodTracer(fx.Tracer):
         self.running = [[method, 0]]  # the module's methods under way, and how often each has joined
 
     def graph_of(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], others: set[str]) -> fx.Graph:
-        """The method's graph; `others` are methods of the same module which also join, and become part of the graph."""
+        """The method's graph; `others` are methods of the same module that also join signals, traced into it."""
         self.call_arguments = (args, kwargs)
         self.names = {
             id(t): name
@@ -256,13 +256,13 @@ class MethodTracer(fx.Tracer):
         return Value(node, self)
 
     def switch(self, target: Any, args: tuple) -> fx.Node:
-        """A node that switches autocast; beside the graph it has been switched already."""
+        """A node that switches autocast, which the run beside the graph has switched already."""
         node = self.create_node("call_function", target, self.create_arg(args), {})
         self.values[node] = None
         return node
 
     def overwritten(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node | None:
-        """The signal that a call overwrites, if it can as well make a new one."""
+        """The signal that a call overwrites, if it could make a new one instead."""
         signal = args[0] if args and isinstance(args[0], fx.Node) else None
         if signal is None or not depends(self.values[signal]) or self.values[signal]._is_view():
             return None
@@ -304,7 +304,7 @@ class MethodTracer(fx.Tracer):
             self.busy = False
 
     def result(self, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
-        """The value of a node, followed where autograd would look away."""
+        """The value of a node, followed even where autograd would lose it."""
         with Through():
             if node.op == "call_function":
                 return node.target(*args, **kwargs)  # type: ignore[operator]
@@ -315,7 +315,7 @@ class MethodTracer(fx.Tracer):
             return operator.attrgetter(str(node.target))(self.root)
 
     def grown(self, lists: list[list], handed: list[list], target: Any) -> None:
-        """What a call appended to a list of the traced code: it may lie there, but no graph can read it."""
+        """What a call appended to a list of the traced code; it may stay there, but no graph can read it."""
         for mine, theirs in zip(lists, handed):
             mine.extend(Appended(str(target)) for _ in theirs[len(mine) :])
 
@@ -344,7 +344,7 @@ class MethodTracer(fx.Tracer):
         return super().create_arg(a)
 
     def constant(self, value: Tensor) -> fx.Node:
-        """A table made by the method itself: kept beside the buffers, so that it follows the module's device."""
+        """A constant tensor made by the method itself, kept with the buffers so that it follows the device."""
         root: Any = self.root
         mine = ((n, b) for n, b in root._buffers.items() if n.startswith("_constant_"))
         name = next((n for n, b in mine if b.dtype == value.dtype and torch.equal(b, value)), None)

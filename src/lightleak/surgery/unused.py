@@ -1,4 +1,4 @@
-"""Remove modules that nothing reads after a cut, so that weight decay, DP noise and DDP do not act on dead weights."""
+"""Remove modules whose output nothing reads after a cut, so that weight decay, DP noise and DDP ignore dead weights."""
 
 import sys
 from functools import partial
@@ -12,7 +12,7 @@ from lightleak.surgery.trace import MethodTracer, graphs_of
 
 
 def reached(model: nn.Module, example: Tensor) -> set[str]:
-    """The parameters from which a gradient flows back, in eval mode; read off autograd's graph."""
+    """The parameters that a gradient reaches in eval mode, read off autograd's graph."""
     names = {id(p): name for name, p in model.named_parameters()}
     still = [p for p in model.parameters() if not p.requires_grad]
     with undone(model):

@@ -19,7 +19,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @torch.no_grad()
 def wake(model: nn.Module, removed: list[Skip]) -> list[str]:
-    """Reset to one the near-zero gains of the branches that lost their skip, in place; returns the parameters' names.
+    """Set near-zero gains to one in branches that lost their skip, in place; returns the names of these parameters.
 
     A weight matrix that is all zeros is initialised as its layer would be when new, with a fixed seed: ones would make
     all outputs equal. See [wake](glossary.md#wake).

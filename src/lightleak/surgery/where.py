@@ -1,4 +1,4 @@
-"""Say which skips are meant: a stage, several, the tail of one, a pattern of names, or the skips themselves."""
+"""Choose skips: those of one stage or several, the tail of a stage, a pattern of names, or the skips themselves."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ PART = re.compile(r"(\d+)(?:\[(-?[\d.]*):(-?[\d.]*)\])?")
 
 
 def choose(skips: list[Skip], where: Where, model: str, stuck: Collection[Skip] = ()) -> list[Skip]:
-    """The skips that are meant, in the order of computation; SurgeryError where there are none.
+    """The chosen skips, in the order of computation; SurgeryError if there are none.
 
     `stuck`: what lets a signal around layers and cannot be cut. A wish for whole stages in which such a one lies is
     refused, since the cut would not be whole; skips that are named are cut.
