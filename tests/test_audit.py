@@ -19,7 +19,19 @@ from lightleak import cli
 from lightleak.attacks import ATTACKS, PPA
 from lightleak.attacks.guards import LabelsOnly, Rounded, TopK
 from lightleak.attacks.surrogate import Lessons
-from lightleak.audit import BUDGETS, Brought, Order, answer, cost, ensemble, finish, load, prepare, verify
+from lightleak.audit import (
+    BUDGETS,
+    Brought,
+    Order,
+    answer,
+    cost,
+    ensemble,
+    finish,
+    load,
+    prepare,
+    recognisers,
+    verify,
+)
 from lightleak.audit.answer import Found
 from lightleak.audit.exposures import EXPOSURES, compared
 from lightleak.audit.page import BROWSERS, page
@@ -81,6 +93,21 @@ class Pictures(nn.Module):
 
     def forward(self, images):
         return images
+
+
+class Blind(nn.Module):
+    """An embedding that hardly knows anybody: how bright the picture is, and how much so at the top."""
+
+    def forward(self, images):
+        return nn.functional.adaptive_avg_pool2d(images.mean(1), (2, 1)).flatten(1)
+
+
+class Coarse(nn.Module):
+    """Another embedding that nobody trained: the picture, smaller, in grey, less its mean."""
+
+    def forward(self, images):
+        seen = nn.functional.adaptive_avg_pool2d(images.mean(1), 6).flatten(1)
+        return seen - seen.mean(1, keepdim=True)
 
 
 class Colours(nn.Module):
@@ -186,6 +213,74 @@ def test_a_model_that_knows_them_leaks_near_its_ceiling(memorised):
     assert any("pixel by pixel" in one for one in record["warnings"])
 
 
+def test_several_recognisers_are_heard_and_the_first_that_is_fit_decides(world, memorised, tmp_path, small):
+    """The first named hardly knows photographs and is passed over, whatever it saw; the numbers are made again here."""
+    names = ("Blind", "Colours", "Coarse")
+    told = order(world, recogniser=tuple(f"{world}/mine.py:{name}" for name in names))
+    shutil.copytree(memorised[0] / "work", tmp_path / "work")  # the same attacks; what is measured of them is new
+    prepared, found = audited(told, tmp_path)
+    assert found == memorised[2]  # which Colours alone decided
+    record, store = load(tmp_path), Store(tmp_path / "work")
+    section = record["recognisers"]
+    assert [row["decides"] for row in section["each"]] == [False, True, False]
+    assert [row["fit"] for row in section["each"]][:2] == [False, True]
+    attacks, shown = [one.name for one in prepared.ensemble.attacks], {}
+    for number, (name, row) in enumerate(zip(names, section["each"])):
+        network, calibration = made(f"{world}/mine.py:{name}").eval(), row["calibration"]
+        galleries = prepared.embeds[number].load(store)
+        for attack in attacks:
+            for person, image in prepared.measures[attack].images(store).items():
+                one = network(image[None].float() / 255)[0].double()
+                mine = galleries["gallery.features"][galleries["gallery.labels"] == person].double()
+                best = max(float(one @ each / one.norm() / each.norm()) for each in mine)
+                shown.setdefault(name, {})[attack, person] = best > calibration["threshold"]
+        assert row["shown"] == sum(shown[name][member, who] for who, member in enumerate(found.chosen))
+    same = {name: np.mean([shown[name][each] == shown["Colours"][each] for each in shown[name]]) for name in names}
+    third = np.mean([shown["Blind"][each] == shown["Coarse"][each] for each in shown["Blind"]])
+    for name, row in zip(names, section["each"]):
+        assert row["agrees_with_the_deciding"] == (None if name == "Colours" else pytest.approx(same[name]))
+    assert section["agreement"] == pytest.approx((same["Blind"] + same["Coarse"] + third) / 3)
+    assert record["verification"]["title"] == section["each"][1]["title"] == prepared.embeds[1].recogniser.title
+    assert record["hashes"]["recogniser"]["sha256"] == section["each"][1]["sha256"]
+    page = " ".join((tmp_path / "audit.html").read_text().split())
+    assert "What each recogniser says" in page
+    assert all(f"own network {name} (mine.py" in page for name in names)
+    assert sum("named first, own network Blind" in one for one in record["warnings"]) == 1
+    with pytest.raises(UserError, match="is named twice"):
+        prepare(replace(told, recogniser=(f"{world}/mine.py:Blind",) * 2), tmp_path)
+
+
+def test_which_recogniser_decides_is_known_before_any_attack():
+    calibrated = {"calibration": {}, "verified": "whatever it sees"}
+    fit, unfit, unknown = calibrated | {"ceiling": 0.8}, calibrated | {"ceiling": 0.79}, calibrated | {"ceiling": None}
+    none = {"missing": "too few strangers"}
+    for told, first in [
+        ([fit, fit], 0), ([unfit, fit], 1), ([none, unknown, unfit, fit, fit], 3), ([unfit, unknown], 0),
+        ([none, unfit], 1), ([none, none], 0), ([], 0),
+    ]:  # fmt: skip
+        assert recognisers.deciding(told) == first
+
+
+def test_recognisers_that_disagree_are_one_warning():
+    sees = {"PPA": "gradients", "guess": "scores"}
+
+    def said(name, verified, ceiling=1.0):
+        embed = EMBED | {"ceiling": ceiling, "held_out": [ceiling] * 12}
+        found = [_found("PPA", verified=_some(verified)), _found("guess", True, _some(0))]
+        return recognisers.Opinion(name, "0" * 64, embed, found, answer.answer(found, sees, embed, FIT, 12))
+
+    (line,) = recognisers.warnings([said("One", 6), said("Two", 0)], 0)
+    assert line == (
+        "The recognisers disagree: One says leak shown (6 of 12); Two says no leak shown (0 of 12). The answer rests "
+        "on One, the first named that is fit."
+    )
+    assert recognisers.warnings([said("one", 6), said("two", 4)], 0) == []
+    assert recognisers.warnings([said("one", 6), said("two", 0, ceiling=0.1)], 0) == []  # it cannot tell
+    first, second = recognisers.warnings([said("bad", 7, ceiling=0.5), said("good", 0)], 1)
+    assert "bad, is unfit for these pictures (it knows 50% of held-out photographs); the answer rests on good" in first
+    assert "bad says leak shown (7 of 12), though it is unfit" in second
+
+
 def test_the_page_says_the_answer_first_and_carries_itself(memorised):
     out, _, answer = memorised
     page = (out / "audit.html").read_text()
@@ -225,6 +320,54 @@ def test_on_paper_no_table_is_cut_and_no_word_is_torn(memorised, tmp_path):
             return new Set([...words.getClientRects()].map(one => one.top)).size > 1; });
         }).map(cell => cell.textContent)"""
         assert browser.sees(lines) == []
+
+
+def test_every_field_of_the_record_is_documented_and_no_other(memorised):
+    """Names in the documentation's tables are fields of the record; each section's are listed under its heading."""
+    record = load(memorised[0])
+    text = (Path(__file__).parent.parent / "docs" / "audit-record.md").read_text()
+    parts = re.split(r"^## (.*)$", text, flags=re.M)[1:]
+    written = {}
+    for heading, part in zip(parts[::2], parts[1::2]):
+        for name in re.findall(r"`(\w+)`", heading):
+            written[name] = set(re.findall(r"`(\w+)`", part))
+    every = set(re.findall(r"`(\w+)`", text))
+    assert every >= set(record)
+    for section, fields in written.items():
+        content = record[section]
+        rows = content if isinstance(content, list) else [content]
+        lists = [rows, *([content["each"]] if "each" in content else [])]
+        assert {name for part in lists for row in part for name in row} <= fields, section
+    used = set()
+
+    def walk(value):
+        if isinstance(value, dict):
+            used.update(value)
+            list(map(walk, value.values()))
+        elif isinstance(value, list):
+            list(map(walk, value))
+
+    walk(record)
+    optional = {"missing", "exposures", "exposure", "less_than_granted", "folder"}
+    assert every - used <= optional | {"lightleak"}, every - used - optional
+
+
+def test_queries_to_the_first_person_shown(memorised):
+    """Drawn many times here: people in random order, as many queries for each, and when the first one is shown."""
+    out, prepared, _ = memorised
+    store, rng = Store(out / "work"), np.random.default_rng(0)
+    for row in load(out)["members"]:
+        member = next(one for one in prepared.ensemble.members if one.name == row["name"])
+        if not row["shows"]:
+            assert row["queries_to_first"] is None
+        elif member.copy is not None:
+            assert row["queries_to_first"] == row["queries"] == len(prepared.population.public)
+        else:
+            each = store.result(member.task)["queries"] / PEOPLE
+            orders = rng.permuted(np.tile(np.arange(PEOPLE) < row["shows"], (200_000, 1)), axis=1)
+            drawn = each * (orders.argmax(1) + 1).mean()
+            assert row["queries_to_first"] == pytest.approx(drawn, rel=0.01)
+    assert any(row["queries_to_first"] for row in load(out)["members"])
 
 
 def test_private_pictures_are_blurred_unless_asked(memorised, tmp_path):
@@ -534,7 +677,7 @@ def test_who_cannot_take_part_is_said_before_anything_long(world, tmp_path, smal
     files = [file for file in (world / "people").rglob("*.png") if file.parent.name == "p00" or file.stem < "0003"]
     listed.write_text("\n".join(map(str, files)))
     alone = prepare(order(world, train_list=listed), tmp_path)
-    assert (alone.qualities, alone.embed) == ((), None)
+    assert (alone.qualities, alone.embeds) == ((), ())
     assert any("1 of 6 people have no held-out picture to be known by" in one for one in alone.warnings)
 
 

@@ -19,26 +19,26 @@ ATTACKS = (
 FRAMEWORKS: tuple[dict[str, Any], ...] = (
     {
         "framework": "EDPB Opinion 28/2024",
-        "part": "anonymity of AI models: tests against known attacks",
-        "answers": "inversion and class-level reconstruction, with intervals, nulls and the worst person",
+        "part": "anonymity of AI models: structured tests against known attacks",
+        "answers": "inversion and class-level reconstruction, with intervals, nulls, the worst person and spread",
         "leaves_open": "membership and attribute inference, exfiltration; means reasonably likely to be used by others",
     },
     {
         "framework": "NIST AI 100-2 (E2025)",
-        "part": "privacy attacks: data reconstruction, model inversion",
+        "part": "privacy attacks: NISTAML.032 data reconstruction, of which model inversion is a kind",
         "answers": "the attacker's goal, knowledge and capability are stated for each member",
-        "leaves_open": "membership inference, property inference, model extraction",
+        "leaves_open": "NISTAML.033 membership inference, NISTAML.034 property inference, NISTAML.031 model extraction",
     },
     {
         "framework": "MITRE ATLAS",
-        "part": "AML.T0024.001 Invert AI Model",
-        "answers": "how far the technique succeeds with the access tested",
+        "part": "AML.T0024.001 Invert AI Model; access AML.T0040 (inference API) or AML.T0044 (full)",
+        "answers": "how far the technique succeeds with the access tested, and after how many queries",
         "leaves_open": "AML.T0024.000 (membership), AML.T0024.002 (extraction), everything before and after",
     },
     {
         "framework": "OWASP AISVS 1.0",
         "part": "C11.2 (objective); 11.1.3 known attack techniques; 11.2.3 calibration; 11.2.4 privacy unit",
-        "answers": "resistance to inversion; calibration error and overconfidence of the released model",
+        "answers": "resistance to inversion; calibration error, overconfidence; epsilon, delta and unit if recorded",
         "leaves_open": "11.2.5 membership simulations; the monitoring of C11.4",
     },
     {

@@ -1,6 +1,6 @@
 """What the members of an ensemble found, measured person by person: by the model itself, a recogniser, and judges."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 from lightleak.attacks import Access, Oracle, Reconstruction
 from lightleak.attacks.draws import Rows, own_draws
 from lightleak.attacks.frame import confidence_of
-from lightleak.data.population import Images, Population, as_bytes
+from lightleak.data.population import Images, as_bytes
 from lightleak.data.views import DRAWS, View, resized
 from lightleak.errors import UserError
 from lightleak.metrics import verification
@@ -27,6 +27,7 @@ from lightleak.training import predict
 VIEWS, ASKED = 16, -7  # how often the model is asked about an image; the step that this counts as
 VIEW = View(scale=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5)
 GALLERY = 5
+Spread = Callable[[Tensor, Any], list[Any]]  # from one value an image, and what counts where there is none
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,40 @@ class Embed(Task):
             tensors[f"{part}.features"], tensors[f"{part}.labels"], people, GALLERY, self.seed
         )
 
+    def verified(self, store: Store, shown: Tensor, classes: Tensor, people: int, spread: Spread) -> dict[str, Any]:
+        """Of each image as a claim to its person, of all others, and of training pictures; empty without a threshold.
+
+        `shown`: N x 3 x S x S bytes, of `classes` (N); `spread` makes one value a person of N.
+        """
+        told, tensors = store.result(self), self.load(store)
+        if "calibration" not in told:
+            return {}
+        features = embedded(self.recogniser.load(), shown) if len(shown) else torch.empty(0, 1)
+        threshold = told["calibration"]["threshold"]
+        gallery = self.gallery(tensors, people)
+        if not len(shown):
+            missing = {"score": None, "verified": False, "named": False, "gap": None}
+            return {name: spread(classes, value) for name, value in missing.items()}
+        scores = verification.claims(features, gallery)
+        own = scores.gather(1, classes[:, None]).squeeze(1)
+        passed = verification.passes(scores, threshold)
+        strange = passed.sum() - verification.passes(own, threshold).sum()
+        result = {
+            "score": spread(own, None),
+            "verified": spread(verification.passes(own, threshold), False),
+            "named": spread(verification.named(scores, classes), False),
+            "as_others": float(strange) / max(1, passed.numel() - len(own)),
+            "curve": [[rate, float((own > value).double().mean())] for rate, value in told["thresholds"]],
+        }
+        try:  # with as many training pictures as held-out ones, or the larger gallery would win
+            trained = self.gallery(tensors, people, "train")
+        except UserError:
+            return result
+        size = min(trained.shape[1], gallery.shape[1])
+        near = verification.claims(features, trained[:, :size]).gather(1, classes[:, None]).squeeze(1)
+        far = verification.claims(features, gallery[:, :size]).gather(1, classes[:, None]).squeeze(1)
+        return result | {"gap": spread(near - far, None)}
+
     def load(self, store: Store) -> dict[str, Tensor]:
         """The embeddings and labels."""
         return load_file(store.folder(self) / "features.safetensors")
@@ -146,7 +181,7 @@ class Measure(Task):
         )
         save_file({"images": shown.contiguous(), "people": found.classes[there]}, folder / "images.safetensors")
 
-        def spread(values: Tensor, missing: float | bool) -> list[Any]:
+        def spread(values: Tensor, missing: float | bool | None) -> list[Any]:
             """One value a person; where a member found no image, nothing has leaked."""
             rows = iter(values.tolist())
             return [missing if row is None else next(rows) for row in best]
@@ -165,44 +200,46 @@ class Measure(Task):
                 answers(predict(network, Images(shown, classes))) == classes if len(there) else torch.empty(0).bool()
             )
             result["judges"][judge.architecture] = spread(right, False)
-        if self.embed is not None and "calibration" in store.result(self.embed):
-            result |= self._verified(store, shown, classes, population, spread)
+        if self.embed is not None:
+            result |= self.embed.verified(store, shown, classes, population.classes, spread)
         return result
-
-    def _verified(self, store: Store, shown: Tensor, classes: Tensor, population: Population, spread) -> dict[str, Any]:
-        """What the recogniser says: of each image as a claim to its person, of all others, and of training pictures."""
-        assert self.embed is not None
-        told, tensors = store.result(self.embed), self.embed.load(store)
-        features = embedded(self.embed.recogniser.load(), shown) if len(shown) else torch.empty(0, 1)
-        threshold = told["calibration"]["threshold"]
-        gallery = self.embed.gallery(tensors, population.classes)
-        if not len(shown):
-            missing = {"score": None, "verified": False, "named": False, "gap": None}
-            return {name: spread(classes, value) for name, value in missing.items()}
-        scores = verification.claims(features, gallery)
-        own = scores.gather(1, classes[:, None]).squeeze(1)
-        passed = verification.passes(scores, threshold)
-        strange = passed.sum() - verification.passes(own, threshold).sum()
-        result = {
-            "score": spread(own, None),
-            "verified": spread(verification.passes(own, threshold), False),
-            "named": spread(verification.named(scores, classes), False),
-            "as_others": float(strange) / max(1, passed.numel() - len(own)),
-            "curve": [[rate, float((own > value).double().mean())] for rate, value in told["thresholds"]],
-        }
-        try:  # with as many training pictures as held-out ones, or the larger gallery would win
-            trained = self.embed.gallery(tensors, population.classes, "train")
-        except UserError:
-            return result
-        size = min(trained.shape[1], gallery.shape[1])
-        near = verification.claims(features, trained[:, :size]).gather(1, classes[:, None]).squeeze(1)
-        far = verification.claims(features, gallery[:, :size]).gather(1, classes[:, None]).squeeze(1)
-        return result | {"gap": spread(near - far, None)}
 
     def images(self, store: Store) -> dict[int, Tensor]:
         """The image of each person, 3 x S x S bytes."""
         kept = load_file(store.folder(self) / "images.safetensors")
         return dict(zip(kept["people"].tolist(), kept["images"]))
+
+
+@dataclass(frozen=True)
+class Verified(Task):
+    """What one more recogniser says of the images that were measured."""
+
+    measure: Measure
+    embed: Embed
+
+    def needs(self) -> tuple[Task, ...]:
+        """Its fields, and whose people they are."""
+        return (self.measure, self.embed, self.embed.population)
+
+    @property
+    def label(self) -> str:
+        return f"show {self.embed.recogniser.title} what {self.measure.found.label} found"
+
+    @property
+    def cost(self) -> float:
+        return 3.0
+
+    def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
+        images, people = self.measure.images(store), store.result(self.measure)["people"]
+        there = [person for person in people if person in images]
+        shown = torch.stack([images[person] for person in there]) if there else torch.empty(0, dtype=torch.uint8)
+
+        def spread(values: Tensor, missing: float | bool | None) -> list[Any]:
+            found = dict(zip(there, values.tolist()))
+            return [found.get(person, missing) for person in people]
+
+        classes = self.embed.population.load(store).classes
+        return self.embed.verified(store, shown, torch.tensor(there, dtype=torch.int64), classes, spread)
 
 
 @dataclass(frozen=True)

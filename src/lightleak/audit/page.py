@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightleak.audit.record import PAGE
 from lightleak.files import publish
+from lightleak.metrics.verification import RATES
 from lightleak.report.page import embed
 from lightleak.report.template import template
 
@@ -30,8 +31,8 @@ def page(record: Mapping[str, Any], pictures: Pictures, names: tuple[str, ...], 
         row["name"]: _embedded(pictures.get(place[row["name"]], {}), show_private) for row in record["people"]["each"]
     }
     return template(
-        "lightleak.audit", "audit.html.j2", percent=percent, interval=interval, share=share, points=points
-    ).render(record=record, gallery=gallery, show_private=show_private)
+        "lightleak.audit", "audit.html.j2", percent=percent, interval=interval, share=share, points=points, at=at
+    ).render(record=record, gallery=gallery, show_private=show_private, rates=RATES)
 
 
 def save(
@@ -85,6 +86,11 @@ def points(measure: Mapping[str, Any] | None) -> str:
         return "–"
     told = f"{100 * measure['value']:.0f}"
     return told if measure["low"] is None else f"{told} ({100 * measure['low']:.0f} to {100 * measure['high']:.0f})"
+
+
+def at(curve: Sequence[Sequence[float]] | None, rate: float) -> float | None:
+    """The true match rate at a false match rate, of pairs of both; None where it could not be shown."""
+    return next((value for each, value in curve or () if each == rate), None)
 
 
 def interval(measure: Mapping[str, Any] | None) -> str:

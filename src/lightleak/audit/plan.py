@@ -15,7 +15,7 @@ from lightleak.attacks.adaptive import defended_by
 from lightleak.audit.brought import Brought, Examined, estimating, examine, normalised
 from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
 from lightleak.audit.exposures import Exposure, exposures
-from lightleak.audit.measure import GALLERY, Embed, JudgeQuality, Measure
+from lightleak.audit.measure import GALLERY, Embed, JudgeQuality, Measure, Verified
 from lightleak.audit.record import sha256
 from lightleak.data.listed import read_list
 from lightleak.data.population import Population
@@ -42,13 +42,16 @@ class Order:
     access: Access = "gradients"
     budget: BudgetName = "tiny"
     guard: Guard | None = None
-    recogniser: str | None = "auto"  # None: none; "auto": the extra `faces` where it is installed and people are shown
+    # None: none; "auto": the extra `faces` where it is installed and people are shown; several: see `recognisers.RULE`
+    recogniser: str | tuple[str, ...] | None = "auto"
     rate: float | None = None  # false match rate; None: 1 in 1,000 or the strictest that the data carry
     prior: str | None = None  # a folder, or "rendered"; None: fitted to the public pictures
     uncut: str | None = None  # the architecture before surgery
     subjects: str = "people"  # what classes are: people, or anything else
     seed: int = 0
-    declared: Mapping[str, str] = field(default_factory=dict)  # name, release, consent, special category
+    declared: Mapping[str, str] = field(
+        default_factory=dict
+    )  # name, release, consent, special category, variants, privacy
     defended: tuple[str, ...] | None = None  # what attackers know of its defences; None: what the checkpoint says
     exposures: bool = False  # whether the same attacks are also run behind each way of answering
 
@@ -63,7 +66,7 @@ class Prepared:
     examined: Examined
     target: Given
     ensemble: Ensemble
-    embed: Embed | None
+    embeds: tuple[Embed, ...]  # by recogniser, as named
     measures: Mapping[str, Measure]  # by member
     qualities: tuple[JudgeQuality, ...]
     warnings: tuple[str, ...] = ()
@@ -74,7 +77,9 @@ class Prepared:
     def tasks(self) -> list[Task]:
         """What is to be run; the rest follows."""
         behind = [one for each in self.behind.values() for one in each.values()]
-        return [*([self.embed] if self.embed else []), *self.qualities, *self.measures.values(), *behind]
+        measured = [*self.measures.values(), *behind]
+        further = [Verified(one, embed) for embed in self.embeds[1:] for one in measured]
+        return [*self.embeds, *self.qualities, *measured, *further]
 
     @property
     def everybody(self) -> tuple[Member, ...]:
@@ -125,11 +130,11 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     lacking = _lacking(population)
     judges = () if lacking else group.judges
     group = replace(group, judges=judges)
-    found, why = _recogniser(order)
+    found, why = _recognisers(order)
     galleries = len(population.judge.labels.unique()) == population.classes
-    embed = Embed(draw, found, order.rate, order.seed) if found and galleries else None
-    if embed is not None:
-        why = (*why, *_checked(embed, population))
+    embeds = tuple(Embed(draw, one, order.rate, order.seed) for one in found) if galleries else ()
+    why = tuple(dict.fromkeys([*why, *(line for embed in embeds for line in _checked(embed, population))]))
+    embed = embeds[0] if embeds else None
     access = order.access if order.guard is None else ("labels" if order.guard.labels else "scores")
     asked: Access = "labels" if access == "labels" else "scores"
     measures = {one.name: Measure(one.task, target, asked, judges, embed, order.seed) for one in group.members}
@@ -154,7 +159,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         examined,
         target,
         group,
-        embed,
+        embeds,
         measures,
         tuple(map(JudgeQuality, judges)),
         warnings,
@@ -177,20 +182,25 @@ def _prior(order: Order, draw: Draw) -> PriorTask | None:
     return Rendered(draw) if order.prior == "rendered" else ready(order.prior)
 
 
-def _recogniser(order: Order) -> tuple[Recogniser | None, tuple[str, ...]]:
-    """The recogniser asked for, and why there is none."""
+def _recognisers(order: Order) -> tuple[tuple[Recogniser, ...], tuple[str, ...]]:
+    """The recognisers asked for, in that order, and why there is none; UserError for one that is named twice."""
     if order.recogniser is None:
-        return None, ()
+        return (), ()
     if order.recogniser != "auto":
-        return recogniser(order.recogniser), ()
+        named = (order.recogniser,) if isinstance(order.recogniser, str) else order.recogniser
+        found = tuple(map(recogniser, named))
+        twice = next((name for name, one in zip(named, found) if found.count(one) > 1), None)
+        if twice is not None:
+            raise UserError(f"the recogniser {twice} is named twice; several are asked to hear several")
+        return found, ()
     if order.subjects != "people":
-        return None, ()
+        return (), ()
     if faces_file() is None:
-        return None, (
+        return (), (
             "No recogniser is installed: pip install 'lightleak[faces]', or name a file with --recogniser. Judges "
             "decide alone.",
         )
-    return recogniser(FACES), ()
+    return (recogniser(FACES),), ()
 
 
 def _lacking(population: Population) -> str:
@@ -252,7 +262,7 @@ def cost(prepared: Prepared) -> Cost:
     )
     embedding = 0.085 * (len(population.public) + len(population.test) + 2 * GALLERY * population.classes)
     prior = 40.0 if prepared.order.prior is None else 0.0
-    seconds += judging + copies + prior + (embedding if prepared.embed else 0.0)
+    seconds += judging + copies + prior + embedding * len(prepared.embeds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Cost(seconds, peak, queries, passes)
 

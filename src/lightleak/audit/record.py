@@ -23,6 +23,13 @@ SECTIONS = (
     "residual_risk", "limits", "mapping", "provenance", "hashes",
 )  # fmt: skip
 
+# What can be looked at again, by its name in the record's `hashes`.
+FILES = (
+    ("the page", "page"), ("the model", "model"), ("the model's Python", "source"),
+    ("the training list", "training_list"), ("the recogniser", "recogniser"),
+)  # fmt: skip
+FOLDERS = (("the pictures", "pictures"), ("the pictures of others", "public_pictures"))
+
 
 @dataclass(frozen=True)
 class Check:
@@ -86,14 +93,15 @@ def verify(folder: str | Path) -> list[Check]:
     checks = [Check("the record", "as recorded" if whole else "changed", "" if whole else "its own hash does not fit")]
     home = folder if folder.is_dir() else folder.parent
     hashes = record["hashes"] if isinstance(record["hashes"], dict) else {}
-    for what, name in (("the page", "page"), ("the model", "model"), ("the model's Python", "source")):
+    for what, name in FILES:
         entry = hashes.get(name)
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
             path = home / entry["file"] if name == "page" else Path(entry["file"])
             checks.append(_same_file(what, path, entry.get("sha256")))
-    entry = hashes.get("pictures")
-    if isinstance(entry, dict) and isinstance(entry.get("folder"), str):
-        checks.append(_same_pictures(Path(entry["folder"]), entry.get("sha256")))
+    for what, name in FOLDERS:
+        entry = hashes.get(name)
+        if isinstance(entry, dict) and isinstance(entry.get("folder"), str):
+            checks.append(_same_pictures(what, Path(entry["folder"]), entry.get("sha256")))
     return checks
 
 
@@ -122,9 +130,9 @@ def _same_file(what: str, path: Path, recorded: Any) -> Check:
     return Check(what, "as recorded" if same else "changed", "" if same else f"{path} is another file by now")
 
 
-def _same_pictures(folder: Path, recorded: Any) -> Check:
+def _same_pictures(what: str, folder: Path, recorded: Any) -> Check:
     try:
         same = pictures(folder)["sha256"] == recorded
     except UserError as error:
-        return Check("the pictures", "not there", str(error))
-    return Check("the pictures", "as recorded" if same else "changed", "" if same else f"{folder} holds others by now")
+        return Check(what, "not there", str(error))
+    return Check(what, "as recorded" if same else "changed", "" if same else f"{folder} holds others by now")

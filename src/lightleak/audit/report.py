@@ -6,13 +6,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lightleak.audit import mapping
+import torch
+
+from lightleak.attacks import Access
+from lightleak.audit import mapping, recognisers
 from lightleak.audit.answer import RESIDUAL, Answer, Found, answer, shows_by
 from lightleak.audit.ensemble import Member
 from lightleak.audit.exposures import compared
+from lightleak.audit.measure import Measure, Verified
 from lightleak.audit.plan import Prepared
+from lightleak.audit.recognisers import Opinion
 from lightleak.audit.record import pictures, sha256
 from lightleak.metrics.evidence import wilson
+from lightleak.models.recogniser import Recogniser
 from lightleak.ranking import or_lowest
 from lightleak.study.task import Store, commit, device, versions
 
@@ -20,67 +26,66 @@ PURPOSE = (
     "How far images of the people whom a model was trained on can be got out of it, measured by attacking it. The "
     "record states what was done and found; it is no certificate and no legal assessment."
 )
+BY_RECOGNISER = ("score", "verified", "named", "gap", "as_others", "curve")  # of what a Measure holds
 AGAIN = 365  # days until the next test at the latest
+EXPOSED: dict[Access, str] = {
+    "gradients": "weights: whoever holds them has gradients, scores and labels",
+    "scores": "scores: the probability of every class",
+    "labels": "labels: the most probable class alone",
+}
+COST = (
+    "What defences cost in accuracy is not measured here, as the undefended model was not brought; what a guard or "
+    "another way of answering changes in what is shown is in 'exposures', where it was asked for."
+)
 
 
 def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, Any], Answer]:
     """The record without its page's hash and its seal, and the answer in it."""
-    found = [_found(one, store.result(prepared.measures[one.name])) for one in prepared.ensemble.members]
-    embed = store.result(prepared.embed) if prepared.embed else None
     qualities = {one.judge.architecture: store.result(one)["accuracy"] for one in prepared.qualities}
     order, population = prepared.order, prepared.population
-    word = "people" if order.subjects == "people" else "classes"
     sees = {one.name: one.sees for one in prepared.ensemble.members}
-    told = answer(found, sees, embed, qualities, population.classes, word, order.seed)
+
+    def of(found: list[Found], embed: Mapping[str, Any] | None) -> Answer:
+        return answer(found, sees, embed, qualities, population.classes, _word(prepared), order.seed)
+
+    embeds = [store.result(one) for one in prepared.embeds]
+    first = recognisers.deciding(embeds)
+    embed = embeds[first] if embeds else None
+    every = [_members(prepared.measures, prepared, store, place) for place in range(max(1, len(embeds)))]
+    found, opinions = every[first], []
+    for task, one, members in zip(prepared.embeds, embeds, every):
+        own = of(members, one) if "calibration" in one else None
+        opinions.append(Opinion(task.recogniser.title, task.recogniser.sha256, one, members, own))
+    told = of(found, embed)
     fit = [name for name in qualities if name not in told.unfit]
     spent = _spent(prepared, store)
     people = store.result(next(iter(prepared.measures.values())))["people"]
     return {
         "purpose": PURPOSE,
         "answer": told.to_json(),
-        "warnings": [*told.warnings, *prepared.warnings],
+        "warnings": [*told.warnings, *recognisers.warnings(opinions, first), *prepared.warnings],
         "model": _model(prepared),
-        "subjects": {
-            "what": order.subjects,
-            "number": population.classes,
-            "training_pictures": len(population.train),
-            "held_out_pictures": len(population.validation) + len(population.test) + len(population.judge),
-            "public_people": len(population.public.labels.unique()),
-            "public_pictures": len(population.public),
-            "training_list_given": order.train_list is not None,
-            "division": population.division,
-            "notes": list(population.notes),
-            "consent": order.declared.get("consent", "not declared"),
-            "special_category": order.declared.get("special_category", "not declared"),
-        },
-        "release": {
-            "declared": order.declared.get("release", "not declared"),
-            "access_tested": order.access,
-            "guard": repr(order.guard) if order.guard else "none",
-            "budget": order.budget,
-            "attackers_knowledge": (
-                f"the classes, and {len(population.public)} pictures of other {word}; prior: "
-                f"{order.prior or 'a generator fitted to those pictures'}"
-            ),
-        },
-        "coverage": [{"attack": a, "state": s, "how": h} for a, s, h in mapping.ATTACKS]
-        + [{"attack": name, "state": "not run", "how": why} for name, why in prepared.ensemble.untried.items()],
+        "subjects": _subjects(prepared),
+        "release": _release(prepared),
+        "coverage": _coverage(prepared, store),
         "members": [
             {
                 "name": one.name,
                 "null": one.null,
                 "control": one.control,
                 "sees": sees[one.name],
-                **_counted(one, told, fit),
+                **(counted := _counted(one, told, fit)),
                 **spent[one.name],
-                "curve": store.result(prepared.measures[one.name]).get("curve"),
+                "queries_to_first": _to_first(one.name, counted["shows"], len(one.confidence), prepared, store),
+                "curve": _result(prepared.measures[one.name], prepared, store, first).get("curve"),
                 "settings": repr(prepared.measures[one.name].found.attack),
             }
             for one in found
         ],
-        "exposures": _exposures(prepared, store, told, fit),
+        "exposures": _exposures(prepared, store, told, fit, first),
         "people": _people(prepared, told, found, embed, people),
         "verification": embed or {"missing": "no recogniser took part"},
+        "recognisers": recognisers.section(opinions, first),
         "judges": {
             "accuracy": qualities,
             "fit_from": 0.95,
@@ -89,7 +94,9 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
         "measures": {
             "taken": list(prepared.classifier.changes) or "none known",
             "training": prepared.classifier.record.get("privacy") or "no differential privacy is recorded",
-            "guard": repr(order.guard) if order.guard else "none",
+            "privacy_declared": order.declared.get("privacy", "not declared"),
+            "guard": _guard(prepared),
+            "cost": COST,
         },
         "residual_risk": RESIDUAL[told.verdict],
         "limits": list(mapping.LIMITS),
@@ -104,16 +111,96 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
             "device": device(),
             "seconds": sum(row["seconds"] for row in spent.values()),
         },
-        "hashes": _hashes(prepared, store),
+        "hashes": _hashes(prepared, store, first),
     }, told
 
 
-def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str]) -> list[dict[str, Any]]:
+def _guard(prepared: Prepared) -> str:
+    return repr(prepared.order.guard) if prepared.order.guard else "none"
+
+
+def _subjects(prepared: Prepared) -> dict[str, Any]:
+    order, population = prepared.order, prepared.population
+    each = torch.bincount(population.train.labels, minlength=population.classes)
+    return {
+        "what": order.subjects,
+        "number": population.classes,
+        "training_pictures": len(population.train),
+        "training_pictures_each": {"least": int(each.min()), "most": int(each.max())},
+        "held_out_pictures": len(population.validation) + len(population.test) + len(population.judge),
+        "public_people": len(population.public.labels.unique()),
+        "public_pictures": len(population.public),
+        "training_list_given": order.train_list is not None,
+        "division": population.division,
+        "notes": list(population.notes),
+        "consent": order.declared.get("consent", "not declared"),
+        "special_category": order.declared.get("special_category", "not declared"),
+    }
+
+
+def _release(prepared: Prepared) -> dict[str, Any]:
+    order = prepared.order
+    return {
+        "declared": order.declared.get("release", "not declared"),
+        "variants": order.declared.get("variants", "not declared"),
+        "access_tested": order.access,
+        "exposed": EXPOSED[order.access] if order.guard is None else f"answers behind {_guard(prepared)}",
+        "guard": _guard(prepared),
+        "budget": order.budget,
+        "prior": _prior(prepared),
+        "attackers_knowledge": (
+            f"the classes, and {len(prepared.population.public)} pictures of other {_word(prepared)}; "
+            f"prior: {_prior(prepared)}"
+        ),
+    }
+
+
+def _prior(prepared: Prepared) -> str:
+    return prepared.order.prior or "a generator fitted to those pictures"
+
+
+def _word(prepared: Prepared) -> str:
+    return "people" if prepared.order.subjects == "people" else "classes"
+
+
+def _coverage(prepared: Prepared, store: Store) -> list[dict[str, Any]]:
+    """Each kind of attack with its state, and each attack of this kind: run, failed or not run."""
+    rows = [{"attack": name, "state": state, "how": how} for name, state, how in mapping.ATTACKS]
+    for one in prepared.ensemble.attacks:
+        people = len(store.result(prepared.measures[one.name])["people"])
+        failed = len(store.result(one.task)["failures"])
+        told = f"by {one.sees}" + (f"; found no image of {failed} of {people} {_word(prepared)}" if failed else "")
+        rows.append({"attack": one.name, "state": "failed" if failed == people else "run", "how": told})
+    with_knowledge = {
+        "prior": _prior(prepared),
+        "knowledge": _release(prepared)["attackers_knowledge"],
+        "budget": prepared.order.budget,
+    }
+    rows = [row | with_knowledge if row["state"] in ("run", "failed") else row for row in rows]
+    untried = prepared.ensemble.untried.items()
+    return [*rows, *({"attack": name, "state": "not run", "how": why} for name, why in untried)]
+
+
+def _result(measure: Measure, prepared: Prepared, store: Store, place: int) -> dict[str, Any]:
+    """What was measured of a member's images, with what the recogniser at `place` says of them and no other."""
+    result = store.result(measure)
+    if place == 0:
+        return result
+    plain = {name: value for name, value in result.items() if name not in BY_RECOGNISER}
+    return plain | store.result(Verified(measure, prepared.embeds[place]))
+
+
+def _members(measures: Mapping[str, Measure], prepared: Prepared, store: Store, place: int) -> list[Found]:
+    """Every member of the ensemble, by the recogniser at `place`."""
+    return [_found(one, _result(measures[one.name], prepared, store, place)) for one in prepared.ensemble.members]
+
+
+def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str], place: int) -> list[dict[str, Any]]:
     """What the same attacks show behind each way of answering; empty unless that was asked for."""
     found, spent = {}, {}
     for way in prepared.exposures:
         measures, members = prepared.behind[way.name], way.ensemble.members
-        found[way.name] = [_found(one, store.result(measures[one.name])) for one in members]
+        found[way.name] = [_found(one, _result(measures[one.name], prepared, store, place)) for one in members]
         spent[way.name] = sum(_queries(one, store) for one in members)
     return compared(found, told, fit, spent, prepared.order.seed)
 
@@ -124,6 +211,21 @@ def _queries(member: Member, store: Store) -> int:
         return store.result(member.copy)["queries"]
     result = store.result(member.task)
     return result["queries"] + sum(result["beforehand"].values())
+
+
+def _to_first(name: str, shown: int, people: int, prepared: Prepared, store: Store) -> int | None:
+    """Images shown to the model until the first person is shown, if people are attacked in random order, expected.
+
+    What an attack learns beforehand (a copy of the model) comes first and whole; then of s people shown among n the
+    first is the (n + 1) / (s + 1)-th on average. None where nobody is shown.
+    """
+    member = next(one for one in prepared.ensemble.members if one.name == name)
+    if not shown:
+        return None
+    if member.copy is not None:
+        return _queries(member, store)
+    before = sum(store.result(member.task)["beforehand"].values())
+    return round(before + store.result(member.task)["queries"] / people * (people + 1) / (shown + 1))
 
 
 def _found(member: Member, result: Mapping[str, Any]) -> Found:
@@ -217,21 +319,37 @@ def _people(prepared: Prepared, told: Answer, found: list[Found], embed: Any, pe
             }
         )
     rows.sort(key=lambda row: (-row["shown"], -row["members_that_show"], -or_lowest(row["score"] or row["belief"])))
-    return {"worst": rows[0]["name"], "each": rows}
+    spread = {name: _spread([row[name] for row in rows]) for name in ("belief", "score", "members_that_show")}
+    return {"worst": rows[0]["name"], "spread": spread, "each": rows}
 
 
-def _hashes(prepared: Prepared, store: Store) -> dict[str, Any]:
+def _spread(values: list[float | None]) -> dict[str, float] | None:
+    """Least, quartiles and most of what is known; None of nothing."""
+    known = torch.tensor([float(value) for value in values if value is not None], dtype=torch.float64)
+    if not len(known):
+        return None
+    marks = known.quantile(torch.tensor([0, 0.25, 0.5, 0.75, 1], dtype=torch.float64)).tolist()
+    return dict(zip(("least", "lower_quartile", "median", "upper_quartile", "most"), marks))
+
+
+def _recogniser(one: Recogniser) -> dict[str, str]:
+    return {"title": one.title, "file": str(one.file), "sha256": one.sha256}
+
+
+def _hashes(prepared: Prepared, store: Store, first: int) -> dict[str, Any]:
     order = prepared.order
     hashes: dict[str, Any] = {"model": {"file": order.brought.file, "sha256": prepared.target.weights}}
     if order.brought.net:
         file = order.brought.net.rpartition(":")[0]
         hashes["source"] = {"file": file, "sha256": prepared.target.source}
-    if order.data.startswith("folder:"):
-        hashes["pictures"] = pictures(Path(order.data.partition(":")[2]).expanduser())
+    for name, where in (("pictures", order.data), ("public_pictures", str(order.settings.get("public", "")))):
+        if where.startswith("folder:"):
+            hashes[name] = pictures(Path(where.partition(":")[2]).expanduser())
     if order.train_list is not None:
         hashes["training_list"] = {"file": str(order.train_list), "sha256": sha256(order.train_list)}
-    if prepared.embed is not None:
-        hashes["recogniser"] = {"sha256": prepared.embed.recogniser.sha256}
+    if prepared.embeds:
+        hashes["recogniser"] = _recogniser(prepared.embeds[first].recogniser)
+        hashes["recognisers"] = [_recogniser(one.recogniser) for one in prepared.embeds]
     hashes["judges"] = {
         one.judge.architecture: sha256(store.folder(one.judge) / "target.safetensors") for one in prepared.qualities
     }

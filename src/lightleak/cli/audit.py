@@ -35,7 +35,7 @@ def main(
     budget: BudgetName = "tiny",
     guard: str | None = None,
     exposures: bool = False,
-    recogniser: str | None = "auto",
+    recogniser: tuple[str, ...] = ("auto",),
     fmr: Share | None = None,
     prior: str | None = None,
     uncut: Architecture | None = None,
@@ -45,6 +45,8 @@ def main(
     release: str | None = None,
     consent: str | None = None,
     special_category: str | None = None,
+    variants: str | None = None,
+    privacy: str | None = None,
     seed: Seed = 0,
     workers: Count | None = None,
     device: Device = "auto",
@@ -74,7 +76,8 @@ def main(
         budget: tiny (minutes), standard (hours), thorough (days without a graphics processor).
         guard: what the API gives out: labels, rounded:2, top-k:1, tempered:2, ssd:0.5 or smoothed:0.1.
         exposures: also attack it behind each way of answering (probabilities, rounded, the largest, the label alone).
-        recogniser: "faces" (the extra), a file of FaceNet, ArcFace or AdaFace, a checkpoint, FILE.py:NAME, or none.
+        recogniser: "faces" (the extra), a file of FaceNet, ArcFace or AdaFace, a checkpoint, FILE.py:NAME, or none; of
+            several, the first that is fit for the pictures decides and all are heard.
         fmr: false match rate of verification (default: 0.001, or the strictest that the pictures can show).
         prior: the attacker's generator: a folder ('lightleak fit', 'lightleak convert'), or "rendered" for faces.
         uncut: the architecture before its skips were removed, timm:NAME: also attack a copy that has them again.
@@ -85,6 +88,8 @@ def main(
         release: how it is released, as you declare it (public API, internal, open weights).
         consent: on what basis the pictures are used, as you declare it.
         special_category: whether they are special category data, as you declare it.
+        variants: which variants of the model are released too (quantised, pruned, distilled), as you declare it.
+        privacy: how private its training was, as you declare it: epsilon, delta, and of what (a record or a person).
         seed: decides everything random.
         workers: processes at a time (default: one a card, else two).
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
@@ -100,10 +105,13 @@ def main(
         return
     order = _order(model, data, own, size)
     chosen = _chosen(settings, private, public, classes)
-    declared = {"name": called, "release": release, "consent": consent, "special_category": special_category}
+    declared = {
+        "name": called, "release": release, "consent": consent, "special_category": special_category,
+        "variants": variants, "privacy": privacy,
+    }  # fmt: skip
     order = Order(
         order, str(data), chosen, train_list, access, budget, guarded(guard),
-        None if recogniser in ("none", "None") else recogniser, fmr, prior, uncut, subjects, seed,
+        _recogniser(recogniser), fmr, prior, uncut, subjects, seed,
         {name: value for name, value in declared.items() if value}, _known(defended), exposures,
     )  # fmt: skip
     with bar("read the pictures") as watch:
@@ -123,7 +131,7 @@ def main(
 def check_arguments(
     model: str | None, data: str | None, private: str | None, public: str | None, classes: Path | None,
     guard: str | None, exposures: bool, prior: str | None, defended: str | None, verify: Path | None,
-    settings: dict[str, str], own: Own, size: int | None,
+    settings: dict[str, str], own: Own, size: int | None, recogniser: tuple[str, ...],
 ) -> None:  # fmt: skip
     """UserError, before anything is read, for arguments that do not go together."""
     if verify is not None:
@@ -136,6 +144,7 @@ def check_arguments(
         raise UserError(f"there is no prior {prior}; --prior is 'rendered' or a folder")
     check_population(str(data), **_chosen(settings, private, public, classes))
     _known(defended)
+    _recogniser(recogniser)
     guarded(guard)
 
 
@@ -143,6 +152,16 @@ def _chosen(settings: dict[str, str], private: str | None, public: str | None, c
     """Settings of the data set, with those that have a flag of their own."""
     flags = {"private": private, "public": public, "classes": str(classes) if classes else None}
     return values(settings) | {name: value for name, value in flags.items() if value is not None}
+
+
+def _recogniser(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """None for "none", "auto" alone for "auto", else the names in their order."""
+    alone = {"none": None, "None": None, "auto": "auto"}
+    if len(names) == 1 and names[0] in alone:
+        return alone[names[0]]
+    if not names or any(name in alone for name in names):
+        raise UserError("--recogniser takes the names of recognisers, or alone none or auto (the default)")
+    return names
 
 
 def _known(text: str | None) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightleak.data.views import resized
 from lightleak.errors import UserError
+from lightleak.fingerprint import LATER
 from lightleak.models.classifier import Penultimate, load
 from lightleak.models.facenet import facenet
 from lightleak.models.iresnet import iresnet, layout_of
@@ -35,11 +36,18 @@ class Recogniser:
     kind: Kind
     sha256: str
     path: str = field(compare=False)
+    name: str = field(default="", metadata=LATER)  # of several in one Python file
 
     @property
     def title(self) -> str:
         """What a table calls it."""
-        return f"{NAMES[self.kind]} ({Path(self.path).name}, sha256 {self.sha256[:8]})"
+        named = f" {self.name}" if self.name else ""
+        return f"{NAMES[self.kind]}{named} ({self.file.name}, sha256 {self.sha256[:8]})"
+
+    @property
+    def file(self) -> Path:
+        """Where its bytes lie."""
+        return Path(self.path.rpartition(":")[0] if self.kind == "own" else self.path)
 
     def load(self) -> nn.Module:
         """The network: images N x 3 x H x W in [0, 1] to embeddings N x D."""
@@ -64,7 +72,8 @@ def recogniser(name: str) -> Recogniser:
             raise UserError("the recogniser 'faces' is not installed; get it with: pip install 'lightleak[faces]'")
         return Recogniser("dlib", Weights.of(path).sha256, str(path))
     if is_spec(name):
-        return Recogniser("own", Weights.of(name.rpartition(":")[0]).sha256, name)
+        file, _, function = name.rpartition(":")
+        return Recogniser("own", Weights.of(file).sha256, name, function)
     weights = Weights.of(name)
     kind: Kind = "checkpoint" if is_checkpoint(weights.path) else layout_of(weights.path) or "facenet"
     return Recogniser(kind, weights.sha256, weights.path)
