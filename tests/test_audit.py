@@ -34,7 +34,7 @@ from lightleak.audit import (
 )
 from lightleak.audit.answer import Found
 from lightleak.audit.exposures import EXPOSURES, compared
-from lightleak.audit.page import BROWSERS, page
+from lightleak.audit.page import BROWSERS, page, percent
 from lightleak.audit.record import seal_of
 from lightleak.cli.audit import guarded
 from lightleak.data import faces
@@ -216,7 +216,8 @@ def test_a_model_that_knows_them_leaks_near_its_ceiling(memorised):
 def test_several_recognisers_are_heard_and_the_first_that_is_fit_decides(world, memorised, tmp_path, small):
     """The first named hardly knows photographs and is passed over, whatever it saw; the numbers are made again here."""
     names = ("Blind", "Colours", "Coarse")
-    told = order(world, recogniser=tuple(f"{world}/mine.py:{name}" for name in names))
+    declared = {"variants": "an int8 copy", "privacy": "epsilon 8, delta 1e-5, for one person more or less"}
+    told = order(world, recogniser=tuple(f"{world}/mine.py:{name}" for name in names), declared=declared)
     shutil.copytree(memorised[0] / "work", tmp_path / "work")  # the same attacks; what is measured of them is new
     prepared, found = audited(told, tmp_path)
     assert found == memorised[2]  # which Colours alone decided
@@ -244,10 +245,25 @@ def test_several_recognisers_are_heard_and_the_first_that_is_fit_decides(world, 
     assert record["hashes"]["recogniser"]["sha256"] == section["each"][1]["sha256"]
     page = " ".join((tmp_path / "audit.html").read_text().split())
     assert "What each recogniser says" in page
+    assert (record["release"]["variants"], record["measures"]["privacy_declared"]) == tuple(declared.values())
+    assert all(words in page for words in declared.values())
     assert all(f"own network {name} (mine.py" in page for name in names)
     assert sum("named first, own network Blind" in one for one in record["warnings"]) == 1
     with pytest.raises(UserError, match="is named twice"):
         prepare(replace(told, recogniser=(f"{world}/mine.py:Blind",) * 2), tmp_path)
+
+
+def test_several_recognisers_are_named_after_one_flag(world, small, capsys):
+    mine = ["audit", "--net", f"{world}/mine.py:make_model", "--weights", f"{world}/knows.pt", "--size", "32",
+            "--data", f"folder:{world}/people", "--public", f"folder:{world}/others", "--dry-run",
+            "--prior", "rendered", "--recogniser"]  # fmt: skip
+    cli.main([*mine, f"{world}/mine.py:Colours", f"{world}/mine.py:Coarse"])
+    assert "nothing was run" in capsys.readouterr().out
+    for names in (["none", f"{world}/mine.py:Colours"], [f"{world}/mine.py:Colours", "auto"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main([*mine, *names])
+        assert end.value.code == 2
+        assert "or alone none or auto" in " ".join(capsys.readouterr().err.split())
 
 
 def test_which_recogniser_decides_is_known_before_any_attack():
@@ -294,7 +310,7 @@ def test_the_page_says_the_answer_first_and_carries_itself(memorised):
 
 
 def test_on_paper_no_table_is_cut_and_no_word_is_torn(memorised, tmp_path):
-    """With as many members and judges as the standard budget has, and every exposure."""
+    """With as many members and judges as the standard budget has, every exposure, and several recognisers."""
     out, prepared, _ = memorised
     record = load(out)
     one = record["members"][0]
@@ -304,12 +320,19 @@ def test_on_paper_no_table_is_cut_and_no_word_is_torn(memorised, tmp_path):
     record["members"] = [one | {"name": name, "judges": judges} for name in names]
     row = {"shown": 3, "share": one["share"], "queries": 100_000, "less_than_granted": one["share"]}
     record["exposures"] = [{"exposure": name, **row} for name in EXPOSURES]
+    heard = record["recognisers"]["each"][0] | {"verdict": "resemblance shown", "agrees_with_the_deciding": 0.87}
+    titles = (
+        "ArcFace (backbone.pth, sha256 01234567)",
+        "dlib's ResNet (dlib_face_recognition_resnet_model_v1.dat, sha)",
+    )
+    record["recognisers"]["each"] = [heard | {"title": title} for title in titles]
+    record["recognisers"]["each"].append({"title": "AdaFace", "decides": False, "fit": False, "missing": "so few"})
     file = tmp_path / "audit.html"
     file.write_text(page(record, {}, prepared.population.class_names))
     with Browser(tmp_path / "profile") as browser:
         browser.on_paper(688)
         browser.go(file.as_uri())
-        browser.until("document.readyState === 'complete' && document.querySelectorAll('table').length === 5")
+        browser.until("document.readyState === 'complete' && document.querySelectorAll('table').length === 6")
         wide = "[...document.querySelectorAll('table')].map(one => one.getBoundingClientRect().right)"
         assert max(browser.sees(wide)) <= 688
         lines = """[...document.querySelectorAll('thead th, td')].filter(cell => {
@@ -370,6 +393,13 @@ def test_queries_to_the_first_person_shown(memorised):
     assert any(row["queries_to_first"] for row in load(out)["members"])
 
 
+@pytest.mark.parametrize(
+    ("value", "told"), [(None, "–"), (0, "0 %"), (0.004, "0.4 %"), (0.83, "83 %"), (-0.286, "-29 %"), (1, "100 %")]
+)
+def test_shares_on_the_page(value, told):
+    assert percent(value) == told
+
+
 def test_private_pictures_are_blurred_unless_asked(memorised, tmp_path):
     out, prepared, _ = memorised
     blurred = (out / "audit.html").read_text()
@@ -384,6 +414,10 @@ def test_private_pictures_are_blurred_unless_asked(memorised, tmp_path):
 def test_a_record_is_verified_and_any_change_is_seen(memorised, tmp_path, world):
     out, prepared, _ = memorised
     assert all(check.state == "as recorded" for check in verify(out))
+    assert [check.what for check in verify(out)] == [
+        "the record", "the page", "the model", "the model's Python", "the training list", "the recogniser",
+        "the pictures", "the pictures of others",
+    ]  # fmt: skip
     finish(prepared, Store(out / "work"), tmp_path, "again", pdf=False)
     record = json.loads((tmp_path / "audit.json").read_text())
     assert record["seal"] == seal_of(record)

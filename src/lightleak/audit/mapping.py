@@ -10,7 +10,7 @@ ATTACKS = (
     ("model inversion", "run", "images of each class, see members"),
     ("reconstruction", "run", "at the level of a class: what a person looks like, not which pixels were trained on"),
     ("membership inference", "not run", "asks of one given picture whether it was trained on"),
-    ("attribute inference", "not run", ""),
+    ("attribute inference", "not run", "asks for a trait of a person whose other data are given"),
     ("exfiltration", "not run", "of training data by other ways than the model's answers"),
     ("regurgitation", "not applicable", "a classifier generates nothing"),
     ("model extraction", "not run", "copies were learnt only as a means of inversion"),

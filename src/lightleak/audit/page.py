@@ -69,7 +69,13 @@ def printed(file: Path, seconds: float = 90) -> Path | None:
 
 def percent(value: float | None) -> str:
     """A share as per cent."""
-    return "–" if value is None else f"{100 * value:.0f} %" if value >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+    return (
+        "–"
+        if value is None
+        else f"{100 * value:.0f} %"
+        if abs(value) >= 0.0995 or value == 0
+        else f"{100 * value:.1f} %"
+    )
 
 
 def share(measure: Mapping[str, Any] | None) -> str:
