@@ -8,6 +8,7 @@ import math
 from collections import namedtuple
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -308,6 +309,48 @@ def test_what_a_network_says_of_itself(net, mean):
 def test_the_zoo_states_its_own():
     assert build("timm:test_resnet", 3, 32).notes == ()
     assert "reading" not in build("timm:test_resnet", 3, 32).recipe
+
+
+class Moving(Net):
+    """Keeps something whenever it answers, as `way` says."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.calls = way, 0
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        logits = super().forward(x)
+        if self.way == "in place":
+            self.seen.lerp_(x.mean(), 0.01)
+        if self.way == "anew":
+            self.seen = self.seen + 1
+        if self.way == "parameter":
+            self.fc.bias.data.add_(0.1)
+        if self.way == "attribute":
+            self.calls += 1
+        if self.way == "idle":
+            self.get_buffer("seen").add_(1)
+            return logits
+        if self.way == "random":
+            return logits + torch.rand(()) + np.random.rand()
+        return logits + self.seen + self.calls
+
+
+@pytest.mark.parametrize("way", ["in place", "anew", "parameter", "attribute"])
+def test_a_network_that_moves_as_it_answers_is_said(way):
+    net = Moving(way)
+    (note,) = half(net).notes
+    assert note.startswith("Moving answers the same image otherwise the second time")
+    assert ("(seen moved)" in note) == (way in ("in place", "anew"))
+    assert (float(net.seen), net.calls) == (0, 0)  # the trial left it as it was
+
+
+@pytest.mark.parametrize("way", ["idle", "random", "none"])
+def test_what_answers_alike_says_nothing(way):
+    net = Moving(way)
+    assert half(net).notes == ()
+    assert float(net.seen) == 0
 
 
 class Auxiliary(Net):

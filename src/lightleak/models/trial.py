@@ -6,7 +6,8 @@ says what came and what was expected.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightleak import randomness
 from lightleak.errors import UserError
 from lightleak.surgery.observe import undone
 
@@ -105,6 +107,8 @@ def tried(
         notes.append(f"{name} computes in {str(precision).removeprefix('torch.')}: images are given to it in that")
     last = {kind for kind, gate in gates if gate.shape == raw.shape and torch.equal(gate.to(raw), raw)}
     near = 2e-2 if precision in (torch.float16, torch.bfloat16) else 1e-4
+    if (moving := _moving(net, sides, normalise, Reading(found, place), classes)) is not None:
+        notes.append(f"{name} {moving}")
     scale = "sigmoid" if "sigmoid" in last else _scale(raw, near)
     if scale != "logits":
         notes.append(f"{name} {SAID[scale]}")
@@ -183,20 +187,85 @@ def _passed(
     training: bool = False,
 ) -> tuple[int, Any, list[tuple[str, Tensor]]]:
     """With how many channels the network took two random images, its output, and what sigmoids and tanhs gave."""
-    like, first = anchor(net), None
-    draw = torch.Generator().manual_seed(0)
+    first, draw = None, torch.Generator().manual_seed(0)
     for channels in candidates:
-        images = torch.rand(2, channels, *sides, generator=draw)
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalise)
-        images = ((images - mean[:, :channels]) / std[:, :channels]).to(like)
+        images = _images(net, sides, normalise, channels, draw)
         try:
-            with undone(net, training), torch.no_grad(), _Gates() as gates:
+            with _unmoved(net, training), torch.no_grad(), _Gates() as gates:
                 return channels, net(images), gates.given
         except Exception as error:  # a network of the user's own may raise anything
             first = first or error
     line = " ".join(f"{type(first).__name__}: {first}".split())[:200]
     taken = " or ".join(f"2 x {channels} x {sides[0]} x {sides[1]}" for channels in candidates)
     raise UserError(f"{type(net).__name__} cannot take images of {taken} ({line}); is its size right?") from first
+
+
+@contextmanager
+def _unmoved(net: nn.Module, training: bool = False) -> Iterator[None]:
+    """As `undone`, with buffers that eval mode moves or replaces put back as well."""
+    tables = [(module._buffers, dict(module._buffers)) for module in net.modules()]
+    values = [(buffer, buffer.clone(), _version(buffer)) for buffer in net.buffers()]
+    try:
+        with undone(net, training):
+            yield
+    finally:
+        for own, before in tables:
+            own.clear()
+            own.update(before)
+        with torch.no_grad():
+            for buffer, value, version in values:
+                if _version(buffer) != version:
+                    buffer.copy_(value)
+
+
+def _version(value: Tensor) -> int | None:
+    """How often a tensor was changed in place; None for one of inference mode, which does not count it."""
+    return None if value.is_inference() else value._version
+
+
+def _images(
+    net: nn.Module,
+    sides: tuple[int, int],
+    normalise: tuple[tuple[float, ...], tuple[float, ...]],
+    channels: int,
+    draw: torch.Generator,
+) -> Tensor:
+    """Two random images as the network itself takes them."""
+    images = torch.rand(2, channels, *sides, generator=draw)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalise)
+    return ((images - mean[:, :channels]) / std[:, :channels]).to(anchor(net))
+
+
+def _moving(
+    net: nn.Module,
+    sides: tuple[int, int],
+    normalise: tuple[tuple[float, ...], tuple[float, ...]],
+    reading: Reading,
+    classes: int,
+) -> str | None:
+    """What to say of a network that answers the same images otherwise the second time, with the same random numbers."""
+    images = _images(net, sides, normalise, reading.channels, torch.Generator().manual_seed(0))
+
+    def state() -> dict[str, tuple[int, int | None]]:
+        tensors = (*net.named_parameters(), *net.named_buffers())
+        return {name: (id(value), _version(value)) for name, value in tensors}
+
+    def answer() -> Tensor:
+        with randomness.own(0, images.device):
+            return logits(net(images), reading, classes, type(net).__name__).clone()
+
+    with _unmoved(net), torch.no_grad():
+        before, one = state(), answer()
+        changed = [name for name, mark in state().items() if before.get(name) != mark]
+        two = answer()
+    rounded = 2e-2 if anchor(net).dtype in (torch.float16, torch.bfloat16) else 1e-6 if changed else 1e-3
+    if (one - two).abs().max() <= rounded * one.abs().max():
+        return None
+    what = f" ({', '.join(changed[:3])} moved)" if changed else ""
+    return (
+        f"answers the same image otherwise the second time{what}: what is measured depends on how often it was asked; "
+        "let it keep nothing in eval mode"
+    )
 
 
 def _of_training(
