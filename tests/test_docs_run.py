@@ -5,6 +5,7 @@ paths and devices a test replaces. A page with a new block that needs nothing ne
 """
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -299,3 +300,14 @@ def test_lightleak_is_imported_before_the_zoos(page):
         order = [name for _, _, name in sorted(names, key=lambda it: it[:2])]
         zoos = [order.index(zoo) for zoo in ("timm", "torchvision", "transformers") if zoo in order]
         assert not zoos or "lightleak" not in order or order.index("lightleak") < min(zoos)
+
+
+MEMBERS = re.compile(r"^::: (\S+)\n(?:    options:\n(?:      \w.*\n)*?      members: \[(.*)\])?", re.M)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "\n::: " in page.read_text()], ids=title)
+def test_what_a_page_documents_exists(page):
+    """A name that is gone would vanish from the page without a word."""
+    for module, members in MEMBERS.findall(page.read_text()):
+        gone = set(filter(None, members.split(", "))) - {"true", *vars(importlib.import_module(module))}
+        assert not gone, f"{title(page)}: {module} has no {', '.join(gone)}"
