@@ -253,6 +253,17 @@ def test_several_recognisers_are_heard_and_the_first_that_is_fit_decides(world, 
         prepare(replace(told, recogniser=(f"{world}/mine.py:Blind",) * 2), tmp_path)
 
 
+def test_without_a_recogniser_nobody_is_heard(world, memorised, tmp_path, small):
+    shutil.copytree(memorised[0] / "work", tmp_path / "work")
+    _, found = audited(order(world, recogniser=None), tmp_path)
+    record = load(tmp_path)
+    assert (found.by, found.verdict) == ("nobody", "cannot tell")
+    assert record["recognisers"]["each"] == []
+    assert record["verification"] == {"missing": "no recogniser took part"}
+    assert not {"recogniser", "recognisers"} & set(record["hashes"])
+    assert "What each recogniser says" not in (tmp_path / "audit.html").read_text()
+
+
 def test_several_recognisers_are_named_after_one_flag(world, small, capsys):
     mine = ["audit", "--net", f"{world}/mine.py:make_model", "--weights", f"{world}/knows.pt", "--size", "32",
             "--data", f"folder:{world}/people", "--public", f"folder:{world}/others", "--dry-run",

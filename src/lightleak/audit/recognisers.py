@@ -60,6 +60,8 @@ def section(opinions: Sequence[Opinion], first: int) -> dict[str, Any]:
 
 def warnings(opinions: Sequence[Opinion], first: int) -> list[str]:
     """That the one named first does not decide, and that others come to another verdict; a line each."""
+    if not opinions:
+        return []
     told, chief = [], opinions[first]
     if first > 0:
         why = (
