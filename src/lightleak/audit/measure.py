@@ -1,6 +1,6 @@
 """What the members of an ensemble found, measured person by person: by the model itself, a recogniser, and judges."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -179,14 +179,10 @@ class Measure(Task):
         shown = (
             as_bytes(found.drawn_by(self.found.prior.load(store)).floats(there)) if len(there) else found.bytes(there)
         )
-        save_file({"images": shown.contiguous(), "people": found.classes[there]}, folder / "images.safetensors")
-
-        def spread(values: Tensor, missing: float | bool | None) -> list[Any]:
-            """One value a person; where a member found no image, nothing has leaked."""
-            rows = iter(values.tolist())
-            return [missing if row is None else next(rows) for row in best]
 
         classes = found.classes[there]
+        save_file({"images": shown.contiguous(), "people": classes}, folder / "images.safetensors")
+        spread = _spread(people, classes.tolist())
         result: dict[str, Any] = {
             "people": people,
             "found": len(there),
@@ -233,12 +229,8 @@ class Verified(Task):
         images, people = self.measure.images(store), store.result(self.measure)["people"]
         there = [person for person in people if person in images]
         shown = torch.stack([images[person] for person in there]) if there else torch.empty(0, dtype=torch.uint8)
-
-        def spread(values: Tensor, missing: float | bool | None) -> list[Any]:
-            found = dict(zip(there, values.tolist()))
-            return [found.get(person, missing) for person in people]
-
         classes = self.embed.population.load(store).classes
+        spread = _spread(people, there)
         return self.embed.verified(store, shown, torch.tensor(there, dtype=torch.int64), classes, spread)
 
 
@@ -280,6 +272,16 @@ def confidence_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> T
         seen = VIEW(images, draws.to(there))
         confidence.append(confidence_of(oracle, seen, rows).view(len(index), VIEWS).mean(1).cpu())
     return torch.cat(confidence) if confidence else torch.empty(0)
+
+
+def _spread(people: Sequence[int], there: Sequence[int]) -> Spread:
+    """Of one value for each person whose image is `there`, one for each of all; no image means that nothing leaked."""
+
+    def spread(values: Tensor, missing: Any) -> list[Any]:
+        found = dict(zip(there, values.tolist()))
+        return [found.get(person, missing) for person in people]
+
+    return spread
 
 
 def _best(found: Reconstruction, confidence: Tensor, person: int) -> int | None:

@@ -29,13 +29,17 @@ class Opinion:
     @property
     def fit(self) -> bool:
         """Whether it knows enough of held-out photographs."""
-        return (self.told.get("ceiling") or 0.0) >= verification.FIT
+        return _fit(self.told)
+
+
+def _fit(told: Mapping[str, Any]) -> bool:
+    return (told.get("ceiling") or 0.0) >= verification.FIT
 
 
 def deciding(told: Sequence[Mapping[str, Any]]) -> int:
     """The place of the recogniser that decides, by what each says of photographs alone; see RULE."""
     able = [place for place, one in enumerate(told) if "calibration" in one]
-    fit = [place for place in able if (told[place]["ceiling"] or 0.0) >= verification.FIT]
+    fit = [place for place in able if _fit(told[place])]
     return (fit or able or [0])[0]
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from lightleak.data.views import resized
 from lightleak.errors import UserError
-from lightleak.models.weight_files import Weights, read_tensors
-from lightleak.models.weights import check_keys
+from lightleak.models.weight_files import Weights, chosen, read_tensors
+from lightleak.models.weights import check_keys, read
 from lightleak.place import here
 
 SIZE = 112
@@ -86,9 +86,13 @@ class FaceResNet(nn.Module):
 
 def layout_of(path: str | Path) -> Layout | None:
     """Which project's weights these are, by the names of the tensors; None if neither's."""
+    try:
+        content = read(path)
+    except UserError:
+        return None
     for layout, anchors in ANCHORS.items():
         try:
-            if read_tensors(path, anchors).keys() >= set(anchors):
+            if chosen(content, anchors, path).keys() >= set(anchors):
                 return layout
         except UserError:
             continue

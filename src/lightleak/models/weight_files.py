@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lightleak.errors import UserError
-from lightleak.models.weights import choose, read, stripped
+from lightleak.models.weights import Content, choose, read, stripped
 
 
 @dataclass(frozen=True)
@@ -43,5 +43,9 @@ def read_tensors(path: str | Path, anchors: Collection[str] = ()) -> dict[str, T
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"there is no file of weights {path}")
-    found = choose(read(path), anchors, lambda state: state.keys() >= set(anchors), str(path))
-    return stripped(found.tensors)
+    return chosen(read(path), anchors, path)
+
+
+def chosen(content: Content, anchors: Collection[str], path: str | Path) -> dict[str, Tensor]:
+    """The state dict that `anchors` tell in what was read of a file; UserError if that is ambiguous."""
+    return stripped(choose(content, anchors, lambda state: state.keys() >= set(anchors), str(path)).tensors)

@@ -31,9 +31,9 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
         raise UserError(f"expected at least one class, got {classes}")
     library, name = named.library_of(architecture)
     net, size = BUILDERS[library](name, classes, size, pretrained)
-    # Ours of the 64-pixel attacks bring the normalisation that they were published with; of others it is not asked.
-    brought = net if library == "face" else None
-    mean, std = getattr(brought, "mean", (0.5,) * 3), getattr(brought, "std", (0.5,) * 3)
+    mean = std = (0.5,) * 3
+    if library == "face":  # ours of the 64-pixel attacks bring the normalisation that they were published with
+        mean, std = getattr(net, "mean", mean), getattr(net, "std", std)
     about: dict[str, Any] = {"architecture": architecture, "mean": tuple(mean), "std": tuple(std)}
     # Built on the processor everywhere, so that all devices begin with the same weights.
     return here().put(Classifier(net, size=size, classes=classes, **about))
