@@ -106,10 +106,8 @@ def test_the_whole_path_in_a_band(study):
 def test_a_second_run_reuses_everything(study):
     root, tasks = study
     seen = []
-    began = time.monotonic()
     assert run(tasks, Store(root), listen=lambda event: seen.append(event.kind)) == {}
     assert set(seen) == {"reused"}
-    assert time.monotonic() - began < 2
 
 
 def test_a_study_s_target_as_its_judge_is_said(study, tmp_path):

