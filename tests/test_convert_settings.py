@@ -1,6 +1,7 @@
 """YAML settings of PPA and RoLSS become ours: values, what is left out, what is refused, and files that run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from lightleak import cli, data
-from lightleak.attacks import PPA, Reconstruction
+from lightleak.attacks import PPA, PRESETS, Reconstruction
 from lightleak.convert.settings import as_python, settings
 from lightleak.convert.skips import Cuts
 from lightleak.data.views import View
@@ -208,6 +209,44 @@ def test_an_attack_of_rolss(tmp_path):
     several = asked(ATTACK, tmp_path, ("targets: all", "targets: [3, 5]"), ("single_w: true", "single_w: false"))
     assert several.classes == (3, 5)
     assert (dict(several.prior)["space"], dict(several.prior)["cutoff"], several.attack.cutoff) == ("w+", 8, None)
+
+
+CONFIGURATIONS = {  # of the papers' code: candidates, attempts, kept, steps, rate, whether it falls, batch, dogs
+    "published": (2000, 200, 50, 50, 0.005, True, 25, False),
+    "published-facescrub": (2000, 200, 50, 50, 0.005, False, 25, False),
+    "published-celeba": (5000, 200, 50, 70, 0.005, False, 25, False),
+    "published-metfaces": (5000, 200, 50, 70, 0.005, False, 20, False),
+    "published-dogs": (2000, 200, 50, 100, 0.01, False, 25, True),
+    "published-rolss": (2000, 16, 8, 50, 0.005, True, 8, False),
+    "published-rolss-large": (2000, 16, 8, 50, 0.005, True, 16, False),
+    "published-rolss-resnet18": (2000, 200, 50, 50, 0.005, True, 16, False),
+    "published-rolss-celeba": (2000, 200, 50, 50, 0.005, True, 8, False),
+    "published-rolss-dogs": (2000, 16, 8, 50, 0.01, True, 8, True),
+    "published-rolss-dogs-resnest101": (2000, 200, 50, 100, 0.01, True, 16, True),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS["ppa"] if name.startswith("published")])
+def test_a_published_preset_is_what_its_configuration_asks_for(name, tmp_path):
+    """Read as a file of settings, and with the quirks that the code adds to every configuration."""
+    candidates, attempts, keep, steps, rate, falls, batch, dogs = CONFIGURATIONS[name]
+    falling = "  lr_scheduler:\n    MultiStepLR:\n      milestones: [30, 40]\n      gamma: 0.1\n"
+    edits = [
+        ("search_space_size: 2000", f"search_space_size: {candidates}"),
+        ("num_candidates: 16", f"num_candidates: {attempts}"),
+        ("samples_per_target: 8", f"samples_per_target: {keep}"),
+        ("num_epochs: 50", f"num_epochs: {steps}"),
+        ("lr: 0.005", f"lr: {rate}"),
+        (falling, falling if falls else ""),
+        ("  batch_size: 8", f"  batch_size: {batch}"),
+    ]
+    if dogs:
+        cropped = "    CenterCrop:\n      size: [800, 800]\n"
+        edits += [("center_crop: 800", "center_crop: null"), (cropped, ""), ("[0.9, 1.0]", "[0.75, 1.0]")]
+    found, preset = asked(ATTACK, tmp_path, *edits), PRESETS["ppa"][name]
+    assert replace(preset, shared=False, epsilon=1e-8) == found.attack
+    assert (preset.batch, preset.shared, preset.epsilon) == (found.attack.batch, True, pytest.approx(batch * 1e-8))
+    assert dict(found.prior)["crop"] == (None if dogs else 800)
 
 
 @pytest.mark.parametrize(

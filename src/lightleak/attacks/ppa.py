@@ -10,7 +10,7 @@ candidates start exactly where they were scored (published: scored with truncati
 in all, see `cutoff`); views are cut at fractions of a pixel (published: at whole ones).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -127,6 +127,11 @@ class PPA(Attack):
         return torch.zeros_like(attempts) if self.shared else attempts
 
 
+def _as_published(attack: PPA, batch: int) -> PPA:
+    """The attack as the published code does it, with batches of so many images and all of its quirks."""
+    return replace(attack, epsilon=batch * 1e-8, shared=True, cutoff=8, batch=batch)
+
+
 # The papers' settings (PPA: appendix and configurations; RoLSS: configurations). Faces are FaceScrub's and CelebA's.
 DOGS = View(scale=(0.75, 1.0))
 PRESETS = {
@@ -139,12 +144,26 @@ PRESETS = {
     # Koh et al. (ECCV 2024) attack with fewer attempts and a falling rate.
     "rolss": PPA(attempts=16, keep=8, milestones=(30, 40)),
     "rolss-dogs": PPA(attempts=16, keep=8, rate=0.01, milestones=(30, 40), view=DOGS),
-    # As the published code does it, batch by batch of 25; the prior needs crop=800 and clip=False.
-    "published": PPA(milestones=(30, 40), epsilon=25e-8, shared=True, cutoff=8, batch=25),
     # AlignMI (Peng et al., NeurIPS 2025), which returns all that it optimised.
     "taa": PPA(attempts=100, keep=100, steps=70, alignment=ALIGNMENTS["taa"]),
     "paa": PPA(attempts=100, keep=100, steps=70, alignment=ALIGNMENTS["paa"]),
     # The renderer's latents are wider than style vectors; the rate is a fortieth of a factor's range.
     "rendered": PPA(candidates=600, attempts=6, keep=3, steps=50, rate=0.05, milestones=(30, 40), views=20),
     "smoke": PPA(candidates=32, attempts=2, keep=1, steps=3, views=4),
+}
+# As the published code does it, configuration by configuration; the prior needs clip=False and, for faces, crop=800.
+PRESETS |= {
+    # Struppek et al. (ICML 2022): the sample configuration of FaceScrub, then those of the paper's runs.
+    "published": _as_published(PRESETS["ppa-files"], 25),
+    "published-facescrub": _as_published(PRESETS["ppa"], 25),
+    "published-celeba": _as_published(PRESETS["ppa-celeba"], 25),
+    "published-metfaces": _as_published(PRESETS["ppa-metfaces"], 20),
+    "published-dogs": _as_published(PRESETS["ppa-dogs"], 25),
+    # Koh et al. (ECCV 2024): FaceScrub's networks, ResNet-152 and ViT, ResNet-18; CelebA; dogs' networks, ResNeSt-101.
+    "published-rolss": _as_published(PRESETS["rolss"], 8),
+    "published-rolss-large": _as_published(PRESETS["rolss"], 16),
+    "published-rolss-resnet18": _as_published(PRESETS["ppa-files"], 16),
+    "published-rolss-celeba": _as_published(PRESETS["ppa-files"], 8),
+    "published-rolss-dogs": _as_published(PRESETS["rolss-dogs"], 8),
+    "published-rolss-dogs-resnest101": _as_published(replace(PRESETS["ppa-dogs"], milestones=(30, 40)), 16),
 }
