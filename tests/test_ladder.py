@@ -8,6 +8,7 @@ import torch
 
 from lightleak.attacks import BREPMI, LOKT, PPA, RLBMI, MIFace, Transfer
 from lightleak.attacks.surrogate import Lessons
+from lightleak.cli.running import show
 from lightleak.defences import RoLSS
 from lightleak.metrics.attribute_regressor import Fit
 from lightleak.metrics.evaluation import Evaluation
@@ -192,3 +193,5 @@ def test_the_study_in_miniature(tmp_path):
     assert {f"hits@1 {name}" for name in ("BREP-MI", "LOKT", "RLB-MI", "MI-Face", "PPA")} < names
     assert len(last.searches["no defence"]["RLB-MI"]) == 3
     assert "How far queries go" in page(last)
+    show(tmp_path, show_private=False)
+    assert (tmp_path / f"page-{len(list(pages(studied(tmp_path))))}" / "report.html").is_file()

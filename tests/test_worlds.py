@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.stats import ttest_rel
 
+from lightleak.cli.running import show
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.metrics.evidence import Measure
@@ -132,6 +133,13 @@ def test_page_says_how_it_was_tested_and_what_was_declared(results: Results) -> 
         assert part.replace("'", "&#39;") in text or part in text, part
     assert results.primary == ("true@1", "member@1")
     assert Results.from_json(json.loads(json.dumps(results.to_json()))).tables == results.tables
+
+
+def test_a_study_over_worlds_prints_its_table_and_writes_its_page(tmp_path, capsys) -> None:
+    show(written(tmp_path), show_private=False)
+    text = (tmp_path / "report.html").read_text()
+    assert "trained on 8 rendered people, none of them real, in each of 6 worlds, attacked by PPA" in text
+    assert "RoLSS" in capsys.readouterr().out
 
 
 def test_every_value_behind_the_page_is_in_its_record(results: Results) -> None:

@@ -18,7 +18,9 @@ def subject(results: Results) -> str:
         return ""
     by = attack.get("title") or attack.get("name")
     whom = WHOM.get(people.get("name", ""), "people of “{name}”").format(**people)
-    told = f"{recipe['architecture']}, trained on {people['classes']} {whom}"
+    worlds = _part(people, "settings").get("seed")
+    times = f", in each of {len(worlds)} worlds" if isinstance(worlds, list) else ""
+    told = f"{recipe['architecture']}, trained on {people['classes']} {whom}{times}"
     return f"{told}, attacked by {by}" if by else told
 
 

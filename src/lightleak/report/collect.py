@@ -18,14 +18,13 @@ from lightleak.report.curves import Curves, curves_of, levels_of, points, taken_
 from lightleak.report.fairness import Entry, Group, counting, entries, grouped, swept_counting, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import OF_TARGETS, columns
-from lightleak.report.provenance import provenance
+from lightleak.report.provenance import people, provenance
 from lightleak.report.remarks import of_leaks
 from lightleak.report.results import Difference, Results, Row
 from lightleak.report.verdicts import corrected
 from lightleak.study.record import CostsRecord, Record, SharesRecord, read, read_costs, read_shares
 
 COSTS = ("training", "answering", "parameters", "memory", "robust", "calibration")  # of Costs and Utility tasks
-PEOPLE = ("name", "size", "classes", "images", "settings")  # what a recipe says of them
 
 
 def collect(
@@ -194,7 +193,7 @@ def _recipe(whole: Sequence[Entry]) -> dict[str, Any]:
     first = whole[0].record
     attack, judge = first.attack, first.judge
     return {
-        "population": {name: getattr(first.population, name) for name in PEOPLE},
+        "population": people(first.population),
         "architecture": first.target.architecture,
         "training": first.target.recipe,
         "attack": {

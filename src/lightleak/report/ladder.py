@@ -22,7 +22,7 @@ from lightleak.attacks import ATTACKS, Access
 from lightleak.metrics.evidence import Comparison, Measure, compare, holm, seeds_interval
 from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
-from lightleak.report.provenance import provenance
+from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Results, Row
 from lightleak.report.trainings import accuracies, families
 from lightleak.report.verdicts import LEAST, SURELY, corrected, rounded
@@ -85,7 +85,6 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
     tried = hidden(found, judged, alike) if measured else []
     sure = holm([one.p for one in tried])
     named = [(one, p) for one, p in zip(tried, sure) if p < SURELY and _trainings(found[one.target]) >= LEAST]
-    people = {"name": first.population.name, "classes": first.population.classes}
     return Results(
         title=title,
         columns=(ACCURACY, *_columns(found[baseline], measured)),
@@ -98,7 +97,7 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
         warnings=tuple(_sentence(one, p) for one, p in named),
         notes=(*_notes(found, tried, named, judged), *first.population.notes),
         recipe={
-            "population": {**first.population.settings, **people},
+            "population": people(first.population),
             "architecture": first.target.architecture,
             "training": first.target.recipe,
             "attacks": {name: own[0].attack.settings for name, own in found[baseline].items()},

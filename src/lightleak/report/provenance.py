@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lightleak.errors import UserError
-from lightleak.study.record import Made, read_made
+from lightleak.study.record import Made, PopulationRecord, read_made
 from lightleak.study.task import versions
+
+
+def people(population: PopulationRecord, **settings: Any) -> dict[str, Any]:
+    """What every page's recipe says of the people, with `settings` in place of the record's (seeds of worlds)."""
+    said = {name: getattr(population, name) for name in ("name", "size", "classes", "images")}
+    return {**said, "settings": {**population.settings, **settings}}
 
 
 def provenance(folders: Sequence[Path]) -> dict[str, Any]:

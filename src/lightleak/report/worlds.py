@@ -20,7 +20,7 @@ from lightleak.report.collect import NULLS
 from lightleak.report.fairness import Entry, entries, grouped, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import columns
-from lightleak.report.provenance import provenance
+from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Results, Row
 from lightleak.report.trainings import ACCURACY, groups, named, table
 from lightleak.report.verdicts import corrected
@@ -226,7 +226,7 @@ def _recipe(records: Any, judges: Sequence[str]) -> dict[str, Any]:
     first = next(iter(records))
     seeds = sorted({one.population.settings.get("seed", 0) for one in records})
     return {
-        "population": {**first.population.settings, "seed": seeds},
+        "population": people(first.population, seed=seeds),
         "architecture": first.target.architecture,
         "training": first.target.recipe,
         "attack": {"name": first.attack.name, **first.attack.settings},
