@@ -45,7 +45,7 @@ FIRST = load_module("defences_faces_world", Path(__file__).with_name("defences_f
 SETTING = FIRST.SETTING
 SECOND = replace(SETTING.population, settings={**SETTING.population.settings, "seed": 1})
 WORLDS = (SETTING, replace(SETTING, population=SECOND))
-PRIMARY = ("hits@1", "matched@1")
+PRIMARY = ("hits@1", "true@1")
 LOSSES = FIRST.LOSSES
 LESSONS = Lessons(epochs=40, batch=32, pretrained=False)
 LOST = FIRST.LOST

@@ -10,6 +10,7 @@ from lightleak.attacks import PPA
 from lightleak.attacks.adaptive import ADAPTIVE
 from lightleak.attacks.surrogate import Lessons
 from lightleak.defences import DEFENCES, LoFt, RoLSS
+from lightleak.metrics.registry import METRICS
 from lightleak.report.collect import collect
 from lightleak.study import Store, run
 from lightleak.study.comparison import Setting
@@ -42,6 +43,12 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(found, "WORLDS", (TINY,))
     monkeypatch.setattr(found, "LESSONS", Lessons(epochs=1, batch=8, pretrained=False))
     return found
+
+
+@pytest.mark.parametrize("file", sorted(FILE.parent.glob("*.py")), ids=lambda file: file.stem)
+def test_what_a_study_declares_is_measured(file):
+    """A study that declares a measure which does not exist is refused before it runs."""
+    assert set(getattr(load_module(f"{file.stem}_declared", file), "PRIMARY", ())) <= set(METRICS)
 
 
 def test_strengths_are_the_strongest_that_lose_five_points_at_most(study):
