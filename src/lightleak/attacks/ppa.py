@@ -134,36 +134,39 @@ def _as_published(attack: PPA, batch: int) -> PPA:
 
 # The papers' settings (PPA: appendix and configurations; RoLSS: configurations). Faces are FaceScrub's and CelebA's.
 DOGS = View(scale=(0.75, 1.0))
+FALLING = PPA(milestones=(30, 40))
+FEW = PPA(attempts=16, keep=8, milestones=(30, 40))
+FEW_DOGS = PPA(attempts=16, keep=8, rate=0.01, milestones=(30, 40), view=DOGS)
+LONG = PPA(candidates=5000, steps=70)
+LONG_DOGS = PPA(steps=100, rate=0.01, view=DOGS)
 PRESETS = {
     "ppa": PPA(),
-    "ppa-celeba": PPA(candidates=5000, steps=70),
-    "ppa-metfaces": PPA(candidates=5000, steps=70),
-    "ppa-dogs": PPA(steps=100, rate=0.01, view=DOGS),
+    "ppa-celeba": LONG,
+    "ppa-metfaces": LONG,
+    "ppa-dogs": LONG_DOGS,
     # The configurations that PPA ships: as FaceScrub's, with a falling rate.
-    "ppa-files": PPA(milestones=(30, 40)),
+    "ppa-files": FALLING,
     # Koh et al. (ECCV 2024) attack with fewer attempts and a falling rate.
-    "rolss": PPA(attempts=16, keep=8, milestones=(30, 40)),
-    "rolss-dogs": PPA(attempts=16, keep=8, rate=0.01, milestones=(30, 40), view=DOGS),
+    "rolss": FEW,
+    "rolss-dogs": FEW_DOGS,
+    # As the published code does it, configuration by configuration; the prior needs clip=False and, for faces,
+    # crop=800. Struppek et al. (ICML 2022): the sample configuration of FaceScrub, then those of the paper's runs.
+    "published": _as_published(FALLING, 25),
+    "published-facescrub": _as_published(PPA(), 25),
+    "published-celeba": _as_published(LONG, 25),
+    "published-metfaces": _as_published(LONG, 20),
+    "published-dogs": _as_published(LONG_DOGS, 25),
+    # Koh et al. (ECCV 2024): FaceScrub's networks, ResNet-152 and ViT, ResNet-18; CelebA; dogs' networks, ResNeSt-101.
+    "published-rolss": _as_published(FEW, 8),
+    "published-rolss-large": _as_published(FEW, 16),
+    "published-rolss-resnet18": _as_published(FALLING, 16),
+    "published-rolss-celeba": _as_published(FALLING, 8),
+    "published-rolss-dogs": _as_published(FEW_DOGS, 8),
+    "published-rolss-dogs-resnest101": _as_published(replace(LONG_DOGS, milestones=(30, 40)), 16),
     # AlignMI (Peng et al., NeurIPS 2025), which returns all that it optimised.
     "taa": PPA(attempts=100, keep=100, steps=70, alignment=ALIGNMENTS["taa"]),
     "paa": PPA(attempts=100, keep=100, steps=70, alignment=ALIGNMENTS["paa"]),
     # The renderer's latents are wider than style vectors; the rate is a fortieth of a factor's range.
     "rendered": PPA(candidates=600, attempts=6, keep=3, steps=50, rate=0.05, milestones=(30, 40), views=20),
     "smoke": PPA(candidates=32, attempts=2, keep=1, steps=3, views=4),
-}
-# As the published code does it, configuration by configuration; the prior needs clip=False and, for faces, crop=800.
-PRESETS |= {
-    # Struppek et al. (ICML 2022): the sample configuration of FaceScrub, then those of the paper's runs.
-    "published": _as_published(PRESETS["ppa-files"], 25),
-    "published-facescrub": _as_published(PRESETS["ppa"], 25),
-    "published-celeba": _as_published(PRESETS["ppa-celeba"], 25),
-    "published-metfaces": _as_published(PRESETS["ppa-metfaces"], 20),
-    "published-dogs": _as_published(PRESETS["ppa-dogs"], 25),
-    # Koh et al. (ECCV 2024): FaceScrub's networks, ResNet-152 and ViT, ResNet-18; CelebA; dogs' networks, ResNeSt-101.
-    "published-rolss": _as_published(PRESETS["rolss"], 8),
-    "published-rolss-large": _as_published(PRESETS["rolss"], 16),
-    "published-rolss-resnet18": _as_published(PRESETS["ppa-files"], 16),
-    "published-rolss-celeba": _as_published(PRESETS["ppa-files"], 8),
-    "published-rolss-dogs": _as_published(PRESETS["rolss-dogs"], 8),
-    "published-rolss-dogs-resnest101": _as_published(replace(PRESETS["ppa-dogs"], milestones=(30, 40)), 16),
 }
