@@ -7,7 +7,7 @@ from lightleak.report.results import Column, Difference, Results, Row, known
 from lightleak.report.verdicts import LEAST, verdict
 
 WHOM = {"faces": "rendered people, none of them real", "digits": "handwritten digits"}  # by population
-MAIN = ("hits@1", "true@1")  # by what the first sentence speaks, the first of them that was measured
+MAIN = ("hits@1", "true@1")  # by what the first sentence speaks: what was declared of them, else what was measured
 
 
 def subject(results: Results) -> str:
@@ -26,7 +26,8 @@ def subject(results: Results) -> str:
 
 def answer(results: Results) -> str:
     """One sentence: how much the first target leaks, against a guess, and which defences are shown to change it."""
-    column = next((c for name in MAIN if (c := results.column(name)) is not None), None)
+    declared = [name for name in results.primary if name in MAIN]
+    column = next((c for name in (*declared, *MAIN) if (c := results.column(name)) is not None), None)
     first = next((row for row in results.targets() if row.name == results.baseline), None)
     first = first or next(iter(results.targets()), None)
     leak = first.measures.get(column.name) if first and column else None
