@@ -16,7 +16,8 @@ nine of ten, for the same price.
 The paper (Koh et al., ECCV 2024, Tab. 9; ResNet-34, FaceScrub, AttAcc@1 in %): none 90.78, RoLSS 71.86, RoLSS+ 65.78,
 SSF 79.79, TTS 81.65. It has no truth to ask.
 
-About five core hours (17 minutes a world): lightleak study studies/rolss_by_truth.py --here 2
+About six core hours (22 minutes a world): lightleak study studies/rolss_by_truth.py --here 2
+The record is in results/rolss-by-truth.
 """
 
 from dataclasses import replace
