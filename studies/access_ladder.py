@@ -1,13 +1,14 @@
 """Does a defence close the leak, or only hide the gradient? Eight networks, attacked with labels, scores and gradients.
 
-What is compared: ResNet-18 at 32 x 32 without a defence, and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID and NegLS, three
-training seeds each; 32 people in clusters of four look-alikes. Each network is attacked
+What is compared: a narrow IR-18 (the layout of the IR-152 that papers attack at low resolution) at 32 x 32 without a
+defence, and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID and NegLS, three training seeds each; 16 people in eight pairs of
+look-alikes. Each network is attacked
 
     with labels alone    BREP-MI, LOKT
     with scores          RLB-MI, MIRROR black-box, surrogate + CMA-ES
     with gradients       MI-Face, GMI, PLG-MI, PPA, VMI, MIRROR, IF-GMI
 
-by about 2,000 images of each person that the network is shown, what an attack learns beforehand included. All search
+by about 1,000 images of each person that the network is shown, what an attack learns beforehand included. All search
 the renderer itself, but those whose papers give them a generator of their own: GMI and IF-GMI one for all networks,
 PLG-MI and LOKT one for each. MI-Face searches the pixels and stands beside every row as the adversarial null. So LOKT
 against PLG-MI is labels against gradients with alike generators, BREP-MI against PPA with the renderer.
@@ -24,9 +25,10 @@ Declared in advance. A defence *hides gradients* where an attack by labels finds
 strongest attack with gradients does, and by more than of the undefended one, while gradients find less than there: all
 three by paired intervals over people and trainings, by the truth, corrected by Holm (`lightleak.report.ladder`).
 
-There is no record of it yet. It shows the networks about 18 million images, more than half of them with gradients, and
-trains 27 generators and 24 times three surrogates: a guess of one to two days on one core
-(`lightleak study studies/access_ladder.py --dry-run` says better once the first results are there).
+There is no record of it yet. It shows the networks about five million images, half of them with gradients, and trains
+27 generators and 24 times three surrogates: a guess of six hours on one core
+(`lightleak study studies/access_ladder.py --dry-run` says better once the first results are there). The trained
+networks are those of the first world of `defences_2026.py`, where the store is the same.
 """
 
 import json
@@ -60,24 +62,30 @@ from lightleak.study.pool import load_module
 from lightleak.study.tasks import Evaluate, FitAttributeRegressor, Invert, Pixels, TrainTarget, source
 from lightleak.training import RECIPES
 
-QUERIES = 2000  # of each person
-PEOPLE = 32
+QUERIES = 1000  # of each person
+PEOPLE = 16
 POPULATION = source(
     "faces",
     people=PEOPLE,
     images=16,
     size=32,
-    lookalikes=4,
+    lookalikes=2,
     strength=0.8,
     noise=0.04,
-    public_people=10 * PEOPLE,
-    public_images=5,
-    judge_images=30,
+    public_people=5 * PEOPLE,
+    public_images=10,
+    judge_images=60,
     validation_images=8,
     test_images=8,
 )
-SETTING = Setting(POPULATION, recipe=replace(RECIPES["small"], epochs=20, rate=2e-3), seeds=(0, 1, 2))
 DEFENCES = load_module("defences_faces_world", Path(__file__).with_name("defences_faces.py"))
+SETTING = Setting(
+    POPULATION,
+    "face:ir18-narrow",
+    recipe=replace(RECIPES["small"], epochs=20, rate=2e-3),
+    seeds=(0, 1, 2),
+    checkpoints=DEFENCES.CHECKPOINTS,  # which `defences_2026.py` attacks
+)
 SWEEP = {name: DEFENCES.SWEEP[name] for name in ("none", "BiDO", "MID", "NegLS")}
 STRENGTHS = Path(__file__).with_suffix(".json")
 PRIMARY = ("true@1",)
@@ -93,7 +101,7 @@ class Rung:
 
 def rungs(queries: int = QUERIES, people: int = PEOPLE) -> tuple[Rung, ...]:
     """The attacks, from labels up to gradients, each with so many queries of a person."""
-    shared = 1_500  # samples, or half of them with their mirrors: 47 queries of each of 32 people
+    shared = 750  # samples, or half of them with their mirrors: 47 queries of each of 16 people
     renderer: list[Attack] = [
         RLBMI(queries=queries, rate=2e-3),
         MirrorBlackBox(queries=99 * (queries // 99), samples=shared, population=100, enough=None),
