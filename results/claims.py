@@ -68,13 +68,16 @@ class Records:
 
     def gap(self, name: str, row: str, column: str) -> tuple[float, float, float]:
         """A paired difference to the baseline with its interval, as the record has it."""
-        found = next(o for o in self.of(name)["differences"] if (o["row"], o["column"]) == (row, column))
+        found = self.difference(name, row, column)
         return found["value"], found["low"], found["high"]
 
     def tested(self, name: str, row: str, column: str) -> tuple[tuple[float, float, float], float]:
         """A paired difference over worlds with its interval, and Holm's p."""
-        found = next(o for o in self.of(name)["differences"] if (o["row"], o["column"]) == (row, column))
-        return (found["value"], found["low"], found["high"]), found["corrected"]
+        return self.gap(name, row, column), self.difference(name, row, column)["corrected"]
+
+    def difference(self, name: str, row: str, column: str) -> dict[str, Any]:
+        """All that a record says of a paired difference to the baseline."""
+        return next(o for o in self.of(name)["differences"] if (o["row"], o["column"]) == (row, column))
 
     def least_corrected(self, name: str, row: str, column: str) -> float:
         """Holm's p of a difference at its smallest: as if its interval, and those of all clearer ones, were normal."""
@@ -134,7 +137,7 @@ def rolss_by_the_judge(records: Records) -> tuple[str, bool]:
 @claim
 def rolss_by_the_truth(records: Records) -> tuple[str, bool]:
     (true, p), (member, sure) = (records.tested(TRUTH, "RoLSS", name) for name in ("true@1", "member@1"))
-    judged, lost = (records.tested(TRUTH, "RoLSS", name)[0] for name in ("hits@1", "accuracy"))
+    judged, lost = (records.gap(TRUTH, "RoLSS", name) for name in ("hits@1", "accuracy"))
     worlds = len(records.of(TRUTH)["tables"]["RoLSS"]["true@1"])
     return (
         f"**RoLSS defends, by the truth.** Declared before it ran: {worlds} worlds, one training each, ResNet-18, PPA. "
@@ -150,7 +153,7 @@ def rolss_by_the_truth(records: Records) -> tuple[str, bool]:
 def rolss_by_the_other_loss(records: Records) -> tuple[str, bool]:
     (true, p), (judged, sure) = (records.tested(TRUTH_MARGIN, "RoLSS", name) for name in ("true@1", "hits@1"))
     return (
-        f"**Nor is it the loss alone that stalls**: by the max-margin loss, on the same networks, RoLSS takes "
+        f"**The other loss agrees**: by max-margin, on the same networks, RoLSS takes "
         f"{points(true)} by the truth (p = {p:.1g}) and {points(judged)} by the judges (p = {sure:.1g}).",
         true[2] < 0 and p < 0.05,
     )
@@ -163,10 +166,10 @@ def others_by_the_truth(records: Records) -> tuple[str, bool]:
     told = "; ".join(
         f"{row} {points(gap)}, p = {p:.1g}{'' if row in sure else ', not shown'}" for row, (gap, p) in found.items()
     )
-    lost = records.tested(TRUTH, "RoLSS+", "accuracy")[0]
+    lost = records.gap(TRUTH, "RoLSS+", "accuracy")
     return (
         f"**The others in those worlds**, true match @1: {told}. RoLSS+ costs {points(lost)} of natural accuracy.",
-        "RoLSS+" in sure and found["RoLSS+"][0][0] < records.tested(TRUTH, "RoLSS", "true@1")[0][0],
+        "RoLSS+" in sure and found["RoLSS+"][0][0] < records.gap(TRUTH, "RoLSS", "true@1")[0],
     )
 
 

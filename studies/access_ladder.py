@@ -133,15 +133,6 @@ def sweep() -> dict[str, list[TrainTarget]]:
     return {name: [SETTING.target(chosen, 9) for chosen in row] for name, row in SWEEP.items()}
 
 
-def choose(store: Store) -> dict[str, object]:
-    """The place in SWEEP of each defence's strength, and the validation accuracies that decide it."""
-    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in sweep().items()}
-    (plain,) = accuracy["none"]
-    within = {name: [i for i, a in enumerate(row) if a >= plain - DEFENCES.LOST] for name, row in accuracy.items()}
-    places = {name: max(found, default=0) for name, found in within.items() if name != "none"}
-    return {"chosen": places, "validation_accuracy": accuracy}
-
-
 def defences():
     """No defence, skip surgery as published and, once their strengths are chosen, BiDO, MID and NegLS."""
     chosen = json.loads(STRENGTHS.read_text())["chosen"] if STRENGTHS.is_file() else {}
@@ -181,5 +172,5 @@ def evaluated(setting, rung: Rung, target: TrainTarget, queries: int) -> Evaluat
 
 
 if __name__ == "__main__":
-    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1]))), indent=1) + "\n")
+    STRENGTHS.write_text(json.dumps(DEFENCES.choose(Store(Path(sys.argv[1])), sweep()), indent=1) + "\n")
     print(STRENGTHS.read_text())

@@ -1,7 +1,7 @@
 """Defences of today against attackers who know them, on two worlds of rendered people.
 
-What is compared: a narrow IR-18 at 32 x 32 without a defence and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID, NegLS, TL-
-DMI, AT-AT, MIDRE, LoFt, CALoR and Trap-MID, each of the regularising ones also on top of RoLSS; three training seeds
+What is compared: a narrow IR-18 at 32 x 32 without a defence and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID, NegLS,
+TL-DMI, AT-AT, MIDRE, LoFt, CALoR and Trap-MID, each of the regularising ones also on top of RoLSS; three training seeds
 in each of two worlds of 16 people (the first is that of access_ladder.py, whose targets are shared where the store
 is). PPA inverts each with the renderer itself as its prior, by the Poincaré distance and by the max-margin loss, and
 once more as somebody who knows the defence (`attacks.adaptive`). RoLSS, RoLSS+ and SSF are also retrofitted to the
@@ -43,20 +43,19 @@ from lightleak.study.pool import load_module
 from lightleak.study.tasks import Altered, Copied, Retrofitted
 
 LADDER = load_module("access_ladder_world", Path(__file__).with_name("access_ladder.py"))
-FIRST = LADDER.DEFENCES
+FACES = LADDER.DEFENCES
 ATTACK = PPA(candidates=300, attempts=2, keep=2, steps=30, rate=0.05, milestones=(20,), views=10)
 SETTING = replace(LADDER.SETTING, attack=ATTACK)
 SECOND = replace(SETTING.population, settings={**SETTING.population.settings, "seed": 1})
 WORLDS = (SETTING, replace(SETTING, population=SECOND))
 PRIMARY = ("hits@1", "true@1")
-LOSSES = FIRST.LOSSES
+LOSSES = FACES.LOSSES
 LESSONS = Lessons(epochs=15, batch=32, pretrained=False)
-LOST = FIRST.LOST
 
 NONE = ((),)
 SURGERY = ((RoLSS(),), (RoLSSPlus(),), (SSF(),), (TTS(),))
 SWEEP = {
-    **{name: FIRST.SWEEP[name] for name in ("none", "BiDO", "MID", "NegLS", "TL-DMI")},
+    **{name: FACES.SWEEP[name] for name in ("none", "BiDO", "MID", "NegLS", "TL-DMI")},
     "AT-AT": tuple((ATAT(weight=weight),) for weight in (0.08, 0.3, 1.0)),
     "MIDRE": tuple((MIDRE(most=most),) for most in (0.2, 0.4, 0.8)),
     "LoFt": tuple((LoFt(rank=rank),) for rank in (100, 50, 20, 8)),
@@ -70,19 +69,6 @@ STRENGTHS = Path(__file__).with_suffix(".json")
 def sweep():
     """The candidates for each defence's strength, by its name, weakest first; nobody attacks these."""
     return {name: [SETTING.target(chosen, 9) for chosen in row] for name, row in SWEEP.items()}
-
-
-def chosen_of(accuracy):
-    """The place in SWEEP of each defence's strength, by the validation accuracies of its candidates."""
-    (plain,) = accuracy["none"]
-    within = {name: [place for place, a in enumerate(row) if a >= plain - LOST] for name, row in accuracy.items()}
-    return {name: max(found, default=0) for name, found in within.items() if name != "none"}
-
-
-def choose(store):
-    """The strengths, and what decided them."""
-    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in sweep().items()}
-    return {"chosen": chosen_of(accuracy), "validation_accuracy": accuracy}
 
 
 def regularised():
@@ -141,5 +127,5 @@ def tasks():
 
 
 if __name__ == "__main__":
-    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1]))), indent=1) + "\n")
+    STRENGTHS.write_text(json.dumps(FACES.choose(Store(Path(sys.argv[1])), sweep()), indent=1) + "\n")
     print(STRENGTHS.read_text())

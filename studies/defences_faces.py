@@ -83,13 +83,17 @@ def sweep():
     }
 
 
-def choose(store):
-    """The place in SWEEP of each defence's strength, and the validation accuracies that decide it."""
-    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in sweep().items()}
+def chosen_of(accuracy):
+    """The place of each defence's strength, by the validation accuracies of its candidates, weakest first."""
     (plain,) = accuracy["none"]
     within = {name: [place for place, a in enumerate(row) if a >= plain - LOST] for name, row in accuracy.items()}
-    places = {name: max(found, default=0) for name, found in within.items() if name != "none"}
-    return {"chosen": places, "validation_accuracy": accuracy}
+    return {name: max(found, default=0) for name, found in within.items() if name != "none"}
+
+
+def choose(store, candidates):
+    """The place of each defence's strength in a sweep, and the validation accuracies that decide it."""
+    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in candidates.items()}
+    return {"chosen": chosen_of(accuracy), "validation_accuracy": accuracy}
 
 
 def regularised():
@@ -117,5 +121,5 @@ def attacked(loss):
 
 
 if __name__ == "__main__":
-    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1]))), indent=1) + "\n")
+    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1])), sweep()), indent=1) + "\n")
     print(STRENGTHS.read_text())

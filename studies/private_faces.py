@@ -42,15 +42,6 @@ def sweep():
     }
 
 
-def choose(store):
-    """The place in SWEEP of each row's strength, and the validation accuracies that decide it."""
-    accuracy = {name: [store.result(task)["validation_accuracy"] for task in row] for name, row in sweep().items()}
-    (plain,) = accuracy["none"]
-    within = {name: [i for i, a in enumerate(row) if a >= plain - WORLD.LOST] for name, row in accuracy.items()}
-    places = {name: max(found, default=0) for name, found in within.items() if name != "none"}
-    return {"chosen": places, "validation_accuracy": accuracy}
-
-
 def private():
     """The two rows at the strengths that were chosen; none before that."""
     if not STRENGTHS.is_file():
@@ -69,5 +60,5 @@ def tasks():
 
 
 if __name__ == "__main__":
-    STRENGTHS.write_text(json.dumps(choose(Store(Path(sys.argv[1]))), indent=1) + "\n")
+    STRENGTHS.write_text(json.dumps(WORLD.choose(Store(Path(sys.argv[1])), sweep()), indent=1) + "\n")
     print(STRENGTHS.read_text())

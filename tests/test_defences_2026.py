@@ -53,7 +53,7 @@ def test_what_a_study_declares_is_measured(file):
 
 def test_strengths_are_the_strongest_that_lose_five_points_at_most(study):
     told = {"none": [0.9], "A": [0.9, 0.86, 0.84], "B": [0.8, 0.7], "C": [0.7, 0.85]}
-    assert study.chosen_of(told) == {"A": 1, "B": 0, "C": 1}
+    assert study.FACES.chosen_of(told) == {"A": 1, "B": 0, "C": 1}
     assert {type(task) for task in study.tasks()} == {TrainTarget}  # nobody is attacked before that
 
 
@@ -87,7 +87,7 @@ def test_the_study_in_miniature(study, monkeypatch):
     monkeypatch.setattr(study, "SURGERY", ((RoLSS(),),))
     store = Store(study.STRENGTHS.parent / "store").open()
     assert not run(study.tasks(), store, workers=1)
-    study.STRENGTHS.write_text(json.dumps(study.choose(store)))
+    study.STRENGTHS.write_text(json.dumps(study.FACES.choose(store, study.sweep())))
     planned = study.tasks()
     failures = run(planned, store, workers=1)
     assert not failures, [str(failure.error) for failure in failures.values()]

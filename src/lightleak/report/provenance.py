@@ -1,4 +1,4 @@
-"""How evaluations were made: the versions, commits and machines of all that they depend on."""
+"""How evaluations were made: whose pictures, and the versions, commits and machines of all that they depend on."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
