@@ -1,6 +1,7 @@
 """Shared settings and the smallest world in which everything happens."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -14,6 +15,8 @@ from lightleak.models.classifier import Classifier
 from lightleak.training import Recipe, train
 
 torch.set_num_threads(1)
+# Where the suite runs in the background Ctrl-C is ignored, and so it would be in the processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Files that take long begin first, or one process would still be at work on them when the other has nothing left.
