@@ -22,6 +22,12 @@ LATER = {"later": True}  # metadata of a field that its class got after results 
 OURS = "lightleak."  # functions of the library are known by name: an upgrade does not end a training
 
 
+def told(settings: Any) -> dict[str, Any]:
+    """A dataclass's fields as `dataclasses.asdict` has them, without later ones that say nothing."""
+    silent = {f.name for f in dataclasses.fields(settings) if _silent(f, getattr(settings, f.name))}
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in silent}
+
+
 def fingerprint(*things: Any) -> str:
     """20 hexadecimal digits that change with any of `things`."""
     digest = sha256()
@@ -73,7 +79,7 @@ def _parts(thing: Any, inside: tuple[int, ...]) -> Iterator[str | bytes | memory
         yield _named(type(thing))
         for field in dataclasses.fields(thing):
             value = getattr(thing, field.name)
-            if field.compare and not (field.metadata == LATER and value == field.default):
+            if field.compare and not _silent(field, value):
                 yield from all_of(field.name, value)
     elif isinstance(thing, Mapping):
         yield "mapping"
@@ -112,6 +118,11 @@ def _parts(thing: Any, inside: tuple[int, ...]) -> Iterator[str | bytes | memory
     else:
         yield _named(type(thing))
         yield from _parts(vars(thing), inside) if hasattr(thing, "__dict__") else (repr(thing),)
+
+
+def _silent(field: dataclasses.Field, value: Any) -> bool:
+    """Whether a field came later, and has the value that says nothing."""
+    return field.metadata == LATER and value == field.default
 
 
 def _named(cls: type) -> str:

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from lightleak import randomness
 from lightleak.attacks import PPA, Oracle
-from lightleak.attacks.surrogate import as_logits, teacher
+from lightleak.attacks.surrogate import asked, teacher
 from lightleak.data.population import Images
 from lightleak.data.views import resized, uniform
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
 from lightleak.place import Place, here, lowered
 from lightleak.priors import Prior
-from lightleak.priors.fit import Asked, fit
+from lightleak.priors.fit import fit
 from lightleak.study.amounts import Amount
 from lightleak.study.task import Task
 from lightleak.training import RECIPES
@@ -264,7 +264,7 @@ def _fit_pace(amount: Amount) -> float:
     images = Images(pixels, torch.arange(NOISE))
     target = None
     if settings.needs_target:
-        target = Asked(as_logits(teacher(zoo.build(amount.architecture, amount.classes, amount.size).eval(), settings)))
+        target = asked(teacher(zoo.build(amount.architecture, amount.classes, amount.size).eval(), settings), settings)
     taken = []
     for steps in (1, 1, 3):
         began = time.perf_counter()

@@ -2,7 +2,8 @@
 
     what is hidden                  by                              undone by
     the way through skips           RoLSS, RoLSS+, TTS, SSF         skips scaled back in; a student that has them
-    the answer, in noise            MID, dropout, smoothing         averaging over the noise (EOT); its mean; labels
+    the answer, in noise            MID, dropout, smoothing, SSD    averaging over the noise (EOT); its mean; labels,
+                                                                    and a majority of them
     the gradient, in ripples        BiDO, TL-DMI, AT-AT             averaging over views (TAA); a copy by labels
     the gradient, in squeezed       NegLS, LoFt, CALoR              the max-margin loss; tanh with its slope put back;
     answers                                                         a copy by labels
@@ -24,6 +25,7 @@ from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.oracle import Access
 from lightleak.attacks.ppa import PPA
+from lightleak.attacks.surrogate import Lessons
 from lightleak.defences.midre import erase
 from lightleak.errors import UserError
 from lightleak.models import zoo
@@ -76,15 +78,21 @@ class Knowing:
     undo: Way | None = None  # what is done to the network by whoever holds its weights
     copy: Access | None = None  # the attack is on a network that learnt the target's answers of this kind
     whole: bool = False  # which has the architecture from before surgery
+    votes: int = 1  # how often the target is asked about each image that the copy learns of
 
     def attack(self, plain: PPA) -> PPA:
         """The plain attack as this attacker runs it."""
         found = replace(plain, loss="max-margin") if self.margin else plain
         return found if self.alignment is None else replace(found, alignment=self.alignment)
 
+    def lessons(self, plain: Lessons) -> Lessons:
+        """The lessons of a plain copy as this attacker's learns."""
+        return replace(plain, votes=self.votes)
+
 
 MARGIN = Knowing("max-margin", margin=True)
 LABELS = Knowing("a copy by labels", copy="labels")
+VOTES = Knowing("a copy by a vote of 3 labels", copy="labels", votes=3)  # of a guard that draws by the image
 VIEWS = Knowing("averaged over views", alignment=TAA)
 SURGERIES = (
     Knowing("skips scaled back in", undo="skips back"),
@@ -114,8 +122,8 @@ ADAPTIVE: Mapping[str, tuple[Knowing, ...]] = {
     "top-k": (LABELS,),
     "tempered": (LABELS,),
     "labels": (LABELS,),
-    "ssd": (LABELS,),
-    "smoothed": (LABELS,),
+    "ssd": (LABELS, VOTES),
+    "smoothed": (LABELS, VOTES),
 }
 OF_CHANGE = {"bottleneck": "mid", "low_rank": "loft", "traps": "trapmid", "group_norm": "dp"}
 

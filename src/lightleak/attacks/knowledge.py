@@ -172,7 +172,7 @@ def learn(
     lessons = replace(settings.lessons, pretrained=False) if weights else settings.lessons
     before, seed = oracle.queries, seed_of(rng)
     # 1. ask the target about every public image once, and 2. where its features lie, if they can be seen
-    logits, features = _answers(oracle, images)
+    logits, features = _answers(oracle, images, lessons.votes)
     mean, spread = (None, None) if features is None else (features.mean(0), features.std(0))
     # 3. students that answer as it does
     each = lessons.epochs * settings.practice.passes(images, lessons)
@@ -211,7 +211,7 @@ def drawn(prior: Prior, settings: Transfer, size: int, rng: torch.Generator, bat
 
 
 @torch.no_grad()
-def _answers(oracle: Oracle, images: Images) -> tuple[Tensor, Tensor | None]:
+def _answers(oracle: Oracle, images: Images, votes: int) -> tuple[Tensor, Tensor | None]:
     """The target's logits of all images, N x C, as far as its access tells them, and its features; on the CPU."""
     logits, features = [], []
     for part in torch.arange(len(images)).split(256):
@@ -220,6 +220,6 @@ def _answers(oracle: Oracle, images: Images) -> tuple[Tensor, Tensor | None]:
             seen, said = oracle.features(shown)
             features.append(seen.cpu())
         else:
-            said = as_logits(oracle)(shown)
+            said = as_logits(oracle, votes)(shown)
         logits.append(said.cpu())
     return torch.cat(logits), torch.cat(features) if features else None

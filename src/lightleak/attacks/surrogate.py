@@ -15,15 +15,17 @@ from torch.nn import functional as F
 from lightleak.attacks.draws import seed_of
 from lightleak.attacks.guards import Guard
 from lightleak.attacks.oracle import Access, Oracle
+from lightleak.attacks.votes import voted
 from lightleak.data.augmentation import DRAWS, Augmentation
 from lightleak.data.population import Images
 from lightleak.errors import UserError, refuse
+from lightleak.fingerprint import LATER, told
 from lightleak.models.classifier import Classifier
 from lightleak.models.starting import begin
 from lightleak.models.weight_files import Weights
 from lightleak.models.zoo import build
 from lightleak.priors.fit import FitSettings
-from lightleak.priors.fit.state import State, digest_of, update
+from lightleak.priors.fit.state import Asked, State, digest_of, update
 from lightleak.priors.fit.state import answers as answers_to
 from lightleak.randomness import keyed
 
@@ -42,9 +44,12 @@ class Lessons:
     batch: int = 64
     pretrained: bool = True  # it starts from its library's ImageNet weights (a download)
     checkpoint_every: int = field(default=200, compare=False)
+    votes: int = field(
+        default=1, metadata=LATER
+    )  # labels asked of each image, see `attacks.votes`; the majority counts
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch": 2, "momentum": 0, "decay": 0, "checkpoint_every": 1}
+        least = {"epochs": 1, "batch": 2, "momentum": 0, "decay": 0, "checkpoint_every": 1, "votes": 1}
         fields = asdict(self)
         wrong = [
             f"{name} must be at least {low}, not {fields[name]}" for name, low in least.items() if fields[name] < low
@@ -79,14 +84,18 @@ class Practice:
 PLAIN = Practice()
 
 
-def as_logits(oracle: Oracle) -> Callable[[Tensor], Tensor]:
+def as_logits(oracle: Oracle, votes: int = 1) -> Callable[[Tensor], Tensor]:
     """What an oracle tells of images, as logits N x C: its own where gradients are granted, and those flow.
 
     Of scores, their logarithms, whose softmax they are; of labels, logits that are sure of them (of no answer: even).
+    With `votes` each image is asked about so often, and its label is that of the majority; UserError if the oracle
+    grants more than labels.
     """
+    if votes > 1 and oracle.access != "labels":
+        raise UserError(f"a majority of {votes} votes is one of labels; this oracle grants {oracle.access}")
 
     def of_labels(images: Tensor) -> Tensor:
-        labels = oracle.labels(images)
+        labels = voted(oracle.labels, images, votes)
         return SURE * F.one_hot(labels.clamp(min=0), oracle.classes).float() * (labels >= 0)[:, None]
 
     by_access: dict[Access, Callable[[Tensor], Tensor]] = {
@@ -102,6 +111,12 @@ def teacher(target: Classifier, training: FitSettings, guard: Guard | None = Non
     return Oracle(target, training.asks or "labels", guard=guard, batch_statistics=training.batch_statistics)
 
 
+def asked(oracle: Oracle, training: FitSettings) -> Asked:
+    """What a teacher tells the training of a prior, as often as that asks about each image."""
+    votes = getattr(training, "votes", 1)
+    return Asked(as_logits(oracle, votes), votes)
+
+
 def copied(
     oracle: Oracle, images: Images, architecture: str, lessons: Lessons, seed: int, **more: Any
 ) -> tuple[Classifier, Tensor]:
@@ -110,7 +125,7 @@ def copied(
     `more` goes to `learn`.
     """
     with torch.no_grad():
-        said = answers_to(as_logits(oracle), images, device=oracle.device).cpu()
+        said = answers_to(as_logits(oracle, lessons.votes), images, device=oracle.device).cpu()
     return learn(images, said, architecture, lessons, seed, device=oracle.device, **more), said
 
 
@@ -153,7 +168,7 @@ def learn(
         student.parameters(), lessons.rate, momentum=lessons.momentum, weight_decay=lessons.decay
     )
     digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
-    mark = asdict(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": digest_of(answers)}
+    mark = told(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": digest_of(answers)}
     mark |= {"weights": weights.sha256} if weights else {}
     mark.pop("checkpoint_every")
     mark |= asdict(practice) if practice != PLAIN else {}
@@ -166,11 +181,11 @@ def learn(
         chosen = order[place * lessons.batch : (place + 1) * lessons.batch]
         with torch.random.fork_rng(devices=[]):  # networks that drop whole branches draw from the global generator
             torch.manual_seed(seed_of(state.rng))
-            seen, told = images.floats(chosen).to(device), answers[chosen.to(device)]
+            seen, said = images.floats(chosen).to(device), answers[chosen.to(device)]
             if practice.augmented:
                 copies = Augmentation()(seen, torch.rand(len(seen), DRAWS, generator=state.rng))
-                seen, told = torch.cat([seen, copies]), told.repeat(2, 1)
-            loss = divergence(student(seen), told, lessons.temperature)
+                seen, said = torch.cat([seen, copies]), said.repeat(2, 1)
+            loss = divergence(student(seen), said, lessons.temperature)
             optimiser.param_groups[0]["lr"] = practice.rate_at(lessons, epoch)
             update(optimiser, loss)
         state.step += 1

@@ -187,6 +187,9 @@ def ensemble(
     student, attack = plan.student, _rated({"": plan.attack}, prior)[""]
     by_labels = Surrogate(target, "labels", student, plan.lessons, seed)
     add("PPA on a copy by labels", attack, "labels", by_labels)
+    for each in knowing(defended):
+        if each.votes > 1:
+            add(f"PPA on {each.name}", attack, "labels", replace(by_labels, lessons=each.lessons(plan.lessons)))
     if access == "scores":
         add("PPA on a copy by scores", attack, "scores", Surrogate(target, "scores", student, plan.lessons, seed))
     # 3. with the skips that surgery took away
@@ -197,7 +200,8 @@ def ensemble(
     untried |= _knowing(add, target, access, _rated({"": plan.attack}, prior)[""], knowing(defended), model, uncut)
     members = list({one.task.key: one for one in reversed(members)}.values())[::-1]  # each attack once, as first named
     # 5. what cannot leak
-    white = None if access == "gradients" else next(one.copy for one in reversed(members) if one.copy)
+    copies = [one.copy for one in members if one.copy and one.copy.lessons == plan.lessons]
+    white = None if access == "gradients" else copies[-1]
     sees = "gradients" if white is None else white.access
     add(NULL, Guess(plan.attack.keep), "scores" if access == "gradients" else sees, white)
     add(CONTROL, replace(plan.attack, rate=0.02), sees, white)

@@ -8,13 +8,13 @@ import tyro
 from torch import Tensor
 
 from lightleak import priors
-from lightleak.attacks.surrogate import as_logits, teacher
+from lightleak.attacks.surrogate import asked, teacher
 from lightleak.cli.arguments import Settings, check_data, computing, population_of
 from lightleak.cli.kinds import Checkpoint, Device, Seed, Source
 from lightleak.errors import UserError
 from lightleak.files import check_folder
 from lightleak.models.classifier import load
-from lightleak.priors.fit import QUICK, TRAININGS, Asked, check_target, fit
+from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.terminal import bar, console
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def main(
     if not len(population.public):
         raise UserError(f"{data} has no public images: add --settings public ffhq:PATH, or fit to ffhq:PATH itself")
     with bar("fit the prior") as watch:
-        asked = Asked(as_logits(oracle)) if oracle else None
-        prior = fit(population.public, training, seed, out / ".training", watch, target=asked)
-    priors.save(prior, out, {"access": oracle.access, "queries": asked.count} if oracle and asked else None)
+        told = asked(oracle, training) if oracle else None
+        prior = fit(population.public, training, seed, out / ".training", watch, target=told)
+    priors.save(prior, out, {"access": oracle.access, "queries": told.count} if oracle and told else None)
     priors.show(prior, out / "samples.png")
     shutil.rmtree(out / ".training", ignore_errors=True)
     if prior.hits is not None:

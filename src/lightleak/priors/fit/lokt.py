@@ -16,7 +16,7 @@ real and made images go through the discriminator together. How often the target
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from lightleak.data.population import Images
 from lightleak.errors import refuse
+from lightleak.fingerprint import LATER
 from lightleak.priors.conditional64 import (
     ConditionalGenerator,
     NamingDiscriminator,
@@ -62,13 +63,14 @@ class Lokt:
     blur: float = 1.5  # tolerance of the autoencoder, in standard deviations of a pixel; larger is smoother
     span: Range = "signed"
     checkpoint_every: int = 250
+    votes: int = field(default=1, metadata=LATER)  # queries about each image, see `attacks.votes`; the majority counts
     needs_target: ClassVar[bool] = True
     asks: ClassVar[Literal["labels"]] = "labels"  # of the target
     batch_statistics: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         least = {"width": 1, "discriminator_width": 1, "latents": 1, "steps": 1, "critic_steps": 1}
-        least |= {"plain": 0, "batch": 2, "checkpoint_every": 1, "warmup": 0}
+        least |= {"plain": 0, "batch": 2, "checkpoint_every": 1, "warmup": 0, "votes": 1}
         wrong = faults(self, least, ("weight", "rate", "critic_rate", "warmup_rate", "blur"))
         if self.plain >= self.steps >= 1:
             wrong.append(f"of {self.steps} steps some must be left after {self.plain} plain ones, for the classes")
@@ -78,8 +80,8 @@ class Lokt:
 
     @property
     def queries(self) -> int:
-        """Generated images that the target is shown; some public ones (with a warm-up, all) are shown before that."""
-        return (self.steps - self.plain) * self.critic_steps * self.batch
+        """Those about generated images; some public ones (with a warm-up, all) are shown before that."""
+        return (self.steps - self.plain) * self.critic_steps * self.batch * self.votes
 
 
 LOKT_QUICK = Lokt(

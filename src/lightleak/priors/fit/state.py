@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from lightleak import ranking
 from lightleak.data.population import Images, as_bytes
 from lightleak.errors import StaleState, UserError
 from lightleak.files import check_folder, publish
-from lightleak.fingerprint import check_made
+from lightleak.fingerprint import check_made, told
 
 Logits = Callable[[Tensor], Tensor]  # a target: images N x 3 x S x S in [0, 1] to logits N x C, differentiable
 
@@ -28,18 +27,19 @@ class Asked(nn.Module):
 
     queries: Tensor
 
-    def __init__(self, target: Logits) -> None:
+    def __init__(self, target: Logits, each: int = 1) -> None:
         super().__init__()
         self.target = (target,)  # none of its weights are this training's
+        self.each = each  # queries that an image costs
         self.register_buffer("queries", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: Tensor) -> Tensor:
-        self.queries += len(images)
+        self.queries += len(images) * self.each
         return self.target[0](images)
 
     @property
     def count(self) -> int:
-        """Number of images that it was shown."""
+        """Number of queries that it was asked."""
         return int(self.queries)
 
 
@@ -172,7 +172,7 @@ def check_enough(images: Images) -> None:
 def recipe(settings: Any, images: Images, seed: int, **more: Any) -> str:
     """Everything that determines a training of a prior, as JSON: settings, seed, the images, and what else is named."""
     digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
-    return json.dumps({**asdict(settings), "seed": seed, "size": images.size, "images": digest, **more})
+    return json.dumps({**told(settings), "seed": seed, "size": images.size, "images": digest, **more})
 
 
 @torch.no_grad()

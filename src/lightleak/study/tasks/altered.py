@@ -8,6 +8,7 @@ from lightleak import defences
 from lightleak.attacks import Access, Oracle
 from lightleak.attacks.adaptive import Way, undone
 from lightleak.attacks.surrogate import Lessons, copied
+from lightleak.attacks.votes import by_vote
 from lightleak.defences import Defence, RoLSS
 from lightleak.defences.retrofit import protect
 from lightleak.errors import UserError
@@ -89,7 +90,7 @@ class Copied(Derived):
     @property
     def title(self) -> str:
         """The defences, and of what the copy learnt."""
-        return f"{self.run_of.title}, a copy by its {self.access}"
+        return f"{self.run_of.title}, a copy by its {self.access}{by_vote(self.lessons.votes)}"
 
     @property
     def cost(self) -> float:

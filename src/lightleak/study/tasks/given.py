@@ -9,6 +9,7 @@ import torch
 from lightleak.attacks import Access, Guard, Oracle
 from lightleak.attacks.adaptive import Way, undone
 from lightleak.attacks.surrogate import Lessons, copied
+from lightleak.attacks.votes import by_vote
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
 from lightleak.models.classifier import Classifier, load, save
@@ -155,7 +156,7 @@ class Surrogate(Task):
     @property
     def title(self) -> str:
         """What a table calls it."""
-        return f"a copy by its {self.access}"
+        return f"a copy by its {self.access}{by_vote(self.lessons.votes)}"
 
     @property
     def cost(self) -> float:

@@ -1,16 +1,17 @@
 """Priors of a study: fitted, rendered, or ready in a folder."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightleak import priors
 from lightleak.attacks import Access
-from lightleak.attacks.surrogate import as_logits, teacher
+from lightleak.attacks.surrogate import asked, teacher
 from lightleak.errors import UserError
+from lightleak.fingerprint import told
 from lightleak.priors import PixelsPrior, Prior, RenderedPrior
-from lightleak.priors.fit import QUICK, Asked, FitSettings, check_target, fit
+from lightleak.priors.fit import QUICK, FitSettings, check_target, fit
 from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
@@ -66,12 +67,12 @@ class FitPrior(Task):
         if self.target:
             target = self.target.load(store)
             oracle = teacher(target, self.settings, guard_of(self.target, target, store))
-        asked = Asked(as_logits(oracle)) if oracle else None
-        prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=asked)
+        heard = asked(oracle, self.settings) if oracle else None
+        prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=heard)
         priors.save(prior, folder)
         priors.show(prior, folder / "samples.png")
-        queries = asked.count if asked else 0  # those before a stop as well
-        return {"images": len(population.public), "queries": queries, "settings": asdict(self.settings)}
+        queries = heard.count if heard else 0  # those before a stop as well
+        return {"images": len(population.public), "queries": queries, "settings": told(self.settings)}
 
     def load(self, store: Store) -> Prior:
         """The fitted prior."""
