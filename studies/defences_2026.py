@@ -17,6 +17,8 @@ lose more, the weakest. Surgery, and settings that papers do not sweep, run as p
     hiding      if only attackers who do not know it find fewer
     a trade     if the difference is gone at equal natural accuracy
 
+and otherwise it cannot be told. `lightleak.report.proof` says what must be shown for each word; the last page does.
+
 So there are three steps:
 
     lightleak study studies/defences_2026.py --here 1          the sweep
@@ -94,7 +96,7 @@ def against(setting, row):
             if known.undo is not None:
                 return (Altered(trained, known.undo),)
             if known.copy is not None:
-                return (Copied(trained, known.copy, setting.architecture, LESSONS),)
+                return (Copied(trained, known.copy, setting.architecture, known.lessons(LESSONS)),)
             return (trained,)
 
         found += compare(theirs, (row,), forms)

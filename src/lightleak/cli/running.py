@@ -66,6 +66,8 @@ def show(out: Path, show_private: bool, mixed_protocols: bool = False) -> None:
         console.print(terminal(table))
         if said := answer(results):
             console.print(escape(said), highlight=False)
+        for sentence in results.sentences:
+            console.print(escape(sentence), highlight=False)
         if left:
             console.print(
                 f"[dim]left out at {console.width} characters, on the page: {', '.join(left)}[/]", highlight=False

@@ -50,9 +50,12 @@ class Matched:
     difference: Comparison  # first minus second
 
 
+STOPPED = 0.05  # by which being stopped alone moves the leak at equal accuracy: a smaller difference says nothing
+
+
 def leak_at(curve: Curve, accuracy: float) -> float:
     """The mean over seeds of the leak at a natural accuracy; beyond a run's checkpoints, that of its last one."""
-    return float(_added(curve, accuracy).mean())
+    return float(added(curve, _everywhere(curve, accuracy)).mean())
 
 
 def matched(
@@ -75,27 +78,41 @@ def matched(
     low, at = max(first.reach[0], second.reach[0]), min(first.reach[1], second.reach[1])
     if low > at:
         return None
-    added = [_added(curve, at) for curve in (first, second)]
-    measures = [seeds_interval(table, level, rate, clusters) for table in added]
-    if len(added[0]) != len(added[1]):
-        added = [table.mean(0) for table in added]
-    return Matched(at, measures[0], measures[1], compare(added[0], added[1], level=level, rate=rate, clusters=clusters))
+    both = [added(curve, _everywhere(curve, at)) for curve in (first, second)]
+    measures = [seeds_interval(table, level, rate, clusters) for table in both]
+    if len(both[0]) != len(both[1]):
+        both = [table.mean(0) for table in both]
+    return Matched(at, measures[0], measures[1], compare(both[0], both[1], level=level, rate=rate, clusters=clusters))
 
 
-def _added(curve: Curve, wanted: float) -> Tensor:
-    """What each person adds to the leak at an accuracy, S x C: its mean over people is that leak, seed by seed."""
+def added(curve: Curve, wanted: Tensor) -> Tensor:
+    """What each person adds to the leak at an accuracy, S x C: its mean over people is that leak, seed by seed.
+
+    `wanted`, S x C, is that accuracy person by person, as of another network that is as right on average: how it moves
+    with people then counts as well. Beyond a run's checkpoints it is the leak of the last one.
+    """
+    if wanted.shape != curve.accuracy[:, 0].shape:
+        raise UserError(
+            f"expected an accuracy for each seed and person of the curve, {tuple(curve.accuracy[:, 0].shape)}, got "
+            f"{tuple(wanted.shape)}"
+        )
     rows = []
-    for accuracy, leak in zip(curve.accuracy.double().numpy(), curve.leak.double().numpy()):
+    for accuracy, leak, sought in zip(*(table.double().numpy() for table in (curve.accuracy, curve.leak, wanted))):
         order = np.argsort(accuracy.mean(1), kind="stable")
         accuracy, leak = accuracy[order], leak[order]
         known = accuracy.mean(1)
-        after = int(np.searchsorted(known, wanted - 1e-12))
+        after = int(np.searchsorted(known, sought.mean() - 1e-12))
         if after == 0 or after == len(known) or known[after] == known[after - 1]:  # at an end: no line to move along
             rows.append(leak[min(after, len(known) - 1)])
             continue
         width = known[after] - known[after - 1]
-        share = (wanted - known[after - 1]) / width
+        share = (sought.mean() - known[after - 1]) / width
         slope = (leak[after].mean() - leak[after - 1].mean()) / width
         between = [(1 - share) * side[after - 1] + share * side[after] for side in (leak, accuracy)]
-        rows.append(between[0] - slope * (between[1] - wanted))
+        rows.append(between[0] - slope * (between[1] - sought))
     return torch.from_numpy(np.stack(rows))
+
+
+def _everywhere(curve: Curve, accuracy: float) -> Tensor:
+    """The same accuracy for every seed and person of a curve."""
+    return torch.full_like(curve.accuracy[:, 0], accuracy, dtype=torch.float64)

@@ -24,7 +24,7 @@ from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Results, Row
-from lightleak.report.trainings import accuracies, families
+from lightleak.report.trainings import accuracies, everybody, families_of, scored
 from lightleak.report.verdicts import LEAST, SURELY, corrected, rounded
 from lightleak.study.record import Record
 
@@ -78,9 +78,9 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
     """The results of a ladder; the first target is the undefended network that all are compared with."""
     found = by_target(list(places.values()))
     first = next(iter(places.values()))
-    baseline, alike = next(iter(found)), _families(first)
+    baseline, alike = next(iter(found)), families_of(first)
     tables = [own for attacks in found.values() for own in attacks.values()]
-    measured = [name for name in MEASURED if all(_table(own, name) is not None for own in tables)]
+    measured = [name for name in MEASURED if all(scored(own, name) is not None for own in tables)]
     judged = measured[-1] if measured else ""  # where truth is known, it decides who hides
     tried = hidden(found, judged, alike) if measured else []
     sure = holm([one.p for one in tried])
@@ -112,12 +112,12 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
 def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidden]:
     """Every label-only attack on every defended network, compared with the strongest attack with gradients on it."""
     baseline, *defended = found
-    plain = {name: _table(own, metric) for name, own in found[baseline].items()}
+    plain = {name: scored(own, metric) for name, own in found[baseline].items()}
     rung = {name: access_of(own[0]) for name, own in found[baseline].items()}
     white = [name for name in plain if rung[name] == "gradients"]
     tried = []
     for target in defended if white else ():
-        own = {name: _table(records, metric) for name, records in found[target].items()}
+        own = {name: scored(records, metric) for name, records in found[target].items()}
         best, before = (max(white, key=lambda name, side=side: float(_of(side, name).mean())) for side in (own, plain))
         held = _paired(_of(plain, before), _of(own, best), alike, rate=True)
         for name in (name for name in own if rung[name] == "labels"):
@@ -161,18 +161,6 @@ def _of(side: Mapping[str, Tensor | None], name: str) -> Tensor:
     return found
 
 
-def _table(records: Sequence[Record], metric: str) -> Tensor | None:
-    """What was found of each attacked person in each training, S x C; of whom an attack came back with nothing, 0."""
-    everybody = _everybody(records[0])
-    if any(metric not in one.evaluation.per_class for one in records):
-        return None
-    rows = []
-    for one in sorted(records, key=lambda one: one.target.seed):
-        known = dict(zip(one.evaluation.classes, one.evaluation.per_class[metric]))
-        rows.append([known.get(person, 0.0) for person in everybody])
-    return torch.tensor(rows, dtype=torch.float64)
-
-
 def _paired(one: Tensor, other: Tensor, alike: Tensor | None, rate: bool) -> Comparison:
     seeds = min(len(one), len(other))
     return compare(one[:seeds], other[:seeds], rate=rate, clusters=alike)
@@ -184,7 +172,7 @@ def _trainings(attacks: Mapping[str, list[Record]]) -> int:
 
 def _queries(record: Record) -> float:
     """Queries of a person, what was learnt beforehand included."""
-    return (record.evaluation.queries + record.beforehand) / max(1, len(_everybody(record)))
+    return (record.evaluation.queries + record.beforehand) / max(1, len(everybody(record)))
 
 
 def _columns(attacks: Mapping[str, list[Record]], measured: Sequence[str]) -> list[Column]:
@@ -200,12 +188,12 @@ def _columns(attacks: Mapping[str, list[Record]], measured: Sequence[str]) -> li
 
 def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str], alike: Tensor | None) -> Row:
     measures: dict[str, Measure | None] = {
-        f"{metric} {attack}": seeds_interval(_of({attack: _table(own, metric)}, attack), rate=True, clusters=alike)
+        f"{metric} {attack}": seeds_interval(_of({attack: scored(own, metric)}, attack), rate=True, clusters=alike)
         for metric in measured
         for attack, own in attacks.items()
     }
     own = next(iter(attacks.values()))
-    accuracy = [[accuracies(one)[person] for person in _everybody(one)] for one in own]
+    accuracy = [[accuracies(one)[person] for person in everybody(one)] for one in own]
     measures["accuracy"] = seeds_interval(torch.tensor(accuracy, dtype=torch.float64), rate=True, clusters=alike)
     return Row(name, measures, detail=f"{_trainings(attacks)} trainings")
 
@@ -215,7 +203,7 @@ def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Te
     for target in [name for name in found if name != baseline]:
         for metric in measured:
             for name, own in found[target].items():
-                sides = [_of({name: _table(side, metric)}, name) for side in (own, found[baseline][name])]
+                sides = [_of({name: scored(side, metric)}, name) for side in (own, found[baseline][name])]
                 gap, count = _paired(sides[0], sides[1], alike, rate=True), min(map(len, sides))
                 told.append(
                     Difference(target, f"{metric} {name}", gap.value, gap.low, gap.high, gap.p, trainings=count)
@@ -250,13 +238,3 @@ def _notes(found: Found, tried: Sequence[Hidden], named: Sequence[tuple[Hidden, 
             f"by {by}, and is shown for {len(named) or 'none'}"
         )
     return said
-
-
-def _families(record: Record) -> Tensor | None:
-    """The family of each attacked person, where some look alike."""
-    known = families(record)
-    return None if known is None else known[_everybody(record)]
-
-
-def _everybody(record: Record) -> list[int]:
-    return sorted(record.attack.classes or range(record.population.classes))

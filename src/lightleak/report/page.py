@@ -86,7 +86,7 @@ def _scale(table: Table, index: int) -> tuple[float, float]:
     ends = [
         value
         for line in table.lines
-        if (cell := line.cells[index]) is not None
+        if (cell := line.cells[index]) is not None and not isinstance(cell, str)
         for value in (cell.value, cell.low, cell.high)
         if value is not None and known(value)
     ]
@@ -97,7 +97,7 @@ def _scale(table: Table, index: int) -> tuple[float, float]:
 
 
 def _place(cell: Cell, scale: tuple[float, float]) -> float | None:
-    return None if cell is None else _percent((cell.value - scale[0]) / (scale[1] - scale[0]))
+    return None if cell is None or isinstance(cell, str) else _percent((cell.value - scale[0]) / (scale[1] - scale[0]))
 
 
 def _percent(share: float) -> float:
@@ -105,7 +105,7 @@ def _percent(share: float) -> float:
 
 
 def _bar(cell: Cell, scale: tuple[float, float]) -> dict[str, float] | None:
-    if cell is None:
+    if cell is None or isinstance(cell, str):
         return None
     width = scale[1] - scale[0]
     low = cell.value if cell.low is None or not known(cell.low) else cell.low

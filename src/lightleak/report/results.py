@@ -89,6 +89,18 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What attackers who know a defence, and those who do not, show of it by one measure; see `report.knowing`."""
+
+    row: str
+    column: str  # the measure
+    word: str  # real, hiding, a trade, cannot be told
+    p: float | None = None  # corrected for all verdicts by this measure
+    # The strongest attack that knows it minus the strongest on the undefended network, at equal natural accuracy.
+    against: Difference | None = None
+
+
+@dataclass(frozen=True)
 class Frame:
     """One reconstruction in the gallery."""
 
@@ -119,6 +131,8 @@ class Results:
     curves: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)  # by row: its checkpoints by accuracy
     searches: Mapping[str, Any] = field(default_factory=dict)  # by row, by attack: (queries, best confidence so far)
     levels: tuple[Level, ...] = ()  # at equal natural accuracy
+    verdicts: tuple[Verdict, ...] = ()  # on defences that were attacked by those who know them
+    sentences: tuple[str, ...] = ()  # which say the same, one for each defence
     unequal: tuple[str, ...] = ()  # in what references differ from the targets
     runs: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)  # by row, by column: every seed
     swept: str = ""  # the setting that some targets differ in, such as "SSF factor"
@@ -156,7 +170,11 @@ class Results:
         strange |= {name for row in self.rows for name in row.measures} | set(self.footnotes)
         if strange - known:
             raise UserError(f"there is no column for {', '.join(sorted(strange - known))}; add it to columns")
-        lost = {one.row for one in (*self.differences, *self.levels)} | set(self.confidences) | set(self.curves)
+        lost = (
+            {one.row for one in (*self.differences, *self.levels, *self.verdicts)}
+            | set(self.confidences)
+            | set(self.curves)
+        )
         lost |= set(self.runs) | set(self.sweep) | set(self.shares) | set(self.searches)
         lost |= {name for portrait in self.gallery for name in portrait.frames}
         if lost - set(names):
@@ -210,7 +228,8 @@ class Results:
                 for row, columns in fields.get("runs", {}).items()
             }
             fields["levels"] = tuple(map(_level, fields.get("levels", ())))
-            for name in ("leaks", "warnings", "notes", "raters", "unequal", "primary", "families"):
+            fields["verdicts"] = tuple(map(_verdict, fields.get("verdicts", ())))
+            for name in ("leaks", "sentences", "warnings", "notes", "raters", "unequal", "primary", "families"):
                 fields[name] = tuple(fields.get(name, ()))
             return cls(**fields)
         except UserError:
@@ -243,6 +262,11 @@ def _level(data: Mapping[str, Any]) -> Level:
     return Level(
         data["row"], data["column"], data["accuracy"], **measures, p=data.get("p"), trainings=data.get("trainings", 0)
     )
+
+
+def _verdict(data: Mapping[str, Any]) -> Verdict:
+    against = data.get("against")
+    return Verdict(**{**data, "against": Difference(**against) if against else None})
 
 
 def _plain(value: Any) -> Any:

@@ -5,19 +5,21 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightleak.errors import UserError
 from lightleak.files import parsed, publish
+from lightleak.report.attackers import groups_of
 from lightleak.report.collect import collect
 from lightleak.report.fairness import entries, training_of
+from lightleak.report.knowing import collect_knowing
 from lightleak.report.ladder import collect_ladder, is_ladder
 from lightleak.report.results import Results
 from lightleak.report.worlds import collect_worlds, held_in_worlds, world_of
 from lightleak.study.keys import plain
-from lightleak.study.record import Record, read, read_costs, read_shares
+from lightleak.study.record import Record, read, read_costs, read_shares, why_absent
 
 NOTE = "study.json"  # in the folder of the study's pages
 LONGEST = 60  # letters of a folder's name
@@ -133,7 +135,19 @@ def pairs_of(folder: Path) -> tuple[Path, ...]:
 
 
 def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
-    """The results of a page for each population, attack and network; networks with one target join the first page."""
+    """The results of a page for each population, attack and network; networks with one target join the first page.
+
+    What the data do not allow (an attacker cannot undo every change) is a note of the first page.
+    """
+    absent = {place: why for place in study.evaluations if (why := why_absent(place)) is not None}
+    held = replace(study, evaluations=tuple(place for place in study.evaluations if place not in absent))
+    reasons = list(absent.values())
+    notes = [f"{reasons.count(why)} evaluations that these data do not allow: {why}" for why in dict.fromkeys(reasons)]
+    for number, results in enumerate(_pages(held, mixed_protocols)):
+        yield replace(results, notes=(*results.notes, *notes)) if notes and not number else results
+
+
+def _pages(study: Studied, mixed_protocols: bool) -> Iterator[Results]:
     records = {place.resolve(): read(place) for place in study.evaluations}  # as `entries` knows them
     costs = {place: read_costs(place) for place in (*study.costs, *study.utilities)}
     shares = {place: read_shares(place) for place in study.shares}
@@ -150,6 +164,11 @@ def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
         yield collect(group, title, study.command, own[0], mixed_protocols, own[1], study.published, study.primary)
     if is_ladder(list(records.values())):
         yield collect_ladder(records, f"{study.title} (by access)", study.command)
+    known = groups_of(records)
+    told = _told_apart([list(group) for group in known], records)
+    for group, what in zip(known, told):
+        title = f"{study.title} ({', '.join(filter(None, (what, 'by attackers who know')))})"
+        yield collect_knowing(group, title, study.command, study.primary)
 
 
 def _worlds(records: Mapping[Path, Record]) -> tuple[dict[str, list[Path]], list[Path]]:

@@ -9,6 +9,7 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from lightleak.metrics.evidence import Measure
+from lightleak.report.glossary import columns as described
 from lightleak.report.glossary import current
 from lightleak.report.results import (
     MISSING,
@@ -25,7 +26,7 @@ from lightleak.report.results import (
 )
 from lightleak.report.verdicts import families
 
-Cell = Measure | Difference | None
+Cell = Measure | Difference | str | None
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -71,8 +72,10 @@ class Table:
 
 
 def tables(results: Results) -> tuple[Table, ...]:
-    """All tables of a page: the main one, and if there are any, paired differences and those at equal accuracy."""
-    found = (main_table(results), difference_table(results), level_table(results))
+    """All tables of a page: the main one, and if there are any, verdicts, paired differences, and those at equal
+    accuracy.
+    """
+    found = (main_table(results), verdict_table(results), difference_table(results), level_table(results))
     return tuple(table for table in found if table is not None)
 
 
@@ -92,6 +95,26 @@ def main_table(results: Results) -> Table:
         if row.kind == kind and (kind == "target" or row.missing or any(row.measures.get(c.name) for c in columns))
     ]
     return Table("main", "How much each target leaks", columns, tuple(lines))
+
+
+def verdict_table(results: Results) -> Table | None:
+    """Which defence is real, hiding or a trade, by each measure; None where nobody asked that."""
+    table = {(one.row, one.column): one for one in results.verdicts}
+    found: list[Column] = []
+    metrics = list(dict.fromkeys(one.column for one in results.verdicts))
+    for column in described(*metrics):
+        against = f"{column.label}, strongest that knows, against the undefended network"
+        found += [
+            Column(f"verdict {column.name}", f"verdict by {column.label}", essential=True),
+            replace(column, name=f"against {column.name}", label=against, words="", signed=True, essential=True),
+        ]
+    lines = []
+    for row in [row for row in results.rows if any(row.name == name for name, _ in table)]:
+        cells: list[Cell] = []
+        for one in (table.get((row.name, metric)) for metric in metrics):
+            cells += [one.word if one else None, one.against if one else None]
+        lines.append(Line(row.name, row.kind, tuple(cells), ("",) * len(cells)))
+    return Table("verdicts", "Which defence is real", tuple(found), tuple(lines), signed=True) if lines else None
 
 
 def difference_table(results: Results) -> Table | None:
@@ -174,6 +197,8 @@ def write_cell(cell: Cell, column: Column, signed: bool = False) -> tuple[str, s
     """The number and its interval, as text."""
     if cell is None:
         return MISSING, ""
+    if isinstance(cell, str):
+        return cell, ""
     signed = signed or column.signed
     return number(cell.value, column, signed), span(cell.low, cell.high, column, signed)
 
@@ -230,7 +255,7 @@ def terminal(table: Table) -> TerminalTable:
         cells = []
         for cell, column in zip(line.cells, table.columns):
             value, _ = write_cell(cell, column, table.signed)
-            interval = "" if cell is None else short_span(cell.low, cell.high, column)
+            interval = "" if cell is None or isinstance(cell, str) else short_span(cell.low, cell.high, column)
             text = Text(value, style="" if line.kind == "target" else "dim")
             cells.append(text.append(f"\n{interval}", style="dim") if interval else text)
         drawn.add_row(Text(clean(line.name), style="bold" if line.kind == "target" else "dim"), *cells)
@@ -244,15 +269,17 @@ def to_csv(table: Table) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    parts = ("", "low", "high", *(("p", "corrected", "trainings", "worlds") if table.signed else ()))
-    names = [f"{column.name} {part}".strip() for column in table.columns for part in parts]
+    whole = ("", "low", "high", *(("p", "corrected", "trainings", "worlds") if table.signed else ()))
+    in_words = {place for line in table.lines for place, cell in enumerate(line.cells) if isinstance(cell, str)}
+    parts = [("",) if place in in_words else whole for place in range(len(table.columns))]
+    names = [f"{column.name} {part}".strip() for column, own in zip(table.columns, parts) for part in own]
     writer.writerow(["name", "kind", *names])
     for line in table.lines:
         values: list[str] = []
-        for cell in line.cells:
-            for part in parts:
-                value = None if cell is None else getattr(cell, part or "value")
-                values.append(repr(float(value)) if known(value) else "")
+        for cell, own in zip(line.cells, parts):
+            for part in own:
+                value = None if cell is None or isinstance(cell, str) else getattr(cell, part or "value")
+                values.append(cell if isinstance(cell, str) else repr(float(value)) if known(value) else "")
         name = clean(line.name)
         # A spreadsheet would compute what begins like a formula.
         writer.writerow([f"'{name}" if name.startswith(("=", "+", "-", "@")) else name, line.kind, *values])

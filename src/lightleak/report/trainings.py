@@ -55,6 +55,32 @@ def accuracies(record: Record) -> list[float]:
     return [mean if math.isnan(value) else value for value in own]
 
 
+def everybody(record: Record) -> list[int]:
+    """The people whom an attack was to find, in order, whether or not it came back with an image of each."""
+    return sorted(record.attack.classes or range(record.population.classes))
+
+
+def families_of(record: Record) -> Tensor | None:
+    """The family of each person whom an attack was to find, where some look alike."""
+    known = families(record)
+    return None if known is None else known[everybody(record)]
+
+
+def scored(records: Sequence[Record], metric: str) -> Tensor | None:
+    """What was found of each person who was attacked, S x C by training seed; of whom nothing came back, 0.
+
+    None where one of the trainings lacks the metric.
+    """
+    people = everybody(records[0])
+    if any(metric not in one.evaluation.per_class for one in records):
+        return None
+    rows = []
+    for one in sorted(records, key=lambda one: one.target.seed):
+        known = dict(zip(one.evaluation.classes, one.evaluation.per_class[metric]))
+        rows.append([known.get(person, 0.0) for person in people])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def groups(records: Sequence[Record]) -> Tensor | None:
     """The family of each person of `table`."""
     known = families(records[0])

@@ -222,6 +222,14 @@ def read(folder: Path) -> Record:
     return found if with_specs else _completed(found, folder)
 
 
+def why_absent(folder: Path) -> str | None:
+    """Why the data do not allow the evaluation in a task's folder; None if they do. UserError if it is not whole."""
+    data = _result(folder)
+    if isinstance(data, Mapping) and ABSENT in data and "evaluation" not in data:
+        return str(data[ABSENT])
+    return None
+
+
 def read_costs(folder: Path) -> CostsRecord:
     """The record of the Costs task in a folder; UserError if it is not whole."""
     return _of(folder, CostsRecord)

@@ -1,0 +1,183 @@
+"""Which networks a study attacked, and whether whoever attacked knew the defence: told by what each attack is.
+
+What undoes a defence stands in `attacks.adaptive`. An attack knows a defence if it is one of its countermeasures, by
+its settings, by what was done to the network, or by what copied it: the same max-margin loss knows NegLS, not RoLSS.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightleak.attacks import ATTACKS, GUARDS
+from lightleak.attacks.adaptive import ADAPTIVE, Knowing, knowing
+from lightleak.attacks.votes import by_vote
+from lightleak.defences import DEFENCES
+from lightleak.report.fairness import training_of
+from lightleak.report.worlds import world_of
+from lightleak.study.record import Record
+
+Key = tuple[str, int]  # a world and a training seed
+
+
+@dataclass
+class Attacked:
+    """One attack on a network, in every world and training."""
+
+    label: str
+    known: Knowing | None  # the countermeasure that it is
+    records: dict[Key, Record] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Record:
+        """One of its evaluations."""
+        return next(iter(self.records.values()))
+
+
+@dataclass
+class Network:
+    """A network with or without defences, and everything that was run on it."""
+
+    name: str
+    defences: tuple[str, ...]  # names in ADAPTIVE
+    attacks: dict[str, Attacked] = field(default_factory=dict)  # by what they are but for their target
+    stops: dict[str, dict[Key, list[Record]]] = field(default_factory=dict)  # the same on its checkpoints
+    own: dict[Key, Record] = field(default_factory=dict)  # an attack on the network itself, which says its accuracy
+
+    @property
+    def known(self) -> bool:
+        """Whether somebody who knows its defences attacked it, or there is nothing to know of them."""
+        if not self.attacks or not self.defences or any(name not in ADAPTIVE for name in self.defences):
+            return False
+        return not knowing(self.defences) or any(one.known for one in self.attacks.values())
+
+    @property
+    def untried(self) -> list[str]:
+        """The countermeasures that nobody ran."""
+        ran = {one.known for one in self.attacks.values()}
+        return [each.name for each in knowing(self.defences) if each not in ran]
+
+    def labels(self, names: Iterable[str]) -> str:
+        """Attacks as the page names them."""
+        return ", ".join(self.attacks[name].label for name in names)
+
+
+def groups_of(places: Mapping[Path, Record]) -> list[dict[Path, Record]]:
+    """The evaluations of each page: of one architecture, recipe and kind of people, by one kind of judge.
+
+    Only where there is an undefended network, and one that was attacked by somebody who knows its defence.
+    """
+    nulls = {kind.__name__ for kind in ATTACKS.values() if kind.null}
+    found: dict[str, dict[Path, Record]] = {}
+    for place, one in places.items():
+        if one.attack.name not in nulls:
+            target = one.target.architecture, one.target.recipe
+            held = [world_of(one), *target, one.judge.architecture, one.attack.classes]
+            found.setdefault(json.dumps(held, sort_keys=True, default=str), {})[place] = one
+    return [group for group in found.values() if _told(networks(group.values()))]
+
+
+def networks(records: Iterable[Record]) -> dict[str, Network]:
+    """Every network by name, the undefended one first, with all attacks on it."""
+    found: dict[str, Network] = {}
+    for one in records:
+        network = found.setdefault(_network(one), Network(_network(one), _defences(one)))
+        key, what = (one.population.key, one.target.seed), _identity(one)
+        if one.target.moment is not None:
+            network.stops.setdefault(what, {}).setdefault(key, []).append(one)
+            continue
+        if not _made(one):
+            network.own.setdefault(key, one)
+        attacked = network.attacks.setdefault(what, Attacked("", _known(one, network.defences)))
+        attacked.records.setdefault(key, one)
+    _name([attacked for network in found.values() for attacked in network.attacks.values()])
+    return dict(sorted(found.items(), key=lambda pair: bool(pair[1].defences) or not pair[1].own))
+
+
+def _form(record: Record) -> tuple[Any, ...]:
+    """What an attacker made of the network before attacking: a change of it, a copy; nothing."""
+    told = record.settings
+    for kind, copy, lessons in (
+        ("Copied", "found target", "lessons"),
+        ("Taught", "found knowledge", "settings lessons"),
+    ):
+        if told.get(copy) == kind:
+            return ("copy", told.get(f"{copy} access"), told.get(f"{copy} {lessons} votes", 1))
+    return ("undo", told.get("found target way")) if told.get("found target") == "Altered" else ()
+
+
+def _made(record: Record) -> bool:
+    """Whether the evaluated target is what an attacker made of the network."""
+    return record.settings.get("found target") in ("Copied", "Altered")
+
+
+def _network(record: Record) -> str:
+    """The name of the network that was attacked in the end."""
+    return record.target.run if _made(record) else training_of(record.target)
+
+
+def _defences(record: Record) -> tuple[str, ...]:
+    """The names in ADAPTIVE of a network's defences and of the guard before it; others by their class."""
+    names = {kind.__name__: name for known in (DEFENCES, GUARDS) for name, kind in known.items()}
+    guard = record.settings.get("found target behind") or record.settings.get("found target run_of behind")
+    return tuple(names.get(kind, kind) for kind in (*record.target.defences, *([guard] if guard else [])))
+
+
+def _known(record: Record, defences: Sequence[str]) -> Knowing | None:
+    """Which countermeasure an attack is: the most particular that fits."""
+    ways = knowing(name for name in defences if name in ADAPTIVE)
+    fitting = [each for each in ways if _fits(record, each)]
+    return max(fitting, key=lambda each: (each.margin, each.alignment is not None), default=None)
+
+
+def _fits(record: Record, each: Knowing) -> bool:
+    wanted, told = each.alignment, record.settings
+    form = ("undo", each.undo) if each.undo else ("copy", each.copy, each.votes) if each.copy else ()
+    seen = told.get("found attack alignment"), told.get("found attack alignment kind")
+    aligned = wanted is None or seen == (type(wanted).__name__, wanted.kind)
+    return form == _form(record) and aligned and (not each.margin or told.get("found attack loss") == "max-margin")
+
+
+def _identity(record: Record) -> str:
+    """All that an attack is, but for its target."""
+    attack = record.attack
+    held = [attack.name, attack.settings, _form(record), record.prior.name]
+    return json.dumps(held, sort_keys=True, default=str)
+
+
+def _name(attacks: Sequence[Attacked]) -> None:
+    """Label all attacks, so that two that differ have two labels."""
+    by_label: dict[str, list[Attacked]] = {}
+    for one in attacks:
+        by_label.setdefault(_label(one.first, one.known), []).append(one)
+    for label, own in by_label.items():
+        settings = [_settings(one.first) for one in own]
+        names = dict.fromkeys(name for one in settings for name in one)
+        differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
+        for one, told in zip(own, settings):
+            more = ", ".join(f"{name} {told[name]}" for name in differing if told.get(name) is not None)
+            one.label = f"{label} ({more})" if more else label
+
+
+def _label(record: Record, known: Knowing | None) -> str:
+    name, (kind, *how) = record.attack.title or record.attack.name, _form(record) or ("",)
+    if kind == "copy" and not _made(record):  # by the attack itself
+        return f"{name}{by_vote(how[1])}"
+    if kind == "copy":
+        return f"{name} on {known.name if known else f'a copy by {how[0]}{by_vote(how[1])}'}"
+    what = known.name if known else how[0] if kind else ""
+    return f"{name}, {what}" if what else name
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    begin = "found attack "
+    told = {name.removeprefix(begin): value for name, value in record.settings.items() if name.startswith(begin)}
+    return {**(told or record.attack.settings), "prior": record.prior.name}
+
+
+def _told(found: Mapping[str, Network]) -> bool:
+    """Whether there is an undefended network, and an attack that knows a defence of another."""
+    first, *others = found.values()
+    known = any(attack.known for network in others for attack in network.attacks.values())
+    return known and not first.defences and bool(first.attacks) and bool(first.own)
