@@ -234,12 +234,12 @@ def paired(first: Scores, second: Scores, alike: Alike, rate: bool = True) -> Ga
 
     With several trainings in each world, all their people are one table; with one a world, worlds are the unit.
     """
-    sides = [_tables(side) for side in (first, second)]
+    one, other = _tables(first), _tables(second)
     if by_world(first):
-        return Gap(**vars(over_worlds(*(list(side.values()) for side in sides), rate=rate)))
-    found = compare(*map(_together, sides), rate=rate, clusters=_families(sides[0], alike))
-    each = [compare(one, sides[1][world], rate=rate, clusters=alike[world]) for world, one in sides[0].items()]
-    agree = len(each) == 1 or all(one.p < SURELY and one.value * found.value > 0 for one in each)
+        return Gap(**vars(over_worlds(list(one.values()), list(other.values()), rate=rate)))
+    found = compare(_together(one), _together(other), rate=rate, clusters=_families(one, alike))
+    each = [compare(one[world], other[world], rate=rate, clusters=alike[world]) for world in one]
+    agree = len(each) == 1 or all(own.p < SURELY and own.value * found.value > 0 for own in each)
     return Gap(**vars(found), agree=agree)
 
 
