@@ -7,7 +7,9 @@ tenth, comes on top).
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -23,10 +25,11 @@ from lightleak.data.population import Images
 from lightleak.data.views import resized, uniform
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
-from lightleak.place import Place, here, lowered
-from lightleak.priors import Prior
+from lightleak.place import Place, cards, here, lowered
+from lightleak.priors import Prior, RenderedPrior
 from lightleak.priors.fit import fit
 from lightleak.study.amounts import Amount
+from lightleak.study.pool import share_of_cores
 from lightleak.study.task import Task
 from lightleak.training import RECIPES
 from lightleak.training.loop import layout_of, precision
@@ -79,7 +82,7 @@ def forecast(attack: PPA, prior: Prior, target: Classifier, people: int) -> Fore
 
     networks, image = _peaks(step, place) if place.device.type == "cuda" else _counted(step, prior, target)
     jobs = (lambda: step(1), lambda: look(True), lambda: look(False))
-    descended, scored, seen = (_seconds(job, place) for job in jobs)
+    descended, scored, seen = (_timed(job, place, time.perf_counter) for job in jobs)
     each = attack.attempts * (attack.steps * descended + attack.views * seen)
     memory = place.memory()
     return Forecast(
@@ -123,23 +126,15 @@ def _counted(step: Callable[[int], Any], prior: Prior, target: Classifier) -> tu
     return sum(weights.values()), max(1, sizes[1] - sizes[0])
 
 
-def _seconds(job: Callable[[], Any], place: Place) -> float:
-    """Wall seconds of a job, the better of two after one that is not counted."""
-    taken = []
-    for _ in range(3):
-        place.wait()
-        began = time.perf_counter()
-        job()
-        place.wait()
-        taken.append(time.perf_counter() - began)
-    return min(taken[1:])
-
-
 # Studies --------------------------------------------------------------------------------------------------------------
 
-ON_PROCESSORS = 8 * 224**2  # pixels at a time: a processor is as quick with few large images as with many
+PROCESSORS = 8 * 224**2  # pixels of a step of training at a time: a processor is as quick with few large images
+GLANCE = 2 * 224**2  # and of a step of anything else
 TIMED = 3  # steps that are timed, after one that is not
+ENOUGH = 1.0  # seconds that one kind of steps may take to be timed
 NOISE = 96  # images of noise that the fitting of a generator is timed on
+
+Clock = Callable[[], float]
 
 
 @dataclass
@@ -148,45 +143,100 @@ class Pace:
 
     known: dict[Amount, float] = field(default_factory=dict)
     failed: dict[Amount, str] = field(default_factory=dict)  # why a kind could not be measured
+    clock: Clock = time.perf_counter
 
     def seconds(self, amount: Amount) -> float | None:
         """Of the whole amount; None where its kind could not be measured."""
-        if amount not in self.known and amount not in self.failed:
+        kind = _at_a_time(amount)
+        if kind not in self.known and kind not in self.failed:
             try:
-                self.known[amount] = _pace(amount)
+                self.known[kind] = _pace(kind, self.clock)
             except Exception as error:  # an estimate must not stop anybody, whatever a network does
-                self.failed[amount] = " ".join(str(error).split())[:120]
+                self.failed[kind] = " ".join(str(error).split())[:120]
             here().tidy()
-        return None if amount in self.failed else self.known[amount] * amount.images
+        return None if kind in self.failed else self.known[kind] * amount.images
 
 
 def expected(
-    tasks: Iterable[Task], pace: Pace | None = None, watch: Callable[..., None] = lambda *_, **__: None
+    tasks: Iterable[Task],
+    pace: Pace | None = None,
+    watch: Callable[..., None] = lambda *_, **__: None,
+    workers: int = 1,
 ) -> dict[str, float]:
-    """Seconds by key of those tasks that say what they repeat, from a few steps of each kind on this device."""
+    """Seconds by key of those tasks that say what they repeat, from a few steps of each kind on this device.
+
+    Of so many processes at a time, each with its share of the cores, and slowed down by the others.
+    """
     pace = pace or Pace()
     said = {task.key: task.amounts() for task in tasks}
-    kinds = list(dict.fromkeys(amount for amounts in said.values() for amount in amounts))
-    for place, kind in enumerate(kinds):
-        pace.seconds(kind)
-        watch(place + 1, len(kinds))
+    kinds = list(dict.fromkeys(_at_a_time(amount) for amounts in said.values() for amount in amounts))
+    with _threads_of(workers):
+        for place, kind in enumerate(kinds):
+            pace.seconds(kind)
+            watch(place + 1, len(kinds))
+        slower = crowding(workers, pace.clock) if kinds else 1.0
     found = {}
     for key, amounts in said.items():
         parts = [pace.seconds(amount) for amount in amounts]
         if parts and all(part is not None for part in parts):
-            found[key] = sum(part for part in parts if part is not None)
+            found[key] = slower * sum(part for part in parts if part is not None)
     return found
 
 
-def _pace(amount: Amount) -> float:
-    """Seconds for an image (of "fit": for a step)."""
-    place = here()
-    count = amount.batch
-    if place.device.type != "cuda":
-        count = min(amount.batch, max(2, ON_PROCESSORS // (amount.size or 224) ** 2))
+def crowding(workers: int, clock: Clock = time.perf_counter) -> float:
+    """How many times as long a step takes when so many processes compute at once, from 1 to their number.
+
+    Cores share memory and, where two of them are one, their arithmetic; what shares a card shares all of it.
+    """
+    if workers < 2:
+        return 1.0
+    if here().is_card:
+        return max(1.0, workers / max(1, len(cards(here().device.type))))
+    images, weights = torch.rand(8, 64, 48, 48), torch.rand(64, 64, 3, 3)
+
+    def convolve(_: int = 0) -> float:
+        began = clock()
+        with torch.no_grad():
+            for _ in range(TIMED):
+                F.conv2d(images, weights, padding=1)
+        return clock() - began
+
+    alone = min(convolve() for _ in range(TIMED))
+    with ThreadPoolExecutor(workers) as crowd:
+        together = median(crowd.map(convolve, range(2 * workers)))
+    return min(max(1.0, together / alone), float(workers)) if alone > 0 else 1.0
+
+
+@contextmanager
+def _threads_of(workers: int) -> Iterator[None]:
+    """Compute as one of so many processes of a run does."""
+    before = torch.get_num_threads()
+    if workers > 1:
+        torch.set_num_threads(share_of_cores(workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _at_a_time(amount: Amount) -> Amount:
+    """The same with as many images at a time as it is measured with."""
+    if here().is_card or amount.kind in ("fit", "rest"):
+        return amount
+    pixels = PROCESSORS if amount.kind == "train" else GLANCE
+    return replace(amount, batch=min(amount.batch, max(2, pixels // (amount.size or 224) ** 2)))
+
+
+def _pace(amount: Amount, clock: Clock) -> float:
+    """Seconds for an image (of "fit": for the whole, of "rest": for a second)."""
+    place, count = here(), amount.batch
     with randomness.own(0, place.device):
+        if amount.kind == "rest":
+            return 1.0
         if amount.kind == "fit":
-            return _fit_pace(amount)
+            return _fit_pace(amount, clock)
+        if amount.kind == "paint":
+            return _timed(_painting(amount), place, clock) / count
         classifier = zoo.build(amount.architecture, amount.classes, amount.size)
         side = amount.size or classifier.size
         labels = torch.arange(count, device=place.device) % amount.classes
@@ -195,11 +245,22 @@ def _pace(amount: Amount) -> float:
         latents = place.put(prior.sample(count, torch.Generator().manual_seed(0))) if prior else None
         jobs = {"train": _training, "look": _looking, "search": _searching}
         job = jobs[amount.kind](amount, classifier, pixels, labels, prior, latents)
-        return _timed(job, place) / count
+        return _timed(job, place, clock) / count
+
+
+def _painting(amount: Amount) -> Callable[[], None]:
+    prior = RenderedPrior(size=amount.size or 64)
+    latents = here().put(prior.sample(amount.batch, torch.Generator().manual_seed(0)))
+
+    @torch.no_grad()
+    def paint() -> None:
+        prior.decode(latents)
+
+    return paint
 
 
 def _training(amount: Amount, classifier: Classifier, pixels: Tensor, labels: Tensor, *_: Any) -> Callable[[], None]:
-    recipe = RECIPES["rolss"] if amount.precision == "auto" else replace(RECIPES["rolss"], precision=amount.precision)  # pyright: ignore[reportArgumentType]
+    recipe = replace(RECIPES["rolss"], precision=amount.precision, **({"view": amount.view} if amount.view else {}))  # pyright: ignore[reportArgumentType]
     layout = layout_of(classifier.net, pixels.device)
     classifier.net.to(memory_format=layout).train()  # pyright: ignore[reportCallIssue]
     optimiser = torch.optim.Adam(classifier.parameters(), recipe.rate)
@@ -254,8 +315,8 @@ def _searching(
     return step
 
 
-def _fit_pace(amount: Amount) -> float:
-    """A step of fitting, as what three take longer than one."""
+def _fit_pace(amount: Amount, clock: Clock) -> float:
+    """The whole fit: steps of the warm-up and of the others, each as what three take longer than one."""
     settings = amount.fit
     if settings is None:
         raise ValueError("no settings of a fit")
@@ -265,22 +326,28 @@ def _fit_pace(amount: Amount) -> float:
     target = None
     if settings.needs_target:
         target = asked(teacher(zoo.build(amount.architecture, amount.classes, amount.size).eval(), settings), settings)
-    taken = []
-    for steps in (1, 1, 3):
-        began = time.perf_counter()
-        fit(images, replace(settings, steps=steps), target=target)
+    brief = {name: value for name, value in (("plain", 0),) if hasattr(settings, name)}
+
+    def taken(warmup: int, steps: int) -> float:
+        began = clock()
+        fit(images, replace(settings, warmup=warmup, steps=steps, **brief), target=target)  # pyright: ignore[reportArgumentType]
         here().wait()
-        taken.append(time.perf_counter() - began)
-    return max(taken[2] - taken[1], 0.0) / 2
+        return clock() - began
+
+    least = min(1, settings.warmup)
+    taken(least, 1)  # not counted
+    start, steps = taken(least, 1), taken(least, 3)
+    warmup = taken(3, 1) - start if settings.warmup else 0.0
+    return start + settings.steps * max(0.0, steps - start) / 2 + settings.warmup * max(0.0, warmup) / 2
 
 
-def _timed(job: Callable[[], Any], place: Place) -> float:
-    """Median wall seconds of a job, after one that is not counted."""
-    taken = []
-    for _ in range(TIMED + 1):
+def _timed(job: Callable[[], Any], place: Place, clock: Clock) -> float:
+    """Median seconds of a job, after one that is not counted; fewer where they take long."""
+    taken: list[float] = []
+    while len(taken) < 2 or (len(taken) <= TIMED and sum(taken) < ENOUGH):
         place.wait()
-        began = time.perf_counter()
+        began = clock()
         job()
         place.wait()
-        taken.append(time.perf_counter() - began)
+        taken.append(clock() - began)
     return median(taken[1:])

@@ -70,6 +70,11 @@ class BREPMI(ByQueries):
         return self.each // (self.points + 1)
 
     @property
+    def images_beforehand(self) -> int:
+        """The samples."""
+        return self.samples
+
+    @property
     def preparation(self) -> "BREPMI":
         """Labelled samples depend on how many there are and on the box."""
         return BREPMI(samples=self.samples, kappa=self.kappa)

@@ -160,6 +160,17 @@ class Attack(Protocol):
         return 1
 
     @property
+    def images_a_step(self) -> int:
+        """Images of each class that a step of its searches shows the target, for estimates of time."""
+        alignment = getattr(self, "alignment", None)
+        return self.attempts * (alignment.copies if alignment else 1)
+
+    @property
+    def images_beforehand(self) -> int:
+        """Images that `prepare` shows the target, for estimates of time."""
+        return 0
+
+    @property
     def budget(self) -> int | None:
         """Queries for each identity, beside what is common to all: a search spends them exactly and gives its own
         `confidence`, since judging would cost more. None: it is no search by queries.

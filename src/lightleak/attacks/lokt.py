@@ -62,6 +62,11 @@ class LOKT(ReturnsAll):
         by = {"discriminator": ", C∘D", "surrogate": ", one surrogate", "ensemble": ""}[self.models]
         return f"LOKT{by}" if self.steps else "LOKT, stage 1 alone"
 
+    @property
+    def images_a_step(self) -> int:
+        """Views of each attempt."""
+        return self.views * super().images_a_step
+
     def needs(self) -> Needs:
         """A generator that draws given classes, and what learnt the target's labels: surrogates, or its critic."""
         own = self.models == "discriminator"

@@ -69,6 +69,11 @@ class Mirror(Attack):
         return "MIRROR, white-box"
 
     @property
+    def images_beforehand(self) -> int:
+        """The samples."""
+        return self.samples
+
+    @property
     def preparation(self) -> "Mirror":
         """Scored samples depend on how many there are."""
         return Mirror(attempts=1, samples=self.samples)

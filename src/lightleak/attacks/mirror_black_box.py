@@ -71,6 +71,11 @@ class MirrorBlackBox(ByQueries):
         return -(-self.each // (self.population - 1))
 
     @property
+    def images_beforehand(self) -> int:
+        """The samples."""
+        return self.samples
+
+    @property
     def preparation(self) -> "MirrorBlackBox":
         """Scored samples depend on how many there are."""
         return MirrorBlackBox(queries=0, samples=self.samples, population=2)

@@ -53,6 +53,11 @@ class PLGMI(ReturnsAll):
         """What a table calls it."""
         return "PLG-MI" if self.steps else "PLG-MI, stage 1 alone"
 
+    @property
+    def images_a_step(self) -> int:
+        """Views of each attempt."""
+        return self.views * super().images_a_step
+
     def needs(self) -> Needs:
         """A generator that draws given classes."""
         return Needs(classes=True)

@@ -71,6 +71,11 @@ class PPA(Attack):
         refuse(problems)
 
     @property
+    def images_beforehand(self) -> int:
+        """The candidates, and their mirror images."""
+        return 2 * self.candidates
+
+    @property
     def preparation(self) -> "PPA":
         """Candidates depend on how many there are and on `cutoff`: attacks that differ in anything else share them."""
         return PPA(candidates=self.candidates, attempts=1, keep=1, cutoff=self.cutoff)

@@ -75,6 +75,11 @@ class SMILE(ByQueries):
         return replace(super().needs(), knowledge=self.surrogate)
 
     @property
+    def images_beforehand(self) -> int:
+        """The samples."""
+        return self.samples
+
+    @property
     def preparation(self) -> "SMILE":
         """Scored samples depend on how many there are."""
         return SMILE(queries=0, samples=self.samples, surrogate=False)

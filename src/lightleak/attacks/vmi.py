@@ -65,6 +65,11 @@ class VMI(ReturnsAll):
         return 1
 
     @property
+    def images_a_step(self) -> int:
+        """Draws of each distribution."""
+        return self.draws * super().images_a_step // self.attempts
+
+    @property
     def group(self) -> int:
         """Identities that share a batch; shards are cut between such groups."""
         return group_of(max(self.attempts, self.draws), self.batch)

@@ -96,7 +96,7 @@ def main(
         workers = workers_on(device, here)
         with choose(device).entered(), bar("try a few steps of each kind") as watch:
             todo = schedule_of(tasks, Store(out), workers)
-            seconds = {**todo.seconds, **expected(todo.todo, watch=watch)}
+            seconds = {**todo.seconds, **expected(todo.todo, watch=watch, workers=workers)}
         return tell_plan(replace(todo, seconds=seconds), workers)
     refuse(tasks, out)
     told = (published_numbers(file), declared(file))

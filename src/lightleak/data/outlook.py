@@ -24,6 +24,7 @@ class Outlook:
     people: int
     images: Mapping[str, int]  # by part
     size: int  # pixels a side
+    public_people: int = 0
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -46,7 +47,8 @@ def _painted(settings: Mapping[str, Any]) -> Outlook:
     told = {name: one.default for name, one in signature(faces.population).parameters.items()} | dict(settings)
     each = {"train": "images", "validation": "validation_images", "test": "test_images", "judge": "judge_images"}
     images = {part: told["people"] * told[name] for part, name in each.items()}
-    return Outlook(told["people"], images | {"public": told["public_people"] * told["public_images"]}, told["size"])
+    others = told["public_people"]
+    return Outlook(told["people"], images | {"public": others * told["public_images"]}, told["size"], others)
 
 
 @cache
@@ -74,4 +76,4 @@ def _looked(kind: str, path: str, settings: tuple[tuple[str, Any], ...]) -> Outl
     else:
         whole = sum(SHARES.values())
         images |= {part: round(tested[False] * share / whole) for part, share in SHARES.items()}
-    return Outlook(len(people.names), images, size, people.findings)
+    return Outlook(len(people.names), images, size, len(public.names) if public else 0, people.findings)

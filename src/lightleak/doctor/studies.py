@@ -94,7 +94,7 @@ def outlook(
     tight = machine is not None and 2 * pictures > TIGHT * machine.total
     lines = [Line("memory", text + (f" of {in_bytes(machine.total)}" if machine else ""), "bad" if tight else "good")]
     pace = Pace()
-    seconds = expected(todo, pace, watch)
+    seconds = expected(todo, pace, watch, workers)
     lines += [
         Line(f"{kind.kind} {kind.architecture}", f"could not be tried on {here().device}: {why}", "bad")
         for kind, why in pace.failed.items()

@@ -197,6 +197,11 @@ def see_only(card: str) -> None:
             os.environ[name] = seen[index] if index < len(seen) else str(index)
 
 
+def share_of_cores(workers: int) -> int:
+    """Threads of each of so many processes on this machine."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
 def limit_threads(threads: int) -> None:
     """Give this process its share of the cores, whether torch is imported already or will be."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from lightleak.errors import StaleState, UserError
 from lightleak.place import cards, choose
 from lightleak.study.loading import one_line, study_files
-from lightleak.study.pool import Inline, Pool, WorkerDied
+from lightleak.study.pool import Inline, Pool, WorkerDied, share_of_cores
 from lightleak.study.task import ABSENT, Absent, Progress, Store, Task, plain
 
 REMEMBERED = 20  # earlier results of a class that an estimate looks at
@@ -119,7 +119,7 @@ def run(
     inside: Executor | None = None
     shared: list[str] = []
     if executor is None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        threads = share_of_cores(workers)
         shared = cards(device)
         if not shared:
             choose(device)  # one line now, not one for each task
@@ -316,7 +316,7 @@ def _expected(tasks: Iterable[Task], history: Mapping[str, list[Mapping[str, Any
             seconds = [one["seconds"] for one in made]
             expected[task.key] = median(seconds) if seconds else None
         else:
-            ratios = [one["seconds"] / one["cost"] for one in made if one.get("cost")]
+            ratios = [one["seconds"] / one["expected"] for one in made if one.get("expected")]
             expected[task.key] = task.cost * (median(ratios) if ratios else 1.0)
     return expected
 

@@ -272,7 +272,7 @@ class Store:
         parts = [part for part in task.parts_done() if self.done(part)]
         made = {
             "seconds": seconds + sum(self.made(part)["seconds"] for part in parts),  # of computing, wherever
-            "cost": task.cost,
+            "expected": task.cost,  # once called "cost", when its unit was another
             "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
             "needs": [f"{need.name}/{need.key}" for need in task.needs()],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,9 +13,10 @@ from lightleak.defences import Defence, RoLSS
 from lightleak.defences.retrofit import protect
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
+from lightleak.study.amounts import Amount, rough
 from lightleak.study.task import Absent, Progress, Store
 from lightleak.study.tasks.targets import Derived, described, people
-from lightleak.study.tasks.work import guard_of
+from lightleak.study.tasks.work import counts, guard_of, learnt_from
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Retrofitted(Derived):
 
     @property
     def cost(self) -> float:
-        return 0.15 * self.run_of.cost
+        return 0.15 * (self.run_of.cost or 0.0)
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         images, validation, test = people(self.population.load(store), self.people)
@@ -92,9 +93,14 @@ class Copied(Derived):
         """The defences, and of what the copy learnt."""
         return f"{self.run_of.title}, a copy by its {self.access}{by_vote(self.lessons.votes)}"
 
+    def amounts(self) -> tuple[Amount, ...]:
+        """Its training on all public images."""
+        seen = counts(self.population)
+        return () if seen is None else learnt_from(seen, self.student, self.lessons.epochs, self.lessons.batch)
+
     @property
     def cost(self) -> float:
-        return 3.0 * self.lessons.epochs
+        return rough(self.amounts()) or 3.0 * self.lessons.epochs
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, target = self.population.load(store), self.run_of.load(store)

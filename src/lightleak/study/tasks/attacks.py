@@ -12,6 +12,7 @@ from lightleak.attacks import Access, Attack, Common, Oracle, Reconstruction
 from lightleak.attacks.frame import complete, grants, weaker
 from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER, Distillation, Knowledge, Transfer, drawn, learn
 from lightleak.attacks.reconstruction import write
+from lightleak.data.outlook import Outlook
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
 from lightleak.models import zoo
@@ -19,13 +20,30 @@ from lightleak.models.weight_files import Weights
 from lightleak.models.whose import people_of
 from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
+from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.priors import FitPrior, Pixels, Ready, Rendered
 from lightleak.study.tasks.targets import Attacked, run_of
-from lightleak.study.tasks.work import attacked, counts, guard_of, named, size_of, times_small
+from lightleak.study.tasks.work import REST, Repeating, counts, guard_of, learnt_from, named, size_of
+
+LOADED = Amount("rest", 1.0)  # what an attack takes beside its steps: reading target and prior, writing what it found
+
+
+def shown_to(target: Attacked, prior: FitPrior | Rendered | Pixels | Ready, seen: Outlook) -> dict[str, Any]:
+    """How a target is shown what a prior draws, as fields of an `Amount`; a generator that is yet to be fitted is small
+    beside the target, and left out.
+    """
+    how: dict[str, Any] = {
+        "architecture": target.architecture,
+        "size": zoo.only_size(target.architecture) or seen.size,
+        "classes": seen.people,
+    }
+    if isinstance(prior, FitPrior):
+        return how
+    return {**how, "prior": prior.key, "sketch": prior.sketch, "painted": isinstance(prior, Rendered)}
 
 
 @dataclass(frozen=True)
-class Score(Task):
+class Score(Repeating):
     """What an attack computes once for all classes (PPA: candidates and a target's confidence in them), for all
     attacks that would find out the same.
 
@@ -46,8 +64,13 @@ class Score(Task):
         return f"score candidates for {named(self.target)}"
 
     @property
-    def cost(self) -> float:
-        return 3.0
+    def pictures(self) -> Draw:
+        """Of the target's people."""
+        return self.target.population
+
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """Looks at what the attack is to choose from."""
+        return (Amount("look", self.attack.images_beforehand, **shown_to(self.target, self.prior, seen)), REST)
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         target = self.target.load(store)
@@ -67,7 +90,7 @@ class Score(Task):
 
 
 @dataclass(frozen=True)
-class Distil(Task):
+class Distil(Repeating):
     """What an attacker learns of a target from public images before attacking: students, and where its features lie."""
 
     target: Attacked
@@ -81,16 +104,14 @@ class Distil(Task):
         return f"distil {named(self.target)}"
 
     @property
-    def cost(self) -> float:
-        return 3.0 * self.settings.epochs * len(self.settings.students)
+    def pictures(self) -> Draw:
+        """Of the public people."""
+        return self.target.population
 
-    def amounts(self) -> tuple[Amount, ...]:
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
         """The training of its students on all public images."""
-        seen = counts(self.target.population)
-        if seen is None:
-            return ()
-        images, batch = self.settings.epochs * seen.images["public"], self.settings.batch
-        return tuple(Amount("train", images, one, seen.size, seen.people, batch) for one in self.settings.students)
+        how = self.settings
+        return tuple(part for one in how.students for part in learnt_from(seen, one, how.epochs, how.batch))
 
     def begins(self) -> tuple[tuple[str, Weights, int | None], ...]:
         """Its students, if they begin with files."""
@@ -158,7 +179,7 @@ class Taught(Task):
 
 
 @dataclass(frozen=True)
-class Invert(Task):
+class Invert(Repeating):
     """An attack on one target, through an oracle that grants what the attack's threat model grants."""
 
     gpus = 1.0
@@ -222,14 +243,14 @@ class Invert(Task):
         return f"invert {named(self.target)}"
 
     @property
-    def cost(self) -> float:
-        if self.cut:
-            return 0.0
-        if self.attack.steps <= 1:
-            return 2.0
-        population, architecture = self.target.population, self.target.architecture
-        searches = attacked(population, self.classes) * self.attack.attempts * self.attack.steps / (3 * 50)
-        return 20.0 * searches * times_small(architecture, size_of(population))
+    def pictures(self) -> Draw:
+        """Of the target's people."""
+        return self.target.population
+
+    @property
+    def cost(self) -> float | None:
+        """Roughly; nothing of its own where shards do the work."""
+        return 0.0 if self.cut else super().cost
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         if self.cut:
@@ -250,24 +271,26 @@ class Invert(Task):
         }
 
     def amounts(self) -> tuple[Amount, ...]:
-        """Steps of its searches, and the views that judge them; nothing of its own where shards do the work."""
-        target, seen = self.target, counts(self.target.population)
-        if self.cut or seen is None or not target.architecture:
-            return ()
-        people = len(self.classes) if self.classes is not None else seen.people
-        how: dict[str, Any] = {
-            "architecture": target.architecture,
-            "size": zoo.only_size(target.architecture) or seen.size,
-            "classes": seen.people,
-            "batch": self.attack.batch,
-            "prior": self.prior.key,
-            "sketch": self.prior.sketch,
-        }
-        searched = people * self.attack.attempts * max(1, self.attack.steps if self.attack.steps > 1 else 1)
-        looked = people * self.attack.attempts * self.attack.looks
-        if self.attack.null:
-            return (Amount("look", people * self.attack.keep, **{**how, "batch": 64}),)
-        return (Amount("search", searched, **how), Amount("look", looked, **{**how, "prior": "", "sketch": None}))
+        """Nothing of its own where shards do the work; nor can a network be measured that no name tells."""
+        return () if self.cut or not self.target.architecture else super().amounts()
+
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """Steps of its searches, and the views that judge them; of searches by queries, the queries."""
+        attack, people = self.attack, len(self.classes) if self.classes is not None else seen.people
+        drawn = shown_to(self.target, self.prior, seen)
+        if attack.budget is not None:
+            return (Amount("look", people * attack.budget, **drawn), LOADED)
+        if attack.steps <= 1:
+            return (Amount("look", people * attack.attempts * attack.looks, **drawn), LOADED)
+        networks = 1 + (len(self.knowledge.settings.students) if self.knowledge else 0)
+        searched = people * attack.images_a_step * attack.steps * networks
+        looked = people * attack.attempts * attack.looks
+        plain = {**drawn, "prior": "", "sketch": None, "painted": False}
+        return (
+            Amount("search", searched, **{**drawn, "batch": attack.batch}),
+            Amount("look", looked, **plain),
+            LOADED,
+        )
 
     @property
     def room(self) -> int:
@@ -322,8 +345,13 @@ class InvertShard(Task):
     def label(self) -> str:
         return f"{self.whole.label}, part {self.part + 1} of {self.parts}"
 
+    def amounts(self) -> tuple[Amount, ...]:
+        """Its share of the whole attack's."""
+        return tuple(replace(one, images=one.images / self.parts) for one in replace(self.whole, parts=1).amounts())
+
     @property
     def cost(self) -> float:
+        """Its share of the whole attack's."""
         return (replace(self.whole, parts=1).cost or 0.0) / self.parts
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from lightleak.attacks import Reconstruction
+from lightleak.data.outlook import Outlook
 from lightleak.errors import UserError
 from lightleak.fingerprint import weights_of
 from lightleak.metrics import attribute_regressor as regressors
+from lightleak.metrics import truth
 from lightleak.metrics.attribute_regressor import AttributeRegressor
 from lightleak.metrics.evaluate import Reference, evaluate, reference
 from lightleak.metrics.knowledge import extracted, teach
@@ -20,7 +22,7 @@ from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.facenet import facenet
 from lightleak.models.inception import inception
 from lightleak.models.weight_files import Weights
-from lightleak.study.amounts import Amount
+from lightleak.study.amounts import Amount, rough
 from lightleak.study.keys import plain
 from lightleak.study.protocols import Protocol
 from lightleak.study.record import (
@@ -36,9 +38,19 @@ from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.attacks import Invert
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.judges import Judge, ReadyJudge, looked_at
+from lightleak.study.tasks.populations import Draw
+from lightleak.study.tasks.priors import Ready
 from lightleak.study.tasks.targets import Checkpoint, digest, run_of
-from lightleak.study.tasks.work import counts, named
+from lightleak.study.tasks.work import REST, Repeating, learnt_from, named
 from lightleak.training import RECIPES, Recipe
+
+STRANGERS = 1000  # whom `truth.yardstick` paints
+MEASURED = Amount("rest", 2.5)  # what an evaluation takes beside what it looks at: distances, intervals, reading all
+
+
+def kept_of(found: Invert, seen: Outlook) -> int:
+    """Images that an attack returns."""
+    return (seen.people if found.classes is None else len(found.classes)) * found.attack.keep
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,14 @@ class FitAttributeRegressor(Task):
     def label(self) -> str:
         return "fit the attribute regressor"
 
+    def amounts(self) -> tuple[Amount, ...]:
+        """Faces that are painted for its training and its quality, and a stranger for each of the yardstick's."""
+        painted = self.settings.steps * self.settings.batch + 2 * self.settings.images + STRANGERS
+        return (Amount("paint", painted, size=truth.SIZE), REST)
+
     @property
     def cost(self) -> float:
-        return 120.0
+        return rough(self.amounts())
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         regressor = regressors.fit_attribute_regressor(self.settings, watch)
@@ -68,7 +85,7 @@ class FitAttributeRegressor(Task):
 
 
 @dataclass(frozen=True)
-class MeasurePrivate(Task):
+class MeasurePrivate(Repeating):
     """Features and accuracies of private images under the judge and other networks, once for all evaluations."""
 
     gpus = 1.0
@@ -82,17 +99,15 @@ class MeasurePrivate(Task):
         return "measure the private images"
 
     @property
-    def cost(self) -> float:
-        return 60.0 if self.inception or self.face else 3.0
+    def pictures(self) -> Draw:
+        """Of the people whom the judge knows."""
+        return self.judge.population
 
-    def amounts(self) -> tuple[Amount, ...]:
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
         """The judge's look at training and test images, and the other networks' at the former."""
-        seen = counts(self.judge.population)
-        if seen is None:
-            return ()
         others = [*(["torchvision:inception_v3"] if self.inception else []), *(["timm:resnet18"] if self.face else [])]
         more = tuple(Amount("look", seen.images["train"], one, 299, 1000, 64) for one in others)
-        return (*looked_at(self.judge, "train"), *looked_at(self.judge, "test"), *more)
+        return (*looked_at(self.judge, seen, seen.images["train"] + seen.images["test"]), *more, REST)
 
     def brings(self) -> dict[str, Callable[[], str]]:
         """The networks for delta_face and FID."""
@@ -133,7 +148,7 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Teach(Task):
+class Teach(Repeating):
     """A student that learns from the reconstructions of one inversion, and nothing else."""
 
     gpus = 1.0
@@ -145,8 +160,14 @@ class Teach(Task):
         return f"teach a student by {self.found.label.removeprefix('invert ')}"
 
     @property
-    def cost(self) -> float:
-        return 3.0 * self.student.recipe.epochs
+    def pictures(self) -> Draw:
+        """Of the people whom it is tested on."""
+        return self.found.target.population
+
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """The student's training."""
+        how, kept = self.student.recipe, kept_of(self.found, seen)
+        return learnt_from(seen, self.student.architecture, how.epochs, how.batch, kept)
 
     def needs(self) -> tuple[Task, ...]:
         """Its fields, and the people whom the student is tested on."""
@@ -173,7 +194,7 @@ class Teach(Task):
 
 
 @dataclass(frozen=True)
-class Evaluate(Task):
+class Evaluate(Repeating):
     """Everything measured on one inversion, by a judge unknown to the attacker and, where it is known, by the truth."""
 
     gpus = 1.0
@@ -211,18 +232,22 @@ class Evaluate(Task):
         return f"evaluate {named(self.found.target)}"
 
     @property
-    def cost(self) -> float:
-        return 5.0
+    def pictures(self) -> Draw:
+        """Of the target's people."""
+        return self.found.target.population
 
-    def amounts(self) -> tuple[Amount, ...]:
-        """The judge's look at all images that were kept, also of the nulls; they are synthesised once more for that."""
-        seen = counts(self.found.target.population)
-        if seen is None:
-            return ()
-        classes = self.found.classes
-        kept = (seen.people if classes is None else len(classes)) * self.found.attack.keep * (1 + len(self.nulls))
-        looks = looked_at(self.judge, "test", kept)
-        return tuple(replace(one, prior=self.found.prior.key, sketch=self.found.prior.sketch) for one in looks)
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """The judge's look at all images that were kept, also of the nulls, and at as many real ones.
+
+        A prior that draws larger ones than are kept draws them once more. Where the truth is known, it is painted.
+        """
+        prior, kept, sets = self.found.prior, kept_of(self.found, seen), 1 + len(self.nulls)
+        looks = looked_at(self.judge, seen, (sets + 1) * kept)
+        if isinstance(prior, Ready):
+            looks = tuple(replace(one, prior=prior.key, sketch=prior.sketch) for one in looks)
+        if self.pictures.source != "faces":
+            return (*looks, MEASURED)
+        return (*looks, Amount("paint", (sets + 2) * (seen.people + kept), size=truth.SIZE), MEASURED)
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         target = self.found.target

@@ -10,6 +10,7 @@ from lightleak.attacks import Access, Guard, Oracle
 from lightleak.attacks.adaptive import Way, undone
 from lightleak.attacks.surrogate import Lessons, copied
 from lightleak.attacks.votes import by_vote
+from lightleak.data.outlook import Outlook
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
 from lightleak.models.classifier import Classifier, load, save
@@ -18,9 +19,10 @@ from lightleak.models.trial import Item
 from lightleak.models.weight_files import Weights
 from lightleak.priors.fit.state import answers as answers_to
 from lightleak.ranking import agreement_of, answers
+from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.work import guard_of
+from lightleak.study.tasks.work import Repeating, guard_of, learnt_from
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Undone(Task):
 
 
 @dataclass(frozen=True)
-class Surrogate(Task):
+class Surrogate(Repeating):
     """A network that answers public images as the target does, learnt of what `access` grants."""
 
     target: Asked
@@ -159,8 +161,13 @@ class Surrogate(Task):
         return f"a copy by its {self.access}{by_vote(self.lessons.votes)}"
 
     @property
-    def cost(self) -> float:
-        return 3.0 * self.lessons.epochs
+    def pictures(self) -> Draw:
+        """Of the public people."""
+        return self.population
+
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """Its training on all public images."""
+        return learnt_from(seen, self.architecture, self.lessons.epochs, self.lessons.batch)
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         public, target = self.population.load(store).public, self.target.load(store)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lightleak.data.outlook import Outlook
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
 from lightleak.models import whose, zoo
@@ -13,15 +14,15 @@ from lightleak.models.header import read_header
 from lightleak.models.weight_files import Weights
 from lightleak.place import here
 from lightleak.study.amounts import Amount
-from lightleak.study.task import Progress, Store, Task
+from lightleak.study.task import Progress, Store
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.targets import fresh, work_of
-from lightleak.study.tasks.work import counts, parameters, short, size_of, trained_on
+from lightleak.study.tasks.targets import fresh
+from lightleak.study.tasks.work import REST, Repeating, counts, parameters, short, size_of, trained_on
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
 
 
 @dataclass(frozen=True)
-class TrainJudge(Task):
+class TrainJudge(Repeating):
     """Another architecture, trained on other images of the same people; it never meets an attack."""
 
     gpus = 1.0
@@ -37,12 +38,13 @@ class TrainJudge(Task):
         return f"train the judge {short(self.architecture)}"
 
     @property
-    def cost(self) -> float:
-        return 6.0 * self.recipe.epochs * work_of(self.population, self.architecture, "judge_images", 40, self.size)
+    def pictures(self) -> Draw:
+        """Of the people whom it knows."""
+        return self.population
 
-    def amounts(self) -> tuple[Amount, ...]:
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
         """Its training."""
-        return trained_on(self.population, "judge", self.architecture, self.size, self.recipe)
+        return trained_on(seen, "judge", self.architecture, self.size, self.recipe)
 
     def begins(self) -> tuple[tuple[str, Weights, int | None], ...]:
         """Its network, if that begins with a file."""
@@ -82,7 +84,7 @@ class TrainJudge(Task):
 
 
 @dataclass(frozen=True)
-class ReadyJudge(Task):
+class ReadyJudge(Repeating):
     """A judge in a checkpoint of Lightleak's, such as `lightleak convert` makes of a published evaluation model."""
 
     population: Draw  # by whose test images its accuracy is measured
@@ -96,12 +98,13 @@ class ReadyJudge(Task):
         return f"try the judge {short(self.architecture)}".rstrip()
 
     @property
-    def cost(self) -> float:
-        return 10.0
+    def pictures(self) -> Draw:
+        """Of the people whom it knows."""
+        return self.population
 
-    def amounts(self) -> tuple[Amount, ...]:
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
         """A look at the test images."""
-        return looked_at(self, "test")
+        return (*looked_at(self, seen, seen.images["test"]), REST)
 
     def brings(self) -> dict[str, Callable[[], str]]:
         """The judge."""
@@ -133,14 +136,11 @@ class ReadyJudge(Task):
 Judge = TrainJudge | ReadyJudge
 
 
-def looked_at(judge: Judge, part: str, images: float | None = None) -> tuple[Amount, ...]:
-    """A judge's look at a part of its population, or at so many images; () where that cannot be told beforehand."""
-    seen = counts(judge.population)
-    if seen is None or ":" not in judge.architecture:
+def looked_at(judge: Judge, seen: Outlook, images: float) -> tuple[Amount, ...]:
+    """A judge's look at so many images; () of a network that nobody can build before its file is read."""
+    if ":" not in judge.architecture:
         return ()
-    size = judge.side or seen.size
-    count = seen.images[part] if images is None else images
-    return (Amount("look", count, judge.architecture, size, seen.people, 64),)
+    return (Amount("look", images, judge.architecture, judge.side or seen.size, seen.people, 64),)
 
 
 def ready_judge(population: Draw, path: str | Path) -> ReadyJudge:

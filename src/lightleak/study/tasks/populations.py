@@ -21,6 +21,7 @@ from lightleak.data.outlook import Outlook, outlook
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.study.amounts import Amount, rough
 from lightleak.study.task import Progress, Store, Task
 
 SPLITS = ("train", "validation", "test", "judge", "public")
@@ -67,6 +68,16 @@ class Draw(Task):
         (folder / "population.json").write_text(json.dumps(kept))
         counts = {split: len(getattr(population, split)) for split in SPLITS}
         return {**about, "classes": population.classes, "size": population.size, "images": counts}
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """Its faces, if they are painted."""
+        seen = outlook("faces", **dict(self.settings)) if self.source == "faces" else None
+        return (Amount("paint", sum(seen.images.values()), size=seen.size),) if seen else ()
+
+    @property
+    def cost(self) -> float | None:
+        """Roughly, if they are painted."""
+        return rough(self.amounts()) or None
 
     def reads(self) -> Outlook | None:
         """What its folders will be."""

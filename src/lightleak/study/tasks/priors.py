@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from lightleak import priors
 from lightleak.attacks import Access
 from lightleak.attacks.surrogate import asked, teacher
+from lightleak.data.outlook import Outlook
 from lightleak.errors import UserError
 from lightleak.fingerprint import told
 from lightleak.priors import PixelsPrior, Prior, RenderedPrior
@@ -16,11 +17,11 @@ from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.targets import Attacked, run_of
-from lightleak.study.tasks.work import counts, guard_of, named
+from lightleak.study.tasks.work import REST, Repeating, counts, guard_of, named
 
 
 @dataclass(frozen=True)
-class FitPrior(Task):
+class FitPrior(Repeating):
     """A generator learnt from public images and, where its settings say so, from the answers of one target to them."""
 
     gpus = 1.0
@@ -41,25 +42,25 @@ class FitPrior(Task):
         return "fit the prior" + (f" for {named(self.target)}" if self.target else "")
 
     @property
-    def cost(self) -> float:
-        return 40.0
+    def pictures(self) -> Draw:
+        """Of the public people."""
+        return self.population
 
     @property
     def asks(self) -> Access | None:
         """What it is granted of the target: what its settings need, no more; None without a target."""
         return self.settings.asks if self.target else None
 
-    def sketch(self) -> Prior | None:
-        """None: its network is unknown before it is fitted, and small compared with the target's."""
-        return None
-
     def amounts(self) -> tuple[Amount, ...]:
-        """Its steps, of which some are measured on images of noise."""
-        seen, target = counts(self.population), self.target
-        if seen is None or seen.size != 64 or (target is not None and not target.architecture):
-            return ()
-        asked = target.architecture if target is not None else ""
-        return (Amount("fit", self.settings.steps, asked, seen.size, seen.people, fit=self.settings),)
+        """Unless its target is a network that no name tells."""
+        return () if self.target is not None and not self.target.architecture else super().amounts()
+
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """The fit, of which some steps are measured on images of noise, and a look of its target at all images."""
+        asked = self.target.architecture if self.target is not None else ""
+        fit = Amount("fit", 1, asked, seen.size, seen.people, fit=self.settings)
+        looked = [Amount("look", seen.images["public"], asked, seen.size, seen.people)] if asked else []
+        return (fit, *looked, REST)
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population = self.population.load(store)

@@ -12,6 +12,7 @@ import torch
 from lightleak import defences, randomness
 from lightleak.attacks import Guard, Oracle
 from lightleak.attacks.guards import LabelsOnly
+from lightleak.data.outlook import Outlook
 from lightleak.data.population import Images, Population
 from lightleak.defences import Defence, pretrain
 from lightleak.errors import UserError
@@ -27,13 +28,13 @@ from lightleak.study.amounts import Amount
 from lightleak.study.task import Absent, Progress, Store, Task
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.work import guard_of, images_of, named, parameters, short, size_of, times_small, trained_on
+from lightleak.study.tasks.work import Repeating, guard_of, named, parameters, short, size_of, trained_on
 from lightleak.surgery import fuse
 from lightleak.training import RECIPES, CheckpointCriterion, Recipe, accuracy_and_loss, predict, train
 
 
 @dataclass(frozen=True)
-class Pretrain(Task):
+class Pretrain(Repeating):
     """A network that has learnt to tell public people apart, with a fresh head for the private ones."""
 
     gpus = 1.0
@@ -48,8 +49,13 @@ class Pretrain(Task):
         return f"train {short(self.architecture)} on public images, seed {self.seed}"
 
     @property
-    def cost(self) -> float:
-        return 3.0 * self.recipe.epochs * work_of(self.population, self.architecture, "images", 12)
+    def pictures(self) -> Draw:
+        """Of the public people."""
+        return self.population
+
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """Its training."""
+        return trained_on(seen, "public", self.architecture, None, self.recipe, seen.public_people or 1)
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population = self.population.load(store)
@@ -65,7 +71,7 @@ class Pretrain(Task):
 
 
 @dataclass(frozen=True)
-class TrainTarget(Task):
+class TrainTarget(Repeating):
     """A classifier of the private people, with or without defences."""
 
     gpus = 1.0
@@ -105,14 +111,14 @@ class TrainTarget(Task):
         return " + ".join(defences.title(defence) for defence in self.defences) or "no defence"
 
     @property
-    def cost(self) -> float:
-        return 3.0 * self.recipe.epochs * work_of(self.population, self.architecture, "images", 12)
+    def pictures(self) -> Draw:
+        """Of the people whom it learns to tell apart."""
+        return self.population
 
-    def amounts(self) -> tuple[Amount, ...]:
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
         """Its training, as if it were undefended: a defence's own terms take some of that again."""
-        if self.people != "private":
-            return ()
-        return trained_on(self.population, "train", self.architecture, None, self.recipe)
+        part = "train" if self.people == "private" else "others"
+        return trained_on(seen, part, self.architecture, None, self.recipe)
 
     def begins(self) -> tuple[tuple[str, Weights, int | None], ...]:
         """Its network, if that begins with a file."""
@@ -316,11 +322,6 @@ def run_of(target: Attacked) -> TrainTarget | Given | Surrogate | Undone: ...
 def run_of(target: Attacked) -> TrainTarget | Given | Surrogate | Undone:
     """The training that a target comes from: itself, or that which it is derived of."""
     return target.run_of if isinstance(target, Derived) else target
-
-
-def work_of(population: Draw, architecture: str, split: str, each: int, size: int | None = None) -> float:
-    """An epoch's work as a multiple of the small world's, in which the costs were measured."""
-    return images_of(population, split, each) * times_small(architecture, size or size_of(population))
 
 
 def _kept(place: int) -> str:

@@ -1,27 +1,44 @@
-"""How much work a network is, beside the small one that the costs of tasks were measured with.
-
-Only for estimates: a multiply-add of a ResNet-18 at 64 pixels takes as long as one of a ResNet-50 at 224, near enough.
-What earlier tasks really took corrects the rest.
-"""
+"""What tasks share that speak of their work: how they are called, what they repeat, what they need beforehand."""
 
 from functools import cache
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from lightleak.attacks import Guard
 from lightleak.data.outlook import Outlook, outlook
 from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
-from lightleak.study.amounts import Amount
-from lightleak.study.task import Store
+from lightleak.study.amounts import Amount, rough
+from lightleak.study.task import Store, Task
 from lightleak.study.tasks.populations import Draw
 from lightleak.training import Recipe
 
-SMALL = ("timm:resnet18", 64)  # the network and the size
-IMAGES, PEOPLE = 56 * 12, 56  # of that world
+REST = Amount("rest", 0.5)  # what a task takes beside its steps: loading, writing
+
+
+class Repeating(Task):
+    """A task that says what it repeats, given how many pictures there are."""
+
+    @property
+    def pictures(self) -> Draw:
+        """Those that it depends on how many there are."""
+        raise NotImplementedError(f"{type(self).__name__} does not say of which pictures")
+
+    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
+        """Its amounts."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it repeats")
+
+    def amounts(self) -> tuple[Amount, ...]:
+        """What it repeats, where the pictures can be counted before they are read."""
+        seen = counts(self.pictures)
+        return () if seen is None else self.repeated(seen)
+
+    @property
+    def cost(self) -> float | None:
+        """Roughly, of the pictures that there are or, where they cannot be counted, of a rendered world."""
+        return rough(self.repeated(counts(self.pictures) or _small_world()))
 
 
 class Behind(Protocol):
@@ -56,28 +73,6 @@ def guard_of(target: Behind, classifier: Classifier, store: Store) -> Guard | No
 
 
 @cache
-def multiply_adds(architecture: str, size: int | None) -> float | None:
-    """Of one image's forward pass, in convolutions and linear layers; None where it cannot be told."""
-    counted = 0
-
-    def count(module: nn.Module, _: Any, output: Any) -> None:
-        nonlocal counted
-        weight = torch.as_tensor(module.weight)
-        counted += output.numel() // output.shape[1] * weight.numel() if output.dim() == 4 else weight.numel()
-
-    try:
-        with torch.device("meta"):
-            classifier = zoo.build(architecture, 10, size)
-            for module in classifier.net.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    module.register_forward_hook(count)
-            classifier.net.eval()(torch.zeros(1, 3, classifier.size, classifier.size))
-    except Exception:  # an estimate must not stop anybody
-        return None
-    return float(counted) or None
-
-
-@cache
 def parameters(architecture: str, size: int | None) -> int:
     """How many parameters a network has; 0 where it cannot be told."""
     try:
@@ -95,42 +90,47 @@ def counts(population: Draw) -> Outlook | None:
         return None
 
 
-def trained_on(population: Draw, part: str, architecture: str, size: int | None, recipe: Recipe) -> tuple[Amount, ...]:
-    """A training on a part of a population: steps through all epochs, and a look at what chooses the best of them."""
-    seen = counts(population)
-    if seen is None:
+def trained_on(
+    seen: Outlook, part: str, architecture: str, size: int | None, recipe: Recipe, classes: int = 0
+) -> tuple[Amount, ...]:
+    """A training on a part of a population: steps through all epochs, and looks at what chooses the best of them.
+
+    "others": as many public people as there are private ones, divided as `people` does; "public": all, a fifth of whose
+    pictures choose.
+    """
+    others = min(1.0, seen.people / seen.public_people) if seen.public_people else 0.0
+    shares = {"others": (0.7 * others, 0.1 * others, 0.2 * others), "public": (0.8, 0.2, 0.0)}
+    if part in shares:
+        images, chosen, tested = (round(share * seen.images["public"]) for share in shares[part])
+    else:
+        images, chosen, tested = seen.images[part], seen.images["validation"], seen.images["test"]
+    if images < 2:  # nobody can be trained on so few, and the task will say so
         return ()
     side = size or zoo.only_size(architecture) or seen.size
-    how: dict[str, Any] = {"architecture": architecture, "size": side, "classes": seen.people}
-    batch, images = min(recipe.batch, seen.images[part]), seen.images[part]
-    each = recipe.passes(images) * (images // max(1, batch)) * batch
-    looked = recipe.epochs * seen.images["validation"] + images + seen.images["test"]
-    step = Amount("train", recipe.epochs * each, batch=batch, precision=recipe.precision, **how)
-    return (step, Amount("look", looked, batch=256, **how))
+    how: dict[str, Any] = {"architecture": architecture, "size": side, "classes": classes or seen.people}
+    batch = min(recipe.batch, images)
+    each = recipe.passes(images) * (images // batch) * batch
+    step = Amount("train", recipe.epochs * each, batch=batch, precision=recipe.precision, view=recipe.view, **how)
+    return (step, Amount("look", recipe.epochs * chosen + images + tested, batch=256, **how), REST)
 
 
-def times_small(architecture: str, size: int | None) -> float:
-    """The work of one image through this network, as a multiple of the small world's; 1 where it cannot be told."""
-    own, small = multiply_adds(architecture, size), multiply_adds(*SMALL)
-    return own / small if own and small else 1.0
+def learnt_from(seen: Outlook, architecture: str, epochs: int, batch: int, images: float = 0) -> tuple[Amount, ...]:
+    """The training of a network on so many images, by default all public ones, after a look at each of them."""
+    how: dict[str, Any] = {"architecture": architecture, "size": seen.size, "classes": seen.people}
+    images = images or seen.images["public"]
+    return (Amount("train", epochs * images, batch=batch, **how), Amount("look", images, batch=256, **how), REST)
+
+
+@cache
+def _small_world() -> Outlook:
+    """The rendered people that are drawn where nothing is said of them."""
+    seen = outlook("faces")
+    if seen is None:
+        raise ValueError("rendered people can be counted before they are painted")
+    return seen
 
 
 def size_of(population: Draw) -> int | None:
     """The side of its images as far as its settings say; None where they do not."""
     size = population.settings.get("size", 64 if population.source == "faces" else None)
     return size if isinstance(size, int) else None
-
-
-def images_of(population: Draw, split: str = "images", each: int = 12) -> float:
-    """Images in a part of a rendered population as a multiple of the small world's; 1 for others."""
-    if population.source != "faces":
-        return 1.0
-    people, images = population.settings.get("people", 40), population.settings.get(split, each)
-    return people * images / (PEOPLE * each)
-
-
-def attacked(population: Draw, classes: tuple[int, ...] | None) -> float:
-    """How many people are attacked, as a multiple of the small world's; 1 where it is not known."""
-    if classes is not None:
-        return len(classes) / PEOPLE
-    return population.settings.get("people", 40) / PEOPLE if population.source == "faces" else 1.0
