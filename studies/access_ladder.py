@@ -27,8 +27,7 @@ three by paired intervals over people and trainings, by the truth, corrected by 
 
 There is no record of it yet. It shows the networks about five million images, half of them with gradients, and trains
 27 generators and 24 times three surrogates: a guess of six hours on one core
-(`lightleak study studies/access_ladder.py --dry-run` says better once the first results are there). The trained
-networks are those of the first world of `defences_2026.py`, where the store is the same.
+(`lightleak study studies/access_ladder.py --dry-run` says better once the first results are there).
 """
 
 import json
@@ -59,32 +58,38 @@ from lightleak.priors.fit import LOKT_QUICK, PLG_QUICK, QUICK, FitSettings, Smal
 from lightleak.study import Store
 from lightleak.study.comparison import Setting
 from lightleak.study.pool import load_module
-from lightleak.study.tasks import Evaluate, FitAttributeRegressor, Invert, Pixels, TrainTarget, source
+from lightleak.study.tasks import Draw, Evaluate, FitAttributeRegressor, Invert, Pixels, TrainTarget, source
 from lightleak.training import RECIPES
 
 QUERIES = 1000  # of each person
 PEOPLE = 16
-POPULATION = source(
-    "faces",
-    people=PEOPLE,
-    images=16,
-    size=32,
-    lookalikes=2,
-    strength=0.8,
-    noise=0.04,
-    public_people=5 * PEOPLE,
-    public_images=10,
-    judge_images=60,
-    validation_images=8,
-    test_images=8,
-)
+
+
+def world(people: int, seed: int = 0) -> Draw:
+    """Rendered people in pairs of look-alikes, as many public ones as a generator needs."""
+    return source(
+        "faces",
+        people=people,
+        images=12,
+        size=32,
+        lookalikes=2,
+        strength=1.0,
+        noise=0.05,
+        public_people=80,
+        public_images=10,
+        judge_images=60,
+        validation_images=8,
+        test_images=8,
+        seed=seed,
+    )
+
+
 DEFENCES = load_module("defences_faces_world", Path(__file__).with_name("defences_faces.py"))
 SETTING = Setting(
-    POPULATION,
+    world(PEOPLE),
     "face:ir18-narrow",
     recipe=replace(RECIPES["small"], epochs=20, rate=2e-3),
     seeds=(0, 1, 2),
-    checkpoints=DEFENCES.CHECKPOINTS,  # which `defences_2026.py` attacks
 )
 SWEEP = {name: DEFENCES.SWEEP[name] for name in ("none", "BiDO", "MID", "NegLS")}
 STRENGTHS = Path(__file__).with_suffix(".json")

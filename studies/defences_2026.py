@@ -2,11 +2,14 @@
 
 What is compared: a narrow IR-18 at 32 x 32 without a defence and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID, NegLS,
 TL-DMI, AT-AT, MIDRE, LoFt, CALoR and Trap-MID, each of the regularising ones also on top of RoLSS; three training seeds
-in each of two worlds of 16 people (the first is that of access_ladder.py, whose targets are shared where the store
-is). PPA inverts each with the renderer itself as its prior, by the Poincaré distance and by the max-margin loss, and
-once more as somebody who knows the defence (`attacks.adaptive`). RoLSS, RoLSS+ and SSF are also retrofitted to the
-trained undefended network in a tenth of its epochs. Judge and truth measure alike; a copy that each training leaves
-on its way holds the defences at equal natural accuracy.
+in each of two worlds of 24 people in pairs of look-alikes. PPA inverts each with the renderer itself as its prior, by
+the Poincaré distance and by the max-margin loss, and once more as somebody who knows the defence (`attacks.adaptive`).
+RoLSS, RoLSS+ and SSF are also retrofitted to the trained undefended network in a tenth of its epochs. Judge and truth
+measure alike; copies that the undefended trainings leave on their way, attacked with both losses, hold every defence at
+equal natural accuracy.
+
+The worlds were sized by the undefended network alone: with 16 people, easier pictures and 16 instead of 12 images of
+each it named every test image right; with these it named 97 %, and PPA found two people in three.
 
 Declared before anything is run: AttAcc@1 by the judge and true match @1 are the measures. Strengths are chosen by
 validation accuracy alone, before anything is attacked: of the settings in SWEEP, trained once in the first world with a
@@ -43,13 +46,19 @@ from lightleak.study.comparison import compare, compare_on_the_way
 from lightleak.study.costs import Costs, Utility
 from lightleak.study.pool import load_module
 from lightleak.study.tasks import Altered, Copied, Retrofitted
+from lightleak.training import CheckpointCriterion
 
 LADDER = load_module("access_ladder_world", Path(__file__).with_name("access_ladder.py"))
 FACES = LADDER.DEFENCES
 ATTACK = PPA(candidates=300, attempts=2, keep=2, steps=30, rate=0.05, milestones=(20,), views=10)
-SETTING = replace(LADDER.SETTING, attack=ATTACK)
-SECOND = replace(SETTING.population, settings={**SETTING.population.settings, "seed": 1})
-WORLDS = (SETTING, replace(SETTING, population=SECOND))
+PEOPLE = 24
+SETTING = replace(
+    LADDER.SETTING,
+    population=LADDER.world(PEOPLE),
+    attack=ATTACK,
+    checkpoints=tuple(CheckpointCriterion(accuracy=share) for share in (0.6, 0.75, 0.85, 0.92)),
+)
+WORLDS = (SETTING, replace(SETTING, population=LADDER.world(PEOPLE, seed=1)))
 PRIMARY = ("hits@1", "true@1")
 LOSSES = FACES.LOSSES
 LESSONS = Lessons(epochs=15, batch=32, pretrained=False)
@@ -120,7 +129,7 @@ def tasks():
     rows = (*NONE, *SURGERY, *regularised())
     for setting in WORLDS:
         found += [task for loss in LOSSES for task in compare(attacked(setting, loss), rows)]
-        found += compare_on_the_way(setting, NONE) + compare_on_the_way(setting, rows[1:], places=(1,))
+        found += [task for loss in LOSSES for task in compare_on_the_way(attacked(setting, loss), NONE)]
         found += [task for row in rows[1:] for task in against(setting, row)]
         found += retrofitted(setting)
         found += [Utility(setting.target(row, seed)) for row in rows for seed in setting.seeds]
