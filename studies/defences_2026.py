@@ -61,7 +61,7 @@ SETTING = replace(
 WORLDS = (SETTING, replace(SETTING, population=LADDER.world(PEOPLE, seed=1)))
 PRIMARY = ("hits@1", "true@1")
 LOSSES = FACES.LOSSES
-LESSONS = Lessons(epochs=15, batch=32, pretrained=False)
+LESSONS = Lessons(epochs=10, rate=0.05, batch=16, pretrained=False)
 
 NONE = ((),)
 SURGERY = ((RoLSS(),), (RoLSSPlus(),), (SSF(),), (TTS(),))
