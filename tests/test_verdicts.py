@@ -53,6 +53,7 @@ def test_p_is_corrected_over_the_targets_of_a_column() -> None:
 
 
 def test_what_stands_beside_it() -> None:
+    assert standing(changed(p=4e-5, corrected=2e-4), 4) == "p < 0.001 (<0.001 of 4), 3 trainings"
     assert standing(CLEAR, 4) == "p = 0.001 (0.004 of 4), 3 trainings"
     assert standing(changed(trainings=1)) == "p = 0.001, one training"
     assert standing(changed(trainings=1, worlds=16)) == "p = 0.001, 16 worlds"

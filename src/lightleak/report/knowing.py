@@ -21,7 +21,7 @@ from lightleak.report.proof import (
 from lightleak.report.provenance import provenance
 from lightleak.report.results import Column, Difference, Level, Results, Row, Verdict
 from lightleak.report.trainings import families_of, named
-from lightleak.report.verdicts import SURELY, corrected, rounded
+from lightleak.report.verdicts import SURELY, corrected, stated
 from lightleak.study.record import Record
 
 MEASURED = {"hits@1": "the judge", "true@1": "the truth"}  # what a verdict is by
@@ -110,7 +110,7 @@ def _word(word: str) -> str:
 
 def _clause(one: Verdict, judged: Judged) -> str:
     """The numbers behind a word."""
-    p = f", corrected p = {rounded(one.p)}" if one.p is not None else ""
+    p = f", corrected {stated(one.p)}" if one.p is not None else ""
     name = strongest(judged.aware, judged.found)
     attack, share = judged.network.attacks[name], _percent(mean_of(judged.found[name]))
     who = f"the strongest {'that knows it' if attack.known else 'attack'} ({attack.label})"

@@ -25,7 +25,7 @@ from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Results, Row
 from lightleak.report.trainings import accuracies, everybody, families_of, scored
-from lightleak.report.verdicts import LEAST, SURELY, corrected, rounded
+from lightleak.report.verdicts import LEAST, SURELY, corrected, stated
 from lightleak.study.record import Record
 
 RUNGS: tuple[Access, ...] = ("labels", "scores", "gradients")  # from the least that is granted upwards
@@ -215,8 +215,8 @@ def _sentence(one: Hidden, p: float) -> str:
     low, high = (100 * (value or 0.0) for value in (one.more.low, one.more.high))
     return (
         f"{one.target} hides gradients: {one.labels}, which sees labels alone, finds {100 * one.more.value:+.0f} "
-        f"points [{low:+.0f}, {high:+.0f}] beside {one.gradients}, the strongest with gradients (corrected p = "
-        f"{rounded(p)})"
+        f"points [{low:+.0f}, {high:+.0f}] beside {one.gradients}, the strongest with gradients (corrected "
+        f"{stated(p)})"
     )
 
 

@@ -36,7 +36,7 @@ def standing(difference: Difference, tried: int = 1) -> str:
     """The text beside a difference: its p, corrected if several were `tried`, and the number of trainings."""
     if not known(difference.p):
         return ""
-    p = f"p = {rounded(difference.p)}"
+    p = stated(difference.p)
     if tried > 1 and known(difference.corrected):
         p += f" ({rounded(difference.corrected)} of {tried})"
     if difference.worlds:
@@ -49,6 +49,11 @@ def standing(difference: Difference, tried: int = 1) -> str:
 def rounded(p: float) -> str:
     """A p value as text: two digits, never zero."""
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def stated(p: float) -> str:
+    """A p value as a statement: "p = 0.012", "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {rounded(p)}"
 
 
 def families(differences: Sequence[Difference]) -> Mapping[str, int]:
