@@ -61,8 +61,13 @@ def check_own(own: Own) -> None:
     """UserError if files of an own network do not exist."""
     if own.net is not None:
         named.file_and_name(own.net)
-    if own.weights is not None and not own.weights.expanduser().exists():
-        raise UserError(f"there are no weights {own.weights}")
+    check_weights(own.weights)
+
+
+def check_weights(file: Path | None) -> None:
+    """UserError if a file of weights is named that does not exist."""
+    if file is not None and not file.expanduser().exists():
+        raise UserError(f"there are no weights {file}")
 
 
 def check_data(source: str | None, settings: dict[str, str]) -> None:

@@ -7,7 +7,17 @@ from typing import Annotated
 import tyro
 
 from lightleak import defences, randomness
-from lightleak.cli.arguments import NOTHING, Own, OwnNet, Settings, check_data, check_own, computing, population_of
+from lightleak.cli.arguments import (
+    NOTHING,
+    Own,
+    OwnNet,
+    Settings,
+    check_data,
+    check_own,
+    check_weights,
+    computing,
+    population_of,
+)
 from lightleak.cli.kinds import Architecture, Count, Device, LikeRecipe, Seed, Source
 from lightleak.data import Population
 from lightleak.errors import UserError
@@ -100,8 +110,7 @@ def check_arguments(
         raise UserError(
             "--weights, --entry, --mean, --std and --output are of a network of your own; name it with --net"
         )
-    if start is not None and not start.expanduser().exists():
-        raise UserError(f"there are no weights {start}")
+    check_weights(start)
     check_own(own)
     defences.parse(defence)
     check_data(data, settings)
