@@ -76,11 +76,10 @@ def check_data(source: str | None, settings: dict[str, str]) -> None:
         data.check(source, **values(settings))
 
 
-def classifier_of(checkpoint: Path | None, own: Own, what: str, size: int | None = None) -> "Classifier":
-    """The classifier of a checkpoint, or of a network of the user's own; `what` is the flag of the checkpoint."""
+def classifier_of(checkpoint: Path | None, own: Own, size: int | None = None) -> "Classifier":
+    """The classifier of a checkpoint, or of a network of the user's own, of which `check_network` approved."""
     from lightleak.models.own import opened
 
-    check_network(checkpoint, own, what)
     file = checkpoint or own.weights
     return opened(
         own.net, file, size=size, mean=own.mean or None, std=own.std or None, entry=own.entry, output=own.output

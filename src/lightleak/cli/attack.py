@@ -100,7 +100,7 @@ def main(
     """
     if preset is not None:
         attack = preset_of(preset, attack)
-    classifier = classifier_of(target, own, "--target", size)
+    classifier = classifier_of(target, own, size)
     name = str(target or own.weights or own.net)
     bad = [label for label in classes if not 0 <= label < classifier.classes]
     if bad:

@@ -77,7 +77,7 @@ def main(
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
         own: a network of your own as the judge, in place of a checkpoint of Lightleak's.
     """
-    classifier = classifier_of(judge, own, "--judge", size)
+    classifier = classifier_of(judge, own, size)
     population = population_of(data, settings)
     factors = None
     if population.factors is not None and prior == "rendered":

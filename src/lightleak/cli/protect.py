@@ -62,7 +62,7 @@ def main(
         size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
         own: a network of your own, in place of a checkpoint of Lightleak's.
     """
-    model = classifier_of(target, own, "--target", size).to(here().device)
+    model = classifier_of(target, own, size).to(here().device)
     population = population_of(data, settings)
     if population.classes != model.classes:
         raise UserError(f"{data} has {population.classes} classes, the model {model.classes}; give its own pictures")

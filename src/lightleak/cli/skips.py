@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightleak import surgery
-from lightleak.cli.arguments import NOTHING, Own, OwnNet, classifier_of
+from lightleak.cli.arguments import NOTHING, Own, OwnNet, check_network, classifier_of
 from lightleak.cli.kinds import Count, Model
+from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
 from lightleak.models.named import is_spec
@@ -64,12 +65,31 @@ def main(
         console.print(f"{told}. 'last' means stage {max(stages)}.", highlight=False)
 
 
+def check_arguments(model: str, own: Own) -> None:
+    """UserError, before anything is read, unless `model` and `own` together name one network."""
+    if is_spec(model):
+        if own.net not in (None, model):
+            raise UserError(f"{model} and --net {own.net} are two networks; give one of them")
+        check_network(None, replace(own, net=model), "a checkpoint")
+    elif not _is_of_library(model):
+        check_network(Path(model), own, "a checkpoint")
+    elif own != NOTHING:
+        raise UserError(
+            f"{model} is a library's network; --net, --weights, --entry, --mean, --std and --output are of a network "
+            "of your own: give FILE.py:NAME in its place"
+        )
+
+
+def _is_of_library(model: str) -> bool:
+    return ":" in model and not Path(model).exists()
+
+
 def _classifier(model: str, size: int | None, own: Own) -> Classifier:
     if is_spec(model):
-        return classifier_of(None, replace(own, net=model), "a checkpoint", size)
-    if ":" in model and not Path(model).exists():
+        return classifier_of(None, replace(own, net=model), size)
+    if _is_of_library(model):
         return zoo.build(model, 1000, size).eval()
-    classifier = classifier_of(Path(model), own, "a checkpoint", size)
+    classifier = classifier_of(Path(model), own, size)
     if size is not None:
         classifier.size = size
     return classifier
