@@ -70,7 +70,7 @@ class Given(Task):
         )
 
 
-class Asked(Protocol):
+class AnyTarget(Protocol):
     """A target that an attacker queries, or whose weights he holds."""
 
     @property
@@ -89,7 +89,7 @@ class Asked(Protocol):
 class Undone(Task):
     """A target with a defence undone by somebody who holds its weights, see `attacks.adaptive`."""
 
-    target: Asked
+    target: AnyTarget
     way: Way
     uncut: str | None = None  # the architecture before surgery, where the target does not say it
     seed: int = 0
@@ -130,7 +130,7 @@ class Undone(Task):
 class Surrogate(Repeating):
     """A network that answers public images as the target does, learnt of what `access` grants."""
 
-    target: Asked
+    target: AnyTarget
     access: Access
     architecture: str
     lessons: Lessons = Lessons(pretrained=False)  # noqa: RUF009
