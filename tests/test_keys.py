@@ -12,7 +12,20 @@ from lightleak.errors import UserError
 from lightleak.study import Store, Task, keys, run
 from lightleak.study.pool import load_module
 from lightleak.study.protocols import Protocol
-from lightleak.study.tasks import Draw, Evaluate, Invert, Rendered, TrainJudge, TrainTarget, source
+from lightleak.study.tasks import (
+    Altered,
+    Copied,
+    Draw,
+    Evaluate,
+    Given,
+    Invert,
+    Rendered,
+    Surrogate,
+    TrainJudge,
+    TrainTarget,
+    Undone,
+    source,
+)
 
 PEOPLE = source("faces", people=6)
 TARGET = TrainTarget(PEOPLE)
@@ -98,6 +111,27 @@ def test_another_version_is_another_key(kind, monkeypatch):
     key = attacked(kind()).key
     monkeypatch.setattr(kind, "version", 99, raising=False)  # an algorithm that gives other results says so
     assert attacked(kind()).key != key
+
+
+def test_what_an_attacker_makes_of_a_target_is_known_by_its_own_fields():
+    """Of a target that somebody gives and of one that the study trained it behaves alike, and its keys stay apart."""
+    given = Given(PEOPLE, "0" * 64, file="x.safetensors")
+    pairs = [
+        (Undone(given, "mean draw"), Altered(TARGET, "mean draw")),
+        (Surrogate(given, "labels", "timm:resnet10t"), Copied(TARGET, "labels", "timm:resnet10t")),
+    ]
+    assert [[set(one.spec["fields"]) for one in pair] for pair in pairs] == [
+        [{"target", "way", "uncut", "seed"}, {"run_of", "way"}],
+        [{"target", "access", "architecture", "lessons", "seed"}, {"run_of", "access", "student", "lessons"}],
+    ]
+    (undone, altered), (surrogate, copied) = pairs
+    assert (undone.title, altered.title) == ("the model, mean draw", "no defence, mean draw")
+    assert (surrogate.title, copied.title) == ("a copy by its labels", "no defence, a copy by its labels")
+    for one, other in pairs:
+        assert one.population == other.population == PEOPLE
+        assert one.guard is other.guard is None
+        assert (one.amounts(), one.cost, one.gpus) == (other.amounts(), other.cost, other.gpus)
+    assert surrogate.amounts()
 
 
 def test_a_field_called_version_speaks_for_itself():

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from lightleak import defences
-from lightleak.attacks import Access, Oracle
-from lightleak.attacks.adaptive import Way, undone
-from lightleak.attacks.surrogate import Lessons, copied
-from lightleak.attacks.votes import by_vote
+from lightleak.attacks import Access
+from lightleak.attacks.adaptive import Way
+from lightleak.attacks.surrogate import Lessons
 from lightleak.defences import Defence, RoLSS
 from lightleak.defences.retrofit import protect
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier, load, save
-from lightleak.study.amounts import Amount, rough
 from lightleak.study.task import Absent, Progress, Store
+from lightleak.study.tasks.attackers import Copying, Undoing
 from lightleak.study.tasks.targets import Derived, described, people
-from lightleak.study.tasks.work import counts, guard_of, learnt_from
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,10 @@ class Retrofitted(Derived):
 
 
 @dataclass(frozen=True)
-class Altered(Derived):
+class Altered(Undoing, Derived):
     """A trained target as an attacker who holds its weights can change it, see `attacks.adaptive`."""
 
     way: Way = "mean draw"
-
-    @property
-    def title(self) -> str:
-        """The defences, and what was done about them."""
-        return f"{self.run_of.title}, {self.way}"
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         try:
@@ -74,16 +67,11 @@ class Altered(Derived):
             raise Absent(str(error)) from None
         return super().run(store, folder, watch)
 
-    def load(self, store: Store) -> Classifier:
-        """The changed network."""
-        return undone(self.run_of.load(store), self.way)
-
 
 @dataclass(frozen=True)
-class Copied(Derived):
+class Copied(Copying, Derived):
     """A network that learnt of public images to answer as a trained target does, behind its guard if it has one."""
 
-    gpus = 1.0
     access: Access = "labels"
     student: str = "timm:resnet18"
     lessons: Lessons = field(default_factory=lambda: Lessons(pretrained=False))
@@ -91,27 +79,12 @@ class Copied(Derived):
     @property
     def title(self) -> str:
         """The defences, and of what the copy learnt."""
-        return f"{self.run_of.title}, a copy by its {self.access}{by_vote(self.lessons.votes)}"
-
-    def amounts(self) -> tuple[Amount, ...]:
-        """Its training on all public images."""
-        seen = counts(self.population)
-        return () if seen is None else learnt_from(seen, self.student, self.lessons.epochs, self.lessons.batch)
-
-    @property
-    def cost(self) -> float:
-        return rough(self.amounts()) or 3.0 * self.lessons.epochs
+        return f"{self.run_of.title}, {super().title}"
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
-        population, target = self.population.load(store), self.run_of.load(store)
-        oracle = Oracle(target, self.access, guard=guard_of(self.run_of, target, store))
-        more = {"folder": store.scratch(self), "tell": watch}
-        copy, _ = copied(oracle, population.public, self.student, self.lessons, self.seed, **more)
+        population = self.population.load(store)
+        copy, *_ = self.learn(population.public, store, watch)
         copy.record = {"best_epoch": self.lessons.epochs, "validation_accuracy": None, "history": [{}]}
-        save(copy, folder / "target.safetensors")
+        self.keep(copy, folder)
         images, _, test = people(population, self.people)
         return described(copy, images, test)
-
-    def load(self, store: Store) -> Classifier:
-        """The copy."""
-        return load(store.folder(self) / "target.safetensors")

@@ -2,27 +2,24 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 
-from lightleak.attacks import Access, Guard, Oracle
-from lightleak.attacks.adaptive import Way, undone
-from lightleak.attacks.surrogate import Lessons, copied
-from lightleak.attacks.votes import by_vote
-from lightleak.data.outlook import Outlook
+from lightleak.attacks import Access, Guard
+from lightleak.attacks.adaptive import Way
+from lightleak.attacks.surrogate import Lessons
 from lightleak.errors import UserError
 from lightleak.fingerprint import LATER
-from lightleak.models.classifier import Classifier, load, save
+from lightleak.models.classifier import Classifier
 from lightleak.models.own import opened
 from lightleak.models.trial import Item
 from lightleak.models.weight_files import Weights
 from lightleak.priors.fit.state import answers as answers_to
 from lightleak.ranking import agreement_of, answers
-from lightleak.study.amounts import Amount
 from lightleak.study.task import Progress, Store, Task
+from lightleak.study.tasks.attackers import AnyTarget, Copying, Undoing
 from lightleak.study.tasks.populations import Draw
-from lightleak.study.tasks.work import Repeating, guard_of, learnt_from
 
 
 @dataclass(frozen=True)
@@ -70,23 +67,8 @@ class Given(Task):
         )
 
 
-class AnyTarget(Protocol):
-    """A target that an attacker queries, or whose weights he holds."""
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def guard(self) -> Guard | None: ...
-
-    @property
-    def population(self) -> Draw: ...
-
-    def load(self, store: Store) -> Classifier: ...
-
-
 @dataclass(frozen=True)
-class Undone(Task):
+class Undone(Undoing):
     """A target with a defence undone by somebody who holds its weights, see `attacks.adaptive`."""
 
     target: AnyTarget
@@ -96,38 +78,20 @@ class Undone(Task):
     architecture: ClassVar[str] = ""
 
     @property
-    def guard(self) -> Guard | None:
-        """Of the API that it stands behind: none."""
-        return None
-
-    @property
-    def population(self) -> Draw:
-        """As the target's."""
-        return self.target.population
+    def original(self) -> AnyTarget:
+        """The target whose defence is undone."""
+        return self.target
 
     @property
     def label(self) -> str:
         return f"undo {self.way} of {self.target.title}"
 
-    @property
-    def title(self) -> str:
-        """What a table calls it."""
-        return f"{self.target.title}, {self.way}"
-
-    @property
-    def cost(self) -> float:
-        return 1.0
-
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         return {"classes": self.load(store).classes}
 
-    def load(self, store: Store) -> Classifier:
-        """The changed network."""
-        return undone(self.target.load(store), self.way, self.uncut)
-
 
 @dataclass(frozen=True)
-class Surrogate(Repeating):
+class Surrogate(Copying):
     """A network that answers public images as the target does, learnt of what `access` grants."""
 
     target: AnyTarget
@@ -135,17 +99,16 @@ class Surrogate(Repeating):
     architecture: str
     lessons: Lessons = Lessons(pretrained=False)  # noqa: RUF009
     seed: int = 0
-    gpus = 1.0
 
     @property
-    def guard(self) -> Guard | None:
-        """Of the API that it stands behind: none."""
-        return None
+    def original(self) -> AnyTarget:
+        """The target that it learns of."""
+        return self.target
 
     @property
-    def population(self) -> Draw:
-        """As the target's."""
-        return self.target.population
+    def student(self) -> str:
+        """Its architecture."""
+        return self.architecture
 
     def needs(self) -> tuple[Task, ...]:
         """Its target, and whose public images it learns from."""
@@ -155,36 +118,16 @@ class Surrogate(Repeating):
     def label(self) -> str:
         return f"learn from the model's {self.access}"
 
-    @property
-    def title(self) -> str:
-        """What a table calls it."""
-        return f"a copy by its {self.access}{by_vote(self.lessons.votes)}"
-
-    @property
-    def pictures(self) -> Draw:
-        """Of the public people."""
-        return self.population
-
-    def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
-        """Its training on all public images."""
-        return learnt_from(seen, self.architecture, self.lessons.epochs, self.lessons.batch)
-
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
-        public, target = self.population.load(store).public, self.target.load(store)
-        oracle = Oracle(target, self.access, guard=guard_of(self.target, target, store))
-        more = {"folder": store.scratch(self), "tell": watch}
-        student, said = copied(oracle, public, self.architecture, self.lessons, self.seed, **more)
-        save(student, folder / "target.safetensors")
+        public = self.population.load(store).public
+        copy, said, oracle = self.learn(public, store, watch)
+        self.keep(copy, folder)
         with torch.no_grad():
-            theirs = answers_to(student, public, device=oracle.device).cpu()
+            theirs = answers_to(copy, public, device=oracle.device).cpu()
         named = answers(said)
         return {
             "queries": oracle.queries,
             "images": len(public),
             "agreement": agreement_of(theirs, said),
-            "histogram": torch.bincount(named[named >= 0], minlength=target.classes).tolist(),
+            "histogram": torch.bincount(named[named >= 0], minlength=oracle.classes).tolist(),
         }
-
-    def load(self, store: Store) -> Classifier:
-        """The copy."""
-        return load(store.folder(self) / "target.safetensors")

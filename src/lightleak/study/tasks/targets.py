@@ -26,6 +26,7 @@ from lightleak.models.zoo import build
 from lightleak.ranking import answers
 from lightleak.study.amounts import Amount
 from lightleak.study.task import Absent, Progress, Store, Task
+from lightleak.study.tasks.attackers import OfTarget
 from lightleak.study.tasks.given import Given, Surrogate, Undone
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.work import Repeating, guard_of, named, parameters, short, size_of, trained_on
@@ -167,33 +168,19 @@ class TrainTarget(Repeating):
 
 
 @dataclass(frozen=True)
-class Derived(Task):
+class Derived(OfTarget):
     """A target that comes of the training of another."""
 
     run_of: TrainTarget
 
     @property
-    def guard(self) -> Guard | None:
-        """Of the API that it stands behind: none."""
-        return None
+    def original(self) -> TrainTarget:
+        """The training."""
+        return self.run_of
 
     @property
     def label(self) -> str:
         return f"look at {named(self)}"
-
-    @property
-    def title(self) -> str:
-        """What a table calls it."""
-        raise NotImplementedError(f"{type(self).__name__} has no title")
-
-    @property
-    def cost(self) -> float:
-        return 1.0
-
-    @property
-    def population(self) -> Draw:
-        """As the training's."""
-        return self.run_of.population
 
     @property
     def architecture(self) -> str:
@@ -223,10 +210,6 @@ class Derived(Task):
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         images, _, test = people(self.population.load(store), self.people)
         return described(self.load(store), images, test)
-
-    def load(self, store: Store) -> Classifier:
-        """The classifier."""
-        raise NotImplementedError(f"{type(self).__name__} has no load(store)")
 
 
 @dataclass(frozen=True)
