@@ -21,6 +21,8 @@ lose more, the weakest. Surgery, and settings that papers do not sweep, run as p
     a trade     if the difference is gone at equal natural accuracy
 
 and otherwise it cannot be told. `lightleak.report.proof` says what must be shown for each word; the last page does.
+What attackers who know do is also done to the undefended network, where there is nothing to know: of an attack that
+finds more of any network nobody can say that it found what a defence hid.
 
 So there are three steps:
 
@@ -34,11 +36,12 @@ So there are three steps:
 import json
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from lightleak import defences
 from lightleak.attacks import PPA
-from lightleak.attacks.adaptive import knowing
+from lightleak.attacks.adaptive import ADAPTIVE, knowing
 from lightleak.attacks.surrogate import Lessons
 from lightleak.defences import ATAT, MIDRE, SSF, TTS, CALoR, LoFt, RoLSS, RoLSSPlus, TrapMID
 from lightleak.study import Store
@@ -97,19 +100,28 @@ def attacked(setting, loss):
 
 def against(setting, row):
     """The attacks of somebody who knows the defences of a row."""
-    found = []
-    for known in knowing(defences.name_of(one) for one in row):
-        theirs = replace(setting, attack=known.attack(setting.attack))
+    known = knowing(defences.name_of(one) for one in row)
+    return [task for each in known for task in attacks_of(setting, row, each)]
 
-        def forms(trained, known=known):
-            if known.undo is not None:
-                return (Altered(trained, known.undo),)
-            if known.copy is not None:
-                return (Copied(trained, known.copy, setting.architecture, known.lessons(LESSONS)),)
-            return (trained,)
 
-        found += compare(theirs, (row,), forms)
-    return found
+def attacks_of(setting, row, known):
+    """One countermeasure against the networks of a row."""
+
+    def forms(trained):
+        if known.undo is not None:
+            return (Altered(trained, known.undo),)
+        if known.copy is not None:
+            return (Copied(trained, known.copy, setting.architecture, known.lessons(LESSONS)),)
+        return (trained,)
+
+    return compare(replace(setting, attack=known.attack(setting.attack)), (row,), forms)
+
+
+def controls(setting):
+    """What attackers who know do to defended networks, done to the undefended one, as far as it needs no defence."""
+    known = [each for each in dict.fromkeys(chain(*ADAPTIVE.values())) if each.undo is None and each.votes == 1]
+    theirs = [each for each in known if each.copy or (each.alignment and each.alignment.kind != "noise")]
+    return [task for each in theirs for task in attacks_of(setting, NONE[0], each)]
 
 
 def retrofitted(setting):
@@ -131,6 +143,7 @@ def tasks():
         found += [task for loss in LOSSES for task in compare(attacked(setting, loss), rows)]
         found += [task for loss in LOSSES for task in compare_on_the_way(attacked(setting, loss), NONE)]
         found += [task for row in rows[1:] for task in against(setting, row)]
+        found += controls(setting)
         found += retrofitted(setting)
         found += [Utility(setting.target(row, seed)) for row in rows for seed in setting.seeds]
     found += [Costs(SETTING.population, SETTING.architecture, SETTING.recipe, row) for row in rows]

@@ -87,26 +87,31 @@ def form_of(target, known: Knowing):
     return target
 
 
-def undefended(held, poincare=0.9, margin=0.8, accuracy=0.92, leaks=(0.35, 0.6, 0.8)):
-    """No defence: found by both losses, and by the first on its way."""
+def undefended(held, poincare=0.9, margin=0.8, accuracy=0.92, leaks=(0.35, 0.6, 0.8), copies=(("gradients", 0.5),)):
+    """No defence: found by both losses, by the first on its way, and by copies of it."""
     for seed in held.seeds:
         target = held.target((), seed)
         yield record(held, target, WHITE, poincare, accuracy)
         yield record(held, target, MARGIN, margin, accuracy)
         for place, (stop, leak) in enumerate(zip(KEPT, leaks)):
             yield record(held, Checkpoint(target, place), WHITE, leak, stop)
+        for access, leak in copies:
+            yield record(held, Copied(target, access, "timm:resnet18", LESSONS), WHITE, leak, 0.6)
 
 
-def defended(held, defence, name, accuracy, shares, poincare, margin=None):
-    """A defence, found by those who do not know it and, with `shares` by countermeasure, by those who do."""
+def defended(held, defence, name, accuracy, shares, poincare, margin=None, learnt=0.6):
+    """Defences, found by those who do not know them and, with `shares` by countermeasure, by those who do.
+
+    `learnt`: what a copy is good for is not what the defence costs.
+    """
     for seed in held.seeds:
-        target = held.target((defence,), seed)
+        target = held.target(defence if isinstance(defence, tuple) else (defence,), seed)
         yield record(held, target, WHITE, poincare, accuracy)
         if margin is not None:
             yield record(held, target, MARGIN, margin, accuracy)
-        for known in knowing([name]):
+        for known in knowing([name] if isinstance(name, str) else name):
             form = form_of(target, known)
-            copied = 0.3 if form is not target else accuracy  # what a copy is good for is not what the defence costs
+            copied = learnt if form is not target else accuracy
             if known.name in shares:
                 yield record(held, form, known.attack(WHITE), shares[known.name], copied)
 
@@ -122,8 +127,11 @@ CASES = {  # the word, and what the attacks on the defended network find
     "nothing, and more leak": ("cannot be told", RoLSS(), "rolss", 0.92, {SKIPS: 0.99, STUDENT: 0.9}, 0.95, 0.9),
     "one who knows finds them": ("cannot be told", RoLSS(), "rolss", 0.92, {SKIPS: 0.88, STUDENT: 0.3}, 0.86, 0.8),
     "below every checkpoint": ("cannot be told", RoLSS(), "rolss", 0.4, {SKIPS: 0.1, STUDENT: 0.1}, 0.1, 0.1),
-    "below them, and more for who knows": (
-        "cannot be told", RoLSS(), "rolss", 0.4, {SKIPS: 0.3, STUDENT: 0.1}, 0.05, 0.05,
+    "below them, and half of it for who knows": (
+        "cannot be told", RoLSS(), "rolss", 0.4, {SKIPS: 0.45, STUDENT: 0.1}, 0.05, 0.05,
+    ),
+    "below them, and most of it for who knows": (
+        "cannot be told", RoLSS(), "rolss", 0.4, {SKIPS: 0.7, STUDENT: 0.1}, 0.05, 0.05,
     ),
     "an attack that was always stronger": (
         "cannot be told", NegLS(), "negls", 0.92, {"max-margin": 0.8, LABELS: 0.5}, 0.9, None,
@@ -164,19 +172,125 @@ def test_the_right_word(case):
         assert one.p is None or one.p < 0.05
 
 
+SURE = Gap(1.0, 1.0, 1.0, 0.0)
 WITHOUT = {  # a condition, and the case that gets another word without it
-    "equal accuracy": ("a trade", "at_equal", Judged.at_end),
-    "who knows": ("hiding", "aware", Judged.ignorant),
-    "what is left for who knows": ("below them, and more for who knows", "at_end", lambda *_: Gap(0.0, -1.0, 1.0, 1.0)),
-    "what stopping explains": ("more than accuracy takes", "_explained", lambda *_: Gap(1.0, 1.0, 1.0, 0.0)),
+    "equal accuracy": ("a trade", {"Judged.at_equal": Judged.at_end}),
+    "who knows": ("hiding", {"Judged.aware": Judged.ignorant}),
+    "what is left for who knows": ("below them, and most of it for who knows", {"_shown": lambda *_: False}),
+    "most of it": (
+        "below them, and half of it for who knows",
+        {"_shown": lambda *_: False, "Judged._back": lambda *_: SURE},
+    ),
+    "what stopping explains": ("more than accuracy takes", {"Judged._explained": lambda *_: SURE}),
 }
 
 
 @pytest.mark.parametrize("condition", WITHOUT)
 def test_without_a_condition_a_case_gets_another_word(condition, monkeypatch):
-    case, name, other = WITHOUT[condition]
-    monkeypatch.setattr(Judged, name, other)
-    assert CASES[case][0] not in words(told(study(case))).values()
+    case, patches = WITHOUT[condition]
+    places = study(case)
+    for name, other in patches.items():
+        assert CASES[case][0] in words(told(places)).values()  # all but the last alone change nothing
+        monkeypatch.setattr(f"lightleak.report.proof.{name}", other)
+    assert CASES[case][0] not in words(told(places)).values()
+
+
+def test_a_difference_that_one_world_does_not_show_is_none_that_is_gone():
+    """Who knows finds 30 points fewer in one world, and as many in the other: neither real nor hiding."""
+    cases = ({"max-margin": 0.6, LABELS: 0.5}, {"max-margin": 0.88, LABELS: 0.5})
+    both = [one for world, shares in enumerate(cases)
+            for one in study(("", NegLS(), "negls", 0.92, shares, 0.2, None), worlds=(world,)).values()]  # fmt: skip
+    results = told({Path(str(place)): one for place, one in enumerate(both)})
+    assert set(words(results).values()) == {"cannot be told"}
+    (aware,) = [one for one in results.differences if one.column == "knowing hits@1"]
+    assert aware.high is not None
+    assert aware.high < 0
+
+
+def test_an_attack_that_was_not_run_on_a_defended_network_is_none_that_it_withstands():
+    """Max-margin finds 80 % of the undefended network, the Poincaré distance half of that, of either network."""
+    base = {"poincare": 0.4, "margin": 0.8, "leaks": (0.1, 0.2, 0.3)}
+    places = study(("", BiDO(), "bido", 0.92, {"averaged over views": 0.41}, 0.4, None), "real", base=base)
+    results = told(places)
+    assert [one.word for one in results.verdicts if one.row == "BiDO"] == ["cannot be told"] * 2
+    (sentence,) = [text for text in results.sentences if text.startswith("BiDO")]
+    assert sentence.endswith("Not tried: PPA (loss max-margin).")
+    alone = [one for one in places.values() if one.target.run != "BiDO" or one.attack.settings["alignment"]]
+    results = told({Path(str(place)): one for place, one in enumerate(alone)})
+    assert {one.row for one in results.verdicts} == {"RoLSS"}
+    why = "in no training was it attacked in all ways, and the undefended network in one of them"
+    assert f"no verdict on BiDO: {why}" in results.notes
+
+
+def test_a_copy_that_learnt_nothing_is_no_attacker():
+    useless = ("", RoLSS(), "rolss", 0.92, {STUDENT: 0.02}, 0.2, 0.2, 0.1)
+    results = told(study(useless))
+    assert not results.verdicts
+    assert results.summary.startswith("No defended network")
+    why = "what those who know it attacked is worth too little to count: PPA on a copy with its skips (which names 10 %"
+    assert any(note.startswith(f"no verdict on RoLSS: {why}") for note in results.notes)
+    html = page(results)
+    assert why in html
+    results = told(study(("", NegLS(), "negls", 0.92, {"max-margin": 0.88, LABELS: 0.02}, 0.2, None, 0.1)))
+    assert set(words(results).values()) == {"hiding"}
+    assert results.sentences[0].endswith(
+        "Worth too little to count: PPA on a copy by labels (which names 10 % of test images right)."
+    )
+
+
+def test_each_of_several_defences_must_be_known():
+    """Max-margin knows NegLS, and nothing of RoLSS below it."""
+    both = (RoLSS(), NegLS())
+    results = told(study("real", ("", both, "negls", 0.92, {"max-margin": 0.3, LABELS: 0.2}, 0.2, None)))
+    assert {one.row for one in results.verdicts} == {"RoLSS"}
+    assert "no verdict on RoLSS + NegLS: nobody who knows RoLSS attacked it" in results.notes
+    shares = {"max-margin": 0.3, LABELS: 0.2, STUDENT: 0.3}
+    results = told(study(("", both, ("rolss", "negls"), 0.92, shares, 0.2, None)))
+    assert set(words(results).values()) == {"real"}
+    assert results.sentences[0].endswith("Not tried: skips scaled back in.")
+
+
+@pytest.mark.parametrize(("control", "word"), [(None, "cannot be told"), (0.9, "real"), (0.4, "hiding")])
+def test_who_knows_reveals_what_is_hidden_if_that_finds_no_more_without_the_defence(control, word):
+    """Averaging over views finds half of a network with BiDO; others a tenth of it, and half of the undefended."""
+    base = {"poincare": 0.5, "margin": 0.45, "leaks": (0.1, 0.2, 0.3)}
+    places = study(("", BiDO(), "bido", 0.92, {"averaged over views": 0.48}, 0.1, 0.1), base=base)
+    (views,) = ADAPTIVE["bido"]
+    if control is not None:
+        more = [record(setting(world), setting(world).target((), seed), views.attack(WHITE), control, 0.92)
+                for world in (0, 1) for seed in (0, 1, 2)]  # fmt: skip
+        places |= {Path(f"c{place}"): one for place, one in enumerate(more)}
+    results = told(places)
+    assert set(words(results).values()) == {word}
+    missing = "not run on the undefended network, so no proof that anything was hidden: averaged over views"
+    assert (missing in results.notes) == (control is None)
+
+
+def test_what_is_said_at_equal_accuracy_is_what_is_known_there():
+    (sentence,) = told(study("hiding at equal accuracy")).sentences
+    assert "fewer than the strongest attack on the undefended network, " in sentence
+    assert "at equal natural accuracy (75 %), corrected p" in sentence
+    below, real = study("below every checkpoint"), study("real")
+    assert "of which no checkpoint is as little accurate as this network" in told(below).sentences[0]
+    unstopped = {place: one for place, one in real.items() if one.target.moment is None}
+    assert "than of the undefended network, no checkpoint of which was attacked" in told(unstopped).sentences[0]
+    made = {place: one for place, one in real.items() if one.target.title != "RoLSS"}
+    extra = [record(setting(world), Copied(setting(world).target((), seed), "gradients", "timm:resnet18", LESSONS),
+                    WHITE, 0.5, 0.6) for world in (0, 1) for seed in (0, 1, 2)]  # fmt: skip
+    results = told(made | {Path(f"e{place}"): one for place, one in enumerate(extra)})
+    assert "how accurate this network is was not recorded in each training" in results.sentences[0]
+
+
+def test_a_guard_is_held_against_attacks_that_it_does_not_allow():
+    held = setting()
+    behind = Guarded(held.target((), 0), SSD())
+    copying = Copied(behind, "labels", "timm:resnet18", LESSONS)
+    asking = replace(held, prior=Lokt(), transfer=Transfer())
+    base = [record(asking, held.target((), 0), LOKT(), 0.5, 0.9), record(held, held.target((), 0), WHITE, 0.5, 0.9)]
+    plainly, guarded = networks([*base, record(held, copying, WHITE, 0.5, 0.6)]).values()
+    allowed = {one.first.attack.name: guarded.allows(one) for one in plainly.attacks.values()}
+    assert allowed == {"Lokt": True, "PPA": False} or allowed == {"LOKT": True, "PPA": False}
+    assert all(plainly.allows(one) for one in plainly.attacks.values())
 
 
 def test_an_attack_that_was_always_stronger_knows_nothing():

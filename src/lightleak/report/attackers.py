@@ -2,6 +2,8 @@
 
 What undoes a defence stands in `attacks.adaptive`. An attack knows a defence if it is one of its countermeasures, by
 its settings, by what was done to the network, or by what copied it: the same max-margin loss knows NegLS, not RoLSS.
+Of several defences each must be known by somebody. Who attacks a copy that learnt nothing finds nobody, whatever the
+defence is worth: what an attacker makes of a network must be worth `LEARNT` of its natural accuracy.
 """
 
 import json
@@ -12,6 +14,8 @@ from typing import Any
 
 from lightleak.attacks import ATTACKS, GUARDS
 from lightleak.attacks.adaptive import ADAPTIVE, Knowing, knowing
+from lightleak.attacks.frame import grants
+from lightleak.attacks.oracle import Access
 from lightleak.attacks.votes import by_vote
 from lightleak.defences import DEFENCES
 from lightleak.report.fairness import training_of
@@ -19,6 +23,7 @@ from lightleak.report.worlds import world_of
 from lightleak.study.record import Record
 
 Key = tuple[str, int]  # a world and a training seed
+LEARNT = 0.5  # of a network's natural accuracy, below which what an attacker made of it is worth too little to count
 
 
 @dataclass
@@ -27,12 +32,23 @@ class Attacked:
 
     label: str
     known: Knowing | None  # the countermeasure that it is
+    control: str  # what the same is on a network of which there is nothing to undo
     records: dict[Key, Record] = field(default_factory=dict)
 
     @property
     def first(self) -> Record:
         """One of its evaluations."""
         return next(iter(self.records.values()))
+
+    @property
+    def made(self) -> bool:
+        """Whether the attacker made a network of the network, and attacked that."""
+        return _made(self.first)
+
+    @property
+    def accuracy(self) -> float:
+        """Natural accuracy of what was attacked."""
+        return _accuracy(self.records.values())
 
 
 @dataclass
@@ -47,10 +63,34 @@ class Network:
 
     @property
     def known(self) -> bool:
-        """Whether somebody who knows its defences attacked it, or there is nothing to know of them."""
-        if not self.attacks or not self.defences or any(name not in ADAPTIVE for name in self.defences):
-            return False
-        return not knowing(self.defences) or any(one.known for one in self.attacks.values())
+        """Whether those who know its defences attacked it, as far as there is something to know of them."""
+        named = bool(self.defences) and all(name in ADAPTIVE for name in self.defences)
+        return bool(self.attacks) and named and not self.unknown
+
+    @property
+    def unknown(self) -> list[str]:
+        """The defences that nobody who attacked it knew, of those of which there is something to know."""
+        ran = {one.known for name, one in self.attacks.items() if self.aware(name)}
+        return [name for name in self.defences if (ways := ADAPTIVE.get(name)) and not ran & set(ways)]
+
+    def aware(self, name: str) -> bool:
+        """Whether an attack knows the defence, and is of use."""
+        return self.attacks[name].known is not None and self.useful(name)
+
+    def useful(self, name: str) -> bool:
+        """Whether what the attacker made of the network has `LEARNT` of its natural accuracy, if that is known."""
+        attack = self.attacks[name]
+        both = [key for key in attack.records if key in self.own]
+        if not attack.made or not both:
+            return True
+        made, own = (_accuracy(side[key] for key in both) for side in (attack.records, self.own))
+        return made >= LEARNT * own
+
+    def allows(self, attack: Attacked) -> bool:
+        """Whether an attack can be run on it: a guard gives no gradients, and some give labels alone."""
+        guards = [GUARDS[name] for name in self.defences if name in GUARDS]
+        granted = "labels" if any(each.labels for each in guards) else "scores" if guards else "gradients"
+        return grants(granted, _access(attack.first))
 
     @property
     def untried(self) -> list[str]:
@@ -89,7 +129,9 @@ def networks(records: Iterable[Record]) -> dict[str, Network]:
             continue
         if not _made(one):
             network.own.setdefault(key, one)
-        attacked = network.attacks.setdefault(what, Attacked("", _known(one, network.defences)))
+        if what not in network.attacks:
+            network.attacks[what] = Attacked("", _known(one, network.defences), _control(one))
+        attacked = network.attacks[what]
         attacked.records.setdefault(key, one)
     _name([attacked for network in found.values() for attacked in network.attacks.values()])
     return dict(sorted(found.items(), key=lambda pair: bool(pair[1].defences) or not pair[1].own))
@@ -141,9 +183,33 @@ def _fits(record: Record, each: Knowing) -> bool:
 
 def _identity(record: Record) -> str:
     """All that an attack is, but for its target."""
-    attack = record.attack
-    held = [attack.name, attack.settings, _form(record), record.prior.name]
+    return _spelled(record, record.attack.settings, _form(record))
+
+
+def _control(record: Record) -> str:
+    """The attack as it is on a network of which there is nothing to undo, and whose answers are not random."""
+    settings, form = record.attack.settings, _form(record)
+    alignment = settings.get("alignment")
+    if alignment and alignment.get("kind") == "noise" and not alignment.get("noise"):
+        settings = {**settings, "alignment": None}
+    return _spelled(record, settings, () if form[:1] == ("undo",) else form)
+
+
+def _spelled(record: Record, settings: Mapping[str, Any], form: tuple[Any, ...]) -> str:
+    held = [record.attack.name, settings, form, record.prior.name]
     return json.dumps(held, sort_keys=True, default=str)
+
+
+def _access(record: Record) -> Access:
+    """What an attack asks of the network, itself or for a copy of it."""
+    form = _form(record)
+    known: dict[str, Access] = {kind.__name__: kind.access for kind in ATTACKS.values()}
+    return form[1] if form[:1] == ("copy",) else known.get(record.attack.name, "gradients")
+
+
+def _accuracy(records: Iterable[Record]) -> float:
+    told = [one.target.accuracy for one in records]
+    return sum(told) / len(told)
 
 
 def _name(attacks: Sequence[Attacked]) -> None:

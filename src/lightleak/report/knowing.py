@@ -1,8 +1,9 @@
 """One page over attackers who know a defence and those who do not; `report.proof` says what is asked of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from lightleak.defences import DEFENCES
 from lightleak.metrics.evidence import Comparison, Measure, holm
 from lightleak.report.attackers import Network, networks
 from lightleak.report.glossary import ACCURACY, columns
@@ -43,6 +44,7 @@ def collect_knowing(
     verdicts = [verdict for name in measured for verdict in _verdicts(judged[name])]
     people = {"name": first.population.name, "classes": first.population.classes}
     rows = {one.network.name: one for one in (judged[measured[0]] if measured else ())}
+    usual = {name for each in others for name, one in each.attacks.items() if one.known is None}
     both = [(name, one) for name in measured for one in judged[name]]
     return Results(
         title=title,
@@ -53,7 +55,9 @@ def collect_knowing(
         differences=corrected([one for name, each in judged.items() for j in each for one in _differences(name, j)]),
         levels=tuple(level for name, one in both for level in _levels(name, one)),
         verdicts=tuple(verdicts),
-        sentences=tuple(_sentence([(v, one) for v, (_, one) in zip(verdicts, both) if v.row == name]) for name in rows),
+        sentences=tuple(
+            _sentence([(v, one) for v, (_, one) in zip(verdicts, both) if v.row == name], usual) for name in rows
+        ),
         leaks=tuple(f"{AWARE} {name}" for name in measured),
         notes=(*_notes(baseline, others, rows), *first.population.notes),
         primary=tuple(f"{side} {name}" for name in primary if name in measured for side in (IGNORANT, AWARE)),
@@ -95,13 +99,25 @@ def _difference(judged: Judged, column: str, gap: Comparison) -> Difference:
     return named(judged.network.name, column, gap, **{"trainings": 1, units: units_of(judged.keys)})
 
 
-def _sentence(told: Sequence[tuple[Verdict, Judged]]) -> str:
-    """What is said of one defence, measure by measure."""
+def _sentence(told: Sequence[tuple[Verdict, Judged]], usual: Collection[str]) -> str:
+    """What is said of one defence, measure by measure. `usual`: the attacks that ask nothing of a defence."""
     name = told[0][0].row
     parts = [f"by {MEASURED[one.column]} it {_word(one.word)}: {_clause(one, judged)}" for one, judged in told]
-    untried = told[0][1].network.untried
+    judged = told[0][1]
+    untried = [*judged.network.untried, *(judged.base.attacks[each].label for each in judged.unrun if each in usual)]
+    useless = [each for each in judged.found if not judged.network.useful(each)]
     more = f" Not tried: {', '.join(untried)}." if untried else ""
+    more += f" Worth too little to count: {_on(judged.network, useless)}." if useless else ""
     return f"{name}: {'; '.join(parts)}.{more}"
+
+
+def _on(network: Network, names: Sequence[str]) -> str:
+    """Attacks, and how accurate what the attacker made of the network is."""
+    attacks = [network.attacks[name] for name in names]
+    return ", ".join(
+        f"{one.label} (which names {_percent(one.accuracy)} of test images right)" if one.made else one.label
+        for one in attacks
+    )
 
 
 def _word(word: str) -> str:
@@ -120,10 +136,13 @@ def _clause(one: Verdict, judged: Judged) -> str:
         fewer = f"{_points(level)} than of the undefended network {where}"
         return f"{who} finds {share} of people, {fewer}{p}"
     if one.word == "hiding":
-        most = strongest(judged.ignorant, judged.found)
+        name, most = judged.revealing, strongest(judged.ignorant, judged.found)
+        attack, share = judged.network.attacks[name], _percent(mean_of(judged.found[name]))
+        end, level = judged.against_all(name)
         gain, other = judged.against(name, judged.found[most]), judged.network.attacks[most].label
         more = f"{_points(gain)} than {other}, which does not"
         ends = f"{_points(end)} than the strongest attack on the undefended network"
+        ends += f", {_points(level)} {where}" if level and judged.stopped and judged.stopped.early else ""
         return f"{attack.label}, which knows it, finds {share} of people, {more}, and {ends}{p}"
     if one.word == "a trade":
         name = strongest(judged.found, judged.found)
@@ -134,11 +153,19 @@ def _clause(one: Verdict, judged: Judged) -> str:
     if not judged.enough:
         return "one training of each speaks of these networks, not of the defence"
     if level is None:
-        return (
-            f"{who} finds {_points(end)} than of the undefended network, of which no checkpoint is as little accurate "
-            "as this network"
-        )
+        return f"{who} finds {_points(end)} than of the undefended network, {_unequal(judged)}"
     return f"{who} finds {_points(level)} than of the undefended network {where}, {_points(end)} than at its end"
+
+
+def _unequal(judged: Judged) -> str:
+    """Why nothing is known at equal natural accuracy."""
+    if not set(judged.keys) <= set(judged.network.own):
+        return "and how accurate this network is was not recorded in each training"
+    if not judged.base.stops:
+        return "no checkpoint of which was attacked"
+    if judged.stopped is not None:
+        return "no checkpoint of which was attacked in the same way"
+    return "of which no checkpoint is as little accurate as this network in each training"
 
 
 def _points(gap: Comparison | None) -> str:
@@ -152,7 +179,9 @@ def _points(gap: Comparison | None) -> str:
         if low is None or high is None
         else f" [{100 * (-high if less else low):.0f}, {100 * (-low if less else high):.0f}]"
     )
-    return f"{abs(100 * gap.value):.0f} points{ends} {'fewer' if less else 'more'}".replace("-0", "0").replace("-", "−")
+    points = f"{abs(100 * gap.value):.0f}"
+    word = "point" if points == "1" and not ends else "points"
+    return f"{points} {word}{ends} {'fewer' if less else 'more'}".replace("-0", "0").replace("-", "−")
 
 
 def _percent(share: float) -> str:
@@ -168,6 +197,8 @@ def _summary(verdicts: Sequence[Verdict], first: Record, measured: Sequence[str]
         if (own := [one.row for one in deciding if one.word == word])
     ]
     by = MEASURED[measured[-1]] if measured else "nothing"
+    if not deciding:
+        return f"No defended network ({first.target.architecture}) was attacked in all ways that a verdict needs."
     return (
         f"{len(deciding)} defended networks ({first.target.architecture}), attacked by those who know the defence and "
         f"by those who do not. By {by}, {'; '.join(said)}."
@@ -227,9 +258,9 @@ def _differences(metric: str, judged: Judged) -> list[Difference]:
 
 def _levels(metric: str, judged: Judged) -> list[Level]:
     """The same at equal natural accuracy."""
-    if judged.stopped is None:
+    if judged.stopped is None or judged.rival is None:
         return []
-    there = interval_of(judged.stopped.scores[judged.stopped.strongest], judged.alike)
+    there = interval_of(judged.rival, judged.alike)
     told = []
     for side, names in ((IGNORANT, judged.ignorant), (AWARE, judged.aware)):
         if names:
@@ -245,16 +276,34 @@ def _levels(metric: str, judged: Judged) -> list[Level]:
 def _notes(base: Network, others: Sequence[Network], rows: Mapping[str, Judged]) -> list[str]:
     said = [f"attacks on the undefended network: {base.labels(base.attacks)}"]
     for name, one in rows.items():
-        ran = [what for what in one.found if one.network.attacks[what].known]
-        if ran:
-            said.append(f"{name} was attacked by those who know it with {one.network.labels(ran)}")
+        if ran := [what for what in one.found if one.network.attacks[what].known]:
+            said.append(f"{name} was attacked by those who know it with {_on(one.network, ran)}")
         worlds, count = len({world for world, _ in one.keys}), len(one.keys)
         if count < len(base.own):
             said.append(f"{name}: {count} of {len(base.own)} trainings, in {worlds} worlds, were attacked in all ways")
-    left = [one for one in others if one.name not in rows and one.defences]
-    for why, own in (
-        ("nobody who knows the defence attacked it", [one.name for one in left if not one.known]),
-        ("no training of it was attacked in all ways", [one.name for one in left if one.known]),
-    ):
-        said += [f"no verdict on {', '.join(own)}: {why}"] if own else []
+    alone = {
+        one.network.attacks[what].known: None
+        for one in rows.values()
+        for what in one.aware
+        if what not in one.ignorant and what not in one.controlled
+    }
+    if names := [known.name for known in alone if known]:
+        said.append(f"not run on the undefended network, so no proof that anything was hidden: {', '.join(names)}")
+    reasons: dict[str, list[str]] = {}
+    for one in others:
+        if one.name not in rows and one.defences:
+            reasons.setdefault(_why_none(one), []).append(one.name)
+    said += [f"no verdict on {', '.join(own)}: {why}" for why, own in reasons.items()]
     return said
+
+
+def _why_none(network: Network) -> str:
+    """Why there is no verdict on a network."""
+    if network.known:
+        return "in no training was it attacked in all ways, and the undefended network in one of them"
+    useless = [name for name in network.attacks if not network.useful(name)]
+    if useless:
+        return f"what those who know it attacked is worth too little to count: {_on(network, useless)}"
+    kinds = {name: DEFENCES[name].title if name in DEFENCES else name for name in network.unknown}
+    part = ", ".join(kinds.values()) if 0 < len(kinds) < len(network.defences) else "the defence"
+    return f"nobody who knows {part} attacked it"

@@ -5,7 +5,8 @@ Of every defended network, by each measure, with the attacks that were run on it
     real        every attack, the strongest that knows the defence among them, finds fewer people than the strongest
                 attack finds of the undefended network, at equal natural accuracy
     hiding      attackers who do not know it find fewer than the same attacks do of the undefended network; the
-                strongest that knows it does not, and finds more of this very network than each of them
+                strongest that knows it is not shown to, and finds more of this very network than each of them, by more
+                than of the undefended network, and more than is then still missing to the strongest attack on that
     a trade     every attack finds fewer than of the undefended network, but not at equal natural accuracy, and most of
                 the difference is what the undefended network loses when it is stopped there
 
@@ -13,7 +14,11 @@ and else it cannot be told. Each is a chain of paired differences whose interval
 largest of theirs. A maximum over attacks is never one of luck: either all of them must hold, or the p of the one that
 was chosen counts once for each that it was chosen from. Of several worlds each must show every difference by itself, by
 its own interval; p is that of all of them together, corrected by Holm over all defences and all three words. Two
-trainings of each network are the least that speaks of a defence.
+trainings of each network are the least that speaks of a defence; where a world has one alone, worlds are the unit.
+
+What is missing proves nothing. The defended network is held against attacks on the undefended one that were run on it
+as well (or that its guard does not allow), and hides nothing from an attack of which nobody knows what it finds of the
+undefended network. Of this there is nothing to undo: there, an attack on a changed network is the attack itself.
 
 Equal natural accuracy: that of the defended network itself, whatever an attacker copied or changed of it. Where it is
 below the undefended network's, that is read off the latter's checkpoints, and a difference counts from `STOPPED` on.
@@ -49,7 +54,6 @@ class Gap(Comparison):
 class Stopped:
     """The undefended network at the natural accuracy of a defended one."""
 
-    strongest: str  # the attack that finds most of it there
     scores: Mapping[str, Scores]  # by attack
     accuracy: float
     early: bool  # whether it was stopped before its end
@@ -60,6 +64,7 @@ class Judged:
     """What the attacks on one defended network come to, by one measure."""
 
     network: Network
+    base: Network
     metric: str
     keys: tuple[Key, ...]
     found: Mapping[str, Scores]  # by attack
@@ -69,15 +74,46 @@ class Judged:
 
     @property
     def aware(self) -> list[str]:
-        """The attacks that know the defence; all where there is nothing to know."""
+        """The attacks that know the defence and are of use; all where there is nothing to know."""
         if not knowing(self.network.defences):
             return list(self.found)
-        return [name for name in self.found if self.network.attacks[name].known is not None]
+        return [name for name in self.found if self.network.aware(name)]
 
     @property
     def ignorant(self) -> list[str]:
         """The attacks that do not."""
         return [name for name in self.found if self.network.attacks[name].known is None]
+
+    @property
+    def fair(self) -> list[str]:
+        """The attacks on the undefended network that this one is held against: run on both, or not allowed on it."""
+        return fair(self.network, self.base, self.found, self.plain)
+
+    @property
+    def unrun(self) -> list[str]:
+        """The other attacks on the undefended network."""
+        return [name for name in self.plain if name not in self.fair]
+
+    @property
+    def controlled(self) -> list[str]:
+        """The attacks that know the defence of which is known what they find of the undefended network.
+
+        Of whatever use they are: who finds people has shown it.
+        """
+        attacks = self.network.attacks
+        return [name for name in self.found if attacks[name].known is not None and attacks[name].control in self.plain]
+
+    @property
+    def rivals(self) -> list[str]:
+        """The attacks of `fair` that are known at equal natural accuracy."""
+        return [name for name in self.fair if self.stopped and name in self.stopped.scores]
+
+    @property
+    def rival(self) -> Scores | None:
+        """What the strongest of them finds there."""
+        return (
+            self.stopped.scores[strongest(self.rivals, self.stopped.scores)] if self.stopped and self.rivals else None
+        )
 
     @property
     def enough(self) -> bool:
@@ -90,11 +126,17 @@ class Judged:
 
     def at_end(self, name: str) -> Gap:
         """An attack against the strongest on the undefended network."""
-        return self.against(name, self.plain[strongest(self.plain, self.plain)])
+        return self.against(name, self.plain[strongest(self.fair, self.plain)])
+
+    def against_all(self, name: str) -> tuple[Gap, Gap | None]:
+        """The same two differences, against every attack on the undefended network."""
+        most = self.plain[strongest(self.plain, self.plain)]
+        there = self.stopped.scores if self.stopped else {}
+        return self.against(name, most), self.against(name, there[strongest(there, there)]) if there else None
 
     def at_equal(self, name: str) -> Gap | None:
         """An attack against the strongest on the undefended network at equal natural accuracy, if that is known."""
-        return self.against(name, self.stopped.scores[self.stopped.strongest]) if self.stopped else None
+        return None if self.rival is None else self.against(name, self.rival)
 
     @property
     def least(self) -> float:
@@ -103,47 +145,68 @@ class Judged:
 
     def p_real(self) -> float:
         """Of "real"."""
-        if self.stopped is None or not self.aware:
+        if self.rival is None or not self.aware:
             return 1.0
         gaps = [self.at_equal(name) for name in self.found]
-        return chosen(max(_less(gap, self.least) for gap in gaps), len(self.stopped.scores))
+        return chosen(max(_less(gap, self.least) for gap in gaps), len(self.rivals))
 
     def p_hiding(self) -> float:
         """Of "hiding"."""
-        ignorant = self.ignorant
-        if not ignorant or not self.aware or set(ignorant) & set(self.aware):
+        if not self.ignorant or not self.controlled or set(self.ignorant) & set(self.aware):
             return 1.0
-        top = strongest(self.aware, self.found)
-        gain = chosen(max(_more(self.against(top, self.found[name])) for name in ignorant), len(self.aware))
-        both = [name for name in ignorant if {name, top} <= set(self.plain)]
-        beyond = [_more(self._beyond(top, name)) for name in both]
-        ways = []
-        if set(ignorant) <= set(self.plain) and not _surely(self.at_end(top)):
-            ways.append(max(_less(self.against(name, self.plain[name])) for name in ignorant))
-        of = self.stopped.scores if self.stopped else {}
-        if (held := [name for name in ignorant if name in of]) and not _surely(self.at_equal(top), self.least):
-            ways.append(max(_less(self.against(name, of[name]), self.least) for name in held))
-        return max(gain, *beyond, chosen(min(ways, default=1.0), len(ways)))
+        top = self.revealing
+        gains = [_more(self.against(top, self.found[name])) for name in self.ignorant]
+        beyond = [_more(self._beyond(top, name)) for name in self.ignorant if name in self.plain]
+        ways = [self._hidden(self.plain, 0.0)]
+        if self.stopped and self.stopped.early:
+            ways.append(self._hidden(self.stopped.scores, self.least))
+        return max(chosen(max([*gains, *beyond]), len(self.controlled)), chosen(min(ways), len(ways)))
+
+    @property
+    def revealing(self) -> str:
+        """The strongest attack that could show that something was hidden."""
+        return strongest(self.controlled, self.found)
+
+    def _hidden(self, tables: Mapping[str, Scores], least: float) -> float:
+        """p that those who do not know find fewer than is in `tables`, and that knowing brings most of that back.
+
+        1 where those who know are shown to find fewer, too.
+        """
+        most = tables[strongest(tables, tables)]
+        if not set(self.ignorant) & set(tables) or _shown(self.against(self.revealing, most), least):
+            return 1.0
+        fewer = [_less(self.against(name, tables.get(name, most)), least) for name in self.ignorant]
+        back = [_more(self._back(self.found[name], most)) for name in self.ignorant]
+        return max([*fewer, chosen(max(back), len(self.controlled))])
 
     def _beyond(self, top: str, name: str) -> Gap:
         """By how much more one attack finds than another of this network than of the undefended one."""
-        gap, before = (
-            {key: tables[top][key] - tables[name][key] for key in self.keys} for tables in (self.found, self.plain)
-        )
+        own, plain = self.found, self.plain
+        control = self.network.attacks[top].control
+        gap = {key: own[top][key] - own[name][key] for key in self.keys}
+        before = {key: plain[control][key] - plain[name][key] for key in self.keys}
         return paired(gap, before, self.alike, rate=False)
+
+    def _back(self, ignorant: Scores, most: Scores) -> Gap:
+        """What knowing brings, minus what is then missing to `most`."""
+        top = self.found[self.revealing]
+        sides = [{key: 2 * top[key] for key in self.keys}, {key: ignorant[key] + most[key] for key in self.keys}]
+        return paired(sides[0], sides[1], self.alike, rate=False)
 
     def p_trade(self) -> float:
         """Of "a trade"."""
         top = strongest(self.found, self.found)
-        if self.stopped is None or not self.stopped.early or _surely(self.at_equal(top), self.least):
+        if self.stopped is None or not self.stopped.early or self.rival is None:
             return 1.0
-        fewer = chosen(max(_less(self.at_end(name)) for name in self.found), len(self.plain))
+        if _shown(self.against(top, self.rival), self.least):
+            return 1.0
+        fewer = chosen(max(_less(self.at_end(name)) for name in self.found), len(self.fair))
         return max(fewer, chosen(_more(self._explained(top)), len(self.found)))
 
     def _explained(self, top: str) -> Gap:
         """What stopping takes from the undefended network, minus what the defence takes beyond that."""
         assert self.stopped is not None
-        name = self.stopped.strongest
+        name = strongest(self.rivals, self.stopped.scores)
         end, there = self.plain[name], self.stopped.scores[name]
         sides = [
             {key: end[key] + self.found[top][key] for key in self.keys},
@@ -153,17 +216,25 @@ class Judged:
 
 
 def judge(own: Network, base: Network, metric: str, alike: Alike) -> Judged | None:
-    """The tables of the trainings in which every attack on the network was run; None if there is no such training."""
+    """The tables of the trainings in which every attack on the network was run.
+
+    None if there is no such training, or the undefended network was attacked in no way in all of them as well.
+    """
     found = {name: scores_of(one.records, metric) for name, one in own.attacks.items()}
     keys = sorted(set.intersection(*(set(one) for one in found.values())) & set(base.own))
     plain = {name: scores_of(one.records, metric) for name, one in base.attacks.items()}
     plain = {name: table for name, table in plain.items() if set(keys) <= set(table)}
-    if not keys or not plain:
+    if not keys or not fair(own, base, found, plain):
         return None
     found, plain = (
         {name: {key: table[key] for key in keys} for name, table in side.items()} for side in (found, plain)
     )
-    return Judged(own, metric, tuple(keys), found, plain, _stopped(own, base, plain, keys, metric), alike)
+    return Judged(own, base, metric, tuple(keys), found, plain, _stopped(own, base, plain, keys, metric), alike)
+
+
+def fair(own: Network, base: Network, found: Iterable[str], plain: Iterable[str]) -> list[str]:
+    """The attacks on the undefended network that were run on a defended one as well, or that this does not allow."""
+    return [name for name in plain if name in found or not own.allows(base.attacks[name])]
 
 
 def scores_of(records: Mapping[Key, Record], metric: str) -> dict[Key, Tensor]:
@@ -189,7 +260,7 @@ def _stopped(
     if all(
         mean_of(_of(wanted, world)) >= mean_of(_of(end, world)) for world in dict.fromkeys(world for world, _ in keys)
     ):
-        return Stopped(strongest(plain, plain), plain, level, early=False)
+        return Stopped(plain, level, early=False)
     there = {}
     for name in plain:
         curves = {
@@ -198,7 +269,7 @@ def _stopped(
         }
         if all(one.accuracy.shape[1] > 1 and one.reach[0] <= float(wanted[key].mean()) for key, one in curves.items()):
             there[name] = {key: added(one, wanted[key][None])[0] for key, one in curves.items()}
-    return Stopped(strongest(there, there), there, level, early=True) if there else None
+    return Stopped(there, level, early=True) if there else None
 
 
 def _curve(records: Sequence[Record], metric: str) -> Curve:
@@ -297,6 +368,6 @@ def _more(gap: Gap) -> float:
     return gap.p if gap.agree and gap.value > 0 else 1.0
 
 
-def _surely(gap: Gap | None, least: float = 0.0) -> bool:
-    """Whether a difference is shown to be below zero, uncorrected."""
-    return _less(gap, least) < SURELY
+def _shown(gap: Gap, least: float = 0.0) -> bool:
+    """Whether a difference is shown, uncorrected, to be below zero, if not in every world."""
+    return gap.value < 0 and gap.value <= -least and gap.p < SURELY
