@@ -193,24 +193,75 @@ KEPT = {
         "callbacks": {"EMA": {"weights": [nn.Parameter(value) for value in values]}},
     },
     "model_ema": lambda raw, values: {"model": raw, "model_ema": dict(enumerate(values))},
+    "averaged": lambda raw, values: {"model": raw, "averaged": {str(n): value for n, value in enumerate(values)}},
 }
 
 
 @pytest.mark.parametrize("place", KEPT)
-def test_an_average_without_names_is_said(place, net, average, tmp_path):
+def test_an_average_without_names_can_be_chosen(place, net, average, tmp_path):
+    """Its tensors are the parameters in their order; the buffers are the network's own, as where it was trained."""
     content = KEPT[place](dict(net.state_dict()), listed(net, average))
+    outermost = next(iter(content))
     found = converted(content, tmp_path)
     assert same(found, net.state_dict())
-    (note,) = (each for each in remarks(found) if "also holds" in each)
-    assert note.startswith(f"the file also holds {place}, ")
-    assert "\n" not in note
-    if place != "model_ema":
-        assert f" {len(listed(net, average))} tensors of the same shapes without names" in note
-        assert "save its state dict" in note
-    chosen = converted(content, tmp_path, entry=next(iter(content)))
-    assert not any("also holds" in each for each in remarks(chosen))
+    assert found.record["converted"]["others"] == [place]
+    note = f"the file also holds {place}; {outermost} was taken (--entry chooses)"
+    assert note in remarks(found)
     own = of_own(build(NAME, CLASSES, 32).net, tmp_path / "c.pth", size=32)
     assert note in own.notes
+    chosen = converted(content, tmp_path, entry=place)
+    kept = {name: average[name] for name, _ in net.named_parameters()}
+    assert len(kept) < len(average)  # there are buffers
+    assert same(chosen, net.state_dict() | kept)
+    assert chosen.record["converted"]["entry"] == place
+    assumed = f"{place} holds tensors without names, read with those of {outermost} and its buffers"
+    assert assumed in remarks(chosen)
+    own = of_own(build(NAME, CLASSES, 32).net, tmp_path / "c.pth", size=32, entry=place)
+    assert same(own, net.state_dict() | kept)
+    assert assumed in own.notes
+    with pytest.raises(UserError, match=rf"holds no entry 'ema\.none'; it holds '{outermost}', .*'{place}'"):
+        converted(content, tmp_path, entry="ema.none")
+    assert not any("also holds" in each for each in remarks(converted(content, tmp_path, entry=outermost)))
+
+
+def test_an_average_that_cannot_be_named_is_said(net, average, tmp_path):
+    """Of parameters in another order, of some alone, and of two networks that it may be of."""
+    raw, values = dict(net.state_dict()), listed(net, average)
+    for wrong in (values[::-1], values[1:]):
+        content = {"model": raw, "ema": {"shadow_params": wrong}}
+        found = converted(content, tmp_path)
+        assert same(found, raw)
+        (note,) = (each for each in remarks(found) if "also holds" in each)
+        assert note.startswith(
+            f"the file also holds ema.shadow_params, {len(wrong)} tensors of the same shapes without"
+        )
+        assert "does not have one for each parameter in turn" in note
+        assert "save its state dict" in note
+        with pytest.raises(UserError, match=r"ema.shadow_params in .* cannot be chosen: it holds .* in turn"):
+            converted(content, tmp_path, entry="ema.shadow_params")
+    content = {"student": raw, "teacher": average, "shadow_params": values}
+    with pytest.raises(UserError, match=r"cannot be chosen: .* which fits 'student', 'teacher'"):
+        converted(content, tmp_path, entry="shadow_params")
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        (lambda raw, ema: {"state_dict": under("model.", raw) | under("net.", ema)},
+         ("state_dict.model", "state_dict.net")),
+        (lambda raw, ema: raw | under("model.", ema), (".", "model")),
+        (lambda raw, ema: {"model": raw | under("best.", ema)}, ("model", "model.best")),
+        (lambda raw, ema: {"x" * 40 + "1": raw, "x" * 40 + "2": ema}, ("x" * 40 + ":1", "x" * 40 + ":2")),
+    ],
+    ids=["wrappers", "a wrapper", "one within the other", "cut"],
+)  # fmt: skip
+def test_networks_that_would_share_a_name_have_one_each(layout, names, net, average, tmp_path):
+    content = layout(dict(net.state_dict()), average)
+    there = ", ".join(map(repr, names))
+    with pytest.raises(UserError, match=f"holds 2 networks that fit: {there}; choose one with --entry"):
+        converted(content, tmp_path)
+    for name, state in zip(names, (net.state_dict(), average)):
+        assert same(converted(content, tmp_path, entry=name), state)
 
 
 def test_other_lists_are_no_average(net, tmp_path):
@@ -219,6 +270,14 @@ def test_other_lists_are_no_average(net, tmp_path):
     for beside in ({"losses": [torch.ones(3), torch.ones(3)]}, {"optimizer": optimiser.state_dict()}, {"none": []}):
         found = converted({"state_dict": raw, **beside}, tmp_path)
         assert not any("also holds" in each for each in remarks(found))
+
+
+def test_an_average_with_names_comes_before_one_without(net, average, tmp_path):
+    found = converted({"model_ema": average, "shadow_params": listed(net, average)}, tmp_path)
+    assert same(found, average)
+    found = converted({"model_ema": average, "shadow_params": listed(net, net.state_dict())}, tmp_path)
+    assert same(found, average)
+    assert found.record["converted"]["others"] == ["shadow_params"]
 
 
 def test_an_average_alone(average, tmp_path):
@@ -235,8 +294,6 @@ def test_nobody_can_choose_but_the_user(one, other, net, average, tmp_path):
     nested, flat = ({one: net.state_dict(), other: average},
                     {"state_dict": under(f"{one}.", net.state_dict()) | under(f"{other}.", average)})  # fmt: skip
     for content in (nested, flat):
-        if content is flat and "model" in (one, other):
-            continue  # a prefix that says nothing
         with pytest.raises(UserError, match=r"2 networks that fit: .*choose one with --entry") as caught:
             converted(content, tmp_path)
         assert "\n" not in str(caught.value)

@@ -10,7 +10,9 @@ import mmap
 import re
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -107,10 +109,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Unnamed:
-    """A list of tensors, which have shapes but no names: parameters in their order, as torch_ema keeps an average."""
+    """Tensors in order but without names, of the shapes of a network's: as torch_ema keeps an average of parameters."""
 
     place: str
-    shapes: tuple[tuple[int, ...], ...]
+    tensors: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -287,34 +289,46 @@ def _content(content: Any, storage: Storage, most: int) -> Content:
             entries.append(Entry(place, {}, str(reason)))
     around = content if isinstance(content, dict) else {}
     beside = {str(key)[:40]: number for key, value in around.items() if (number := _number(value)) is not None}
-    return Content(tuple(entries), beside, _class_names(around), tuple(_unnamed(around, "", set())))
+    unnamed = tuple(_unnamed(around, entries, storage, most))
+    return Content(tuple(entries), beside, _class_names(around), unnamed)
 
 
-def _unnamed(node: dict[Any, Any], place: str, seen: set[int]) -> Iterator[Unnamed]:
-    """The lists of tensors in dictionaries that are no optimiser's state."""
+def _unnamed(around: dict[Any, Any], entries: list[Entry], storage: Storage, most: int) -> Iterator[Unnamed]:
+    """The lists of tensors whose shapes are among those of a network in the file; others are not read."""
+    networks = [Counter(tuple(value.shape) for value in entry.tensors.values()) for entry in entries]
+    tensor = _reader(storage, most)
+    for place, nodes in _lists(around, "", set()):
+        wanted = Counter(map(_shape, nodes))
+        if any(wanted <= shapes for shapes in networks):
+            with suppress(Refused):  # what lies beside a network is no reason to refuse it
+                yield Unnamed(place, tuple(tensor(node, place) for node in nodes))
+
+
+def _lists(node: dict[Any, Any], place: str, seen: set[int]) -> Iterator[tuple[str, list[Any]]]:
+    """The lists of tensors in dictionaries that are no optimiser's state, and where they are."""
     if {"state", "param_groups"} <= node.keys() or id(node) in seen or place.count(".") >= MOST_LEVELS:
         return
     seen.add(id(node))
     for key, value in node.items():
         inner = f"{place}.{str(key)[:40]}".lstrip(".")
-        if isinstance(value, dict):
-            yield from _unnamed(value, inner, seen)
-        elif isinstance(value, list | tuple) and len(value) > 1 and all(map(_is_tensor, value)):
-            yield Unnamed(inner, tuple(map(_shape, value)))
+        nodes = _in_order(value)
+        if len(nodes) > 1 and all(map(_is_tensor, nodes)):
+            yield inner, nodes
+        elif isinstance(value, dict):
+            yield from _lists(value, inner, seen)
+
+
+def _in_order(node: Any) -> list[Any]:
+    """What is in a list, or in a dictionary of 0, 1, 2... such as a ParameterList's; [] for anything else."""
+    if isinstance(node, list | tuple):
+        return list(node)
+    numbers = range(len(node)) if isinstance(node, dict) else ()
+    return list(node.values()) if numbers and list(node) in (list(numbers), list(map(str, numbers))) else []
 
 
 def _network(place: str, node: Any, storage: Storage, most: int) -> dict[str, Tensor]:
     """The tensors of a module, or of a dictionary of tensors."""
-    used = 0
-
-    def tensor(value: Any, name: str) -> Tensor:
-        nonlocal used
-        found = _tensor(value, name, storage)
-        used += found.nbytes
-        if used > 2 * most:  # the same bytes under many names; tied weights are stored once
-            raise Refused("its tensors claim more values than the file holds")
-        return found
-
+    tensor = _reader(storage, most)
     if isinstance(node, Call):
         tensors = flattened(_attributes(node, place or "it"), place or "it", 2 * most, _attributes, tensor)
     else:
@@ -328,6 +342,21 @@ def _network(place: str, node: Any, storage: Storage, most: int) -> dict[str, Te
     if not tensors:
         raise Refused("it holds no tensors")
     return tensors
+
+
+def _reader(storage: Storage, most: int) -> Callable[[Any, str], Tensor]:
+    """Reads tensors one after the other; Refused once they claim more than a file of so many bytes can hold."""
+    used = 0
+
+    def tensor(value: Any, name: str) -> Tensor:
+        nonlocal used
+        found = _tensor(value, name, storage)
+        used += found.nbytes
+        if used > 2 * most:  # the same bytes under many names; tied weights are stored once
+            raise Refused("its tensors claim more values than the file holds")
+        return found
+
+    return tensor
 
 
 def _places(content: Any) -> list[tuple[str, Any]]:

@@ -3,7 +3,8 @@
 A file may hold several networks (raw weights beside their running average), and a network's tensors may stand under a
 prefix (`module.`, `_orig_mod.`, `net.`, `backbone.`, any other) beside tensors of something else (a loss, a metric, a
 second network). What fits the network that is wanted is taken; what does not is left, and named. If several fit, raw
-weights are preferred to their average, which is said; between others nobody can choose but the user.
+weights are preferred to their average, which is said; between others nobody can choose but the user. An average may
+be a list without names: it is read with the names of the network beside it.
 """
 
 import json
@@ -35,6 +36,7 @@ BESIDE = re.compile(
 COUNTERS = frozenset({"total_ops", "total_params", "num_batches_tracked"})
 # Tables that a network makes itself from its shape; older versions of libraries stored them.
 DERIVED = frozenset({"relative_position_index", "relative_coords_table", "attn_mask", "position_ids"})
+STATISTICS = frozenset({"running_mean", "running_var"})  # buffers that normalisation keeps
 AVERAGE = re.compile(r"(?<![a-zA-Z])(ema|averaged?|swa|shadow|polyak)(?![a-z])|EMA")
 
 
@@ -50,13 +52,15 @@ class Found:
     beside: dict[str, int | float | str] = field(default_factory=dict)  # numbers and texts
     class_names: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()  # averages of these weights in the file that cannot be taken, and why
+    assumed: str = ""  # how tensors without names got theirs
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about the choice, one sentence each."""
-        told = []
+        told = [self.assumed] if self.assumed else []
         if self.others:
-            there = ", ".join(self.others[:4])
+            more = f" and {len(self.others) - 4} more" if len(self.others) > 4 else ""
+            there = ", ".join(self.others[:4]) + more
             told.append(f"the file also holds {there}; {self.place or 'the outermost'} was taken (--entry chooses)")
         told += [f"the file also holds {what}; {self.place or 'the outermost'} was taken" for what in self.closed]
         if self.unread:
@@ -143,70 +147,164 @@ def choose(
     Raises UserError if several places fit between which nobody can choose, or if `choice` is no place.
     """
     readable = [entry for entry in content.entries if not entry.refused]
+    places = [place for entry in readable for place in _places(entry, anchors, fits)]
+    lists, unmatched = _of_lists(content, places, anchors)
+    places = _named_apart([*places, *lists])
     refused = {entry.place: entry.refused for entry in content.entries if entry.refused}
+    refused = {place: why for place, why in refused.items() if place not in (one.name for one in lists)}
     if not readable or choice in refused:
         reason = refused[choice] if choice in refused else content.entries[0].refused
         raise UserError(f"{source} is refused: {reason}")
-    places = [place for entry in readable for place in _places(entry, anchors, fits)]
+    if choice in unmatched:
+        raise UserError(f"{choice} in {source} cannot be chosen: it holds {unmatched[choice]}")
     if choice is not None:
-        name = choice.strip(".")
-        chosen = [p for p in places if p[0] == name] or [p for p in places if p[0].startswith(f"{name}.")]
-        if not chosen:
-            known = ", ".join(repr(place[0] or ".") for place in places[:8])
-            raise UserError(f"{source} holds no entry {choice[:80]!r}; it holds {known}")
-        places = chosen
-    fitting = _different([place for place in places if place[3]])
+        places = _called(choice, places, source)
+    fitting = _different([place for place in places if place.fits])
     if not fitting:
-        label, state, unread, _ = max(places, key=lambda place: sum(name in place[1] for name in anchors))
-        return Found(state, label, (), unread, False, content.beside, content.class_names)
-    raw = [place for place in fitting if not AVERAGE.search(place[0])]
+        near = max(places, key=lambda place: sum(name in place.tensors for name in anchors))
+        return Found(near.tensors, near.name, (), near.unread, False, content.beside, content.class_names)
+    raw = [place for place in fitting if not place.is_average] or [place for place in fitting if not place.assumed]
     if len(fitting) > 1 and len(raw) != 1:
-        there = ", ".join(repr(place[0] or ".") for place in fitting[:8])
-        raise UserError(f"{source} holds {len(fitting)} networks that fit: {there}; choose one with --entry")
-    label, state, unread, _ = taken = (raw or fitting)[0]
-    others = tuple(place[0] for place in fitting if place is not taken)
-    closed = tuple(_closed(content, state)) if choice is None else ()
-    return Found(state, label, others, unread, True, content.beside, content.class_names, closed)
+        raise UserError(
+            f"{source} holds {len(fitting)} networks that fit: {_names(fitting, 8)}; choose one with --entry"
+        )
+    taken = (raw or fitting)[0]
+    others = tuple(place.name for place in fitting if place is not taken)
+    closed = [f"{place}, {what}" for place, what in unmatched.items()]
+    closed += [f"{place}, which is refused ({why})" for place, why in refused.items() if AVERAGE.search(place)]
+    return Found(
+        taken.tensors,
+        taken.name,
+        others,
+        taken.unread,
+        True,
+        content.beside,
+        content.class_names,
+        tuple(closed) if choice is None else (),
+        taken.assumed,
+    )
 
 
-def _closed(content: Content, state: State) -> Iterator[str]:
-    """Averages beside the taken tensors that cannot be read by name: lists without names, and what is refused."""
-    shapes = Counter(tuple(value.shape) for value in state.values())
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Tensors in a file that may be a network's: under a prefix in an entry, or a list with the names of another."""
+
+    entry: str
+    prefix: str
+    tensors: State
+    unread: tuple[str, ...]  # names beside them
+    fits: bool
+    name: str  # what --entry calls it
+    assumed: str = ""  # by which they got their names
+
+    @property
+    def is_average(self) -> bool:
+        """Whether these are running averages of weights, as far as anybody can tell."""
+        return bool(self.assumed or AVERAGE.search(self.name))
+
+
+def _called(choice: str, places: list[_Place], source: str) -> list[_Place]:
+    """The places that a user's choice names; UserError that says which there are."""
+    name = choice.strip(".")
+    exact = [place for place in places if place.name == name]
+    chosen = exact or [place for place in places if place.name.startswith(f"{name}.")]
+    if not chosen:
+        raise UserError(f"{source} holds no entry {choice[:80]!r}; it holds {_names(places, 8)}")
+    return chosen
+
+
+def _names(places: list[_Place], most: int) -> str:
+    """The names of places as --entry takes them."""
+    names = list(dict.fromkeys(repr(place.name or ".") for place in places))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _named_apart(places: list[_Place]) -> list[_Place]:
+    """The places, where several that fit would share a name each with its whole prefix and, if need be, a number."""
+    for longer in (lambda place, _: f"{place.entry}.{place.prefix}".strip("."), lambda place, n: f"{place.name}:{n}"):
+        counted = Counter(place.name for place in _different([place for place in places if place.fits]))
+        numbers: Counter[str] = Counter()
+        renamed = []
+        for place in places:
+            shared = place.fits and counted[place.name] > 1
+            numbers[place.name] += shared
+            renamed.append(replace(place, name=longer(place, numbers[place.name])) if shared else place)
+        places = renamed
+    return places
+
+
+def _of_lists(content: Content, places: list[_Place], anchors: Collection[str]) -> tuple[list[_Place], dict[str, str]]:
+    """The lists without names as the parameters of the network beside them, whose names and buffers they get.
+
+    Their order is that of its parameters, so they must have the shapes of these one by one. Also, by their places, what
+    is in lists of the network's shapes that are not so, or that could belong to several networks.
+    """
+    fitting = [place for place in places if place.fits]
+    bases = _different([place for place in fitting if not place.is_average]) or _different(fitting)
+    found: list[_Place] = []
+    unmatched: dict[str, str] = {}
     for one in content.unnamed:
-        if Counter(one.shapes) <= shapes:
-            yield (
-                f"{one.place}, {len(one.shapes)} tensors of the same shapes without names, probably a running average "
-                "(copy them into the network where it was trained and save its state dict to have them)"
+        shapes = [tuple(value.shape) for value in one.tensors]
+        near = [base for base in bases if Counter(shapes) <= Counter(tuple(v.shape) for v in base.tensors.values())]
+        named = [(base, names) for base in near if (names := _parameters(base.tensors, anchors, shapes))]
+        what = f"{len(shapes)} tensors of the same shapes without names, probably a running average"
+        if len(named) == 1:
+            base, names = named[0]
+            more = " and its buffers" if len(names) < len(base.tensors) else ""
+            assumed = (
+                f"{one.place} holds tensors without names, read with those of {base.name or 'the outermost'}{more}"
             )
-    for entry in content.entries:
-        if entry.refused and AVERAGE.search(entry.place):
-            yield f"{entry.place}, which is refused ({entry.refused})"
+            tensors = base.tensors | dict(zip(names, one.tensors))
+            found.append(_Place(one.place, "", tensors, base.unread, True, one.place, assumed))
+        elif near:
+            why = f"fits {_names(near, 8)}" if named else "does not have one for each parameter in turn"
+            unmatched[one.place] = (
+                f"{what}, which {why} (copy them into the network where it was trained and save its state dict to "
+                "have them)"
+            )
+    return found, unmatched
 
 
-Place = tuple[str, State, tuple[str, ...], bool]  # its name, its tensors, names beside them, and whether they fit
+def _parameters(state: State, anchors: Collection[str], shapes: list[tuple[int, ...]]) -> list[str]:
+    """The names of a network's parameters if they have these shapes one by one, else []."""
+    every = [name for name, value in state.items() if value.is_floating_point() and not _is_buffer(name)]
+    orders = (every, [name for name in every if name in anchors])
+    return next((names for names in orders if [tuple(state[name].shape) for name in names] == shapes), [])
 
 
-def _places(entry: Entry, anchors: Collection[str], fits: Callable[[State], bool]) -> Iterator[Place]:
+def _is_buffer(name: str) -> bool:
+    return name.rpartition(".")[2] in COUNTERS | DERIVED | STATISTICS
+
+
+def _places(entry: Entry, anchors: Collection[str], fits: Callable[[State], bool]) -> Iterator[_Place]:
     """The prefixes of an entry under which tensors fit; if none does, the one with most of the wanted names."""
     bare = _unwrapped(entry.tensors, WRAPPERS)
     states = [bare]
     if any(".module." in name or name.startswith("module.") for name in bare):
         states.append(_unwrapped(bare, WRAPPERS | {"module"}))
-    nearest: Place | None = None
+    nearest: _Place | None = None
     for state in states:
-        found = False
+        fitting = []
         for prefix, _ in _prefixes(state, anchors).most_common(50):
             inside = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
             unread = tuple(name for name in state if not name.startswith(prefix))
             label = f"{entry.place}.{prefix}".strip(".") if _is_choice(prefix) else entry.place
-            place = (label, inside, unread, fits(inside))
+            place = _Place(entry.place, prefix, inside, unread, fits(inside), label)
             nearest = nearest or place
-            if place[3]:
-                found = True
-                yield place
-        if found:
+            if place.fits:
+                fitting.append(place)
+        if fitting:
+            yield from (_alone(place, fitting, anchors, fits) for place in fitting)
             return
-    yield nearest or (entry.place, states[-1], (), False)
+    yield nearest or _Place(entry.place, "", states[-1], (), False, entry.place)
+
+
+def _alone(place: _Place, fitting: list[_Place], anchors: Collection[str], fits: Callable[[State], bool]) -> _Place:
+    """A place without the tensors of other networks that stand under longer prefixes within it."""
+    inner = {other.prefix.removeprefix(place.prefix) for other in fitting if other.prefix.startswith(place.prefix)}
+    beside = {name for name in place.tensors if name not in anchors and name.startswith(tuple(inner - {""}))}
+    rest = {name: value for name, value in place.tensors.items() if name not in beside}
+    return replace(place, tensors=rest, unread=(*place.unread, *sorted(beside))) if beside and fits(rest) else place
 
 
 def _is_choice(prefix: str) -> bool:
@@ -227,11 +325,11 @@ def _prefixes(state: State, anchors: Collection[str]) -> Counter[str]:
     return counted
 
 
-def _different(places: list[Place]) -> list[Place]:
+def _different(places: list[_Place]) -> list[_Place]:
     """Places without those whose tensors are those of an earlier one."""
-    kept: list[Place] = []
+    kept: list[_Place] = []
     for place in places:
-        if not any(_same(place[1], other[1]) for other in kept):
+        if not any(_same(place.tensors, other.tensors) for other in kept):
             kept.append(place)
     return kept
 
