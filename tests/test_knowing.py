@@ -359,7 +359,7 @@ def test_several_defences_share_one_table():
     expected = dict(zip(titles[1:], ("real", "hiding", "a trade", "cannot be told"), strict=True))
     assert found == {(row, metric): word for row, word in expected.items() for metric in ("hits@1", "true@1")}
     said = " ".join(results.sentences)
-    assert "by the judge it is real: the strongest that knows it (PPA, skips scaled back in) finds 3" in said
+    assert "by the judge it is real: the strongest attack (PPA, skips scaled back in, which knows it) finds 3" in said
     assert "by the truth it is hiding: PPA, max-margin, which knows it, finds " in said
     assert "fewer than of the undefended network, but" in said
     assert "By the truth, real: RoLSS; hiding: NegLS" in results.summary

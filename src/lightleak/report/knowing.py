@@ -88,7 +88,7 @@ def _verdicts(judged: Sequence[Judged]) -> list[Verdict]:
     for place, one in enumerate(judged):
         row = sure[3 * place : 3 * place + 3]
         word, p = next(((word, p) for word, p in zip(TOLD, row) if p < SURELY), ("cannot be told", None))
-        gap = one.at_equal(strongest(one.aware, one.found))
+        gap = one.at_equal(strongest(one.found, one.found))
         against = None if gap is None else _difference(one, f"{AWARE} {one.metric}", gap)
         told.append(Verdict(one.network.name, one.metric, word, p, against))
     return told
@@ -127,9 +127,9 @@ def _word(word: str) -> str:
 def _clause(one: Verdict, judged: Judged) -> str:
     """The numbers behind a word."""
     p = f", corrected {stated(one.p)}" if one.p is not None else ""
-    name = strongest(judged.aware, judged.found)
+    name = strongest(judged.found, judged.found)
     attack, share = judged.network.attacks[name], _percent(mean_of(judged.found[name]))
-    who = f"the strongest {'that knows it' if attack.known else 'attack'} ({attack.label})"
+    who = f"the strongest attack ({attack.label}{', which knows it' if attack.known else ''})"
     end, level = judged.at_end(name), judged.at_equal(name)
     where = f"at equal natural accuracy ({_percent(judged.stopped.accuracy)})" if judged.stopped else ""
     if one.word == "real":
@@ -212,7 +212,7 @@ def _columns(metric: str) -> list[Column]:
     (one,) = columns(metric)
     return [
         Column(f"{side} {metric}", f"{one.label}, {whose}", one.meaning, 1, True, words=one.words, essential=True)
-        for side, whose in ((IGNORANT, "strongest that does not know"), (AWARE, "strongest that knows"))
+        for side, whose in ((IGNORANT, "strongest that does not know"), (AWARE, "strongest of all"))
     ]
 
 
@@ -238,22 +238,26 @@ def _row(name: str, judged: Mapping[str, Sequence[Judged]], measured: Sequence[s
         if set(one.keys) <= set(one.network.own):
             own = {key: accuracy_of(one.network.own[key]) for key in one.keys}
             measures["accuracy"] = interval_of(own, one.alike)
-        for side, names in ((IGNORANT, one.ignorant), (AWARE, one.aware)):
+        for side, names in _sides(one):
             if names:
                 best = strongest(names, one.found)
                 measures[f"{side} {metric}"] = interval_of(one.found[best], one.alike)
                 told += [one.network.attacks[best].label] if side == AWARE else []
-    return Row(name, measures, detail=f"strongest that knows: {', '.join(dict.fromkeys(told))}")
+    return Row(name, measures, detail=f"strongest: {', '.join(dict.fromkeys(told))}")
 
 
 def _differences(metric: str, judged: Judged) -> list[Difference]:
-    """The strongest attack of either kind against the strongest on the undefended network."""
-    sides = ((IGNORANT, judged.ignorant), (AWARE, judged.aware))
+    """The strongest attack of each side against the strongest on the undefended network."""
     return [
         _difference(judged, f"{side} {metric}", judged.at_end(strongest(names, judged.found)))
-        for side, names in sides
+        for side, names in _sides(judged)
         if names
     ]
+
+
+def _sides(judged: Judged) -> tuple[tuple[str, Collection[str]], ...]:
+    """The attacks of somebody who does not know the defence, and of somebody who does: all of them."""
+    return (IGNORANT, judged.ignorant), (AWARE, judged.found)
 
 
 def _levels(metric: str, judged: Judged) -> list[Level]:
@@ -262,7 +266,7 @@ def _levels(metric: str, judged: Judged) -> list[Level]:
         return []
     there = interval_of(judged.rival, judged.alike)
     told = []
-    for side, names in ((IGNORANT, judged.ignorant), (AWARE, judged.aware)):
+    for side, names in _sides(judged):
         if names:
             best = strongest(names, judged.found)
             gap, own = judged.at_equal(best), interval_of(judged.found[best], judged.alike)

@@ -96,7 +96,7 @@ class Verdict:
     column: str  # the measure
     word: str  # real, hiding, a trade, cannot be told
     p: float | None = None  # corrected for all verdicts by this measure
-    # The strongest attack that knows it minus the strongest on the undefended network, at equal natural accuracy.
+    # The strongest attack on it minus the strongest on the undefended network, at equal natural accuracy.
     against: Difference | None = None
 
 

@@ -103,7 +103,7 @@ def verdict_table(results: Results) -> Table | None:
     found: list[Column] = []
     metrics = list(dict.fromkeys(one.column for one in results.verdicts))
     for column in described(*metrics):
-        against = f"{column.label}, strongest that knows, against the undefended network"
+        against = f"{column.label}, strongest attack, against the undefended network"
         found += [
             Column(f"verdict {column.name}", f"verdict by {column.label}", essential=True),
             replace(column, name=f"against {column.name}", label=against, words="", signed=True, essential=True),
