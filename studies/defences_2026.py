@@ -1,9 +1,10 @@
 """Defences of today against attackers who know them, on two worlds of rendered people.
 
-What is compared: a narrow IR-18 at 32 x 32 without a defence and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID, NegLS,
-TL-DMI, AT-AT, MIDRE, LoFt, CALoR and Trap-MID, each of the regularising ones also on top of RoLSS; three training seeds
-in each of two worlds of 24 people in pairs of look-alikes. PPA inverts each with the renderer itself as its prior, by
-the Poincaré distance and by the max-margin loss, and once more as somebody who knows the defence (`attacks.adaptive`).
+What is compared: a narrow IR-18 (or a ResNet-18) at 32 x 32 without a defence and with RoLSS, RoLSS+, SSF, TTS, BiDO,
+MID, NegLS, TL-DMI, AT-AT, MIDRE, LoFt, CALoR and Trap-MID, each of the regularising ones also on top of RoLSS; three
+training seeds in each of two worlds of 24 people in pairs of look-alikes. PPA inverts each with the renderer itself as
+its prior, by the Poincaré distance and by the max-margin loss, and once more as somebody who knows the defence
+(`attacks.adaptive`).
 RoLSS, RoLSS+ and SSF are also retrofitted to the trained undefended network in a tenth of its epochs. Judge and truth
 measure alike; copies that the undefended trainings leave on their way, attacked with both losses, hold every defence at
 equal natural accuracy.
@@ -24,13 +25,17 @@ and otherwise it cannot be told. `lightleak.report.proof` says what must be show
 What attackers who know do is also done to the undefended network, where there is nothing to know: of an attack that
 finds more of any network nobody can say that it found what a defence hid.
 
-So there are three steps:
+So there are three steps, for each of two networks (`--settings network timm:resnet18` in the first and the last,
+`timm:resnet18` behind the folder in the second; without it the IR-18):
 
-    lightleak study studies/defences_2026.py --here 1          the sweep
+    lightleak study studies/defences_2026.py --here 2          the sweep
     python studies/defences_2026.py runs/defences_2026         chooses, and writes defences_2026.json beside this file
-    lightleak study studies/defences_2026.py --here 1          everything; what is done stays done
+    lightleak study studies/defences_2026.py --here 2          everything; what is done stays done
 
-`--dry-run` says how long that will take; a guess is six hours on one core. There is no record of it yet.
+The IR-18 was declared alone. When its first world was done, RoLSS had done nothing there by either loss. So that one
+knows whether that is the world's doing or the network's, ResNet-18 was added, undefended and with RoLSS first.
+
+About three hours on two cores for a network; `--dry-run` says better.
 """
 
 import json
@@ -44,6 +49,7 @@ from lightleak.attacks import PPA
 from lightleak.attacks.adaptive import ADAPTIVE, knowing
 from lightleak.attacks.surrogate import Lessons
 from lightleak.defences import ATAT, MIDRE, SSF, TTS, CALoR, LoFt, RoLSS, RoLSSPlus, TrapMID
+from lightleak.errors import UserError
 from lightleak.study import Store
 from lightleak.study.comparison import compare, compare_on_the_way
 from lightleak.study.costs import Costs, Utility
@@ -77,19 +83,31 @@ SWEEP = {
     "CALoR": tuple((CALoR(rate=rate, gamma=gamma),) for rate, gamma in ((2e-5, 8.0), (2e-3, 8.0), (2e-2, 4.0))),
     "Trap-MID": tuple((TrapMID(weight=weight),) for weight in (0.1, 0.2, 0.4)),
 }
-STRENGTHS = Path(__file__).with_suffix(".json")
+STRENGTHS = Path(__file__).with_suffix(".json")  # by network
+RATES = {"face:ir18-narrow": 2e-3, "timm:resnet18": 1e-3}  # at which the study's networks learn
+NETWORK = "face:ir18-narrow"
 
 
-def sweep():
+def worlds_of(network):
+    """Both worlds, with a network."""
+    return [replace(each, architecture=network, recipe=replace(each.recipe, rate=RATES[network])) for each in WORLDS]
+
+
+def sweep(network):
     """The candidates for each defence's strength, by its name, weakest first; nobody attacks these."""
-    return {name: [SETTING.target(chosen, 9) for chosen in row] for name, row in SWEEP.items()}
+    first = worlds_of(network)[0]
+    return {name: [first.target(chosen, 9) for chosen in row] for name, row in SWEEP.items()}
 
 
-def regularised():
+def told():
+    """What was chosen so far, by network."""
+    return json.loads(STRENGTHS.read_text()) if STRENGTHS.is_file() else {}
+
+
+def regularised(network):
     """The defences whose strength was chosen, alone and on top of RoLSS; none before that."""
-    if not STRENGTHS.is_file():
-        return ()
-    chosen = [SWEEP[name][place] for name, place in json.loads(STRENGTHS.read_text())["chosen"].items()]
+    places = told()[network]["chosen"] if network in told() else {}
+    chosen = [SWEEP[name][place] for name, place in places.items()]
     return (*chosen, *((RoLSS(), *each) for each in chosen))
 
 
@@ -133,23 +151,28 @@ def retrofitted(setting):
     return found
 
 
-def tasks():
+def tasks(network=NETWORK):
     """The sweep; once strengths are chosen everything else."""
-    found = [task for row in sweep().values() for task in row]
-    if not regularised():
+    if network not in RATES:
+        raise UserError(f"the networks of this study are {', '.join(RATES)}, not {network!r}")
+    found = [task for row in sweep(network).values() for task in row]
+    if network not in told():
         return found
-    rows = (*NONE, *SURGERY, *regularised())
-    for setting in WORLDS:
+    rows, worlds = (*NONE, *SURGERY, *regularised(network)), worlds_of(network)
+    for setting in worlds:
         found += [task for loss in LOSSES for task in compare(attacked(setting, loss), rows)]
         found += [task for loss in LOSSES for task in compare_on_the_way(attacked(setting, loss), NONE)]
         found += [task for row in rows[1:] for task in against(setting, row)]
         found += controls(setting)
         found += retrofitted(setting)
         found += [Utility(setting.target(row, seed)) for row in rows for seed in setting.seeds]
-    found += [Costs(SETTING.population, SETTING.architecture, SETTING.recipe, row) for row in rows]
+    first = worlds[0]
+    found += [Costs(first.population, first.architecture, first.recipe, row) for row in rows]
     return list({(task.name, task.key): task for task in found}.values())
 
 
 if __name__ == "__main__":
-    STRENGTHS.write_text(json.dumps(FACES.choose(Store(Path(sys.argv[1])), sweep()), indent=1) + "\n")
+    folder, network = (*sys.argv[1:], NETWORK)[:2]
+    chosen = told() | {network: FACES.choose(Store(Path(folder)), sweep(network))}
+    STRENGTHS.write_text(json.dumps(chosen, indent=1) + "\n")
     print(STRENGTHS.read_text())

@@ -23,9 +23,10 @@ POPULATION = source(
     "faces", people=4, images=6, size=32, lookalikes=2, public_people=4, public_images=10, judge_images=6
 )
 ATTACK = PPA(candidates=8, attempts=1, keep=1, steps=2, milestones=(), views=2)
+NETWORK = "timm:test_resnet"
 TINY = Setting(
     POPULATION,
-    architecture="timm:test_resnet",
+    architecture=NETWORK,
     recipe=replace(RECIPES["small"], epochs=2, batch=8),
     judge="timm:test_resnet",
     judge_recipe=replace(RECIPES["judge"], epochs=1, batch=8),
@@ -39,7 +40,7 @@ TINY = Setting(
 def study(tmp_path, monkeypatch):
     found = load_module("defences_2026_rehearsed", FILE)
     monkeypatch.setattr(found, "STRENGTHS", tmp_path / "strengths.json")
-    monkeypatch.setattr(found, "SETTING", TINY)
+    monkeypatch.setattr(found, "RATES", {NETWORK: TINY.recipe.rate})
     monkeypatch.setattr(found, "WORLDS", (TINY,))
     monkeypatch.setattr(found, "LESSONS", Lessons(epochs=1, batch=8, pretrained=False))
     return found
@@ -54,12 +55,12 @@ def test_what_a_study_declares_is_measured(file):
 def test_strengths_are_the_strongest_that_lose_five_points_at_most(study):
     told = {"none": [0.9], "A": [0.9, 0.86, 0.84], "B": [0.8, 0.7], "C": [0.7, 0.85]}
     assert study.FACES.chosen_of(told) == {"A": 1, "B": 0, "C": 1}
-    assert {type(task) for task in study.tasks()} == {TrainTarget}  # nobody is attacked before that
+    assert {type(task) for task in study.tasks(NETWORK)} == {TrainTarget}  # nobody is attacked before that
 
 
 def test_everything_that_was_promised_is_planned(study):
-    study.STRENGTHS.write_text(json.dumps({"chosen": {name: 0 for name in study.SWEEP if name != "none"}}))
-    planned = study.tasks()
+    study.STRENGTHS.write_text(json.dumps({NETWORK: {"chosen": {name: 0 for name in study.SWEEP if name != "none"}}}))
+    planned = study.tasks(NETWORK)
     assert len({(task.name, task.key) for task in planned}) == len(planned)
     evaluated = [task for task in planned if task.name == "Evaluate"]
     titles = {task.found.target.title for task in evaluated}
@@ -86,9 +87,9 @@ def test_the_study_in_miniature(study, monkeypatch):
     monkeypatch.setattr(study, "LOSSES", ("poincare",))
     monkeypatch.setattr(study, "SURGERY", ((RoLSS(),),))
     store = Store(study.STRENGTHS.parent / "store").open()
-    assert not run(study.tasks(), store, workers=1)
-    study.STRENGTHS.write_text(json.dumps(study.FACES.choose(store, study.sweep())))
-    planned = study.tasks()
+    assert not run(study.tasks(NETWORK), store, workers=1)
+    study.STRENGTHS.write_text(json.dumps({NETWORK: study.FACES.choose(store, study.sweep(NETWORK))}))
+    planned = study.tasks(NETWORK)
     failures = run(planned, store, workers=1)
     assert not failures, [str(failure.error) for failure in failures.values()]
     done = [task for task in planned if task.name == "Evaluate" and not store.absent(task)]
