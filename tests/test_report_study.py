@@ -72,6 +72,26 @@ def test_pages_are_told_apart_by_what_differs(tmp_path, drawn):
     assert drawn(tmp_path, keys) == [("T (loss poincare)", keys[:2]), ("T (loss max-margin)", keys[2:])]
 
 
+def test_a_part_of_an_attack_is_named_by_its_kind_and_by_what_differs_within_it(tmp_path, drawn):
+    views = {"scale": [0.8, 1.0], "flip": 0.5}
+    parts = {
+        "a": None,
+        "b": {"kind": "noise", "copies": 8, "view": views},
+        "c": {"kind": "transforms", "copies": 8, "view": views},
+        "d": {"kind": "transforms", "copies": 8, "view": views, "coarse": 2},
+    }
+    for place, alignment in parts.items():
+        evaluated(tmp_path, f"{place}1", alignment=alignment)
+        evaluated(tmp_path, f"{place}2", title="RoLSS", alignment=alignment)
+    titles = [title for title, _ in drawn(tmp_path, [f"{place}{number}" for place in parts for number in (1, 2)])]
+    assert titles == [
+        "T",
+        "T (alignment noise)",
+        "T (alignment transforms)",
+        "T (alignment transforms, alignment coarse 2)",
+    ]
+
+
 def test_a_swept_setting_is_one_table(tmp_path, drawn):
     for place, loss in (("a", "poincare"), ("b", "max-margin"), ("c", "ce")):
         evaluated(tmp_path, place, loss=loss)
