@@ -16,6 +16,7 @@ from lightleak.metrics.evaluation import Evaluation
 from lightleak.metrics.evidence import Measure
 from lightleak.priors.fit import Lokt
 from lightleak.report import page, tables, to_csv, to_latex
+from lightleak.report.answer import subject
 from lightleak.report.attackers import groups_of, networks
 from lightleak.report.knowing import collect_knowing
 from lightleak.report.proof import Gap, Judged
@@ -202,6 +203,7 @@ def test_a_difference_that_one_world_does_not_show_is_none_that_is_gone():
             for one in study(("", NegLS(), "negls", 0.92, shares, 0.2, None), worlds=(world,)).values()]  # fmt: skip
     results = told({Path(str(place)): one for place, one in enumerate(both)})
     assert set(words(results).values()) == {"cannot be told"}
+    assert "in each of 2 worlds" in subject(results)
     (aware,) = [one for one in results.differences if one.column == "knowing hits@1"]
     assert aware.high is not None
     assert aware.high < 0

@@ -19,7 +19,7 @@ from lightleak.report.proof import (
     strongest,
     units_of,
 )
-from lightleak.report.provenance import provenance
+from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Level, Results, Row, Verdict
 from lightleak.report.trainings import families_of, named
 from lightleak.report.verdicts import SURELY, corrected, stated
@@ -42,7 +42,7 @@ def collect_knowing(
     measured = [name for name in MEASURED if all(name in one.evaluation.per_class for one in places.values())]
     judged = {name: [j for one in defended if (j := judge(one, baseline, name, alike))] for name in measured}
     verdicts = [verdict for name in measured for verdict in _verdicts(judged[name])]
-    people = {"name": first.population.name, "classes": first.population.classes}
+    seeds = sorted({one.population.settings.get("seed", 0) for one in worlds.values()})
     rows = {one.network.name: one for one in (judged[measured[0]] if measured else ())}
     usual = {name for each in others for name, one in each.attacks.items() if one.known is None}
     both = [(name, one) for name in measured for one in judged[name]]
@@ -62,7 +62,7 @@ def collect_knowing(
         notes=(*_notes(baseline, others, rows), *first.population.notes),
         primary=tuple(f"{side} {name}" for name in primary if name in measured for side in (IGNORANT, AWARE)),
         recipe={
-            "population": {**first.population.settings, **people},
+            "population": people(first.population, **({"seed": seeds} if len(seeds) > 1 else {})),
             "architecture": first.target.architecture,
             "training": first.target.recipe,
             "attacks": {one.label: one.first.attack.settings for one in baseline.attacks.values()},
