@@ -4,13 +4,12 @@ What is compared: a narrow IR-18 (or a ResNet-18) at 32 x 32 without a defence a
 MID, NegLS, TL-DMI, AT-AT, MIDRE, LoFt, CALoR and Trap-MID, each of the regularising ones also on top of RoLSS; three
 training seeds in each of two worlds of 24 people in pairs of look-alikes. PPA inverts each with the renderer itself as
 its prior, by the Poincaré distance and by the max-margin loss, and once more as somebody who knows the defence
-(`attacks.adaptive`).
-RoLSS, RoLSS+ and SSF are also retrofitted to the trained undefended network in a tenth of its epochs. Judge and truth
-measure alike; copies that the undefended trainings leave on their way, attacked with both losses, hold every defence at
-equal natural accuracy.
+(`attacks.adaptive`). RoLSS, RoLSS+ and SSF are also retrofitted to the trained undefended network in a tenth of its
+epochs. Judge and truth measure alike; copies that the undefended trainings leave on their way, attacked with both
+losses, hold every defence at equal natural accuracy.
 
 The worlds were sized by the undefended network alone: with 16 people, easier pictures and 16 instead of 12 images of
-each it named every test image right; with these it named 97 %, and PPA found two people in three.
+each it named every test image right; with these 97 %, and PPA found two people in three.
 
 Declared before anything is run: AttAcc@1 by the judge and true match @1 are the measures. Strengths are chosen by
 validation accuracy alone, before anything is attacked: of the settings in SWEEP, trained once in the first world with a
@@ -106,8 +105,7 @@ def told():
 
 def regularised(network):
     """The defences whose strength was chosen, alone and on top of RoLSS; none before that."""
-    places = told()[network]["chosen"] if network in told() else {}
-    chosen = [SWEEP[name][place] for name, place in places.items()]
+    chosen = [SWEEP[name][place] for name, place in told().get(network, {"chosen": {}})["chosen"].items()]
     return (*chosen, *((RoLSS(), *each) for each in chosen))
 
 

@@ -18,6 +18,7 @@ from lightleak.attacks.frame import grants
 from lightleak.attacks.oracle import Access
 from lightleak.attacks.votes import by_vote
 from lightleak.defences import DEFENCES
+from lightleak.report.apart import apart
 from lightleak.report.fairness import training_of
 from lightleak.report.worlds import world_of
 from lightleak.study.record import Record
@@ -218,11 +219,8 @@ def _name(attacks: Sequence[Attacked]) -> None:
     for one in attacks:
         by_label.setdefault(_label(one.first, one.known), []).append(one)
     for label, own in by_label.items():
-        settings = [_settings(one.first) for one in own]
-        names = dict.fromkeys(name for one in settings for name in one)
-        differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
-        for one, told in zip(own, settings):
-            more = ", ".join(f"{name} {told[name]}" for name in differing if told.get(name) is not None)
+        for one, told in zip(own, apart([_settings(one.first) for one in own])):
+            more = ", ".join(f"{name} {value}" for name, value in told.items())
             one.label = f"{label} ({more})" if more else label
 
 

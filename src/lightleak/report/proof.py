@@ -111,9 +111,12 @@ class Judged:
     @property
     def rival(self) -> Scores | None:
         """What the strongest of them finds there."""
-        return (
-            self.stopped.scores[strongest(self.rivals, self.stopped.scores)] if self.stopped and self.rivals else None
-        )
+        return self.stopped.scores[self._rival] if self.stopped and self.rivals else None
+
+    @property
+    def _rival(self) -> str:
+        assert self.stopped is not None
+        return strongest(self.rivals, self.stopped.scores)
 
     @property
     def enough(self) -> bool:
@@ -206,8 +209,7 @@ class Judged:
     def _explained(self, top: str) -> Gap:
         """What stopping takes from the undefended network, minus what the defence takes beyond that."""
         assert self.stopped is not None
-        name = strongest(self.rivals, self.stopped.scores)
-        end, there = self.plain[name], self.stopped.scores[name]
+        end, there = self.plain[self._rival], self.stopped.scores[self._rival]
         sides = [
             {key: end[key] + self.found[top][key] for key in self.keys},
             {key: 2 * there[key] for key in self.keys},

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightleak.errors import UserError
 from lightleak.files import parsed, publish
+from lightleak.report.apart import apart
 from lightleak.report.attackers import groups_of
 from lightleak.report.collect import collect
 from lightleak.report.fairness import entries, training_of
@@ -232,27 +233,5 @@ def _told_apart(groups: Sequence[Sequence[Path]], records: Mapping[Path, Record]
 
 
 def _differing(settings: list[dict[str, Any]]) -> list[str]:
-    """In words, the settings of each in which they are not all alike.
-
-    Settings of a part, such as an attack's alignment, are told apart among those that have the part.
-    """
-    flat = [_flat(one) for one in settings]
-    names = dict.fromkeys(name for one in flat for name in one)
-
-    def alike(name: tuple[str, ...]) -> bool:
-        having = [one for one in flat if one.get(name[:-1]) is not None] if len(name) > 1 else flat
-        return len({str(one.get(name)) for one in having}) < 2
-
-    differ = [name for name in names if not alike(name)]
-    return [", ".join(f"{' '.join(name)} {one[name]}".strip() for name in differ if one.get(name)) for one in flat]
-
-
-def _flat(settings: dict[str, Any], within: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Settings and those of their parts by path; a part itself is its kind."""
-    found: dict[tuple[str, ...], Any] = {}
-    for name, value in settings.items():
-        found[*within, name] = value.get("kind", "set") if isinstance(value, dict) else value
-        if isinstance(value, dict):
-            rest = {key: each for key, each in value.items() if key != "kind"}
-            found |= _flat(rest, (*within, name))
-    return found
+    """In words, the settings of each in which they are not all alike; what is off or empty is not said."""
+    return [", ".join(f"{name} {value}".strip() for name, value in one.items() if value) for one in apart(settings)]
