@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "lightleak"
 LAYERS = [
     "version", "errors", "shipped", "compat", "files", "renamed", "plugins", "notebook", "fingerprint", "ranking",
-    "randomness", "place", "surgery", "data",
+    "randomness", "place", "optimisers", "surgery", "data",
     "models", "training", "defences", "priors", "attacks", "metrics", "study",
     "convert", "report", "raters", "forecast", "audit", "doctor", "terminal", "cli", "lightleak",
 ]  # fmt: skip

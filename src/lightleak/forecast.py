@@ -263,7 +263,7 @@ def _training(amount: Amount, classifier: Classifier, pixels: Tensor, labels: Te
     recipe = replace(RECIPES["rolss"], precision=amount.precision, **({"view": amount.view} if amount.view else {}))  # pyright: ignore[reportArgumentType]
     layout = layout_of(classifier.net, pixels.device)
     classifier.net.to(memory_format=layout).train()  # pyright: ignore[reportCallIssue]
-    optimiser = torch.optim.Adam(classifier.parameters(), recipe.rate)
+    optimiser = recipe.optimising(classifier.parameters())
     dtype = "bfloat16" if precision(recipe, pixels.device) else "float32"
     draws = uniform(len(pixels), torch.Generator().manual_seed(0)).to(pixels.device)
 

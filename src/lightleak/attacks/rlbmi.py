@@ -30,6 +30,7 @@ from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import ByQueries, Curve, answers_to, box_for, too_small
 from lightleak.attacks.smile import better
 from lightleak.errors import refuse
+from lightleak.optimisers import fused
 from lightleak.priors.prior import Prior
 
 HIDDEN = 256  # units of each of the critics' two layers
@@ -133,9 +134,9 @@ class Bandit:
         sizes = (latents, HIDDEN, HIDDEN, 1)
         self.critics = [self._layer(*pair) for _ in range(2) for pair in pairwise(sizes)]
         flat = [tensor for layer in self.critics for tensor in layer]
-        self.actor_adam = torch.optim.Adam([self.mean, self.spread], rate)
-        self.critic_adam = torch.optim.Adam(flat, rate)
-        self.temperature_adam = torch.optim.Adam([self.log_temperature], rate)
+        self.actor_adam = fused(torch.optim.Adam, [self.mean, self.spread], lr=rate)
+        self.critic_adam = fused(torch.optim.Adam, flat, lr=rate)
+        self.temperature_adam = fused(torch.optim.Adam, [self.log_temperature], lr=rate)
 
     def _layer(self, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
         """A linear layer of each search, as PyTorch's start: even within the inverse root of its inputs."""

@@ -24,6 +24,7 @@ from lightleak.models.classifier import Classifier
 from lightleak.models.starting import begin
 from lightleak.models.weight_files import Weights
 from lightleak.models.zoo import build
+from lightleak.optimisers import fused
 from lightleak.priors.fit import FitSettings
 from lightleak.priors.fit.state import Asked, State, digest_of, update
 from lightleak.priors.fit.state import answers as answers_to
@@ -164,9 +165,8 @@ def learn(
     for module in student.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    optimiser = torch.optim.SGD(
-        student.parameters(), lessons.rate, momentum=lessons.momentum, weight_decay=lessons.decay
-    )
+    moving = student.parameters()
+    optimiser = fused(torch.optim.SGD, moving, lr=lessons.rate, momentum=lessons.momentum, weight_decay=lessons.decay)
     digest = sha256(images.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
     mark = told(lessons) | {"students": architecture, "seed": seed, "images": digest, "target": digest_of(answers)}
     mark |= {"weights": weights.sha256} if weights else {}

@@ -87,12 +87,7 @@ class Traps:
             telling, size=size, classes=1, architecture=classifier.architecture, mean=classifier.mean,
             std=classifier.std, reading=classifier.reading,
         ).to(classifier.device).requires_grad_(True)  # fmt: skip
-        self.optimiser = torch.optim.SGD(
-            self.discriminator.parameters(), recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
-        if recipe.optimiser != "sgd":
-            kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-            self.optimiser = kind(self.discriminator.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
+        self.optimiser = recipe.optimising(self.discriminator.parameters())
         self.queue, self.epoch = torch.zeros(0, dtype=torch.long), -1.0
 
     def loss(self, batch: Batch) -> Tensor:

@@ -20,6 +20,7 @@ from lightleak.data import faces
 from lightleak.errors import UserError
 from lightleak.files import publish
 from lightleak.metrics.truth import SIZE, Yardstick, compare
+from lightleak.optimisers import fused
 from lightleak.place import here, in_pieces
 from lightleak.training.loop import Watch
 
@@ -94,7 +95,7 @@ def fit_attribute_regressor(settings: Fit | None = None, watch: Watch | None = N
         torch.manual_seed(settings.seed)  # for the initial weights alone
         regressor = here().put(AttributeRegressor(settings.width))
     metric = here().put(_portrait_metric(rng))
-    optimiser = torch.optim.AdamW(regressor.parameters(), settings.rate, weight_decay=1e-2)
+    optimiser = fused(torch.optim.AdamW, regressor.parameters(), lr=settings.rate, weight_decay=1e-2)
     for step in range(settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * min((step + 1) / 50, 1 - step / settings.steps)

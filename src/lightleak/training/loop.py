@@ -468,10 +468,7 @@ def optimiser_of(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimize
             f"every parameter of {classifier.architecture or type(classifier.net).__name__} is frozen, so there is "
             "nothing to train; call net.requires_grad_(True), or freeze a smaller share"
         )
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(parameters, recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind(parameters, recipe.rate, weight_decay=recipe.weight_decay)
+    return recipe.optimising(parameters)
 
 
 def _carry(before: torch.optim.Optimizer, old: dict, after: torch.optim.Optimizer, net: nn.Module) -> None:

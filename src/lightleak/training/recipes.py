@@ -1,11 +1,16 @@
 """How classifiers are trained: recipes as frozen dataclasses, the papers' ones by name."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from lightleak.data.views import View
 from lightleak.errors import refuse
+from lightleak.optimisers import fused
 
 MOST_RATE = 1e30  # beyond it optimisers overflow before they diverge
 
@@ -47,6 +52,12 @@ class Recipe:
     def passes(self, images: int) -> int:
         """How often an epoch goes through so many images: once, unless they are too few for `least_steps`."""
         return max(1, math.ceil(self.least_steps / (self.epochs * max(1, images // self.batch))))
+
+    def optimising(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser of `parameters`."""
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimiser]
+        more = {"momentum": self.momentum} if self.optimiser == "sgd" else {}
+        return fused(kind, parameters, lr=self.rate, weight_decay=self.weight_decay, **more)
 
     def rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch (0-based)."""

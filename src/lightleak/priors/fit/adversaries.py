@@ -17,6 +17,7 @@ from torch.optim import Adam
 
 from lightleak import randomness
 from lightleak.data.population import Images
+from lightleak.optimisers import fused
 from lightleak.priors.fit.autoencoder import encoder, slow_down, tolerance
 from lightleak.priors.fit.state import State, follow
 
@@ -71,7 +72,6 @@ class Adversaries(Generic[G, D]):
         networks: Callable[[], tuple[G, D]],
         width: int,
         critic_rate: float,
-        fused: bool = False,
         **more: Any,
     ) -> Self:
         """New networks, drawn by `seed`, for public `images`; `width` is the discriminator's and the encoder's."""
@@ -85,9 +85,9 @@ class Adversaries(Generic[G, D]):
             discriminator,
             warm,
             deepcopy(generator),
-            Adam(generator.parameters(), lr=settings.rate, betas=settings.betas, fused=fused or None),
-            Adam(discriminator.parameters(), lr=critic_rate, betas=settings.betas, fused=fused or None),
-            Adam([*generator.parameters(), *warm.parameters()], lr=settings.warmup_rate, betas=(0.9, 0.99)),
+            fused(Adam, generator.parameters(), lr=settings.rate, betas=settings.betas),
+            fused(Adam, discriminator.parameters(), lr=critic_rate, betas=settings.betas),
+            fused(Adam, [*generator.parameters(), *warm.parameters()], lr=settings.warmup_rate, betas=(0.9, 0.99)),
             tolerance(images, settings.blur),
             torch.Generator().manual_seed(seed),
             **more,

@@ -212,5 +212,5 @@ def _start(
 
     width, rate = settings.discriminator_width, settings.rate
     return _Training.start(
-        images, settings, seed, device, networks, width, rate, fused=True, target=target, confidence=asked.softmax(1)
+        images, settings, seed, device, networks, width, rate, target=target, confidence=asked.softmax(1)
     )

@@ -34,6 +34,7 @@ from torch.optim import Adam
 from lightleak import randomness
 from lightleak.data.population import Images
 from lightleak.errors import refuse
+from lightleak.optimisers import fused
 from lightleak.place import Place, lowered
 from lightleak.priors.fit.state import State, batch, check_enough, faults, follow, recipe, update
 from lightleak.priors.stylegan2 import Dense, Discriminator, Generator, StyleGAN2Prior
@@ -326,7 +327,7 @@ def _start(images: Images, settings: SmallStyleGAN2, seed: int, device: torch.de
         Lengths().to(device),
         _lazy(generator, s.rate, s.betas, s.paths_every),
         _lazy(critic, s.critic_rate, s.betas, s.r1_every),
-        Adam(_warmup_groups(generator), betas=(0.9, 0.99)),
+        fused(Adam, _warmup_groups(generator), betas=(0.9, 0.99)),
         _bfloat16(s, torch.device(device)),
         torch.Generator().manual_seed(seed),
     )
@@ -335,7 +336,8 @@ def _start(images: Images, settings: SmallStyleGAN2, seed: int, device: torch.de
 def _lazy(network: nn.Module, rate: float, betas: tuple[float, float], every: int) -> Adam:
     """Adam with its rate and betas corrected for one step more in `every` steps (StyleGAN2, app. B)."""
     share = every / (every + 1) if every else 1.0
-    return Adam(network.parameters(), lr=rate * share, betas=(betas[0] ** share, betas[1] ** share), eps=1e-8)
+    betas = (betas[0] ** share, betas[1] ** share)
+    return fused(Adam, network.parameters(), lr=rate * share, betas=betas, eps=1e-8)
 
 
 def _warmup_groups(generator: Generator) -> list[dict[str, Any]]:
