@@ -54,19 +54,15 @@ from lightleak.study.comparison import compare, compare_on_the_way
 from lightleak.study.costs import Costs, Utility
 from lightleak.study.pool import load_module
 from lightleak.study.tasks import Altered, Copied, Retrofitted
-from lightleak.training import CheckpointCriterion
 
 LADDER = load_module("access_ladder_world", Path(__file__).with_name("access_ladder.py"))
 FACES = LADDER.DEFENCES
 ATTACK = PPA(candidates=300, attempts=2, keep=2, steps=30, rate=0.05, milestones=(20,), views=10)
-PEOPLE = 24
 SETTING = replace(
     LADDER.SETTING,
-    population=LADDER.world(PEOPLE),
     attack=ATTACK,
-    checkpoints=tuple(CheckpointCriterion(accuracy=share) for share in (0.6, 0.75, 0.85, 0.92)),
 )
-WORLDS = (SETTING, replace(SETTING, population=LADDER.world(PEOPLE, seed=1)))
+WORLDS = (SETTING, replace(SETTING, population=LADDER.world(LADDER.PEOPLE, seed=1)))
 PRIMARY = ("hits@1", "true@1")
 LOSSES = FACES.LOSSES
 LESSONS = Lessons(epochs=10, rate=0.05, batch=16, pretrained=False)
@@ -103,10 +99,10 @@ def told():
     return json.loads(STRENGTHS.read_text()) if STRENGTHS.is_file() else {}
 
 
-def regularised(network):
+def regularised(network, combined=True):
     """The defences whose strength was chosen, alone and on top of RoLSS; none before that."""
     chosen = [SWEEP[name][place] for name, place in told().get(network, {"chosen": {}})["chosen"].items()]
-    return (*chosen, *((RoLSS(), *each) for each in chosen))
+    return (*chosen, *((RoLSS(), *each) for each in chosen if combined))
 
 
 def attacked(setting, loss):
@@ -149,22 +145,22 @@ def retrofitted(setting):
     return found
 
 
-def tasks(network=NETWORK):
-    """The sweep; once strengths are chosen everything else."""
+def tasks(network=NETWORK, worlds=2, combined=True):
+    """The sweep; once strengths are chosen everything else, or less of it: one world, or defences alone."""
     if network not in RATES:
         raise UserError(f"the networks of this study are {', '.join(RATES)}, not {network!r}")
     found = [task for row in sweep(network).values() for task in row]
     if network not in told():
         return found
-    rows, worlds = (*NONE, *SURGERY, *regularised(network)), worlds_of(network)
-    for setting in worlds:
+    rows = (*NONE, *SURGERY, *regularised(network, str(combined).lower() not in ("no", "false", "0")))
+    for setting in worlds_of(network)[: int(worlds)]:
         found += [task for loss in LOSSES for task in compare(attacked(setting, loss), rows)]
         found += [task for loss in LOSSES for task in compare_on_the_way(attacked(setting, loss), NONE)]
         found += [task for row in rows[1:] for task in against(setting, row)]
         found += controls(setting)
         found += retrofitted(setting)
         found += [Utility(setting.target(row, seed)) for row in rows for seed in setting.seeds]
-    first = worlds[0]
+    first = worlds_of(network)[0]
     found += [Costs(first.population, first.architecture, first.recipe, row) for row in rows]
     return list({(task.name, task.key): task for task in found}.values())
 
