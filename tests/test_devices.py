@@ -60,7 +60,8 @@ def test_training(there, tiny_population, tmp_path, defences):
         target, tiny_population.train, tiny_population.validation, RECIPE, plan(defences, RECIPE), folder=tmp_path
     )
     assert trained.device == there.device
-    # Sums are made in another order there, tensors moved one by one, and descent makes more of it; most where noise is scaled by what is learnt.
+    # Sums are made in another order there, tensors moved one by one, and descent makes more of it; most where noise is
+    # scaled by what is learnt.
     near = 5e-2 if defences == (MID(),) else 2e-2
     assert trained.record["history"][-1]["loss"] == pytest.approx(expected.record["history"][-1]["loss"], rel=1e-3)
     assert torch.allclose(predict(trained, tiny_population.test), predict(expected, tiny_population.test), atol=near)

@@ -15,7 +15,7 @@ from scipy.stats import ttest_rel
 from lightleak.cli.running import show
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import Evaluation
-from lightleak.metrics.evidence import Measure
+from lightleak.metrics.evidence import Measure, compare, seeds_interval
 from lightleak.report.page import page
 from lightleak.report.results import Results
 from lightleak.report.study import NOTE, pages, studied
@@ -183,6 +183,59 @@ def test_a_training_attacked_again_is_averaged_and_said(tmp_path) -> None:
     assert any("TTS: 12 evaluations repeat a training" in text for text in found.warnings)
     gap = next(one for one in found.differences if (one.row, one.column) == ("RoLSS", "true@1"))
     assert gap.worlds == WORLDS
+
+
+def trained_again(folder: Path, worlds=2, seeds=3) -> Path:
+    """A study of so many trainings in each of so many worlds."""
+    keys = []
+    for title in TARGETS:
+        for world in range(worlds):
+            for seed in range(seeds):
+                record = drawn(world, title, JUDGES[0])
+                other = drawn(world + worlds * seed, title, JUDGES[0]).evaluation  # found by another training
+                target = replace(record.target, key=f"{title}{world}{seed}", seed=seed)
+                keys.append(target.key)
+                place = folder / "Evaluate" / keys[-1]
+                place.mkdir(parents=True)
+                record = replace(record, target=target, evaluation=other)
+                (place / "result.json").write_text(json.dumps(record.to_json()))
+                save_file(PIXELS, place / "gallery.safetensors")
+    (folder / NOTE).write_text(json.dumps({"title": "T", "command": "c", "evaluations": keys}))
+    return folder
+
+
+def test_with_several_trainings_in_each_world_people_and_trainings_are_the_unit(tmp_path) -> None:
+    (found,) = pages(studied(trained_again(tmp_path)))
+
+    def side_by_side(title: str) -> torch.Tensor:
+        each = [
+            [drawn(world + 2 * seed, title, JUDGES[0]).evaluation.per_class["true@1"] for world in range(2)]
+            for seed in range(3)
+        ]
+        return torch.tensor(each, dtype=torch.float64).flatten(1)
+
+    (gap,) = [one for one in found.differences if (one.row, one.column) == ("RoLSS", "true@1")]
+    families = torch.arange(4).repeat_interleave(4)  # two of four look-alikes in each world
+    expected = compare(side_by_side("RoLSS"), side_by_side("none"), rate=True, clusters=families)
+    assert (gap.value, gap.low, gap.high, gap.p) == pytest.approx(
+        (expected.value, expected.low, expected.high, expected.p)
+    )
+    assert (gap.trainings, gap.worlds) == (3, 2)
+    assert gap.high is not None
+    assert gap.high < 0  # two worlds alone, one difference each, would say nothing at all
+    own = next(row.measures["true@1"] for row in found.rows if row.name == "RoLSS")
+    assert own == seeds_interval(side_by_side("RoLSS"), rate=True, clusters=families)
+    assert "3 trainings in each of 2 worlds" in page(found)
+
+
+def test_trainings_that_are_not_finished_are_left_out_of_that_difference_alone(tmp_path) -> None:
+    folder = trained_again(tmp_path)
+    note = json.loads((folder / NOTE).read_text())
+    note["evaluations"].remove("TTS12")
+    (folder / NOTE).write_text(json.dumps(note))
+    (found,) = pages(studied(folder))
+    units = {one.row: (one.trainings, one.worlds) for one in found.differences if one.column == "true@1"}
+    assert units == {"RoLSS": (3, 2), "TTS": (2, 2)}
 
 
 def test_a_study_may_only_declare_measures_that_there_are(tmp_path) -> None:

@@ -20,10 +20,10 @@ from lightleak.attacks.votes import by_vote
 from lightleak.defences import DEFENCES
 from lightleak.report.apart import apart
 from lightleak.report.fairness import training_of
+from lightleak.report.units import Key
 from lightleak.report.worlds import world_of
 from lightleak.study.record import Record
 
-Key = tuple[str, int]  # a world and a training seed
 LEARNT = 0.5  # of a network's natural accuracy, below which what an attacker made of it is worth too little to count
 
 

@@ -7,21 +7,11 @@ from lightleak.defences import DEFENCES
 from lightleak.metrics.evidence import Comparison, Measure, holm
 from lightleak.report.attackers import Network, networks
 from lightleak.report.glossary import ACCURACY, columns
-from lightleak.report.proof import (
-    Alike,
-    Judged,
-    accuracy_of,
-    by_world,
-    interval_of,
-    judge,
-    mean_of,
-    scores_of,
-    strongest,
-    units_of,
-)
+from lightleak.report.proof import Judged, judge, strongest
 from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Level, Results, Row, Verdict
 from lightleak.report.trainings import families_of, named
+from lightleak.report.units import Alike, accuracy_of, by_world, interval_of, mean_of, scores_of, units_of
 from lightleak.report.verdicts import SURELY, corrected, stated
 from lightleak.study.record import Record
 

@@ -24,30 +24,29 @@ Equal natural accuracy: that of the defended network itself, whatever an attacke
 below the undefended network's, that is read off the latter's checkpoints, and a difference counts from `STOPPED` on.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lightleak.attacks.adaptive import knowing
-from lightleak.metrics.evidence import Comparison, Measure, compare, over_worlds, seeds_interval, worlds_interval
 from lightleak.metrics.frontier import STOPPED, Curve, added
-from lightleak.report.attackers import Key, Network
-from lightleak.report.trainings import accuracies, everybody, scored
+from lightleak.report.attackers import Network
+from lightleak.report.trainings import scored
+from lightleak.report.units import (
+    Alike,
+    Gap,
+    Key,
+    Scores,
+    accuracy_of,
+    mean_of,
+    of_world,
+    paired,
+    scores_of,
+    units_of,
+)
 from lightleak.report.verdicts import LEAST, SURELY
 from lightleak.study.record import Record
-
-Scores = Mapping[Key, Tensor]  # what was found of each attacked person, C
-Alike = Mapping[str, Tensor | None]  # by world: the families of its people
-
-
-@dataclass(frozen=True)
-class Gap(Comparison):
-    """A paired difference over worlds, trainings and people, and whether every world shows it by itself."""
-
-    agree: bool = True
 
 
 @dataclass(frozen=True)
@@ -239,18 +238,6 @@ def fair(own: Network, base: Network, found: Iterable[str], plain: Iterable[str]
     return [name for name in plain if name in found or not own.allows(base.attacks[name])]
 
 
-def scores_of(records: Mapping[Key, Record], metric: str) -> dict[Key, Tensor]:
-    """What was found of each attacked person, where the metric was measured."""
-    found = {key: scored([one], metric) for key, one in records.items()}
-    return {key: table[0] for key, table in found.items() if table is not None}
-
-
-def accuracy_of(record: Record) -> Tensor:
-    """Natural accuracy of each attacked person, C."""
-    known = accuracies(record)
-    return torch.tensor([known[person] for person in everybody(record)], dtype=torch.float64)
-
-
 def _stopped(
     own: Network, base: Network, plain: Mapping[str, Scores], keys: Sequence[Key], metric: str
 ) -> Stopped | None:
@@ -259,9 +246,8 @@ def _stopped(
         return None
     wanted, end = ({key: accuracy_of(side.own[key]) for key in keys} for side in (own, base))
     level = mean_of(wanted)
-    if all(
-        mean_of(_of(wanted, world)) >= mean_of(_of(end, world)) for world in dict.fromkeys(world for world, _ in keys)
-    ):
+    worlds = dict.fromkeys(world for world, _ in keys)
+    if all(mean_of(of_world(wanted, world)) >= mean_of(of_world(end, world)) for world in worlds):
         return Stopped(plain, level, early=False)
     there = {}
     for name in plain:
@@ -283,77 +269,6 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
 def strongest(names: Iterable[str], tables: Mapping[str, Scores]) -> str:
     """The attack that finds most."""
     return max(names, key=lambda name: mean_of(tables[name]))
-
-
-def units_of(keys: Iterable[Key]) -> int:
-    """Trainings in each world or, where some world has one alone, worlds."""
-    each = _trainings(keys)
-    return len(each) if by_world(keys) else min(each, default=0)
-
-
-def by_world(keys: Iterable[Key]) -> bool:
-    """Whether worlds are the unit: there are several, and not each of them has several trainings."""
-    each = _trainings(keys)
-    return len(each) > 1 and min(each) < LEAST
-
-
-def _trainings(keys: Iterable[Key]) -> list[int]:
-    """How many trainings each world has."""
-    return list(Counter(world for world, _ in keys).values())
-
-
-def paired(first: Scores, second: Scores, alike: Alike, rate: bool = True) -> Gap:
-    """The mean over worlds of `first - second`, over the same people and trainings.
-
-    With several trainings in each world, all their people are one table; with one a world, worlds are the unit.
-    """
-    one, other = _tables(first), _tables(second)
-    if by_world(first):
-        return Gap(**vars(over_worlds(list(one.values()), list(other.values()), rate=rate)))
-    found = compare(_together(one), _together(other), rate=rate, clusters=_families(one, alike))
-    each = [compare(one[world], other[world], rate=rate, clusters=alike[world]) for world in one]
-    agree = len(each) == 1 or all(own.p < SURELY and own.value * found.value > 0 for own in each)
-    return Gap(**vars(found), agree=agree)
-
-
-def interval_of(scores: Scores, alike: Alike) -> Measure:
-    """A share over worlds, trainings and people, with an interval made as that of `paired`."""
-    tables = _tables(scores)
-    if by_world(scores):
-        return worlds_interval(list(tables.values()), rate=True)
-    return seeds_interval(_together(tables), rate=True, clusters=_families(tables, alike))
-
-
-def _tables(scores: Scores) -> dict[str, Tensor]:
-    """By world, seeds x people."""
-    return {world: torch.stack(list(_of(scores, world).values())) for world in dict.fromkeys(w for w, _ in scores)}
-
-
-def _together(tables: Mapping[str, Tensor]) -> Tensor:
-    """All worlds' people beside each other, with as many trainings as each world has."""
-    seeds = min(map(len, tables.values()))
-    return torch.cat([one[:seeds] for one in tables.values()], 1)
-
-
-def _families(tables: Mapping[str, Tensor], alike: Alike) -> Tensor | None:
-    """The families of all worlds' people; of a world without look-alikes everybody is one."""
-    if all(alike[world] is None for world in tables):
-        return None
-    own, so_far = [], 0
-    for world, one in tables.items():
-        known = alike[world]
-        own.append(so_far + (torch.arange(one.shape[1]) if known is None else known))
-        so_far = int(own[-1].max()) + 1
-    return torch.cat(own)
-
-
-def _of(scores: Scores, world: str) -> Scores:
-    return {key: table for key, table in scores.items() if key[0] == world}
-
-
-def mean_of(scores: Scores) -> float:
-    """The mean over people, trainings and worlds."""
-    return float(torch.stack([table.double().mean() for table in scores.values()]).mean())
 
 
 def chosen(p: float, among: int) -> float:

@@ -142,10 +142,12 @@ def _tested(results: Results) -> str:
     """How the differences were tested, in words."""
     tried = max(families(results.differences).values(), default=0)
     said = []
-    worlds = max(one.worlds for one in results.differences)
-    if worlds:
+    worlds, trainings = (max(getattr(one, unit) for one in results.differences) for unit in ("worlds", "trainings"))
+    if worlds and trainings > 1:
+        said.append(f"{trainings} trainings in each of {worlds} worlds, whose people stand side by side.")
+    elif worlds:
         said.append(f"One paired difference a world, Student's t over {worlds} worlds.")
-    elif all(one.trainings == 1 for one in results.differences):
+    elif trainings == 1:
         said.append("One training of each: this speaks of these trained networks, not of the defences; no verdict.")
     if tried > 1:
         said.append(f"p in brackets: Holm's, over the {tried} targets of a column.")

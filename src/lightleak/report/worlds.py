@@ -1,11 +1,12 @@
-"""One page over several worlds: the world is the unit, one paired difference each, Student's t over them.
+"""One page over several worlds: drawings of other people by the same settings, each with its own trainings and judges.
 
-Worlds are drawings of other people by the same settings, each with trainings and judges of its own. What is compared
-is compared within each world, over the same people; then the worlds' differences are all there is.
+What is compared is compared within each world, over the same people and trainings. `report.units` says of what the
+differences then speak: of other worlds if each has one training, of other people and trainings if all have several.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,25 @@ from torch import Tensor
 
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import METRICS
-from lightleak.metrics.evidence import Measure, over_worlds, worlds_interval
+from lightleak.metrics.evidence import Measure
 from lightleak.metrics.registry import shown_in
 from lightleak.report.collect import NULLS
 from lightleak.report.fairness import Entry, entries, grouped, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import columns
 from lightleak.report.provenance import people, provenance
-from lightleak.report.results import Column, Results, Row
-from lightleak.report.trainings import ACCURACY, groups, named, table
+from lightleak.report.results import Column, Difference, Results, Row
+from lightleak.report.trainings import ACCURACY, families_of, groups, named, scored
+from lightleak.report.units import (
+    Alike,
+    Scores,
+    accuracy_of,
+    by_world,
+    interval_of,
+    paired,
+    tables_of,
+    units_of,
+)
 from lightleak.report.verdicts import corrected
 from lightleak.study.record import Record
 
@@ -59,26 +70,27 @@ def collect_worlds(
     asked = [name for name in (ACCURACY, *shown_in("table")) if _of(next(iter(kept.values())), name)]
     by_judge = [f"hits@1 {judge}" for judge in judges] if len(judges) > 1 else []
     baseline = next(iter(kept))
+    alike = {one.population.key: families_of(one) for one in places.values()}
     found = [
-        named(name, metric, gap, trainings=1, worlds=len(shared))
+        difference
         for name, worlds in kept.items()
-        if name != baseline and (shared := [world for world in worlds if world in kept[baseline]])
+        if name != baseline
         for metric in (*shown_in("difference"), *by_judge, ACCURACY)
-        if (gap := _compared(worlds, kept[baseline], shared, metric)) is not None
+        if (difference := _compared(name, worlds, kept[baseline], metric, alike)) is not None
     ]
-    rows = [_row(name, worlds, [*asked, *by_judge]) for name, worlds in kept.items()]
+    rows = [_row(name, worlds, [*asked, *by_judge], alike) for name, worlds in kept.items()]
     columned = tuple(_columns(asked, judges if by_judge else []))
     return Results(
         title=title,
         columns=columned,
-        rows=(*rows, *_nulls(kept[baseline], asked), _chance(kept[baseline], asked)),
+        rows=(*rows, *_nulls(kept[baseline], asked, alike), _chance(kept[baseline], asked)),
         summary=_summary(kept, first, judges),
         baseline=baseline,
         differences=corrected([one for one in found if any(one.column == column.name for column in columned)]),
         primary=tuple(name for name in primary if name in asked),
         tables={
             name: {
-                metric: _lists(_of(worlds, metric)) for metric in (ACCURACY, *shown_in("record")) if _of(worlds, metric)
+                metric: _lists(scores) for metric in (ACCURACY, *shown_in("record")) if (scores := _of(worlds, metric))
             }
             for name, worlds in kept.items()
         },
@@ -95,24 +107,34 @@ def collect_worlds(
     )
 
 
-def _tables(worlds: Mapping[str, Sequence[Record]], metric: str) -> dict[str, Tensor]:
-    """By world, seeds x people; judges averaged, or the one that `metric` names ("hits@1 timm:resnet14t")."""
+def _of(worlds: Mapping[str, Sequence[Record]], metric: str) -> Scores:
+    """By world and training; judges averaged, or the one that `metric` names ("hits@1 timm:resnet14t").
+
+    Empty where one training lacks the metric, as it lacks a distance to images of somebody of whom none came back.
+    """
     metric, _, judge = metric.partition(" ")
-    found: dict[str, Tensor] = {}
+    found: dict[tuple[str, int], dict[str, list[Tensor]]] = {}
     for world, records in worlds.items():
-        by_judge: dict[str, list[Record]] = {}
         for record in records:
-            by_judge.setdefault(record.judge.architecture, []).append(record)
-        sides = [table(own, metric) for name, own in by_judge.items() if judge in ("", name)]
-        if sides and all(side is not None and side.shape == sides[0].shape for side in sides):  # pyright: ignore
-            found[world] = torch.stack([side for side in sides if side is not None]).mean(0)
-    return found
+            value = _measured(record, metric)
+            if value is None:
+                return {}
+            told_by = record.judge.architecture
+            if judge in ("", told_by):
+                found.setdefault((world, record.target.seed), {}).setdefault(told_by, []).append(value)
+    return {key: _mean([_mean(own) for own in by_judge.values()]) for key, by_judge in sorted(found.items())}
 
 
-def _of(worlds: Mapping[str, Sequence[Record]], metric: str) -> list[Tensor]:
-    """The tables of every world; empty where one lacks the metric."""
-    found = _tables(worlds, metric)
-    return list(found.values()) if len(found) == len(worlds) else []
+def _measured(record: Record, metric: str) -> Tensor | None:
+    if metric == ACCURACY:
+        return accuracy_of(record)
+    values = scored([record], metric)
+    everybody = len(record.evaluation.classes) == (0 if values is None else values.shape[1])
+    return values[0] if values is not None and (everybody or METRICS[metric].rate) else None
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean(0)
 
 
 def _rate(metric: str) -> bool:
@@ -120,40 +142,40 @@ def _rate(metric: str) -> bool:
     return name == ACCURACY or METRICS[name].rate
 
 
-def _compared(own: Mapping[str, Any], base: Mapping[str, Any], shared: Sequence[str], metric: str):
-    """The paired comparison over shared worlds; None where one of them lacks the metric."""
-    sides = [_tables({world: side[world] for world in shared}, metric) for side in (own, base)]
-    if any(len(side) < len(shared) for side in sides):
+def _compared(
+    name: str, own: Mapping[str, Any], base: Mapping[str, Any], metric: str, alike: Alike
+) -> Difference | None:
+    """The paired comparison over shared worlds and trainings; None where one of them lacks the metric."""
+    worlds = [world for world in own if world in base]
+    sides = [_of({world: side[world] for world in worlds}, metric) for side in (own, base)]
+    shared = [key for key in sides[0] if key in sides[1]]
+    if not shared:
         return None
-    first, second = ([side[world] for world in shared] for side in sides)
-    return over_worlds(first, second, rate=_rate(metric))
+    first, second = ({key: side[key] for key in shared} for side in sides)
+    gap = paired(first, second, alike, rate=_rate(metric))
+    count = len({world for world, _ in shared})
+    return named(name, metric, gap, trainings=1 if by_world(shared) else units_of(shared), worlds=count)
 
 
-def _row(name: str, worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str]) -> Row:
+def _row(name: str, worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str], alike: Alike) -> Row:
     measures = {
-        metric: worlds_interval(tables, rate=_rate(metric)) for metric in metrics if (tables := _of(worlds, metric))
+        metric: interval_of(scores, alike, rate=_rate(metric)) for metric in metrics if (scores := _of(worlds, metric))
     }
     return Row(name, measures, detail=f"{len(worlds)} worlds")
 
 
-def _nulls(worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str]) -> list[Row]:
+def _nulls(worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str], alike: Alike) -> list[Row]:
     """The baseline's nulls over the worlds that have them."""
     names = dict.fromkeys(name for own in worlds.values() for record in own for name in record.evaluation.nulls)
     rows = []
     for name in names:
-        held = [
-            record.evaluation.nulls[name]
-            for own in worlds.values()
-            for record in own[:1]
-            if name in record.evaluation.nulls
-        ]
-        tables = {
-            metric: [torch.tensor(null.per_class[metric]).double() for null in held]
-            for metric in metrics
-            if all(metric in null.per_class for null in held)
+        held = {
+            world: [replace(one, evaluation=one.evaluation.nulls[name]) for one in own if name in one.evaluation.nulls]
+            for world, own in worlds.items()
         }
-        measures = {metric: worlds_interval(values, rate=_rate(metric)) for metric, values in tables.items()}
-        rows.append(Row(f"null: {name}", measures, "null", NULLS.get(name, "")))
+        row = _row(f"null: {name}", {world: own for world, own in held.items() if own}, metrics, alike)
+        told = {metric: value for metric, value in row.measures.items() if metric != ACCURACY}
+        rows.append(Row(row.name, told, "null", NULLS.get(name, "")))
     return rows
 
 
@@ -235,5 +257,6 @@ def _recipe(records: Any, judges: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _lists(tables: Sequence[Tensor]) -> list[list[list[float]]]:
-    return [[[round(value, 6) for value in row] for row in one.tolist()] for one in tables]
+def _lists(scores: Scores) -> list[list[list[float]]]:
+    """By world, seeds x people."""
+    return [[[round(value, 6) for value in row] for row in one.tolist()] for one in tables_of(scores).values()]

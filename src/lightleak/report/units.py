@@ -1,0 +1,112 @@
+"""What a difference speaks of: other people and other trainings, of one world or of several, or other worlds.
+
+With several trainings of each network in each world, all worlds' people stand side by side in one table of trainings
+and people; where some world has one training alone, worlds are the unit, one paired difference each.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightleak.metrics.evidence import Comparison, Measure, compare, over_worlds, seeds_interval, worlds_interval
+from lightleak.report.trainings import accuracies, everybody, scored
+from lightleak.report.verdicts import LEAST, SURELY
+from lightleak.study.record import Record
+
+Key = tuple[str, int]  # a world and a training seed
+Scores = Mapping[Key, Tensor]  # what was found of each attacked person, C
+Alike = Mapping[str, Tensor | None]  # by world: the families of its people
+
+
+@dataclass(frozen=True)
+class Gap(Comparison):
+    """A paired difference over worlds, trainings and people, and whether every world shows it by itself."""
+
+    agree: bool = True
+
+
+def scores_of(records: Mapping[Key, Record], metric: str) -> dict[Key, Tensor]:
+    """What was found of each attacked person, where the metric was measured."""
+    found = {key: scored([one], metric) for key, one in records.items()}
+    return {key: table[0] for key, table in found.items() if table is not None}
+
+
+def accuracy_of(record: Record) -> Tensor:
+    """Natural accuracy of each attacked person, C."""
+    known = accuracies(record)
+    return torch.tensor([known[person] for person in everybody(record)], dtype=torch.float64)
+
+
+def units_of(keys: Iterable[Key]) -> int:
+    """Trainings in each world or, where some world has one alone, worlds."""
+    each = _trainings(keys)
+    return len(each) if by_world(keys) else min(each, default=0)
+
+
+def by_world(keys: Iterable[Key]) -> bool:
+    """Whether worlds are the unit: there are several, and not each of them has several trainings."""
+    each = _trainings(keys)
+    return len(each) > 1 and min(each) < LEAST
+
+
+def _trainings(keys: Iterable[Key]) -> list[int]:
+    """How many trainings each world has."""
+    return list(Counter(world for world, _ in keys).values())
+
+
+def paired(first: Scores, second: Scores, alike: Alike, rate: bool = True) -> Gap:
+    """The mean over worlds of `first - second`, over the same people and trainings.
+
+    With several trainings in each world, all their people are one table; with one a world, worlds are the unit.
+    """
+    one, other = tables_of(first), tables_of(second)
+    if by_world(first):
+        return Gap(**vars(over_worlds(list(one.values()), list(other.values()), rate=rate)))
+    found = compare(_together(one), _together(other), rate=rate, clusters=_families(one, alike))
+    each = [compare(one[world], other[world], rate=rate, clusters=alike[world]) for world in one]
+    agree = len(each) == 1 or all(own.p < SURELY and own.value * found.value > 0 for own in each)
+    return Gap(**vars(found), agree=agree)
+
+
+def interval_of(scores: Scores, alike: Alike, rate: bool = True) -> Measure:
+    """A mean over worlds, trainings and people, with an interval made as that of `paired`."""
+    tables = tables_of(scores)
+    if by_world(scores):
+        return worlds_interval(list(tables.values()), rate=rate)
+    return seeds_interval(_together(tables), rate=rate, clusters=_families(tables, alike))
+
+
+def tables_of(scores: Scores) -> dict[str, Tensor]:
+    """By world, seeds x people."""
+    return {world: torch.stack(list(of_world(scores, world).values())) for world in dict.fromkeys(w for w, _ in scores)}
+
+
+def _together(tables: Mapping[str, Tensor]) -> Tensor:
+    """All worlds' people beside each other, with as many trainings as each world has."""
+    seeds = min(map(len, tables.values()))
+    return torch.cat([one[:seeds] for one in tables.values()], 1)
+
+
+def _families(tables: Mapping[str, Tensor], alike: Alike) -> Tensor | None:
+    """The families of all worlds' people; of a world without look-alikes everybody is one."""
+    if all(alike[world] is None for world in tables):
+        return None
+    own, so_far = [], 0
+    for world, one in tables.items():
+        known = alike[world]
+        own.append(so_far + (torch.arange(one.shape[1]) if known is None else known))
+        so_far = int(own[-1].max()) + 1
+    return torch.cat(own)
+
+
+def of_world(scores: Scores, world: str) -> Scores:
+    """What is of one world."""
+    return {key: table for key, table in scores.items() if key[0] == world}
+
+
+def mean_of(scores: Scores) -> float:
+    """The mean over people, trainings and worlds."""
+    return float(torch.stack([table.double().mean() for table in scores.values()]).mean())
