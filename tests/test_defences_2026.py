@@ -80,6 +80,18 @@ def test_everything_that_was_promised_is_planned(study):
             assert any(task.found.attack == attack for task in own), (name, known.name)
 
 
+def test_a_part_of_it_is_asked_for_by_settings(study, monkeypatch):
+    monkeypatch.setattr(study, "WORLDS", (TINY, replace(TINY, seeds=(1,))))
+    study.STRENGTHS.write_text(json.dumps({NETWORK: {"chosen": {name: 0 for name in study.SWEEP if name != "none"}}}))
+
+    def parts(tasks):
+        found = [task.found.target for task in tasks if task.name == "Evaluate"]
+        return {target.seed for target in found}, any(target.title.startswith("RoLSS + ") for target in found)
+
+    assert parts(study.tasks(NETWORK)) == ({0, 1}, True)
+    assert parts(study.tasks(NETWORK, worlds="1", combined="no")) == ({0}, False)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_study_in_miniature(study, monkeypatch):

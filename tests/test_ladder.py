@@ -10,6 +10,7 @@ from lightleak.attacks import BREPMI, LOKT, PPA, RLBMI, MIFace, Transfer
 from lightleak.attacks.surrogate import Lessons
 from lightleak.cli.running import show
 from lightleak.defences import RoLSS
+from lightleak.errors import UserError
 from lightleak.metrics.attribute_regressor import Fit
 from lightleak.metrics.evaluation import Evaluation
 from lightleak.metrics.evidence import Measure
@@ -145,6 +146,22 @@ def test_the_study_has_every_rung_and_every_network(monkeypatch, tmp_path):
     assert sum(access == "gradients" for access in rungs.values()) == 7
     for one in evaluations:
         assert ("adversarial" in one.nulls) != isinstance(one.found.attack, MIFace)
+
+
+def test_the_study_runs_some_attacks_alone():
+    asked = [type(rung.attack).__name__ for rung in STUDY.asked("PPA,BREPMI")]
+    assert asked == ["BREPMI", "PPA"]
+    assert len(STUDY.asked("")) == 12
+    with pytest.raises(UserError, match="are BREPMI, LOKT, .*, not PPO"):
+        STUDY.tasks("PPO")
+
+
+def test_it_shares_its_networks_with_the_study_of_defences():
+    other = load_module("defences_2026_beside", Path(__file__).parent.parent / "studies" / "defences_2026.py")
+    first = other.worlds_of(STUDY.SETTING.architecture)[0]
+    assert STUDY.SETTING.target((RoLSS(),), 1).key == first.target((RoLSS(),), 1).key
+    sweep = {task.key for row in other.sweep(STUDY.SETTING.architecture).values() for task in row}
+    assert {task.key for row in STUDY.sweep().values() for task in row} < sweep
 
 
 def test_the_budgets_are_equal():
