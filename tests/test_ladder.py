@@ -152,7 +152,7 @@ def test_the_study_runs_some_attacks_alone():
     asked = [type(rung.attack).__name__ for rung in STUDY.asked("PPA,BREPMI")]
     assert asked == ["BREPMI", "PPA"]
     assert len(STUDY.asked("")) == 12
-    with pytest.raises(UserError, match="are BREPMI, LOKT, .*, not PPO"):
+    with pytest.raises(UserError, match=r"are BREPMI, LOKT, .*, not PPO"):
         STUDY.tasks("PPO")
 
 
