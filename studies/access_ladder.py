@@ -1,14 +1,14 @@
 """Does a defence close the leak, or only hide the gradient? Eight networks, attacked with labels, scores and gradients.
 
-What is compared: a narrow IR-18 (the layout of the IR-152 that papers attack at low resolution) at 32 x 32 without a
-defence, and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID and NegLS, three training seeds each; 16 people in eight pairs of
-look-alikes. Each network is attacked
+What is compared: ResNet-18 at 32 x 32 without a defence, and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID and NegLS, three
+training seeds each; 24 people in twelve pairs of look-alikes. World, network and trainings are those of
+`defences_2026.py`, which showed that cutting skips does nothing to a narrow IR-18. Each network is attacked
 
     with labels alone    BREP-MI, LOKT
     with scores          RLB-MI, MIRROR black-box, surrogate + CMA-ES
     with gradients       MI-Face, GMI, PLG-MI, PPA, VMI, MIRROR, IF-GMI
 
-by about 1,000 images of each person that the network is shown, what an attack learns beforehand included. All search
+by about 500 images of each person that the network is shown, what an attack learns beforehand included. All search
 the renderer itself, but those whose papers give them a generator of their own: GMI and IF-GMI one for all networks,
 PLG-MI and LOKT one for each. MI-Face searches the pixels and stands beside every row as the adversarial null. So LOKT
 against PLG-MI is labels against gradients with alike generators, BREP-MI against PPA with the renderer.
@@ -25,9 +25,9 @@ Declared in advance. A defence *hides gradients* where an attack by labels finds
 strongest attack with gradients does, and by more than of the undefended one, while gradients find less than there: all
 three by paired intervals over people and trainings, by the truth, corrected by Holm (`lightleak.report.ladder`).
 
-There is no record of it yet. It shows the networks about five million images, half of them with gradients, and trains
-27 generators and 24 times three surrogates: a guess of six hours on one core
-(`lightleak study studies/access_ladder.py --dry-run` says better once the first results are there).
+There is no record of it yet. An attack takes 20 to 50 seconds of a core for a network (MI-Face one; surrogate + CMA-ES
+three minutes, most of them its surrogates), and the generators that PLG-MI and LOKT fit for each of 24 networks take more
+than eight minutes each: some ten hours on one core, five on two. `--settings attacks BREPMI,PPA` runs some attacks alone.
 """
 
 import json
