@@ -2,7 +2,7 @@
 
 What is compared: ResNet-18 at 32 x 32 without a defence, and with RoLSS, RoLSS+, SSF, TTS, BiDO, MID and NegLS, three
 training seeds each; 24 people in twelve pairs of look-alikes. World, network and trainings are those of
-`defences_2026.py`, which showed that cutting skips does nothing to a narrow IR-18. Each network is attacked
+`defences_2026.py`, where cutting skips did next to nothing to a narrow IR-18. Each network is attacked
 
     with labels alone    BREP-MI, LOKT
     with scores          RLB-MI, MIRROR black-box, surrogate + CMA-ES
@@ -25,9 +25,9 @@ Declared in advance. A defence *hides gradients* where an attack by labels finds
 strongest attack with gradients does, and by more than of the undefended one, while gradients find less than there: all
 three by paired intervals over people and trainings, by the truth, corrected by Holm (`lightleak.report.ladder`).
 
-There is no record of it yet. An attack takes 20 to 50 seconds of a core for a network (MI-Face one; surrogate + CMA-ES
-three minutes, most of them its surrogates), and the generators that PLG-MI and LOKT fit for each of 24 networks take more
-than eight minutes each: some ten hours on one core, five on two. `--settings attacks BREPMI,PPA` runs some attacks alone.
+There is no record of it yet. An attack takes 20 to 50 seconds of a core for a network (surrogate + CMA-ES three
+minutes, most of them its surrogates), and the generators that PLG-MI and LOKT fit for each of the 24 networks take
+more than eight minutes each: some ten hours on one core. `--settings attacks BREPMI,PPA` runs some attacks alone.
 """
 
 import json
