@@ -40,12 +40,14 @@ def evaluated(
     def spread(mean):
         return (mean + 0.1 * torch.randn(PEOPLE, generator=rng)).clamp(0, 1).tolist()
 
+    classes = attack.classes or tuple(range(PEOPLE))
     per_class = {"hits@1": spread(leak), "true@1": spread(leak / 2)}
+    per_class = {name: [values[person] for person in classes] for name, values in per_class.items()}
     measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
-    measures |= {name: Measure(sum(v) / PEOPLE, 0.0, 1.0) for name, v in per_class.items()}
+    measures |= {name: Measure(sum(v) / len(v), 0.0, 1.0) for name, v in per_class.items()}
     evaluation = Evaluation(
-        classes=tuple(range(PEOPLE)),
-        images=PEOPLE,
+        classes=tuple(classes),
+        images=len(classes),
         measures=measures,
         per_class={name: tuple(v) for name, v in per_class.items()},
         chance={"hits@1": 1 / PEOPLE},
@@ -342,3 +344,38 @@ def test_a_number_that_was_swept_makes_a_figure(tmp_path):
     results = collect(sorted(tmp_path.glob("Evaluate/*")), "all")
     assert (results.swept, list(results.sweep.values())) == ("attack steps", [10.0, 20.0, 40.0])
     assert "setting" in {figure.name for figure in figures(results)}
+
+
+def test_of_whom_nothing_came_back_nothing_leaked(tmp_path):
+    """An attack that comes back with three of twelve people did not find all of them."""
+    folders = [evaluated(tmp_path, name, 0.9, 1.0, seed) for name in ("none", "NegLS") for seed in range(3)]
+    for folder in folders[3:]:
+        told = json.loads((folder / "result.json").read_text())
+        own = told["evaluation"]
+        own["classes"] = own["classes"][:3]
+        own["per_class"] = {name: values[:3] for name, values in own["per_class"].items()}
+        (folder / "result.json").write_text(json.dumps(told))
+    results = collect(folders, "T")
+    leaks = {row.name: row.measures["hits@1"] for row in results.targets()}
+    assert leaks["none"].value > 0.9
+    assert leaks["NegLS"].value < 0.25
+    (gap,) = [one for one in results.differences if one.column == "hits@1"]
+    assert gap.value == pytest.approx(leaks["NegLS"].value - leaks["none"].value)
+    assert any("NegLS: of 9 of 12 people nothing came back" in text for text in results.warnings)
+
+
+def test_differences_at_equal_accuracy_are_corrected_like_all_others(tmp_path):
+    folders = []
+    for name in ("no defence", *(f"D{place}" for place in range(6))):
+        leak = 0.45 if name == "D0" else 0.6
+        for seed in range(3):
+            folders.append(evaluated(tmp_path, name, 0.9, leak, seed))
+            folders.append(evaluated(tmp_path, name, 0.5, leak / 2, seed, 0.5))
+    table = {table.name: table for table in tables(collect(folders, "T"))}["equal-accuracy"]
+    place = next(place for place, column in enumerate(table.columns) if column.name == "hits@1 difference")
+    gaps = {line.name: line.cells[place] for line in table.lines}
+    assert len(gaps) == 6
+    assert gaps["D0"].corrected > gaps["D0"].p
+    small = [gap for gap in gaps.values() if abs(gap.value) < 0.05]  # being stopped alone may do that
+    assert small
+    assert all(gap.corrected is None for gap in small)

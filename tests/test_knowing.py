@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -489,3 +490,79 @@ def test_a_miniature_from_training_to_the_page(tmp_path):
     assert [row.name for row in last.rows] == ["no defence", "NegLS"]
     assert {one.column for one in last.verdicts} == {"hits@1", "true@1"}
     assert "Which defence is real" in page(last)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nothing depends on what stands first, or is missing
+
+
+@pytest.mark.parametrize("order", [(1, 100), (100, 1)])
+def test_copies_that_learnt_otherwise_are_two_attacks_whichever_is_read_first(order):
+    places = [one for one in study("real").values() if "copy" not in one.target.title]
+    for world in (0, 1):
+        held = setting(world)
+        for seed, epochs in product(held.seeds, order):
+            lessons = Lessons(epochs=epochs, pretrained=False)
+            for defence, few, many in (((RoLSS(),), 0.3, 0.95), ((), 0.5, 0.95)):
+                copy = Copied(held.target(defence, seed), "gradients", "timm:resnet18", lessons)
+                places.append(record(held, copy, WHITE, few if epochs == 1 else many, 0.6))
+    results = told(dict(enumerate_(places)))
+    assert "real" not in words(results).values()
+    assert "a copy with its skips (target lessons epochs 100)" in results.sentences[0]
+
+
+def test_an_attack_that_was_repeated_is_said_and_counts_once():
+    found = list(study("real").values())
+    again = [replace(one, attack=replace(one.attack, seed=9)) for one in found if one.target.moment is None]
+    results = told(dict(enumerate_(found + again)))
+    assert any(note.startswith(f"{len(again)} evaluations repeat an attack") for note in results.notes)
+    assert words(results) == words(told(study("real")))
+
+
+TRADED = ("", RoLSS(), "rolss", 0.75, {SKIPS: 0.5, STUDENT: 0.4}, 0.3, 0.62)
+WEAK_STOPS = {"poincare": 0.4, "margin": 0.8, "leaks": (0.1, 0.2, 0.3)}
+
+
+@pytest.mark.parametrize(
+    ("case", "base"),
+    [
+        (TRADED, WEAK_STOPS),
+        (
+            ("", RoLSS(), "rolss", 0.75, {STUDENT: 0.6}, 0.1, 0.1),
+            {"poincare": 0.4, "margin": 0.8, "leaks": (0.1, 0.35, 0.38)},
+        ),
+    ],
+    ids=["a trade", "hiding"],
+)
+def test_a_weaker_attack_on_checkpoints_makes_neither_a_trade_nor_hiding(case, base):
+    """Max-margin finds most of the undefended network, and was not run on its checkpoints."""
+    results = told(study(case, base=base))
+    assert set(words(results).values()) == {"cannot be told"}
+    assert any("not by PPA (loss max-margin), which finds most at its end" in note for note in results.notes)
+    assert all(level.p is None for level in results.levels if level.difference.value > 0)
+
+
+def test_what_is_told_of_worlds_of_unequal_trainings_is_of_the_trainings_that_count():
+    """Of five trainings in the first world two count; the other three leak more."""
+    held = [setting(0, seeds=(0, 1, 2, 3, 4)), setting(1, seeds=(0, 1))]
+    found = []
+    for one in held:
+        found += undefended(one)
+        for seed in one.seeds:
+            trained = one.target((RoLSS(),), seed)
+            for form in (
+                trained,
+                Altered(trained, "skips back"),
+                Copied(trained, "gradients", "timm:resnet18", LESSONS),
+            ):
+                found.append(record(one, form, WHITE, 0.2 if seed < 2 else 0.7, 0.9))
+    results = told(dict(enumerate_(found)))
+    row = next(row for row in results.rows if row.name == "RoLSS")
+    leak = row.measures["knowing hits@1"]
+    assert leak is not None
+    assert f"finds {round(100 * leak.value)} % of people" in results.sentences[0]
+    assert any(note.startswith("RoLSS: 4 of 7 trainings") for note in results.notes)
+
+
+def enumerate_(records):
+    return ((Path(str(place)), one) for place, one in enumerate(records))

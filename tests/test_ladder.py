@@ -86,6 +86,54 @@ def test_a_defence_hides_gradients_where_labels_alone_still_find_people(name):
         assert "beside PPA" in marked[0]
 
 
+def test_an_attack_that_was_repeated_makes_no_second_training():
+    once = list(ladder(RATES["hides"], seeds=1).values())
+    again = [
+        replace(one, attack=replace(one.attack, seed=1), evaluation=record(one.target.title, 5, name, 0.5).evaluation)
+        for one in once
+        for name in NAMES
+        if NAMES[name] == one.attack.name
+    ]
+    results = collect_ladder({Path(str(place)): one for place, one in enumerate(once + again)}, "T")
+    assert not results.warnings
+    assert {row.detail for row in results.rows} == {"1 trainings"}
+    assert {one.trainings for one in results.differences} == {1}
+
+
+def test_trainings_are_paired_by_their_seeds():
+    places = ladder(RATES["hides"])
+    kept = {place: one for place, one in places.items() if (one.target.title, one.target.seed) != ("NegLS", 0)}
+    (gap,) = [one for one in collect_ladder(kept, "T").differences if one.column == "hits@1 LOKT"]
+
+    def mean(title):
+        own = [
+            one.evaluation.per_class["hits@1"]
+            for one in places.values()
+            if (one.target.title, one.attack.name) == (title, "LOKT") and one.target.seed > 0
+        ]
+        return torch.tensor(own).mean().item()
+
+    assert gap.trainings == 2
+    assert gap.value == pytest.approx(mean("NegLS") - mean("none"), abs=1e-6)
+
+
+def test_an_attack_of_two_settings_has_two_columns():
+    places = ladder(RATES["hides"])
+    more = {
+        Path(f"more {place}"): replace(one, attack=replace(one.attack, settings={"loss": "max-margin"}))
+        for place, one in places.items()
+        if one.attack.name == "PPA"
+    }
+    plain = {
+        place: replace(one, attack=replace(one.attack, settings={"loss": "poincare"}))
+        if one.attack.name == "PPA"
+        else one
+        for place, one in places.items()
+    }
+    names = {column.name for column in collect_ladder(plain | more, "T").columns}
+    assert {"hits@1 PPA (loss poincare)", "hits@1 PPA (loss max-margin)", "hits@1 LOKT"} <= names
+
+
 def test_one_training_of_each_is_never_enough():
     assert not collect_ladder(ladder(RATES["hides"], seeds=1), "T").warnings
 

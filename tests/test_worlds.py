@@ -238,6 +238,57 @@ def test_trainings_that_are_not_finished_are_left_out_of_that_difference_alone(t
     assert units == {"RoLSS": (3, 2), "TTS": (2, 2)}
 
 
+def test_judges_that_did_not_judge_both_do_not_count(tmp_path) -> None:
+    """Of RoLSS the second judge has seen one world alone; what it says of the baseline elsewhere is left out."""
+    folder = written(tmp_path)
+    note = json.loads((folder / NOTE).read_text())
+    note["evaluations"] = [one for one in note["evaluations"] if not one[1:].startswith("RoLSStorc") or one[0] == "0"]
+    (folder / NOTE).write_text(json.dumps(note))
+    (found,) = pages(studied(folder))
+    (gap,) = [one for one in found.differences if (one.row, one.column) == ("RoLSS", "hits@1")]
+
+    def mean(title: str, world: int) -> float:
+        own = [drawn(world, title, judge) for judge in (JUDGES if world == 0 else JUDGES[:1])]
+        return float(np.mean([one.evaluation.per_class["hits@1"] for one in own]))
+
+    assert gap.value == pytest.approx(np.mean([mean("RoLSS", w) - mean("none", w) for w in range(WORLDS)]))
+    assert "RoLSS: 5 of 6 trainings were not judged by torchvision:densenet121" in found.warnings
+
+
+def test_a_world_left_alone_is_no_unit_of_worlds(tmp_path) -> None:
+    folder = trained_again(tmp_path)
+    note = json.loads((folder / NOTE).read_text())
+    note["evaluations"] = [one for one in note["evaluations"] if not one.startswith("RoLSS1")]
+    (folder / NOTE).write_text(json.dumps(note))
+    (found,) = pages(studied(folder))
+    (gap,) = [one for one in found.differences if (one.row, one.column) == ("RoLSS", "true@1")]
+    assert (gap.trainings, gap.worlds, gap.units) == (3, 0, 3)
+
+
+def test_checkpoints_of_a_world_stand_beside_their_ends(tmp_path) -> None:
+    """Not as if the stopped networks were the networks."""
+    folder = trained_again(tmp_path)
+    note = json.loads((folder / NOTE).read_text())
+    for key in list(note["evaluations"]):
+        place = folder / "Evaluate" / key
+        told = json.loads((place / "result.json").read_text())
+        target = told["target"]
+        target |= {"run": target["title"], "title": f"{target['title']}, stopped", "moment": {"accuracy": 0.6}}
+        target |= {"key": f"{key}stop", "epoch": 3, "accuracy": 0.6}
+        told["evaluation"]["per_class"] = {name: [0.0] * PEOPLE for name in told["evaluation"]["per_class"]}
+        other = folder / "Evaluate" / f"{key}stop"
+        other.mkdir()
+        (other / "result.json").write_text(json.dumps(told))
+        save_file(PIXELS, other / "gallery.safetensors")
+        note["evaluations"].append(other.name)
+    (folder / NOTE).write_text(json.dumps(note))
+    for found in pages(studied(folder)):
+        (baseline,) = [row for row in found.rows if row.name == "none"]
+        leak = baseline.measures["true@1"]
+        assert leak is not None
+        assert leak.value > 0.5, found.title
+
+
 def test_a_study_may_only_declare_measures_that_there_are(tmp_path) -> None:
     file = tmp_path / "s.py"
     file.write_text("PRIMARY = ('true@1',)\ndef tasks():\n    return []\n")

@@ -35,6 +35,7 @@ class Attacked:
     known: Knowing | None  # the countermeasure that it is
     control: str  # what the same is on a network of which there is nothing to undo
     records: dict[Key, Record] = field(default_factory=dict)
+    again: int = 0  # evaluations of the same training by the same attack, which do not count
 
     @property
     def first(self) -> Record:
@@ -114,7 +115,8 @@ def groups_of(places: Mapping[Path, Record]) -> list[dict[Path, Record]]:
     for place, one in places.items():
         if one.attack.name not in nulls:
             target = one.target.architecture, one.target.recipe
-            held = [world_of(one), *target, one.judge.architecture, one.attack.classes]
+            counted = one.protocol.label if one.protocol else ""
+            held = [world_of(one), *target, one.judge.architecture, one.attack.classes, counted]
             found.setdefault(json.dumps(held, sort_keys=True, default=str), {})[place] = one
     return [group for group in found.values() if _told(networks(group.values()))]
 
@@ -133,6 +135,7 @@ def networks(records: Iterable[Record]) -> dict[str, Network]:
         if what not in network.attacks:
             network.attacks[what] = Attacked("", _known(one, network.defences), _control(one))
         attacked = network.attacks[what]
+        attacked.again += key in attacked.records
         attacked.records.setdefault(key, one)
     _name([attacked for network in found.values() for attacked in network.attacks.values()])
     return dict(sorted(found.items(), key=lambda pair: bool(pair[1].defences) or not pair[1].own))
@@ -197,8 +200,15 @@ def _control(record: Record) -> str:
 
 
 def _spelled(record: Record, settings: Mapping[str, Any], form: tuple[Any, ...]) -> str:
-    held = [record.attack.name, settings, form, record.prior.name]
+    held = [record.attack.name, settings, form, record.prior.name, record.prior.settings, _learnt(record)]
     return json.dumps(held, sort_keys=True, default=str)
+
+
+def _learnt(record: Record) -> dict[str, Any]:
+    """How what an attack is on, or goes by, learnt: a copy's network and lessons, students and surrogates."""
+    begin = ("found target lessons", "found target student", "found knowledge settings")
+    told = record.settings.items()
+    return {name.removeprefix("found "): value for name, value in told if name.startswith(begin)}
 
 
 def _access(record: Record) -> Access:
@@ -237,7 +247,8 @@ def _label(record: Record, known: Knowing | None) -> str:
 def _settings(record: Record) -> dict[str, Any]:
     begin = "found attack "
     told = {name.removeprefix(begin): value for name, value in record.settings.items() if name.startswith(begin)}
-    return {**(told or record.attack.settings), "prior": record.prior.name}
+    prior = {f"prior {name}": value for name, value in (record.prior.settings or {}).items()}
+    return {**(told or record.attack.settings), "prior": record.prior.name, **prior, **_learnt(record)}
 
 
 def _told(found: Mapping[str, Network]) -> bool:

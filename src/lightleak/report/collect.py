@@ -87,6 +87,7 @@ def collect(
             *_warnings(targets),
             *(_never_met(name, baseline) for name in curves if name not in {one.row for one in levels} | {baseline}),
             *_left_out(everything, whole, targets, curves),
+            *_unfinished(rowed),
         ),
         footnotes={"hits@1": deltas} if (deltas := _deltas(targets)) and "hits@1" in shown else {},
         notes=(
@@ -370,6 +371,12 @@ def _final(everything: Sequence[Entry]) -> list[Entry]:
         finished = [one for one in those if one.record.target.moment is None]
         found += finished or [max(those, key=lambda one: one.record.target.epoch or 0)]
     return found
+
+
+def _unfinished(rowed: Sequence[Group]) -> list[str]:
+    """The rows whose trainings were attacked at checkpoints alone."""
+    found = [group.name for group in rowed if any(one.record.target.moment is not None for one in group.entries)]
+    return [f"{name}: not attacked at its end; the row is of its last checkpoint that was" for name in found]
 
 
 def _networks(evaluations: list[Evaluation]) -> list[str]:

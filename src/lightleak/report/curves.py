@@ -10,7 +10,7 @@ from lightleak.metrics.evidence import Measure, seeds_interval
 from lightleak.metrics.frontier import Curve, matched
 from lightleak.report.fairness import Entry, Group
 from lightleak.report.results import Level, Point
-from lightleak.report.trainings import accuracies
+from lightleak.report.trainings import accuracies, people_of, values_of
 
 Curves = dict[str, Curve]  # by metric
 
@@ -36,13 +36,14 @@ def _curves(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) ->
     if len(moments) < 2:
         return {}
     table = [[moment[place].record for moment in moments] for place in range(len(group.entries))]  # by seed, by moment
-    accuracy = torch.tensor([[accuracies(one) for one in row] for row in table])
-    classes = table[0][0].evaluation.classes
+    every = [one for row in table for one in row]
     way = {}
     for metric in metrics:
-        if all(metric in one.evaluation.per_class for row in table for one in row):
-            leak = torch.tensor([[one.evaluation.per_class[metric] for one in row] for row in table])
-            way[metric] = Curve(accuracy[:, :, list(classes)], leak)
+        people = people_of(every, metric)
+        if all(metric in one.evaluation.per_class for one in every):
+            accuracy = [[[accuracies(one)[person] for person in people] for one in row] for row in table]
+            leak = [[values_of(one.evaluation, metric, people) for one in row] for row in table]
+            way[metric] = Curve(torch.tensor(accuracy), torch.tensor(leak))
     return way
 
 

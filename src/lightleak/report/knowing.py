@@ -85,8 +85,13 @@ def _verdicts(judged: Sequence[Judged]) -> list[Verdict]:
 
 
 def _difference(judged: Judged, column: str, gap: Comparison) -> Difference:
+    return named(judged.network.name, column, gap, **_counted(judged))
+
+
+def _counted(judged: Judged) -> dict[str, int]:
+    """What a difference speaks of: so many trainings in each world, or worlds."""
     units = "worlds" if by_world(judged.keys) else "trainings"
-    return named(judged.network.name, column, gap, **{"trainings": 1, units: units_of(judged.keys)})
+    return {"trainings": 1, units: units_of(judged.keys)}
 
 
 def _sentence(told: Sequence[tuple[Verdict, Judged]], usual: Collection[str]) -> str:
@@ -263,7 +268,9 @@ def _levels(metric: str, judged: Judged) -> list[Level]:
             assert gap is not None
             at = (judged.network.name, f"{side} {metric}", judged.stopped.accuracy)
             between = Measure(gap.value, gap.low, gap.high)
-            told.append(Level(*at, own, there, between, gap.p, units_of(judged.keys)))
+            # More than a weaker attack than the strongest finds there is not more leak.
+            p = gap.p if judged.rivals_known or gap.value < 0 else None
+            told.append(Level(*at, own, there, between, p, **_counted(judged)))
     return told
 
 
@@ -273,8 +280,17 @@ def _notes(base: Network, others: Sequence[Network], rows: Mapping[str, Judged])
         if ran := [what for what in one.found if one.network.attacks[what].known]:
             said.append(f"{name} was attacked by those who know it with {_on(one.network, ran)}")
         worlds, count = len({world for world, _ in one.keys}), len(one.keys)
+        if one.stopped and one.stopped.early and one.rivals and not one.rivals_known:
+            best, ran = strongest(one.plain, one.plain), one.base.labels(one.rivals)
+            said.append(
+                f"{name}: at equal natural accuracy the undefended network was attacked by {ran} alone, not by "
+                f"{one.base.labels([best])}, which finds most at its end; more than that is not asked there"
+            )
         if count < len(base.own):
             said.append(f"{name}: {count} of {len(base.own)} trainings, in {worlds} worlds, were attacked in all ways")
+    again = sum(attack.again for one in (base, *others) for attack in one.attacks.values())
+    if again:
+        said.append(f"{again} evaluations repeat an attack on a training with other seeds or judges; the first counts")
     alone = {
         one.network.attacks[what].known: None
         for one in rows.values()

@@ -11,6 +11,7 @@ each by a paired interval that leaves out zero. The p value of such a finding is
 Holm over all defences and attacks by labels. Two trainings of each are the least that speaks of a defence.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from lightleak.attacks import ATTACKS, Access
 from lightleak.metrics.evidence import Comparison, Measure, compare, holm, seeds_interval
+from lightleak.report.apart import apart
 from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Results, Row
-from lightleak.report.trainings import accuracies, everybody, families_of, scored
+from lightleak.report.trainings import accuracies, everybody, families_of, named, scored
 from lightleak.report.verdicts import LEAST, SURELY, corrected, stated
 from lightleak.study.record import Record
 
@@ -51,18 +53,57 @@ def access_of(record: Record) -> Access | None:
 
 
 def by_target(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
-    """The trainings of each target by attack, from labels up to gradients; only attacks run on every target."""
+    """The trainings of each target by attack, from labels up to gradients; only attacks run on every target.
+
+    Attacks are told apart by their settings and priors, not by seeds and judges.
+    """
     known = [one for one in records if access_of(one) is not None and one.target.moment is None]
     ranked = sorted(known, key=lambda one: RUNGS.index(access_of(one) or "gradients"))
     targets = dict.fromkeys(training_of(one.target) for one in known)
+    names = _names(ranked)
     met: dict[str, set[str]] = {}
     for one in ranked:
-        met.setdefault(_name(one), set()).add(training_of(one.target))
+        met.setdefault(names[_identity(one)], set()).add(training_of(one.target))
     found: dict[str, dict[str, list[Record]]] = {target: {} for target in targets}
     for one in ranked:
-        if len(met[_name(one)]) == len(targets):
-            found[training_of(one.target)].setdefault(_name(one), []).append(one)
+        name = names[_identity(one)]
+        if len(met[name]) == len(targets):
+            found[training_of(one.target)].setdefault(name, []).append(one)
     return found
+
+
+def _identity(record: Record) -> str:
+    held = [record.attack.name, record.attack.settings, record.prior.name, record.prior.settings]
+    return json.dumps(held, sort_keys=True, default=str)
+
+
+def _names(records: Sequence[Record]) -> dict[str, str]:
+    """By identity, what a column calls an attack; with what differs, where several have one name."""
+    firsts = {_identity(one): one for one in reversed(records)}
+    called: dict[str, list[str]] = {}
+    for identity, one in reversed(firsts.items()):
+        called.setdefault(one.attack.title or one.attack.name, []).append(identity)
+    found = {}
+    for name, identities in called.items():
+        settings = [
+            {**one.attack.settings, **{f"prior {key}": value for key, value in (one.prior.settings or {}).items()}}
+            for one in map(firsts.__getitem__, identities)
+        ]
+        for identity, differs in zip(identities, apart(settings)):
+            told = ", ".join(f"{key} {value}" for key, value in differs.items())
+            found[identity] = f"{name} ({told})" if told else name
+    return found
+
+
+def by_seed(records: Sequence[Record], metric: str) -> dict[int, Tensor]:
+    """What was found of each person in each training, C; means of repeated attacks and of several judges."""
+    found: dict[int, list[Tensor]] = {}
+    for one in records:
+        values = scored([one], metric)
+        if values is None:
+            return {}
+        found.setdefault(one.target.seed, []).append(values[0])
+    return {seed: torch.stack(each).mean(0) for seed, each in sorted(found.items())}
 
 
 def is_ladder(records: Sequence[Record]) -> bool:
@@ -80,7 +121,7 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
     first = next(iter(places.values()))
     baseline, alike = next(iter(found)), families_of(first)
     tables = [own for attacks in found.values() for own in attacks.values()]
-    measured = [name for name in MEASURED if all(scored(own, name) is not None for own in tables)]
+    measured = [name for name in MEASURED if all(by_seed(own, name) for own in tables)]
     judged = measured[-1] if measured else ""  # where truth is known, it decides who hides
     tried = hidden(found, judged, alike) if measured else []
     sure = holm([one.p for one in tried])
@@ -112,22 +153,30 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
 def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidden]:
     """Every label-only attack on every defended network, compared with the strongest attack with gradients on it."""
     baseline, *defended = found
-    plain = {name: scored(own, metric) for name, own in found[baseline].items()}
+    plain = {name: by_seed(own, metric) for name, own in found[baseline].items()}
     rung = {name: access_of(own[0]) for name, own in found[baseline].items()}
     white = [name for name in plain if rung[name] == "gradients"]
     tried = []
     for target in defended if white else ():
-        own = {name: scored(records, metric) for name, records in found[target].items()}
-        best, before = (max(white, key=lambda name, side=side: float(_of(side, name).mean())) for side in (own, plain))
-        held = _paired(_of(plain, before), _of(own, best), alike, rate=True)
+        own = {name: by_seed(records, metric) for name, records in found[target].items()}
+        best, before = (max(white, key=lambda name, side=side: _mean(side[name])) for side in (own, plain))
+        held = _paired(plain[before], own[best], alike, rate=True)
         for name in (name for name in own if rung[name] == "labels"):
-            more = _paired(_of(own, name), _of(own, best), alike, rate=True)
-            gaps = [_of(side, name) - _of(side, best) for side in (own, plain)]
+            more = _paired(own[name], own[best], alike, rate=True)
+            gaps = [
+                {seed: side[name][seed] - side[best][seed] for seed in side[name] if seed in side[best]}
+                for side in (own, plain)
+            ]
             beyond = _paired(gaps[0], gaps[1], alike, rate=False)
-            right = all(one.low is not None and one.low > 0 for one in (held, more, beyond))
-            p = max(one.p for one in (held, more, beyond)) if right else 1.0
-            tried.append(Hidden(target, name, best, more, p))
+            right = all(one is not None and one.low is not None and one.low > 0 for one in (held, more, beyond))
+            p = max(one.p for one in (held, more, beyond) if one) if right else 1.0
+            if more is not None:
+                tried.append(Hidden(target, name, best, more, p))
     return tried
+
+
+def _mean(found: Mapping[int, Tensor]) -> float:
+    return float(torch.stack(list(found.values())).mean())
 
 
 def searches_of(found: Found) -> dict[str, dict[str, tuple[tuple[float, float], ...]]]:
@@ -151,23 +200,19 @@ def searches_of(found: Found) -> dict[str, dict[str, tuple[tuple[float, float], 
     return told
 
 
-def _name(record: Record) -> str:
-    return record.attack.title or record.attack.name
-
-
-def _of(side: Mapping[str, Tensor | None], name: str) -> Tensor:
-    found = side[name]
-    assert found is not None  # of measures that every attack has
-    return found
-
-
-def _paired(one: Tensor, other: Tensor, alike: Tensor | None, rate: bool) -> Comparison:
-    seeds = min(len(one), len(other))
-    return compare(one[:seeds], other[:seeds], rate=rate, clusters=alike)
+def _paired(
+    one: Mapping[int, Tensor], other: Mapping[int, Tensor], alike: Tensor | None, rate: bool
+) -> Comparison | None:
+    """The paired comparison over the trainings that both sides have; None if there is none."""
+    seeds = [seed for seed in one if seed in other]
+    if not seeds:
+        return None
+    sides = [torch.stack([side[seed] for seed in seeds]) for side in (one, other)]
+    return compare(sides[0], sides[1], rate=rate, clusters=alike)
 
 
 def _trainings(attacks: Mapping[str, list[Record]]) -> int:
-    return min(len(own) for own in attacks.values())
+    return min(len({one.target.seed for one in own}) for own in attacks.values())
 
 
 def _queries(record: Record) -> float:
@@ -188,14 +233,18 @@ def _columns(attacks: Mapping[str, list[Record]], measured: Sequence[str]) -> li
 
 def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str], alike: Tensor | None) -> Row:
     measures: dict[str, Measure | None] = {
-        f"{metric} {attack}": seeds_interval(_of({attack: scored(own, metric)}, attack), rate=True, clusters=alike)
+        f"{metric} {attack}": _interval(by_seed(own, metric), alike)
         for metric in measured
         for attack, own in attacks.items()
     }
-    own = next(iter(attacks.values()))
-    accuracy = [[accuracies(one)[person] for person in everybody(one)] for one in own]
-    measures["accuracy"] = seeds_interval(torch.tensor(accuracy, dtype=torch.float64), rate=True, clusters=alike)
+    own = {one.target.seed: one for records in attacks.values() for one in records}
+    accuracy = {seed: torch.tensor([accuracies(one)[person] for person in everybody(one)]) for seed, one in own.items()}
+    measures["accuracy"] = _interval(accuracy, alike)
     return Row(name, measures, detail=f"{_trainings(attacks)} trainings")
+
+
+def _interval(found: Mapping[int, Tensor], alike: Tensor | None) -> Measure:
+    return seeds_interval(torch.stack(list(found.values())).double(), rate=True, clusters=alike)
 
 
 def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Tensor | None) -> list[Difference]:
@@ -203,11 +252,9 @@ def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Te
     for target in [name for name in found if name != baseline]:
         for metric in measured:
             for name, own in found[target].items():
-                sides = [_of({name: scored(side, metric)}, name) for side in (own, found[baseline][name])]
-                gap, count = _paired(sides[0], sides[1], alike, rate=True), min(map(len, sides))
-                told.append(
-                    Difference(target, f"{metric} {name}", gap.value, gap.low, gap.high, gap.p, trainings=count)
-                )
+                sides = [by_seed(side, metric) for side in (own, found[baseline][name])]
+                if (gap := _paired(sides[0], sides[1], alike, rate=True)) is not None:
+                    told.append(named(target, f"{metric} {name}", gap, trainings=len(set(sides[0]) & set(sides[1]))))
     return told
 
 

@@ -16,9 +16,11 @@ was chosen counts once for each that it was chosen from. Of several worlds each 
 its own interval; p is that of all of them together, corrected by Holm over all defences and all three words. Two
 trainings of each network are the least that speaks of a defence; where a world has one alone, worlds are the unit.
 
-What is missing proves nothing. The defended network is held against attacks on the undefended one that were run on it
-as well (or that its guard does not allow), and hides nothing from an attack of which nobody knows what it finds of the
-undefended network. Of this there is nothing to undo: there, an attack on a changed network is the attack itself.
+What is missing proves nothing. Who hides or trades at equal natural accuracy is asked only where the attacks that are
+strongest on the undefended network at its end were run on its checkpoints, too. The defended network is held against
+attacks on the undefended one that were run on it as well (or that its guard does not allow), and hides nothing from an
+attack of which nobody knows what it finds of the undefended network. Of this there is nothing to undo: there, an attack
+on a changed network is the attack itself.
 
 Equal natural accuracy: that of the defended network itself, whatever an attacker copied or changed of it. Where it is
 below the undefended network's, that is read off the latter's checkpoints, and a difference counts from `STOPPED` on.
@@ -39,6 +41,7 @@ from lightleak.report.units import (
     Key,
     Scores,
     accuracy_of,
+    even,
     mean_of,
     of_world,
     paired,
@@ -122,6 +125,12 @@ class Judged:
         """Whether there are trainings enough to speak of the defence."""
         return units_of(self.keys) >= LEAST
 
+    @property
+    def rivals_known(self) -> bool:
+        """Whether the strongest attacks on the undefended network, of all and of the fair, are known there as well."""
+        there = self.stopped.scores if self.stopped else {}
+        return all(strongest(names, self.plain) in there for names in (self.plain, self.fair))
+
     def against(self, name: str, other: Scores, rate: bool = True) -> Gap:
         """What an attack finds, minus what is in `other`."""
         return paired(self.found[name], other, self.alike, rate)
@@ -160,7 +169,7 @@ class Judged:
         gains = [_more(self.against(top, self.found[name])) for name in self.ignorant]
         beyond = [_more(self._beyond(top, name)) for name in self.ignorant if name in self.plain]
         ways = [self._hidden(self.plain, 0.0)]
-        if self.stopped and self.stopped.early:
+        if self.stopped and self.stopped.early and self.rivals_known:
             ways.append(self._hidden(self.stopped.scores, self.least))
         return max(chosen(max([*gains, *beyond]), len(self.controlled)), chosen(min(ways), len(ways)))
 
@@ -198,7 +207,7 @@ class Judged:
     def p_trade(self) -> float:
         """Of "a trade"."""
         top = strongest(self.found, self.found)
-        if self.stopped is None or not self.stopped.early or self.rival is None:
+        if self.stopped is None or not self.stopped.early or self.rival is None or not self.rivals_known:
             return 1.0
         if _shown(self.against(top, self.rival), self.least):
             return 1.0
@@ -222,7 +231,7 @@ def judge(own: Network, base: Network, metric: str, alike: Alike) -> Judged | No
     None if there is no such training, or the undefended network was attacked in no way in all of them as well.
     """
     found = {name: scores_of(one.records, metric) for name, one in own.attacks.items()}
-    keys = sorted(set.intersection(*(set(one) for one in found.values())) & set(base.own))
+    keys = even(set.intersection(*(set(one) for one in found.values())) & set(base.own))
     plain = {name: scores_of(one.records, metric) for name, one in base.attacks.items()}
     plain = {name: table for name, table in plain.items() if set(keys) <= set(table)}
     if not keys or not fair(own, base, found, plain):

@@ -62,8 +62,8 @@ class Difference:
 
     @property
     def units(self) -> int:
-        """What speaks of the defence and not of these networks: worlds, or trainings in one world."""
-        return self.worlds or self.trainings
+        """What speaks of the defence and not of these networks: trainings in each world or, if that is one, worlds."""
+        return max(self.worlds, self.trainings)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ class Level:
     target: Measure
     baseline: Measure
     difference: Measure  # target minus baseline
-    p: float | None = None  # of the difference
+    p: float | None = None  # of the difference; None also where it may not be named
     trainings: int = 0
+    worlds: int = 0  # as of a difference
 
 
 @dataclass(frozen=True)
@@ -259,9 +260,7 @@ def _point(data: Mapping[str, Any]) -> Point:
 
 def _level(data: Mapping[str, Any]) -> Level:
     measures = {name: Measure(**data[name]) for name in ("target", "baseline", "difference")}
-    return Level(
-        data["row"], data["column"], data["accuracy"], **measures, p=data.get("p"), trainings=data.get("trainings", 0)
-    )
+    return Level(**{**data, **measures})
 
 
 def _verdict(data: Mapping[str, Any]) -> Verdict:

@@ -173,20 +173,32 @@ def _pages(study: Studied, mixed_protocols: bool) -> Iterator[Results]:
 
 
 def _worlds(records: Mapping[Path, Record]) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Evaluations of populations that differ by their seed alone, by all that must be held equal; and all others."""
+    """Evaluations of populations that differ by their seed alone, by all that must be held equal; and all others.
+
+    A world in which networks were attacked at their checkpoints has a page of its own, too, with their ends.
+    """
     seeds: dict[str, set[Any]] = {}
     for one in records.values():
         seeds.setdefault(world_of(one), set()).add(one.population.settings.get("seed"))
     found: dict[str, list[Path]] = {}
     alone = []
+    stopped = {_page_of(one) for one in records.values() if one.target.moment is not None}
     for entry in entries([(one, place) for place, one in records.items()]):
         one, place = entry.record, entry.folder
         if len(seeds[world_of(one)]) < 2 or one.target.moment is not None:
             alone.append(place)
             continue
+        if _page_of(one) in stopped:
+            alone.append(place)
         what = [world_of(one), held_in_worlds(entry)]
         found.setdefault(json.dumps(what, sort_keys=True, default=str), []).append(place)
     return found, alone
+
+
+def _page_of(one: Record) -> str:
+    """What the evaluations share that stand on one page of one world."""
+    held = [one.population.key, one.attack.name, one.attack.settings, one.target.architecture, one.judge.architecture]
+    return json.dumps(held, sort_keys=True, default=str)
 
 
 def _paged(places: Sequence[Path], records: Mapping[Path, Record]) -> dict[tuple[str, str, str], list[Path]]:

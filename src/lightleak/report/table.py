@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from lightleak.metrics.evidence import Measure
+from lightleak.metrics.frontier import STOPPED
 from lightleak.report.glossary import columns as described
 from lightleak.report.glossary import current
 from lightleak.report.results import (
@@ -24,7 +26,7 @@ from lightleak.report.results import (
     short_span,
     span,
 )
-from lightleak.report.verdicts import families
+from lightleak.report.verdicts import corrected, families
 
 Cell = Measure | Difference | str | None
 
@@ -142,12 +144,17 @@ def _tested(results: Results) -> str:
     """How the differences were tested, in words."""
     tried = max(families(results.differences).values(), default=0)
     said = []
-    worlds, trainings = (max(getattr(one, unit) for one in results.differences) for unit in ("worlds", "trainings"))
-    if worlds and trainings > 1:
-        said.append(f"{trainings} trainings in each of {worlds} worlds, whose people stand side by side.")
-    elif worlds:
-        said.append(f"One paired difference a world, Student's t over {worlds} worlds.")
-    elif trainings == 1:
+    units = Counter((one.trainings, one.worlds) for one in results.differences)
+    side_by_side = [pair for pair in units if pair[0] > 1 and pair[1]]
+    over_worlds = [pair for pair in units if pair[0] <= 1 and pair[1]]
+    if side_by_side:
+        how = " or ".join(f"{trainings} trainings in each of {worlds} worlds" for trainings, worlds in side_by_side)
+        said.append(f"{how[0].upper()}{how[1:]}, whose people stand side by side.")
+    if over_worlds:
+        rest = "Elsewhere one" if side_by_side else "One"
+        count = " or ".join(str(worlds) for _, worlds in over_worlds)
+        said.append(f"{rest} paired difference a world, Student's t over {count} worlds.")
+    if set(units) == {(1, 0)}:
         said.append("One training of each: this speaks of these trained networks, not of the defences; no verdict.")
     if tried > 1:
         said.append(f"p in brackets: Holm's, over the {tried} targets of a column.")
@@ -171,6 +178,7 @@ def level_table(results: Results) -> Table | None:
             replace(leak, name=f"{leak.name} baseline", label=f"{leak.label} of {beside} there"),
             replace(leak, name=f"{leak.name} difference", label=f"{leak.label}, difference", signed=True),
         ]
+    gaps = {(one.row, one.column): _nameable(one) for one in corrected(list(map(_as_difference, results.levels)))}
     lines = []
     for row in results.rows:
         own = {one.column: one for one in results.levels if one.row == row.name}
@@ -179,16 +187,19 @@ def level_table(results: Results) -> Table | None:
         cells: list[Cell] = [Measure(next(iter(own.values())).accuracy)]
         for leak in leaks:
             one = own.get(leak.name)
-            cells += [one.target, one.baseline, _as_difference(one)] if one else [None, None, None]
+            cells += [one.target, one.baseline, gaps[row.name, leak.name]] if one else [None, None, None]
         lines.append(Line(row.name, row.kind, tuple(cells), ("",) * len(columns)))
     return Table("equal-accuracy", f"Against {beside} at equal natural accuracy", tuple(columns), tuple(lines))
 
 
 def _as_difference(level: Level) -> Difference:
-    gap = level.difference
-    return Difference(
-        level.row, level.column, gap.value, gap.low, gap.high, level.p, level.p, trainings=level.trainings
-    )
+    gap, units = level.difference, {"trainings": level.trainings, "worlds": level.worlds}
+    return Difference(level.row, level.column, gap.value, gap.low, gap.high, level.p, **units)
+
+
+def _nameable(gap: Difference) -> Difference:
+    """A difference at equal natural accuracy; below what being stopped alone may move it, it has no corrected p."""
+    return gap if abs(gap.value) >= STOPPED else replace(gap, corrected=None)
 
 
 def _measured(measure: Measure | None) -> Measure | None:

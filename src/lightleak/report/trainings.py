@@ -24,22 +24,34 @@ def families(record: Record) -> Tensor | None:
 
 
 def table(records: Sequence[Record], metric: str) -> Tensor | None:
-    """The score of each attacked person in each training, S x C; None where one of them lacks the metric.
+    """The score of each person of `people_of` in each training, S x C; None where one of them lacks the metric.
 
     Natural accuracy is of the same people, so that it pairs with what leaks of them.
     """
-    classes = set.intersection(*(set(one.evaluation.classes) for one in records))
-    rows = []
-    for one in records:
-        if metric == ACCURACY:
-            known = dict(enumerate(accuracies(one)))
-        elif metric in one.evaluation.per_class:
-            known = dict(zip(one.evaluation.classes, one.evaluation.per_class[metric]))
-        else:
-            return None
-        rows.append([known[person] for person in sorted(classes)])
+    people = people_of(records, metric)
+    if metric != ACCURACY and any(metric not in one.evaluation.per_class for one in records):
+        return None
+    if metric == ACCURACY:
+        rows = [[accuracies(one)[person] for person in people] for one in records]
+    else:
+        rows = [values_of(one.evaluation, metric, people) for one in records]
     found = torch.tensor(rows, dtype=torch.float64)
     return found if found.numel() and found.isfinite().all() else None
+
+
+def people_of(records: Sequence[Record], metric: str) -> list[int]:
+    """Of whom a metric speaks, in order: a share of everybody who was to be found, whether or not anything came back;
+    a distance of those alone of whom images came back in all trainings.
+    """
+    share = metric == ACCURACY or METRICS[metric].rate
+    each = [everybody(one) if share else one.evaluation.classes for one in records]
+    return sorted(set.intersection(*map(set, each)))
+
+
+def values_of(evaluation: Evaluation, metric: str, people: Sequence[int]) -> list[float]:
+    """What was measured of each person; of whom nothing came back, nothing leaked."""
+    known = dict(zip(evaluation.classes, evaluation.per_class[metric]))
+    return [known.get(person, 0.0) for person in people]
 
 
 def accuracies(record: Record) -> list[float]:
@@ -74,18 +86,23 @@ def scored(records: Sequence[Record], metric: str) -> Tensor | None:
     people = everybody(records[0])
     if any(metric not in one.evaluation.per_class for one in records):
         return None
-    rows = []
-    for one in sorted(records, key=lambda one: one.target.seed):
-        known = dict(zip(one.evaluation.classes, one.evaluation.per_class[metric]))
-        rows.append([known.get(person, 0.0) for person in people])
-    return torch.tensor(rows, dtype=torch.float64)
+    ordered = sorted(records, key=lambda one: one.target.seed)
+    return torch.tensor([values_of(one.evaluation, metric, people) for one in ordered], dtype=torch.float64)
 
 
-def groups(records: Sequence[Record]) -> Tensor | None:
+def groups(records: Sequence[Record], metric: str = ACCURACY) -> Tensor | None:
     """The family of each person of `table`."""
     known = families(records[0])
-    classes = set.intersection(*(set(one.evaluation.classes) for one in records))
-    return None if known is None else known[sorted(classes)]
+    return None if known is None else known[people_of(records, metric)]
+
+
+def unanswered(records: Sequence[Record]) -> str:
+    """Of how many people nothing came back, in words; empty if that is nobody."""
+    people = len(everybody(records[0]))
+    missing = [people - len(set(everybody(one)) & set(one.evaluation.classes)) for one in records]
+    if not any(missing):
+        return ""
+    return f"of {sum(missing) / len(missing):.3g} of {people} people nothing came back; shares count them as not found"
 
 
 def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
@@ -95,7 +112,7 @@ def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
         values = table(records, metric)
         if values is not None:
             rate = metric == ACCURACY or METRICS[metric].rate
-            found[metric] = seeds_interval(values, rate=rate, clusters=groups(records))
+            found[metric] = seeds_interval(values, rate=rate, clusters=groups(records, metric))
         elif metric != ACCURACY and len(records) == 1:
             found[metric] = records[0].evaluation.measures.get(metric)  # older records lack new metrics
     return found
@@ -120,13 +137,13 @@ def null_rows(records: Sequence[Record], told: dict[str, str]) -> list[Row]:
 def _null(nulls: Sequence[Evaluation], records: Sequence[Record]) -> dict[str, Measure | None]:
     """A null's measures: of one draw as it was told, but with today's intervals."""
     measured = dict(nulls[0].measures)
-    for metric, values in nulls[0].per_class.items():
+    for metric in nulls[0].per_class:
         if metric in METRICS:
-            rows = torch.tensor([one.per_class[metric] for one in _distinct(nulls) if metric in one.per_class])
+            people = everybody(records[0]) if METRICS[metric].rate else nulls[0].classes
+            rows = [values_of(one, metric, people) for one in _distinct(nulls) if metric in one.per_class]
             known = families(records[0])
-            clusters = None if known is None else known[list(nulls[0].classes)]
-            if rows.shape[1:] == (len(values),):
-                measured[metric] = seeds_interval(rows.double(), rate=METRICS[metric].rate, clusters=clusters)
+            clusters = None if known is None else known[list(people)]
+            measured[metric] = seeds_interval(torch.tensor(rows).double(), rate=METRICS[metric].rate, clusters=clusters)
     return measured
 
 
@@ -145,7 +162,7 @@ def difference(own: Sequence[Record], base: Sequence[Record], name: str, metric:
     if pair is None:
         return None
     rate = metric == ACCURACY or METRICS[metric].rate
-    gap = compare(pair[0], pair[1], rate=rate, clusters=groups([*own, *base]))
+    gap = compare(pair[0], pair[1], rate=rate, clusters=groups([*own, *base], metric))
     return named(name, metric, gap, trainings=len(own))
 
 
@@ -196,7 +213,7 @@ def delta_in_words(name: str, own: Sequence[Record], base: Sequence[Record]) -> 
 def warnings(records: Sequence[Record]) -> list[str]:
     """The warnings of the evaluations of a target's trainings, except those on whether a leak is shown (`unshown`)."""
     kept = [text for one in records for text in one.evaluation.warnings if not says_not_shown(text)]
-    return list(dict.fromkeys(kept))
+    return list(dict.fromkeys([*kept, *filter(None, [unanswered(records)])]))
 
 
 def unshown(records: Sequence[Record]) -> list[Unshown]:

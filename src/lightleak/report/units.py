@@ -62,8 +62,9 @@ def paired(first: Scores, second: Scores, alike: Alike, rate: bool = True) -> Ga
 
     With several trainings in each world, all their people are one table; with one a world, worlds are the unit.
     """
-    one, other = tables_of(first), tables_of(second)
-    if by_world(first):
+    keys = even(first)
+    one, other = (tables_of({key: side[key] for key in keys}) for side in (first, second))
+    if by_world(keys):
         return Gap(**vars(over_worlds(list(one.values()), list(other.values()), rate=rate)))
     found = compare(_together(one), _together(other), rate=rate, clusters=_families(one, alike))
     each = [compare(one[world], other[world], rate=rate, clusters=alike[world]) for world in one]
@@ -73,7 +74,7 @@ def paired(first: Scores, second: Scores, alike: Alike, rate: bool = True) -> Ga
 
 def interval_of(scores: Scores, alike: Alike, rate: bool = True) -> Measure:
     """A mean over worlds, trainings and people, with an interval made as that of `paired`."""
-    tables = tables_of(scores)
+    tables = tables_of({key: scores[key] for key in even(scores)})
     if by_world(scores):
         return worlds_interval(list(tables.values()), rate=rate)
     return seeds_interval(_together(tables), rate=rate, clusters=_families(tables, alike))
@@ -84,10 +85,19 @@ def tables_of(scores: Scores) -> dict[str, Tensor]:
     return {world: torch.stack(list(of_world(scores, world).values())) for world in dict.fromkeys(w for w, _ in scores)}
 
 
+def even(keys: Iterable[Key]) -> list[Key]:
+    """As many trainings of each world, the first seeds, where people of all worlds stand side by side; else all."""
+    keys = sorted(keys)
+    if by_world(keys):
+        return keys
+    seeds = min(_trainings(keys), default=0)
+    each = {world: [key for key in keys if key[0] == world][:seeds] for world, _ in keys}
+    return [key for own in each.values() for key in own]
+
+
 def _together(tables: Mapping[str, Tensor]) -> Tensor:
-    """All worlds' people beside each other, with as many trainings as each world has."""
-    seeds = min(map(len, tables.values()))
-    return torch.cat([one[:seeds] for one in tables.values()], 1)
+    """All worlds' people beside each other."""
+    return torch.cat(list(tables.values()), 1)
 
 
 def _families(tables: Mapping[str, Tensor], alike: Alike) -> Tensor | None:
@@ -108,5 +118,6 @@ def of_world(scores: Scores, world: str) -> Scores:
 
 
 def mean_of(scores: Scores) -> float:
-    """The mean over people, trainings and worlds."""
-    return float(torch.stack([table.double().mean() for table in scores.values()]).mean())
+    """The mean over worlds of the mean over their trainings and people, as of `interval_of`."""
+    tables = tables_of({key: scores[key] for key in even(scores)})
+    return float(torch.stack([table.double().mean() for table in tables.values()]).mean())

@@ -39,6 +39,8 @@ def standing(difference: Difference, tried: int = 1) -> str:
     p = stated(difference.p)
     if tried > 1 and known(difference.corrected):
         p += f" ({rounded(difference.corrected)} of {tried})"
+    if difference.worlds and difference.trainings > 1:
+        return f"{p}, {difference.trainings} trainings in each of {difference.worlds} worlds"
     if difference.worlds:
         return f"{p}, {difference.worlds} worlds"
     if not difference.trainings:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -17,11 +18,13 @@ from lightleak.errors import UserError
 from lightleak.metrics.evaluation import METRICS
 from lightleak.metrics.evidence import Measure
 from lightleak.metrics.registry import shown_in
+from lightleak.report import trainings
 from lightleak.report.collect import NULLS
 from lightleak.report.fairness import Entry, entries, grouped, training_of
 from lightleak.report.gallery import gallery, note
 from lightleak.report.glossary import columns
 from lightleak.report.provenance import people, provenance
+from lightleak.report.remarks import of_leaks
 from lightleak.report.results import Column, Difference, Results, Row
 from lightleak.report.trainings import ACCURACY, families_of, groups, named, scored
 from lightleak.report.units import (
@@ -29,6 +32,7 @@ from lightleak.report.units import (
     Scores,
     accuracy_of,
     by_world,
+    even,
     interval_of,
     paired,
     tables_of,
@@ -98,7 +102,7 @@ def collect_worlds(
         leaks=tuple(name for name in ("hits@1", "true@1") if name in asked),
         gallery=gallery(grouped(shown)) if (shown := _pictured(places, kept[baseline], judges[0])) else (),
         gallery_note=f"Of the first world. {note(first.population.classes)}",
-        warnings=tuple(_warnings(kept, baseline)),
+        warnings=tuple(_warnings(kept, baseline, judges)),
         notes=first.population.notes,
         recipe=_recipe(places.values(), judges),
         command=command,
@@ -107,22 +111,30 @@ def collect_worlds(
     )
 
 
-def _of(worlds: Mapping[str, Sequence[Record]], metric: str) -> Scores:
-    """By world and training; judges averaged, or the one that `metric` names ("hits@1 timm:resnet14t").
+Judged = dict[tuple[str, int], dict[str, Tensor]]  # by world and training, by judge
 
-    Empty where one training lacks the metric, as it lacks a distance to images of somebody of whom none came back.
+
+def _judged(worlds: Mapping[str, Sequence[Record]], metric: str) -> Judged:
+    """What each judge says of each training, or the one that `metric` names ("hits@1 timm:resnet14t").
+
+    An attack that was repeated is averaged. Empty where one training lacks the metric, as it lacks a distance to images
+    of somebody of whom none came back.
     """
     metric, _, judge = metric.partition(" ")
     found: dict[tuple[str, int], dict[str, list[Tensor]]] = {}
     for world, records in worlds.items():
         for record in records:
-            value = _measured(record, metric)
+            value, told_by = _measured(record, metric), record.judge.architecture
             if value is None:
                 return {}
-            told_by = record.judge.architecture
             if judge in ("", told_by):
                 found.setdefault((world, record.target.seed), {}).setdefault(told_by, []).append(value)
-    return {key: _mean([_mean(own) for own in by_judge.values()]) for key, by_judge in sorted(found.items())}
+    return {key: {told_by: _mean(own) for told_by, own in each.items()} for key, each in sorted(found.items())}
+
+
+def _of(worlds: Mapping[str, Sequence[Record]], metric: str) -> Scores:
+    """By world and training; judges averaged."""
+    return {key: _mean(list(each.values())) for key, each in _judged(worlds, metric).items()}
 
 
 def _measured(record: Record, metric: str) -> Tensor | None:
@@ -147,13 +159,15 @@ def _compared(
 ) -> Difference | None:
     """The paired comparison over shared worlds and trainings; None where one of them lacks the metric."""
     worlds = [world for world in own if world in base]
-    sides = [_of({world: side[world] for world in worlds}, metric) for side in (own, base)]
-    shared = [key for key in sides[0] if key in sides[1]]
+    one, other = (_judged({world: side[world] for world in worlds}, metric) for side in (own, base))
+    both = {key: [judge for judge in one[key] if judge in other[key]] for key in one if key in other}
+    shared = even(key for key, judges in both.items() if judges)
     if not shared:
         return None
+    sides = [{key: _mean([side[key][judge] for judge in both[key]]) for key in shared} for side in (one, other)]
     first, second = ({key: side[key] for key in shared} for side in sides)
     gap = paired(first, second, alike, rate=_rate(metric))
-    count = len({world for world, _ in shared})
+    count = len({world for world, _ in shared}) if len(worlds) > 1 else 0
     return named(name, metric, gap, trainings=1 if by_world(shared) else units_of(shared), worlds=count)
 
 
@@ -213,8 +227,10 @@ def _pictured(places: Mapping[Path, Record], baseline: Mapping[str, Any], judge:
     return entries(list(own.values()))
 
 
-def _warnings(kept: Kept, baseline: str) -> list[str]:
-    said = []
+def _warnings(kept: Kept, baseline: str, judges: Sequence[str]) -> list[str]:
+    everything = {name: [one for own in worlds.values() for one in own] for name, worlds in kept.items()}
+    said = [f"{name}: {text}" for name, records in everything.items() for text in trainings.warnings(records)]
+    said += of_leaks({name: trainings.unshown(records) for name, records in everything.items()})
     for name, worlds in kept.items():
         again = 0
         for records in worlds.values():
@@ -226,6 +242,7 @@ def _warnings(kept: Kept, baseline: str) -> list[str]:
         missing = [world for world in kept[baseline] if world not in worlds]
         if missing:
             said.append(f"{name}: {len(missing)} of {len(kept[baseline])} worlds are not finished")
+        said += _uneven(name, worlds, kept[baseline], judges)
     rates = [r.evaluation.family_match_rate for own in kept[baseline].values() for r in own]
     known = [rate for rate in rates if rate is not None]
     if known:
@@ -236,11 +253,37 @@ def _warnings(kept: Kept, baseline: str) -> list[str]:
     return said
 
 
+def _uneven(name: str, own: Mapping[str, Any], base: Mapping[str, Any], judges: Sequence[str]) -> list[str]:
+    """Which trainings of a target count with less than all, or not."""
+    keys, there = (
+        {(world, one.target.seed) for world, records in side.items() for one in records} for side in (own, base)
+    )
+    said = []
+    absent = [key for key in there if key[0] in own and key not in keys]
+    if absent:
+        said.append(f"{name}: {len(absent)} trainings of the baseline have no counterpart in their world")
+    if surplus := len(keys) - len(even(keys)):
+        said.append(f"{name}: {surplus} trainings are left out, so that all worlds have as many")
+    for judge in judges if len(judges) > 1 else ():
+        by = {
+            (world, r.target.seed) for world, records in own.items() for r in records if r.judge.architecture == judge
+        }
+        if keys - by:
+            said.append(f"{name}: {len(keys - by)} of {len(keys)} trainings were not judged by {judge}")
+    return said
+
+
 def _summary(kept: Kept, first: Record, judges: Sequence[str]) -> str:
     worlds = max(len(own) for own in kept.values())
+    every = [one.judge for own in next(iter(kept.values())).values() for one in own]
+    right = [
+        f"{judge} (right on {fmean(one.accuracy for one in every if one.architecture == judge):.1%} of test images)"
+        for judge in judges
+        if any(one.architecture == judge for one in every)
+    ]
     return (
         f"{len(kept)} targets ({first.target.architecture}) in each of {worlds} worlds of {first.population.classes} "
-        f"people, inverted by {first.attack.title or first.attack.name} and judged by {' and '.join(judges)}."
+        f"people, inverted by {first.attack.title or first.attack.name} and judged by {' and '.join(right)}."
     )
 
 
