@@ -1,5 +1,6 @@
 """Retrofit: surgery on a trained network, its recovery, and the search for what keeps the accuracy."""
 
+import copy
 import dataclasses
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,30 @@ def test_a_trained_network_loses_its_skips_and_recovers(tiny_target, tiny_popula
     again = load(tmp_path / "safer.safetensors", net=TinyNet())
     assert torch.allclose(predict(again, tiny_population.test), predict(recovered, tiny_population.test), atol=1e-5)
     assert again.record["retrofit"] == told
+
+
+def test_batch_norm_is_of_the_network_that_recovered(tiny_target, tiny_population):
+    """Its averages, made again by hand from what each layer reads; averages on the way hold the network before."""
+    images = tiny_population.train
+    recovered = ll.protect(tiny_target, images, tiny_population.validation, "rolss", epochs=1)
+    norms = [one for one in recovered.net.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    assert norms
+    read: dict[torch.nn.Module, list[torch.Tensor]] = {one: [] for one in norms}
+    probe = copy.deepcopy(recovered)
+    twins = [one for one in probe.net.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    for own, twin in zip(norms, twins):
+        twin.train()
+        twin.register_forward_hook(lambda _, given, __, own=own: read[own].append(given[0].detach()))
+    size = min(recovered.record["recipe"]["batch"], len(images))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    for start in range(0, len(images) - size + 1, size):
+        probe(images.floats(order[start : start + size]))
+    for own in norms:
+        means = torch.stack([seen.mean((0, 2, 3)) for seen in read[own]]).mean(0)
+        variances = torch.stack([seen.var((0, 2, 3)) for seen in read[own]]).mean(0)
+        torch.testing.assert_close(own.running_mean, means, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(own.running_var, variances, rtol=1e-3, atol=1e-4)
+        assert own.momentum == 0.1
 
 
 def test_a_stopped_search_goes_on_alike(tiny_target, tiny_population, tmp_path):

@@ -3,8 +3,10 @@
 The papers train every network anew; a model in production cannot be. Here
 
     1. the skips of the trained network are removed or scaled, as the defence says; every weight that is left stays
-    2. what is left learns from the original, in a tenth of its epochs:
+    2. batch norm's means and variances are those of what the cut network sees of the training images
+    3. what is left learns from the original, in a tenth of its epochs:
        loss = temperature^2 KL( original, cut )  +  features * |h_cut - h_original|^2 / |h_original|^2
+    4. step 2 once more: in so few steps running averages do not come to the network that has been learnt
 
 with the softened answers of both and h what the last layer reads; where a cut narrows that, the answers alone. No label
 is used. With a wanted accuracy, the strongest surgery that keeps it is looked for: stages from the last one on lose
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightleak.data.population import Images
 from lightleak.data.views import View
@@ -43,7 +46,7 @@ Families = Literal["rolss", "ssf"]
 
 @dataclass(frozen=True)
 class Recovery:
-    """Step 2's loss, for a network cut out of `original`."""
+    """Step 3's loss, for a network cut out of `original`."""
 
     original: Classifier
     temperature: float = 2.0
@@ -254,6 +257,27 @@ def held_out(images: Images) -> tuple[Images, Images]:
     return images.at(~aside), images.at(aside)
 
 
+@torch.no_grad()
+def settle(classifier: Classifier, images: Images, batch: int, seed: int = 0) -> Classifier:
+    """The classifier, its batch norms' running means and variances averaged anew over whole batches of `images`."""
+    norms = [one for one in classifier.net.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
+    if not norms:
+        return classifier
+    held = [one.momentum for one in norms]
+    classifier.eval()
+    for one in norms:
+        one.reset_running_stats()
+        one.momentum = None  # the mean of all batches
+        one.train()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    size = min(batch, len(images))
+    for start in range(0, len(images) - size + 1, size):
+        classifier(images.floats(order[start : start + size], classifier.device))
+    for one, momentum in zip(norms, held):
+        one.momentum = momentum
+    return classifier.eval()
+
+
 @dataclass
 class Trials:
     """Recoveries of one network, each in a folder of its own."""
@@ -271,7 +295,7 @@ class Trials:
 
     def recovered(self, change: Callable[[Classifier], Classifier], name: str) -> Classifier:
         """The network so changed, recovered; what it reached is noted."""
-        cut = change(self.model).train()
+        cut = settle(change(self.model), self.images, self.recipe.batch, self.seed).train()
         for parameter in cut.net.parameters():
             parameter.requires_grad_(True)
         folder = None if self.folder is None else self.folder / fingerprint(name)[:8]
@@ -279,7 +303,9 @@ class Trials:
             cut, self.images, self.validation, self.recipe, Plan(loss=self.loss), seed=self.seed, folder=folder,
             watch=self.watch,
         )  # fmt: skip
-        accuracy = result.record["validation_accuracy"]
+        settle(result, self.images, self.recipe.batch, self.seed)
+        accuracy, _ = accuracy_and_loss(result, self.validation)
+        result.record["validation_accuracy"] = accuracy
         self.tried.append(Tried(name, accuracy, accuracy / self.before if self.before else math.nan))
         return result
 
