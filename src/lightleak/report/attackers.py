@@ -248,7 +248,22 @@ def _settings(record: Record) -> dict[str, Any]:
     begin = "found attack "
     told = {name.removeprefix(begin): value for name, value in record.settings.items() if name.startswith(begin)}
     prior = {f"prior {name}": value for name, value in (record.prior.settings or {}).items()}
-    return {**(told or record.attack.settings), "prior": record.prior.name, **prior, **_learnt(record)}
+    return {**_parts(told or record.attack.settings), "prior": record.prior.name, **prior, **_learnt(record)}
+
+
+def _parts(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of a part, such as an alignment, within it: they tell apart what has the part."""
+    found: dict[str, Any] = {}
+    for name in sorted(told):  # a part stands before its settings
+        part = next((other for other in found if name.startswith(f"{other} ")), None)
+        if part is None:
+            found[name] = told[name]
+            continue
+        if not isinstance(found[part], dict):
+            found[part] = {"kind": found[part]}
+        rest = name.removeprefix(f"{part} ")
+        found[part]["way" if rest == "kind" else rest] = told[name]
+    return found
 
 
 def _told(found: Mapping[str, Network]) -> bool:
