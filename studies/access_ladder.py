@@ -25,9 +25,9 @@ Declared in advance. A defence *hides gradients* where an attack by labels finds
 strongest attack with gradients does, and by more than of the undefended one, while gradients find less than there: all
 three by paired intervals over people and trainings, by the truth, corrected by Holm (`lightleak.report.ladder`).
 
-There is no record of it yet. An attack takes 20 to 50 seconds of a core for a network, surrogate + CMA-ES three minutes
-and LOKT more than eight, most of them for their surrogates: with PLG-MI's generators, which were not timed, some eight
-hours on one core. `--settings attacks BREPMI,PPA` runs some attacks alone.
+The record in results/access-ladder has BREP-MI, black-box MIRROR and PPA. An attack takes 20 to 50 seconds of a core
+for a network, surrogate + CMA-ES three minutes and LOKT more than eight, most of them for their surrogates: with
+PLG-MI's generators, which were not timed, some eight hours on one core. `--settings attacks BREPMI,PPA` runs some alone.
 """
 
 import json
