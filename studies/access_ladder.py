@@ -27,7 +27,7 @@ three by paired intervals over people and trainings, by the truth, corrected by 
 
 The record in results/access-ladder has BREP-MI, black-box MIRROR and PPA. An attack takes 20 to 50 seconds of a core
 for a network, surrogate + CMA-ES three minutes and LOKT more than eight, most of them for their surrogates: with
-PLG-MI's generators, which were not timed, some eight hours on one core. `--settings attacks BREPMI,PPA` runs some alone.
+PLG-MI's generators, which were not timed, eight hours on one core. `--settings attacks BREPMI,PPA` runs some alone.
 """
 
 import json
