@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lightleak.errors import UserError
-from lightleak.metrics.evaluation import METRICS, Evaluation
+from lightleak.metrics.evaluation import METRICS, UNANSWERED, Evaluation
 from lightleak.metrics.evidence import Measure
 from lightleak.report import figures, page, read, tables, to_csv, write
 from lightleak.report.collect import collect
@@ -353,6 +353,7 @@ def test_of_whom_nothing_came_back_nothing_leaked(tmp_path):
         told = json.loads((folder / "result.json").read_text())
         own = told["evaluation"]
         own["classes"] = own["classes"][:3]
+        own["warnings"] = [f"{UNANSWERED} 9 of 12 people, whom these numbers leave out; of all: AttAcc@1 25.0%"]
         own["per_class"] = {name: values[:3] for name, values in own["per_class"].items()}
         (folder / "result.json").write_text(json.dumps(told))
     results = collect(folders, "T")
@@ -361,7 +362,9 @@ def test_of_whom_nothing_came_back_nothing_leaked(tmp_path):
     assert leaks["NegLS"].value < 0.25
     (gap,) = [one for one in results.differences if one.column == "hits@1"]
     assert gap.value == pytest.approx(leaks["NegLS"].value - leaks["none"].value)
-    assert any("NegLS: of 9 of 12 people nothing came back" in text for text in results.warnings)
+    assert [text for text in results.warnings if "nothing came back" in text] == [
+        "NegLS: of 9 of 12 people nothing came back; shares count them as not found"
+    ]
 
 
 def test_differences_at_equal_accuracy_are_corrected_like_all_others(tmp_path):

@@ -16,6 +16,7 @@ from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.metrics import attribute_regressor, evaluate, truth
 from lightleak.metrics.evaluate import METRICS, Evaluation
+from lightleak.metrics.evaluation import UNANSWERED
 from lightleak.models.classifier import Classifier
 from lightleak.priors.rendered import RenderedPrior
 
@@ -321,6 +322,25 @@ def test_the_record_survives_the_disk(result: Evaluation, tmp_path) -> None:
         path.write_text(content)
         with pytest.raises(UserError, match="no evaluation"):
             Evaluation.load(path)
+
+
+def test_of_whom_nothing_came_back_is_said_and_counted(tiny_judge, tiny_population, stolen):
+    """The numbers are of those who were found; beside them stands what that is of everybody."""
+    missing = int(stolen.classes.max())
+    some = stolen.classes != missing
+    fewer = replace(
+        stolen, images=stolen.images[some], classes=stolen.classes[some], latents=stolen.latents[some],
+        confidence=stolen.confidence[some], failures={missing: "no sample was named so"},
+    )  # fmt: skip
+    whole = evaluate.evaluate(stolen, tiny_judge, tiny_population, factors=PRIOR.factors_of)
+    got = evaluate.evaluate(fewer, tiny_judge, tiny_population, factors=PRIOR.factors_of)
+    assert not any(text.startswith(UNANSWERED) for text in whole.warnings)
+    people = len(whole.classes)
+    share = sum(got.per_class["hits@1"]) / people
+    assert any(
+        text.startswith(f"{UNANSWERED} 1 of {people} people") and f"AttAcc@1 {share:.1%}" in text
+        for text in got.warnings
+    )
 
 
 def test_the_judge_is_left_alone_and_its_accuracy_told(stolen, tiny_population) -> None:

@@ -15,7 +15,7 @@ from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.metrics import evidence, realism, recognition, truth
 from lightleak.metrics.attribute_regressor import AttributeRegressor, estimate
-from lightleak.metrics.evaluation import METRICS, Evaluation, difference, not_shown
+from lightleak.metrics.evaluation import METRICS, UNANSWERED, Evaluation, difference, not_shown
 from lightleak.metrics.evidence import Measure
 from lightleak.metrics.metric import Seen, Unmeasured
 from lightleak.metrics.reference import Reference
@@ -128,9 +128,8 @@ def evaluate(
         evaluation.nulls[name] = scoring.of(null, null_students.get(name), one_picture=name == FAMILY)
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
-    return replace(
-        evaluation, people=population.people, warnings=(*whose, *evaluation.warnings, *_warnings(evaluation))
-    )
+    told = (*whose, *_unanswered(reconstruction, evaluation), *evaluation.warnings, *_warnings(evaluation))
+    return replace(evaluation, people=population.people, warnings=told)
 
 
 def _home(found: Reconstruction) -> Reconstruction:
@@ -371,6 +370,19 @@ def _no_numbers(seen: Seen) -> Iterator[str]:
         broken = int((~values.isfinite()).any(1).sum())
         if broken:
             yield f"{who} {broken} of {len(values)} images with NaN or infinity: {then}"
+
+
+def _unanswered(reconstruction: Reconstruction, evaluation: Evaluation) -> Iterator[str]:
+    """Whom the numbers leave out, and what is found of everybody who was attacked."""
+    missing, found = len(reconstruction.failures), len(evaluation.classes)
+    if missing:
+        of_all = [
+            f"{METRICS[name].label} {sum(evaluation.per_class[name]) / (found + missing):.1%}"
+            for name in ("hits@1", "true@1")
+            if name in evaluation.per_class
+        ]
+        shares = ", ".join(of_all)
+        yield f"{UNANSWERED} {missing} of {found + missing} people, whom these numbers leave out; of all: {shares}"
 
 
 def _warnings(evaluation: Evaluation) -> Iterator[str]:

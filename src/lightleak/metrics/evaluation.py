@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+UNANSWERED = "nothing came back of"  # begins a warning that a report, which counts everybody, need not repeat
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation:
     """All measures of one reconstruction; what could not be measured is None in `measures`, with a reason in `missing`.

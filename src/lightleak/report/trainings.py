@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightleak.data import faces
-from lightleak.metrics.evaluation import METRICS, Evaluation, Unshown, not_shown, says_not_shown
+from lightleak.metrics.evaluation import METRICS, UNANSWERED, Evaluation, Unshown, not_shown, says_not_shown
 from lightleak.metrics.evidence import Comparison, Measure, compare, delta, seeds_interval
 from lightleak.report.results import Difference, Row
 from lightleak.study.record import Record
@@ -212,7 +212,12 @@ def delta_in_words(name: str, own: Sequence[Record], base: Sequence[Record]) -> 
 
 def warnings(records: Sequence[Record]) -> list[str]:
     """The warnings of the evaluations of a target's trainings, except those on whether a leak is shown (`unshown`)."""
-    kept = [text for one in records for text in one.evaluation.warnings if not says_not_shown(text)]
+    kept = [
+        text
+        for one in records
+        for text in one.evaluation.warnings
+        if not says_not_shown(text) and not text.startswith(UNANSWERED)
+    ]
     return list(dict.fromkeys([*kept, *filter(None, [unanswered(records)])]))
 
 
