@@ -1,7 +1,7 @@
 """A study over several worlds: one page, one paired difference a world, Student's t over them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,14 @@ def trained_again(folder: Path, worlds=2, seeds=3) -> Path:
     return folder
 
 
+def without(folder: Path, left_out: Callable[[str], bool]) -> Path:
+    """The study's folder, some evaluations not finished."""
+    note = json.loads((folder / NOTE).read_text())
+    note["evaluations"] = [key for key in note["evaluations"] if not left_out(key)]
+    (folder / NOTE).write_text(json.dumps(note))
+    return folder
+
+
 def test_with_several_trainings_in_each_world_people_and_trainings_are_the_unit(tmp_path) -> None:
     (found,) = pages(studied(trained_again(tmp_path)))
 
@@ -229,22 +237,14 @@ def test_with_several_trainings_in_each_world_people_and_trainings_are_the_unit(
 
 
 def test_trainings_that_are_not_finished_are_left_out_of_that_difference_alone(tmp_path) -> None:
-    folder = trained_again(tmp_path)
-    note = json.loads((folder / NOTE).read_text())
-    note["evaluations"].remove("TTS12")
-    (folder / NOTE).write_text(json.dumps(note))
-    (found,) = pages(studied(folder))
+    (found,) = pages(studied(without(trained_again(tmp_path), lambda key: key == "TTS12")))
     units = {one.row: (one.trainings, one.worlds) for one in found.differences if one.column == "true@1"}
     assert units == {"RoLSS": (3, 2), "TTS": (2, 2)}
 
 
 def test_judges_that_did_not_judge_both_do_not_count(tmp_path) -> None:
     """Of RoLSS the second judge has seen one world alone; what it says of the baseline elsewhere is left out."""
-    folder = written(tmp_path)
-    note = json.loads((folder / NOTE).read_text())
-    note["evaluations"] = [one for one in note["evaluations"] if not one[1:].startswith("RoLSStorc") or one[0] == "0"]
-    (folder / NOTE).write_text(json.dumps(note))
-    (found,) = pages(studied(folder))
+    (found,) = pages(studied(without(written(tmp_path), lambda key: key[1:].startswith("RoLSStorc") and key[0] != "0")))
     (gap,) = [one for one in found.differences if (one.row, one.column) == ("RoLSS", "hits@1")]
 
     def mean(title: str, world: int) -> float:
@@ -256,11 +256,7 @@ def test_judges_that_did_not_judge_both_do_not_count(tmp_path) -> None:
 
 
 def test_a_world_left_alone_is_no_unit_of_worlds(tmp_path) -> None:
-    folder = trained_again(tmp_path)
-    note = json.loads((folder / NOTE).read_text())
-    note["evaluations"] = [one for one in note["evaluations"] if not one.startswith("RoLSS1")]
-    (folder / NOTE).write_text(json.dumps(note))
-    (found,) = pages(studied(folder))
+    (found,) = pages(studied(without(trained_again(tmp_path), lambda key: key.startswith("RoLSS1"))))
     (gap,) = [one for one in found.differences if (one.row, one.column) == ("RoLSS", "true@1")]
     assert (gap.trainings, gap.worlds, gap.units) == (3, 0, 3)
 

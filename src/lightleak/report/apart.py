@@ -20,6 +20,17 @@ def apart(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{" ".join(name): one[name] for name in differ if one.get(name) is not None} for one in flat]
 
 
+def labelled(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The name of each and, where several have one name, in brackets the settings that tell them apart."""
+    found = [name for name, _ in named]
+    for name in dict.fromkeys(found):
+        places = [place for place, (own, _) in enumerate(named) if own == name]
+        for place, told in zip(places, apart([named[place][1] for place in places])):
+            more = ", ".join(f"{setting} {value}" for setting, value in told.items())
+            found[place] = f"{name} ({more})" if more else name
+    return found
+
+
 def _flat(settings: Mapping[str, Any], within: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     """Settings and those of their parts by path; a part itself is its kind."""
     found: dict[tuple[str, ...], Any] = {}

@@ -18,7 +18,7 @@ from lightleak.attacks.frame import grants
 from lightleak.attacks.oracle import Access
 from lightleak.attacks.votes import by_vote
 from lightleak.defences import DEFENCES
-from lightleak.report.apart import apart
+from lightleak.report.apart import labelled
 from lightleak.report.fairness import training_of
 from lightleak.report.units import Key
 from lightleak.report.worlds import world_of
@@ -225,13 +225,9 @@ def _accuracy(records: Iterable[Record]) -> float:
 
 def _name(attacks: Sequence[Attacked]) -> None:
     """Label all attacks, so that two that differ have two labels."""
-    by_label: dict[str, list[Attacked]] = {}
-    for one in attacks:
-        by_label.setdefault(_label(one.first, one.known), []).append(one)
-    for label, own in by_label.items():
-        for one, told in zip(own, apart([_settings(one.first) for one in own])):
-            more = ", ".join(f"{name} {value}" for name, value in told.items())
-            one.label = f"{label} ({more})" if more else label
+    named = [(_label(one.first, one.known), _settings(one.first)) for one in attacks]
+    for one, label in zip(attacks, labelled(named)):
+        one.label = label
 
 
 def _label(record: Record, known: Knowing | None) -> str:

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks import ATTACKS, Access
-from lightleak.metrics.evidence import Comparison, Measure, compare, holm, seeds_interval
-from lightleak.report.apart import apart
+from lightleak.metrics.evidence import Comparison, Measure, holm
+from lightleak.report.apart import labelled
 from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Results, Row
-from lightleak.report.trainings import accuracies, everybody, families_of, named, scored
+from lightleak.report.trainings import everybody, families_of, named, scored
+from lightleak.report.units import Alike, Key, Scores, accuracy_of, interval_of, mean_of, paired
 from lightleak.report.verdicts import LEAST, SURELY, corrected, stated
 from lightleak.study.record import Record
 
@@ -79,31 +80,29 @@ def _identity(record: Record) -> str:
 
 def _names(records: Sequence[Record]) -> dict[str, str]:
     """By identity, what a column calls an attack; with what differs, where several have one name."""
-    firsts = {_identity(one): one for one in reversed(records)}
-    called: dict[str, list[str]] = {}
-    for identity, one in reversed(firsts.items()):
-        called.setdefault(one.attack.title or one.attack.name, []).append(identity)
-    found = {}
-    for name, identities in called.items():
-        settings = [
-            {**one.attack.settings, **{f"prior {key}": value for key, value in (one.prior.settings or {}).items()}}
-            for one in map(firsts.__getitem__, identities)
-        ]
-        for identity, differs in zip(identities, apart(settings)):
-            told = ", ".join(f"{key} {value}" for key, value in differs.items())
-            found[identity] = f"{name} ({told})" if told else name
-    return found
+    firsts: dict[str, Record] = {}
+    for one in records:
+        firsts.setdefault(_identity(one), one)
+    named = [
+        (_name(one), {**one.attack.settings, **{f"prior {key}": v for key, v in (one.prior.settings or {}).items()}})
+        for one in firsts.values()
+    ]
+    return dict(zip(firsts, labelled(named)))
 
 
-def by_seed(records: Sequence[Record], metric: str) -> dict[int, Tensor]:
+def _name(record: Record) -> str:
+    return record.attack.title or record.attack.name
+
+
+def by_training(records: Sequence[Record], metric: str) -> Scores:
     """What was found of each person in each training, C; means of repeated attacks and of several judges."""
-    found: dict[int, list[Tensor]] = {}
+    found: dict[Key, list[Tensor]] = {}
     for one in records:
         values = scored([one], metric)
         if values is None:
             return {}
-        found.setdefault(one.target.seed, []).append(values[0])
-    return {seed: torch.stack(each).mean(0) for seed, each in sorted(found.items())}
+        found.setdefault((one.population.key, one.target.seed), []).append(values[0])
+    return {key: torch.stack(each).mean(0) for key, each in sorted(found.items())}
 
 
 def is_ladder(records: Sequence[Record]) -> bool:
@@ -119,9 +118,9 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
     """The results of a ladder; the first target is the undefended network that all are compared with."""
     found = by_target(list(places.values()))
     first = next(iter(places.values()))
-    baseline, alike = next(iter(found)), families_of(first)
+    baseline, alike = next(iter(found)), {first.population.key: families_of(first)}
     tables = [own for attacks in found.values() for own in attacks.values()]
-    measured = [name for name in MEASURED if all(by_seed(own, name) for own in tables)]
+    measured = [name for name in MEASURED if all(by_training(own, name) for own in tables)]
     judged = measured[-1] if measured else ""  # where truth is known, it decides who hides
     tried = hidden(found, judged, alike) if measured else []
     sure = holm([one.p for one in tried])
@@ -150,21 +149,21 @@ def collect_ladder(places: Mapping[Path, Record], title: str, command: str = "")
     )
 
 
-def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidden]:
+def hidden(found: Found, metric: str, alike: Alike) -> list[Hidden]:
     """Every label-only attack on every defended network, compared with the strongest attack with gradients on it."""
     baseline, *defended = found
-    plain = {name: by_seed(own, metric) for name, own in found[baseline].items()}
+    plain = {name: by_training(own, metric) for name, own in found[baseline].items()}
     rung = {name: access_of(own[0]) for name, own in found[baseline].items()}
     white = [name for name in plain if rung[name] == "gradients"]
     tried = []
     for target in defended if white else ():
-        own = {name: by_seed(records, metric) for name, records in found[target].items()}
-        best, before = (max(white, key=lambda name, side=side: _mean(side[name])) for side in (own, plain))
-        held = _paired(plain[before], own[best], alike, rate=True)
+        own = {name: by_training(records, metric) for name, records in found[target].items()}
+        best, before = (max(white, key=lambda name, side=side: mean_of(side[name])) for side in (own, plain))
+        held = _paired(plain[before], own[best], alike)
         for name in (name for name in own if rung[name] == "labels"):
-            more = _paired(own[name], own[best], alike, rate=True)
+            more = _paired(own[name], own[best], alike)
             gaps = [
-                {seed: side[name][seed] - side[best][seed] for seed in side[name] if seed in side[best]}
+                {key: side[name][key] - side[best][key] for key in side[name] if key in side[best]}
                 for side in (own, plain)
             ]
             beyond = _paired(gaps[0], gaps[1], alike, rate=False)
@@ -173,10 +172,6 @@ def hidden(found: Found, metric: str, alike: Tensor | None = None) -> list[Hidde
             if more is not None:
                 tried.append(Hidden(target, name, best, more, p))
     return tried
-
-
-def _mean(found: Mapping[int, Tensor]) -> float:
-    return float(torch.stack(list(found.values())).mean())
 
 
 def searches_of(found: Found) -> dict[str, dict[str, tuple[tuple[float, float], ...]]]:
@@ -200,15 +195,13 @@ def searches_of(found: Found) -> dict[str, dict[str, tuple[tuple[float, float], 
     return told
 
 
-def _paired(
-    one: Mapping[int, Tensor], other: Mapping[int, Tensor], alike: Tensor | None, rate: bool
-) -> Comparison | None:
+def _paired(one: Scores, other: Scores, alike: Alike, rate: bool = True) -> Comparison | None:
     """The paired comparison over the trainings that both sides have; None if there is none."""
-    seeds = [seed for seed in one if seed in other]
-    if not seeds:
+    shared = [key for key in one if key in other]
+    if not shared:
         return None
-    sides = [torch.stack([side[seed] for seed in seeds]) for side in (one, other)]
-    return compare(sides[0], sides[1], rate=rate, clusters=alike)
+    first, second = ({key: side[key] for key in shared} for side in (one, other))
+    return paired(first, second, alike, rate)
 
 
 def _trainings(attacks: Mapping[str, list[Record]]) -> int:
@@ -231,29 +224,24 @@ def _columns(attacks: Mapping[str, list[Record]], measured: Sequence[str]) -> li
     return found
 
 
-def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str], alike: Tensor | None) -> Row:
+def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str], alike: Alike) -> Row:
     measures: dict[str, Measure | None] = {
-        f"{metric} {attack}": _interval(by_seed(own, metric), alike)
+        f"{metric} {attack}": interval_of(by_training(own, metric), alike)
         for metric in measured
         for attack, own in attacks.items()
     }
-    own = {one.target.seed: one for records in attacks.values() for one in records}
-    accuracy = {seed: torch.tensor([accuracies(one)[person] for person in everybody(one)]) for seed, one in own.items()}
-    measures["accuracy"] = _interval(accuracy, alike)
+    own = {(one.population.key, one.target.seed): accuracy_of(one) for records in attacks.values() for one in records}
+    measures["accuracy"] = interval_of(own, alike)
     return Row(name, measures, detail=f"{_trainings(attacks)} trainings")
 
 
-def _interval(found: Mapping[int, Tensor], alike: Tensor | None) -> Measure:
-    return seeds_interval(torch.stack(list(found.values())).double(), rate=True, clusters=alike)
-
-
-def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Tensor | None) -> list[Difference]:
+def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Alike) -> list[Difference]:
     told = []
     for target in [name for name in found if name != baseline]:
         for metric in measured:
             for name, own in found[target].items():
-                sides = [by_seed(side, metric) for side in (own, found[baseline][name])]
-                if (gap := _paired(sides[0], sides[1], alike, rate=True)) is not None:
+                sides = [by_training(side, metric) for side in (own, found[baseline][name])]
+                if (gap := _paired(sides[0], sides[1], alike)) is not None:
                     told.append(named(target, f"{metric} {name}", gap, trainings=len(set(sides[0]) & set(sides[1]))))
     return told
 

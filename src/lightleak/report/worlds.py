@@ -26,7 +26,7 @@ from lightleak.report.glossary import columns
 from lightleak.report.provenance import people, provenance
 from lightleak.report.remarks import of_leaks
 from lightleak.report.results import Column, Difference, Results, Row
-from lightleak.report.trainings import ACCURACY, families_of, groups, named, scored
+from lightleak.report.trainings import ACCURACY, families_of, named, scored
 from lightleak.report.units import (
     Alike,
     Scores,
@@ -98,7 +98,7 @@ def collect_worlds(
             }
             for name, worlds in kept.items()
         },
-        families=() if (alike := groups([first])) is None else tuple(alike.tolist()),
+        families=() if (own := alike[first.population.key]) is None else tuple(own.tolist()),
         leaks=tuple(name for name in ("hits@1", "true@1") if name in asked),
         gallery=gallery(grouped(shown)) if (shown := _pictured(places, kept[baseline], judges[0])) else (),
         gallery_note=f"Of the first world. {note(first.population.classes)}",
@@ -164,8 +164,7 @@ def _compared(
     shared = even(key for key, judges in both.items() if judges)
     if not shared:
         return None
-    sides = [{key: _mean([side[key][judge] for judge in both[key]]) for key in shared} for side in (one, other)]
-    first, second = ({key: side[key] for key in shared} for side in sides)
+    first, second = ({key: _mean([side[key][judge] for judge in both[key]]) for key in shared} for side in (one, other))
     gap = paired(first, second, alike, rate=_rate(metric))
     count = len({world for world, _ in shared}) if len(worlds) > 1 else 0
     return named(name, metric, gap, trainings=1 if by_world(shared) else units_of(shared), worlds=count)
