@@ -96,7 +96,7 @@ def test_an_attack_that_was_repeated_makes_no_second_training():
     ]
     results = collect_ladder({Path(str(place)): one for place, one in enumerate(once + again)}, "T")
     assert not results.warnings
-    assert {row.detail for row in results.rows} == {"1 trainings"}
+    assert {row.detail for row in results.rows} == {"one training"}
     assert {one.trainings for one in results.differences} == {1}
 
 

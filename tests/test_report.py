@@ -50,6 +50,7 @@ from lightleak.report.page import embed
 from lightleak.report.remarks import of_leaks
 from lightleak.report.results import clean, number
 from lightleak.report.table import in_parts
+from lightleak.report.template import others
 
 COLUMNS = (
     Column("accuracy", "natural accuracy", "right on real test images", rate=True),
@@ -695,3 +696,10 @@ def test_a_row_beside_targets_that_says_nothing_is_left_out(results: Results) ->
     silent = Row("ceiling: real pictures", {}, "null", "of what is not measured here")
     more = replace(results, rows=(*results.rows, silent))
     assert tables(more)[0].lines == tables(results)[0].lines
+
+
+def test_folded_measures_are_counted_in_english():
+    values = {name: Measure(0.1) for name in ("error", "accuracy", "confidence", "hits@5", "hits@1")}
+    table = main_table(Results(title="t", columns=columns(*values), rows=(Row("one", values),)))
+    assert others(list(in_parts(table, 4))[1:]) == "The other measure"
+    assert others(list(in_parts(table, 3))[1:]) == "The other 2 measures"

@@ -25,7 +25,7 @@ from lightleak.report.apart import labelled
 from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import people, provenance
-from lightleak.report.results import Column, Difference, Results, Row
+from lightleak.report.results import Column, Difference, Results, Row, counted
 from lightleak.report.trainings import everybody, families_of, named, scored
 from lightleak.report.units import Alike, Key, Scores, accuracy_of, interval_of, mean_of, paired
 from lightleak.report.verdicts import LEAST, SURELY, corrected, stated
@@ -232,7 +232,7 @@ def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str]
     }
     own = {(one.population.key, one.target.seed): accuracy_of(one) for records in attacks.values() for one in records}
     measures["accuracy"] = interval_of(own, alike)
-    return Row(name, measures, detail=f"{_trainings(attacks)} trainings")
+    return Row(name, measures, detail=counted(_trainings(attacks), "training"))
 
 
 def _differences(found: Found, baseline: str, measured: Sequence[str], alike: Alike) -> list[Difference]:

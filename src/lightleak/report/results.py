@@ -289,6 +289,11 @@ def known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something: "one training", "3 trainings"."""
+    return f"one {what}" if count == 1 else f"{count} {what}s"
+
+
 def number(value: float | None, column: Column, sign: bool = False) -> str:
     """A value as the tables write it: percent with one decimal for a rate, else three digits; a dash if missing."""
     if value is None or not math.isfinite(value):

@@ -18,5 +18,11 @@ def template(package: str, name: str, finalize: Callable[[Any], Any] | None = No
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clean": clean, **filters}
+    environment.filters |= {"clean": clean, "others": others, **filters}
     return environment.get_template(name)
+
+
+def others(tables: list[Any]) -> str:
+    """What the line over folded tables says that they hold: so many measures."""
+    count = sum(len(table.columns) for table in tables)
+    return "The other measure" if count == 1 else f"The other {count} measures"

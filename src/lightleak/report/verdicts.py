@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lightleak.metrics.evidence import holm
-from lightleak.report.results import Column, Difference, known
+from lightleak.report.results import Column, Difference, counted, known
 
 SURELY = 0.05  # a corrected p value below names a difference
 LEAST = 2  # trainings (or worlds) that speak of a defence; one speaks of these trained networks
@@ -45,7 +45,7 @@ def standing(difference: Difference, tried: int = 1) -> str:
         return f"{p}, {difference.worlds} worlds"
     if not difference.trainings:
         return f"{p}, trainings unknown"
-    return f"{p}, {'one training' if difference.trainings == 1 else f'{difference.trainings} trainings'}"
+    return f"{p}, {counted(difference.trainings, 'training')}"
 
 
 def rounded(p: float) -> str:
