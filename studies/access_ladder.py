@@ -10,8 +10,9 @@ training seeds each; 24 people in twelve pairs of look-alikes. World, network an
 
 by about 500 images of each person that the network is shown, what an attack learns beforehand included. All search
 the renderer itself, but those whose papers give them a generator of their own: GMI and IF-GMI one for all networks,
-PLG-MI and LOKT one for each. MI-Face searches the pixels and stands beside every row as the adversarial null. So LOKT
-against PLG-MI is labels against gradients with alike generators, BREP-MI against PPA with the renderer.
+PLG-MI and LOKT one for each. LOKT and surrogate + CMA-ES learn one narrow surrogate of each network. MI-Face searches
+the pixels and stands beside every row as the adversarial null. So LOKT against PLG-MI is labels against gradients with
+alike generators, BREP-MI against PPA with the renderer.
 
 How strong BiDO, MID and NegLS are is decided before anything is attacked, by the rule of `defences_faces.py`: of the
 settings in its SWEEP, trained once with a seed that the study does not use, the strongest that loses at most five
@@ -52,6 +53,7 @@ from lightleak.attacks import (
     Mirror,
     MirrorBlackBox,
 )
+from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER
 from lightleak.defences import SSF, TTS, RoLSS, RoLSSPlus
 from lightleak.errors import UserError
 from lightleak.metrics.attribute_regressor import Fit
@@ -88,11 +90,15 @@ def world(people: int, seed: int = 0) -> Draw:
 # Nothing of the ladder looks at these; with them its networks are those of `defences_2026.py`, trained once for both.
 CHECKPOINTS = tuple(CheckpointCriterion(accuracy=share) for share in (0.6, 0.75, 0.85, 0.92))
 DEFENCES = load_module("defences_faces_world", Path(__file__).with_name("defences_faces.py"))
+# One surrogate of each network, as LOKT without its ensemble: three of them would take longer than all attacks.
+SURROGATE = ("timm:resnet10t",)
 SETTING = Setting(
     world(PEOPLE),
     recipe=replace(RECIPES["small"], epochs=20),
     seeds=(0, 1, 2),
     checkpoints=CHECKPOINTS,
+    distillation=replace(SMALL, students=SURROGATE, epochs=10),
+    transfer=replace(SMALL_TRANSFER, students=SURROGATE, lessons=replace(SMALL_TRANSFER.lessons, epochs=10)),
 )
 SWEEP = {name: DEFENCES.SWEEP[name] for name in ("none", "BiDO", "MID", "NegLS")}
 STRENGTHS = Path(__file__).with_suffix(".json")
