@@ -6,8 +6,8 @@ by PPA. The page shows every run beside the mean.
 The paper (ResNet-101 and DenseNet-121, FaceScrub) shows bars of three runs without a table; the whole network stays
 above the cut one in all of them.
 
-Cost: painted, about 20 minutes on two cores (the runs are those of tab2_stages.py, if that has the same folder); at the
-paper's scale twelve trainings and attacks; how long: `lightleak doctor --study`.
+Cost: at the paper's scale twelve trainings and attacks, painted those of tab2_stages.py, if that has the same folder;
+with `--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/fig12_repetitions.py
     lightleak study studies/paper/fig12_repetitions.py \

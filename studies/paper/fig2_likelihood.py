@@ -5,8 +5,8 @@ beside the judge's verdict and, in the painted world, the truth ("judge only": a
 
 The paper (ResNet-101, FaceScrub): both histograms lie near 1 although the attack accuracies differ by 24.32 points.
 
-Cost: painted, about 10 minutes on two cores (the runs are those of tab2_stages.py, if that has the same folder); at
-the paper's scale two trainings and attacks; how long: `lightleak doctor --study`.
+Cost: at the paper's scale two trainings and attacks, painted those of tab2_stages.py, if that has the same folder; with
+`--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/fig2_likelihood.py
     lightleak study studies/paper/fig2_likelihood.py \

@@ -10,8 +10,7 @@ has ResNet-101 and DenseNet-121.
 Copies are left behind where natural accuracy comes nearest to 70, 80 and 90 % (`accuracies`), so that the ranges of the
 two meet; painted, after half and all of the training.
 
-Cost: painted, about 30 minutes on two cores; at the paper's scale 18 trainings and 72 attacks. How long they take where
-they will run, `lightleak doctor --study` says.
+Cost: at the paper's scale 18 trainings and 72 attacks; with `--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/fig3_families.py
     lightleak study studies/paper/fig3_families.py \

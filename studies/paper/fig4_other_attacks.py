@@ -7,9 +7,9 @@ those attacks count: 300 of 1,000 people, five images each, by an IR-50 at 112 p
 The paper shows bars: the whole network lies above the cut one for all three attacks. Painted, narrow networks of the
 same layout stand for both, and small generators for theirs.
 
-Cost: painted, about an hour on two cores; at the paper's scale two trainings, four generators and six attacks:
-`lightleak doctor --study` says how long that takes. Files: CelebA with the published lists (trainset.txt, testset.txt,
-ganset.txt), the MS1M backbones of IR-152 and IR-50, EfficientNet-B0, B1 and B2 for LOMMA's students.
+Cost: at the paper's scale two trainings, four generators and six attacks; with `--dry-run` it says how long either
+scale takes here. Files: CelebA with the published lists (trainset.txt, testset.txt, ganset.txt), the MS1M backbones of
+IR-152 and IR-50, EfficientNet-B0, B1 and B2 for LOMMA's students.
 
     lightleak study studies/paper/fig4_other_attacks.py
     lightleak study studies/paper/fig4_other_attacks.py \\

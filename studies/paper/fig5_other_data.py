@@ -6,8 +6,8 @@ The paper (Stanford Dogs, AFHQ dogs as public images; ResNet-50/101, DenseNet-12
 lie above the cut ones. Its judge sees the dogs cropped, its targets the whole pictures, and its attack looks through
 larger crops than on faces. Painted, "other data" is a world of harder look-alikes: eight of a kind, more alike.
 
-Cost: painted, about 15 minutes on two cores; at the paper's scale eight trainings, each attacked at
-four natural accuracies: `lightleak doctor --study` says how long that takes.
+Cost: at the paper's scale eight trainings, each attacked at four natural accuracies; with `--dry-run` it says how long
+either scale takes here.
 
     lightleak study studies/paper/fig5_other_data.py
     lightleak study studies/paper/fig5_other_data.py \

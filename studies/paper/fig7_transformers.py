@@ -10,8 +10,8 @@ checkpoints: 96.94 / 80.78 whole, 95.09 / 25.17 cut (natural accuracy / AttAcc@1
 latter lacks; natural accuracies of published runs are 95.06 without the first stage's MLP residuals and 94.02 without
 its attention residuals. Its ViTs with one residual less have natural accuracies of 65.4 to 76.2.
 
-Cost: painted, about 20 minutes on two cores; at the paper's scale five trainings, each attacked at four natural
-accuracies: `lightleak doctor --study` says how long that takes.
+Cost: at the paper's scale five trainings, each attacked at four natural accuracies; with `--dry-run` it says how long
+either scale takes here.
 
     lightleak study studies/paper/fig7_transformers.py
     lightleak study studies/paper/fig7_transformers.py \

@@ -6,8 +6,8 @@ The paper (ResNet-101 and DenseNet-121, FaceScrub) shows curves without a table:
 k = 0.2 keeps 93.79 % natural accuracy at 71.06 % AttAcc@1, against 94.86 / 83.00 at k = 1 and 92.40 / 58.68 at k = 0
 (ResNet-101).
 
-Cost: painted, about 40 minutes on two cores; at the paper's scale 12 trainings, each attacked at four natural
-accuracies: `lightleak doctor --study` says how long that takes.
+Cost: at the paper's scale 12 trainings, each attacked at four natural accuracies; with `--dry-run` it says how long
+either scale takes here.
 
     lightleak study studies/paper/fig9_ssf.py
     lightleak study studies/paper/fig9_ssf.py \

@@ -8,7 +8,7 @@ The paper (MaxViT, FaceScrub): 530 people, ten answers for each pair, 60 seconds
 was preferred in 69.51 % of the answers, the cut one's in 30.49 %. Of a MaxViT the first stage is cut (its MLP
 residuals, see fig7_transformers.py), of the painted ResNet the last.
 
-Cost: that of fig7_transformers.py at the paper's scale; painted, a few minutes.
+Cost: that of fig7_transformers.py at the paper's scale; painted, a few trainings.
 
     lightleak study studies/paper/tab10_user_study.py
     lightleak raters runs/tab10_user_study

@@ -5,8 +5,7 @@ What is compared: VGG-16 and VGG-19 with batch norm, inverted by PPA, beside a R
 The paper (FaceScrub; natural accuracy / AttAcc@1): VGG-16 93.70 / 49.39, VGG-19 93.51 / 55.57; ResNet-101 94.86 /
 83.00, without the last stage's skips 92.40 / 58.68. The published code attacks the variants with batch norm.
 
-Cost: painted, about 20 minutes on two cores; at the paper's scale four trainings and attacks.
-How long that takes, `lightleak doctor --study` says.
+Cost: at the paper's scale four trainings and attacks; with `--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/tab11_vgg.py
     lightleak study studies/paper/tab11_vgg.py \

@@ -11,8 +11,7 @@ ResNet-50 82.76 / 73.23 / 78.77 / 68.44, ResNet-101 83.00 / 74.81 / 78.75 / 58.6
 68.44, DenseNet-121 88.11 / 61.72 / 55.21 / 24.48, DenseNet-161 74.86 / 55.38 / 59.25 / 20.71, DenseNet-169 77.15 /
 60.99 / 51.86 / 6.77, DenseNet-201 77.62 / 57.41 / 46.65 / 20.71. Natural accuracies are not given.
 
-Cost: painted, about 40 minutes on two cores; at the paper's scale about 40 trainings and attacks.
-How long that takes, `lightleak doctor --study` says.
+Cost: at the paper's scale about 40 trainings and attacks; with `--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/tab2_stages.py
     lightleak study studies/paper/tab2_stages.py \

@@ -7,8 +7,7 @@ The paper (FaceScrub; AttAcc@1 trained form | deployed form): A0 85.19 | 86.13, 
 90.24 | 90.09, B1 84.29 | 84.76, B3 80.69 | 80.61, D2 67.08 | 66.44. Natural accuracies are equal: 94.90, 95.34, 95.25,
 95.50, 95.65, 94.55, 92.05. Whether its networks begin with ImageNet's weights is not said; here they do.
 
-Cost: painted, about 8 minutes on two cores; at the paper's scale seven trainings and 14 attacks.
-How long that takes, `lightleak doctor --study` says.
+Cost: at the paper's scale seven trainings and 14 attacks; with `--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/tab4_repvgg.py
     lightleak study studies/paper/tab4_repvgg.py \

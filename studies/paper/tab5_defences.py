@@ -6,7 +6,7 @@ that were swept, and a second loss of the attack: studies/defences_faces.py.
 The paper (FaceScrub; natural accuracy / AttAcc@1): see PUBLISHED below. Its Delta divides the loss of attack accuracy
 by the loss of natural accuracy and explodes where the latter is small: read both numbers instead.
 
-Cost: at the paper's scale 44 trainings and attacks; how long: `lightleak doctor --study`.
+Cost: at the paper's scale 44 trainings and attacks; with `--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/tab5_defences.py
     lightleak study studies/paper/tab5_defences.py \

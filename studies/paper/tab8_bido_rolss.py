@@ -5,8 +5,7 @@ What is compared: no defence, BiDO, and BiDO on a network without the skips of i
 The paper (ResNet-101, FaceScrub; natural accuracy / AttAcc@1): none 94.86 / 83.00, BiDO 90.31 / 67.07, BiDO + RoLSS
 89.13 / 41.44.
 
-Cost: painted, about 15 minutes on two cores; at the paper's scale three trainings and attacks.
-How long that takes, `lightleak doctor --study` says.
+Cost: at the paper's scale three trainings and attacks; with `--dry-run` it says how long either scale takes here.
 
     lightleak study studies/paper/tab8_bido_rolss.py
     lightleak study studies/paper/tab8_bido_rolss.py \
