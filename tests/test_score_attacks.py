@@ -346,3 +346,40 @@ def test_a_prior_of_classes_is_refused_before_anything_is_asked():
         with pytest.raises(UserError, match="knows no classes"):
             attack.run(oracle, Of(), torch.arange(3), rng())
         assert oracle.queries == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stopped, and gone on with
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("attempts", "batches"), [(1, ((1, 2), (4, 1), (3, None))), (4, ((2, 1), (3, 2), (16, None)))])
+def test_batches_of_other_sizes_add_up_to_the_same_queries_and_curves(attempts, batches, tmp_path):
+    """Each search is done, and counted, once, however often a run is stopped; `batches`: size, and how many of it."""
+    attack = SMILE(queries=20 * attempts, attempts=attempts, samples=30, surrogate=False, population=4)
+
+    def go(folder=None, watch=None, batch=16):
+        oracle = oracle_of(balls(torch.cat([CENTRES, -CENTRES]), 1.0), 7, "scores")
+        return replace(attack, batch=batch).run(oracle, Plain(), torch.arange(7), rng(), watch, folder=folder)
+
+    whole = go()
+    for batch, many in batches:
+        begun = []
+
+        def stop(step, total, begun=begun, many=many, **_):  # noqa: ARG001
+            begun.append(len(list(tmp_path.glob("rows-*"))))
+            if many is not None and begun[-1] == begun[0] + many:
+                raise StopError
+
+        if many is not None:
+            with pytest.raises(StopError):
+                go(tmp_path, stop, batch)
+        else:
+            found = go(tmp_path, stop, batch)
+    assert found.classes.tolist() == whole.classes.tolist()
+    assert found.queries == whole.queries
+    assert torch.equal(found.per_class["curve"][:, :, 0], whole.per_class["curve"][:, :, 0])
+    assert torch.allclose(found.latents, whole.latents, atol=1e-4)

@@ -235,11 +235,9 @@ class Attack(Protocol):
             raise UserError("what is common to all classes was made with another seed; make it with the same rng")
         common = common if given else self.prepare(oracle, prior, seed)
         # 2. and 3. batch by batch
-        each, parts = self.searches, list(whole_batches(len(classes), self.searches, self._width))
+        each, parts = self.searches, whole_batches(len(classes), self.searches, self._width)
         total = len(classes) * each * self.steps
-        for rows in parts:
-            if keeper.holds(rows):
-                continue
+        for rows in [piece for part in parts for piece in keeper.missing(part)]:
             which = torch.arange(rows.start, rows.stop)
             attempts = (which % each).to(oracle.device)
             part = Part(seed, classes[which // each].to(oracle.device), attempts, common, knowledge)

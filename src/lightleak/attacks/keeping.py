@@ -21,7 +21,7 @@ class Keeper:
     """What the finished batches of one run found; with a folder, a later run of the same finds them there.
 
     Batches are known by the searches in them (row = number of the class * searches + attempt), so a later run may
-    have another batch size: what is done stays done, and what overlaps counts once.
+    have another batch size: what is done stays done, and only the rest is searched.
     """
 
     def __init__(self, folder: Path | None, of: tuple[Any, ...], keep: int, best_first: bool) -> None:
@@ -48,13 +48,13 @@ class Keeper:
             self.batches[int(first), int(last)] = file
         self.resumed = bool(self.batches)
 
-    def holds(self, rows: slice) -> bool:
-        """Whether all these searches are finished."""
+    def missing(self, rows: slice) -> Iterator[slice]:
+        """Those of the searches that are not finished, in pieces."""
         at = rows.start
-        for first, last in sorted(self.batches):
-            if first <= at < last:
-                at = last
-        return at >= rows.stop
+        for first, last in [*sorted(self.batches), (rows.stop, rows.stop)]:
+            if at < min(first, rows.stop):
+                yield slice(at, min(first, rows.stop))
+            at = max(at, last)
 
     def add(self, rows: slice, found: Reconstruction) -> None:
         """A finished batch."""
