@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightleak.attacks import RLBMI, SMILE, Knowledge, MirrorBlackBox
+from lightleak.attacks import RLBMI, SMILE, SSD, Knowledge, MirrorBlackBox, Oracle
 from lightleak.attacks.draws import Streams
 from lightleak.attacks.evolution import Evolution, Rates
 from lightleak.attacks.mirror_black_box import parents, share_of, weights
@@ -383,3 +383,23 @@ def test_batches_of_other_sizes_add_up_to_the_same_queries_and_curves(attempts, 
     assert found.queries == whole.queries
     assert torch.equal(found.per_class["curve"][:, :, 0], whole.per_class["curve"][:, :, 0])
     assert torch.allclose(found.latents, whole.latents, atol=1e-4)
+
+
+def test_what_was_learnt_or_fitted_otherwise_is_another_attack(tmp_path):
+    """Batches that one surrogate led to are not taken for those of another, nor behind a guard fitted otherwise."""
+    target = classifier_of(balls(CENTRES, 1.0), 4)
+
+    def go(folder, slopes=SLOPES, means=None):
+        student = classifier_of(lambda latents: latents @ slopes.T, 2)
+        student.net.register_buffer("slopes", slopes)
+        known = Knowledge((student,), None, None, (1.0,), access="scores")
+        guard = None if means is None else SSD(means=means)
+        attack = SMILE(queries=5, samples=3, descent=2, population=4)
+        oracle = Oracle(target, "scores", guard=guard)
+        return attack.run(oracle, Plain(), torch.arange(2), rng(), knowledge=known, folder=folder)
+
+    for way, one, other in (("slopes", SLOPES, -SLOPES), ("means", torch.eye(4), torch.eye(4).flip(0))):
+        first = go(tmp_path / way, **{way: one})
+        assert torch.equal(go(tmp_path / way, **{way: one.clone()}).latents, first.latents)
+        with pytest.raises(UserError, match="another attack left"):
+            go(tmp_path / way, **{way: other})

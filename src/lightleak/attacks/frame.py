@@ -228,7 +228,7 @@ class Attack(Protocol):
         classes = classes.cpu()
         check(self, oracle, prior, classes)
         check_knowledge(self, knowledge)
-        keeper = Keeper(folder, (self, seed, classes, oracle, prior), self.keep, self.sorted)
+        keeper = Keeper(folder, (self, seed, classes, oracle, prior, knowledge), self.keep, self.sorted)
         # 1. what serves all classes alike
         given = common is not None
         if given and common.seed != seed:

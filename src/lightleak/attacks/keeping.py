@@ -13,6 +13,7 @@ from torch import Tensor
 from lightleak.attacks.reconstruction import Reconstruction, join, write
 from lightleak.errors import StaleState, UserError
 from lightleak.files import publish
+from lightleak.fingerprint import fingerprint
 
 MARK = "attack.json"  # in the folder: what its batches belong to
 
@@ -104,11 +105,17 @@ def _share(parts: list[Reconstruction], other: Reconstruction) -> bool:
     return last is not None and other.asked is not None and bool(torch.isin(other.asked, last).any())
 
 
-def made_by(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any) -> str:
+def made_by(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any, knowledge: Any = None) -> str:
     """A hash of all that decides what a run finds."""
     fields = {one.name: repr(getattr(attack, one.name)) for one in dataclasses.fields(attack) if one.compare}
     about = [type(attack).__name__, fields, seed, classes.tolist(), oracle.settings()]
     about += [type(prior).__name__, prior.settings()]
+    # What was fitted or learnt beforehand, by its values: a guard's repr need not tell two fits apart.
+    if oracle.guard is not None:
+        about.append(fingerprint(vars(oracle.guard)))
+    if knowledge is not None:
+        students = [(one.mean, one.std, one.net.state_dict()) for one in knowledge.students]
+        about.append(fingerprint(students, knowledge.mean, knowledge.spread, knowledge.named))
     digest = sha256(json.dumps(about, sort_keys=True, default=repr).encode())
     for weights in (oracle.state(), prior.state()):
         for name, value in sorted(weights.items()):
