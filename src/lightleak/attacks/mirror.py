@@ -61,6 +61,10 @@ class Mirror(Attack):
         problems += loss_problems(self.loss)
         if self.choice not in get_args(Literal["confidence", "agreement"]):
             problems.append(f"the choice among attempts is by confidence or agreement, not {self.choice!r}")
+        elif self.choice == "agreement" and self.attempts > self.batch:
+            problems.append(
+                f"by agreement all {self.attempts} attempts of a class are compared in one batch; batch is {self.batch}"
+            )
         refuse(problems)
 
     @property
