@@ -34,7 +34,7 @@ from lightleak.files import publish
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.weight_files import Weights
 from lightleak.priors.prior import Prior
-from lightleak.ranking import agreement_of
+from lightleak.ranking import agreement_of, named
 
 FEATURES = "features.safetensors"
 
@@ -191,9 +191,9 @@ def learn(
         with torch.no_grad():
             theirs = torch.cat([student(images.floats(part)) for part in torch.arange(len(images)).split(256)])
         agreement.append(agreement_of(theirs, logits))
-    spent, answered = oracle.queries - before, logits.amax(1) > logits.amin(1)
-    named = tuple(torch.bincount(logits.argmax(1)[answered], minlength=oracle.classes).tolist())
-    return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, named)
+    spent, called = oracle.queries - before, named(logits)
+    counts = tuple(torch.bincount(called[called >= 0], minlength=oracle.classes).tolist())
+    return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, counts)
 
 
 @torch.no_grad()
