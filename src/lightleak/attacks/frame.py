@@ -172,8 +172,8 @@ class Attack(Protocol):
 
     @property
     def budget(self) -> int | None:
-        """Queries for each identity, beside what is common to all: a search spends them exactly and gives its own
-        `confidence`, since judging would cost more. None: it is no search by queries.
+        """Queries for each identity, beside what is common to all, shared evenly by its searches: a search spends its
+        share exactly and gives its own `confidence`, since judging would cost more. None: it is no search by queries.
         """
         return None
 
@@ -247,7 +247,7 @@ class Attack(Protocol):
                     watch(rows.start * self.steps + step * (rows.stop - rows.start), total, **numbers)
 
             before, started = oracle.queries, time.monotonic()
-            allowed = None if self.budget is None else self.budget * len(part.identities)
+            allowed = None if self.budget is None else self.budget * len(part) // each
             with oracle.at_most(allowed), batch_of(self.batch, "--attack.batch", oracle.device):
                 kept = self._kept(oracle, prior, part, self.search(oracle, prior, part, tell))
             kept = kept.with_fields(queries=oracle.queries - before, seconds=time.monotonic() - started)
