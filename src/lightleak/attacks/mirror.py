@@ -93,7 +93,7 @@ class Mirror(Attack):
         low, high = box_for(prior, self.kappa, part)
         latents = part.table("latents")[first].clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], self.rate)
-        identity, streams = aligned(identity_loss(oracle, self.loss), self.alignment), part.streams()
+        identity, streams = aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size), part.streams()
         everybody = torch.arange(len(part), device=part.device)
         for step in range(self.steps):
             # 2. descend through mirrors
