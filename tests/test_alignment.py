@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 
-from lightleak.attacks import PPA, Alignment, Oracle
+from lightleak.attacks import GMI, PPA, VMI, Alignment, Mirror, Oracle
 from lightleak.attacks.alignment import ALIGNMENTS
+from lightleak.attacks.alignment import aligned as aligned_loss
 from lightleak.attacks.draws import Rows
-from lightleak.data.views import View, crop
+from lightleak.attacks.steps import identity_loss
+from lightleak.data.views import View, crop, resized
 from lightleak.errors import UserError
 from lightleak.priors import RenderedPrior
 
@@ -114,6 +116,38 @@ def test_ppa_takes_it(name, tiny_target):
     )
     assert found.confidence.mean() > start.confidence.mean() + 0.02
     assert found.queries - start.queries == 2 * 2 * 10 * 4  # every copy is a query
+
+
+def test_copies_are_made_at_the_size_that_the_target_takes(tiny_target):
+    """Noise in a larger image is gone, in part, when that is made smaller; the target is to see all of it."""
+    told, paa = identity_loss(Oracle(tiny_target), "cross-entropy"), Alignment(kind="noise", copies=4, noise=0.1)
+    large = images(size=128)
+    rows = Rows(7, LABELS, ATTEMPTS, 0)
+    losses, logits = aligned_loss(told, paa, 32)(large, rows)
+    wanted, same = paa.averaged(resized(large, 32), told, rows)
+    assert torch.equal(losses, wanted)
+    assert torch.equal(logits, same)
+    seen = []
+
+    def spread(shown, _):
+        seen.append(shown)
+        return shown.sum((1, 2, 3)), shown.new_zeros(len(shown), 1)
+
+    aligned_loss(spread, paa, 32)(large, rows)
+    noise = torch.cat([resized(each, 32) for each in seen]) - resized(large, 32).detach().repeat_interleave(4, 0)
+    assert noise.std().item() == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("attack", [GMI(attempts=1, steps=1), VMI(attempts=1, steps=1, draws=1), Mirror(samples=8)])
+def test_attacks_with_a_larger_prior_show_whole_noise(attack, tiny_target, monkeypatch):
+    sizes = set()
+    copies = Alignment._copies
+    monkeypatch.setattr(
+        Alignment, "_copies", lambda self, shown, *more: sizes.add(shown.shape[-1]) or copies(self, shown, *more)
+    )
+    attack = dataclasses.replace(attack, steps=1, attempts=1, alignment=Alignment(kind="noise", copies=2))
+    attack.run(Oracle(tiny_target), RenderedPrior(size=64), torch.tensor([1]), torch.Generator().manual_seed(0))
+    assert sizes == {32}
 
 
 @pytest.mark.parametrize("bad", [{"kind": "both"}, {"copies": 0}, {"noise": -1.0}, {"rotation": 200.0}, {"batch": 0}])

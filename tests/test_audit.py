@@ -34,6 +34,7 @@ from lightleak.audit import (
 )
 from lightleak.audit.answer import Found
 from lightleak.audit.exposures import EXPOSURES, compared
+from lightleak.audit.measure import _spread
 from lightleak.audit.page import BROWSERS, page, percent
 from lightleak.audit.record import seal_of
 from lightleak.cli.audit import guarded
@@ -397,11 +398,28 @@ def test_queries_to_the_first_person_shown(memorised):
         elif member.copy is not None:
             assert row["queries_to_first"] == row["queries"] == len(prepared.population.public)
         else:
-            each = store.result(member.task)["queries"] / PEOPLE
+            found = member.task.load(store)  # whose candidates are scored before anybody's turn comes
+            each = (found.queries - found.shared) / PEOPLE
             orders = rng.permuted(np.tile(np.arange(PEOPLE) < row["shows"], (200_000, 1)), axis=1)
-            drawn = each * (orders.argmax(1) + 1).mean()
+            drawn = found.shared + each * (orders.argmax(1) + 1).mean()
+            assert row["name"] != "PPA" or found.shared == 120
             assert row["queries_to_first"] == pytest.approx(drawn, rel=0.01)
     assert any(row["queries_to_first"] for row in load(out)["members"])
+
+
+@pytest.mark.parametrize("there", [[], [1, 4]])
+def test_whose_image_is_missing_is_shown_at_no_rate(there, memorised):
+    """The true match rates of a member are of all people, as is the share that it shows."""
+    out, prepared, _ = memorised
+    store, (embed, *_) = Store(out / "work"), prepared.embeds
+    images, own = prepared.population.judge, []
+    for person in there:  # pictures of the galleries themselves, which pass at any rate
+        own += (images.labels == person).nonzero().flatten().tolist()[:1]
+    shown, classes = images.pixels[own], images.labels[own]
+    told = embed.verified(store, shown, classes, PEOPLE, _spread(range(PEOPLE), there))
+    assert [rate for rate, _ in told["curve"]] == [rate for rate, _ in store.result(embed)["curve"]]
+    assert [value for _, value in told["curve"]] == [len(there) / PEOPLE] * len(told["curve"])
+    assert sum(told["verified"]) / PEOPLE == told["curve"][0][1]
 
 
 @pytest.mark.parametrize(

@@ -465,6 +465,10 @@ def test_a_newcomer_writes_the_idea_alone(tiny_target, rendered, tmp_path):
     assert torch.allclose(small.latents, found.latents, atol=1e-4)
     with pytest.raises(BudgetError, match="0 are left"):
         Wander(excess=1).run(oracle, rendered, classes, torch.Generator().manual_seed(0))
+    greedy = Wander(attempts=2)  # each of a class's searches takes what is for both: so much fits in no batch
+    for batch in (64, 1):
+        with pytest.raises(BudgetError, match="0 are left"):
+            replace(greedy, batch=batch).run(oracle, rendered, classes, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -260,6 +261,23 @@ def test_a_share_counts_layers_in_the_order_they_run():
     vit = frozen(TLDMI(share=0.5).apply(build("timm:vit_tiny_patch16_224", 5, 32)))
     assert {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.5.mlp.fc1.weight"} <= set(vit)
     assert "head.weight" not in vit
+
+
+class Wide(TinyNet):
+    """A network of images that are not square, and takes any; it notes what it is shown."""
+
+    seen: ClassVar[set] = set()
+
+    def forward(self, x):
+        self.seen.add(tuple(x.shape[2:]))
+        return super().forward(x)
+
+
+def test_pretraining_shows_images_as_the_network_takes_them(tiny_population):
+    start = Classifier(Wide(), size=(24, 40), classes=6)
+    Wide.seen.clear()
+    pretrain(start, tiny_population.public, dataclasses.replace(SHORT, epochs=1))
+    assert Wide.seen == {(24, 40)}
 
 
 def test_pretraining_keeps_the_head_and_learns_the_rest(tiny_population):

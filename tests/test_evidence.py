@@ -427,6 +427,34 @@ def test_above_chance_agrees_with_scipy() -> None:
         evidence.above_chance(3, 2, 0.5)
 
 
+@pytest.mark.parametrize("alike", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("family", [1, 4])
+def test_alike_images_of_a_person_are_no_leak_by_their_number(alike, family) -> None:
+    """What a guess gets is called a leak in no more than 5 of 100 cases, however alike a person's images are."""
+    generator, people, images, chance = np.random.default_rng(4), 20, 30, 0.1
+    clusters, called, naively = torch.arange(people) // family, 0, 0
+    for _ in range(400):
+        own = chance if alike == 0 else generator.random(people // family) < chance
+        if 0 < alike < 1:
+            own = generator.beta(*(part * (1 - alike) / alike for part in (chance, 1 - chance)), people // family)
+        hits = generator.binomial(images, np.repeat(np.broadcast_to(own, people // family), family))
+        shares, trials = torch.from_numpy(hits / images), people * images
+        called += evidence.shares_above_chance(shares, trials, chance, clusters if family > 1 else None) < 0.05
+        naively += evidence.above_chance(int(hits.sum()), trials, chance) < 0.05
+    assert called <= 0.05 * 400 + 2 * (400 * 0.05 * 0.95) ** 0.5
+    assert (naively > 0.15 * 400) == (alike > 0)
+
+
+def test_shares_above_chance_by_hand() -> None:
+    half = torch.tensor([1.0, 1, 1, 0, 0, 0])
+    assert evidence.shares_above_chance(half, 60, 0.1) == evidence.above_chance(3, 6, 0.1)  # six people, not 60 images
+    assert evidence.shares_above_chance(half, 60, 0.1, torch.tensor([0, 0, 0, 1, 1, 1])) > 0.1  # two families
+    assert evidence.shares_above_chance(torch.ones(3), 30, 0.1) == pytest.approx(1e-3)
+    assert evidence.shares_above_chance(torch.zeros(3), 30, 0.1) == 1
+    assert evidence.shares_above_chance(torch.ones(1), 50, 0.1) == pytest.approx(0.1)
+    assert evidence.shares_above_chance(torch.full((5,), 0.2), 100, 0.1) == evidence.above_chance(20, 100, 0.1)
+
+
 def test_fieller_s_ends_are_where_the_ratio_s_test_rejects() -> None:
     from scipy.stats import ttest_1samp
 

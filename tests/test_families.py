@@ -80,7 +80,7 @@ def test_twins_are_no_right_member_but_of_the_right_family() -> None:
 def test_a_look_alike_passes_as_often_as_the_family_s_match_rate_says() -> None:
     alike = truth.families(private(), groups())
     assert alike is not None
-    assert alike.size == ALIKE
+    assert alike.person == pytest.approx(1 / ALIKE)
     handed = [(i, j) for i in range(PEOPLE) for j in range(PEOPLE) if i != j and i // ALIKE == j // ALIKE]
     given, meant = (torch.tensor(side) for side in zip(*handed))
     got = told(private()[given], meant)
@@ -88,6 +88,22 @@ def test_a_look_alike_passes_as_often_as_the_family_s_match_rate_says() -> None:
     assert alike.error == pytest.approx(float(got.error.mean()), rel=1e-5)
     assert alike.match_rate > 20 * truth.yardstick().false_match_rate
     assert truth.families(private(), torch.arange(PEOPLE)) is None
+
+
+@pytest.mark.parametrize("which", [None, [0, 5], [4, 5]])
+def test_families_of_other_sizes_are_drawn_from_person_by_person(which) -> None:
+    """One of the right family, drawn at random, scores what handing each member for each attacked person scores."""
+    people, grouped = private()[: ALIKE + 2], torch.tensor([0] * ALIKE + [1] * 2)
+    alike = truth.families(people, grouped, which=None if which is None else torch.tensor(which))
+    assert alike is not None
+    scores = []
+    for person in range(len(people)) if which is None else which:
+        own = (grouped == grouped[person]).nonzero().flatten()
+        got = truth.compare(people[own], torch.full_like(own, person), people, groups=grouped)
+        assert got.member is not None
+        scores.append([float(each.double().mean()) for each in (got.member, got.verified, got.error)])
+    wanted = torch.tensor(scores).mean(0).tolist()
+    assert [alike.person, alike.verified, alike.apart] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_families_follow_from_the_settings_alone() -> None:

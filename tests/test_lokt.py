@@ -21,7 +21,8 @@ from lightleak.models.classifier import Classifier
 from lightleak.priors import load, save
 from lightleak.priors.conditional64 import NamingPrior
 from lightleak.priors.fit import LOKT_QUICK, Asked, Lokt, fit
-from lightleak.priors.fit.lokt import _start, lokt_step, named, taught_by
+from lightleak.priors.fit.lokt import _start, lokt_step, taught_by
+from lightleak.ranking import named
 from test_plgmi import shades
 from toy_targets import LATENTS, SIDE, Plain, balls, oracle_of, rng
 

@@ -11,9 +11,12 @@ from conftest import tiny_classifier
 from lightleak.attacks import GMI, KEDMI, LOMMA, Distillation, Guess, Knowledge, Oracle, learn
 from lightleak.attacks.draws import Rows, own_latents, own_normals, seed_of
 from lightleak.attacks.gmi import moved
+from lightleak.attacks.knowledge import SMALL
 from lightleak.attacks.steps import negative_logit
 from lightleak.attacks.surrogate import divergence
+from lightleak.cli.attack import _knowledge
 from lightleak.errors import UserError
+from lightleak.fingerprint import weights_of
 from lightleak.priors import GanPrior, RenderedPrior
 from lightleak.priors.fit import KED_QUICK, QUICK, fit
 from lightleak.priors.gan64 import Critic, Generator, InversionPrior, MinibatchDiscriminator
@@ -253,6 +256,17 @@ def test_bad_settings_are_one_clear_line(make, message):
     with pytest.raises(UserError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_what_was_learnt_of_another_target_is_refused_on_the_command_line(tiny_target, tiny_judge, learnt, tmp_path):
+    """Students of one network say nothing of the next in a row of them."""
+    learnt.save(tmp_path)
+    again = _knowledge(Oracle(tiny_target), tmp_path, lambda: pytest.fail("learnt anew"), SMALL, 0)
+    assert again.target == weights_of(tiny_target.net)
+    with pytest.raises(UserError, match="learnt of another target"):
+        _knowledge(Oracle(tiny_judge), tmp_path, lambda: pytest.fail("learnt anew"), SMALL, 0)
+    replace(learnt, target="").save(tmp_path)  # an older file, which does not say
+    assert _knowledge(Oracle(tiny_judge), tmp_path, lambda: pytest.fail("learnt anew"), SMALL, 0).target == ""
 
 
 def test_lomma_asks_for_knowledge(tiny_target, gan, learnt):

@@ -73,6 +73,7 @@ def test_one_clear_line():
         ({"flip": 2.0}, "flip in"),
         ({"loss": "no"}, "no loss 'no'"),
         ({"choice": "luck"}, "by confidence or agreement, not 'luck'"),
+        ({"choice": "agreement", "batch": 7}, "all 8 attempts of a class are compared in one batch; batch is 7"),
     ):
         with pytest.raises(UserError, match=message):
             Mirror(**settings)

@@ -9,14 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import TINY, TinyNet, tiny_classifier
-from lightleak.attacks import GUARDS, Oracle
+from lightleak.attacks import GUARDS, Distillation, Oracle, learn
+from lightleak.attacks.guards import Rounded, Tempered
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.attacks.steps import select_candidates
 from lightleak.errors import UserError
 from lightleak.metrics.recognition import hits
 from lightleak.models.classifier import Classifier
 from lightleak.priors.fit.plgmi import pseudo_labels
-from lightleak.ranking import agreement_of, answers, as_highest, as_lowest, beats
+from lightleak.ranking import agreement_of, answers, as_highest, as_lowest, beats, named
 from lightleak.training import CheckpointCriterion as At
 from lightleak.training import Plan, accuracy_and_loss, train
 
@@ -78,6 +79,28 @@ def test_an_oracle_of_nan_names_nobody():
     assert GUARDS["top-k"](2).answer(partly, partly, partly)[0, 2:].tolist() == pytest.approx([0.6, 0.3])
     logits = torch.tensor([[NAN, 1.0], [0.0, 1.0], [1.0, 0.0]])
     assert agreement_of(logits, logits) == pytest.approx(2 / 3)
+
+
+def test_the_same_of_every_class_names_nobody(tiny_target, tiny_population):
+    """Where a guard gives no answer, or rounds all to 0, class 0 is not what was answered."""
+    told, copied = torch.tensor([[0.0, 0, 0], [20.0, 0, 0], [0.0, 0, 20]]), torch.eye(3)[[0, 0, 2]]
+    assert named(told).tolist() == [-1, 0, 2]
+    assert agreement_of(copied, told) == pytest.approx(2 / 3)
+    assert named(torch.ones(2, 1)).tolist() == [0, 0]  # one class alone
+    images = tiny_population.public.floats(torch.arange(32))
+    flat = Tempered(100.0)  # no class above a half: rounded to whole numbers, all are 0
+
+    class Flat(Rounded):
+        def answer(self, probabilities, images, seeds):
+            return super().answer(flat.answer(probabilities, images, seeds), images, seeds)
+
+    assert Oracle(tiny_target, "labels", guard=Flat(0)).labels(images).tolist() == [-1] * 32
+    silent = learn(
+        Oracle(tiny_target, "labels", guard=Flat(0)), tiny_population.public,
+        Distillation(students=("timm:test_efficientnet",), pretrained=False, epochs=1, batch=8),
+        torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert (silent.agreement, silent.named) == ((0.0,), (0,) * 6)
 
 
 class Broken(TinyNet):

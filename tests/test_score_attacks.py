@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightleak.attacks import RLBMI, SMILE, Knowledge, MirrorBlackBox
+from lightleak.attacks import RLBMI, SMILE, SSD, Knowledge, MirrorBlackBox, Oracle
 from lightleak.attacks.draws import Streams
 from lightleak.attacks.evolution import Evolution, Rates
 from lightleak.attacks.mirror_black_box import parents, share_of, weights
@@ -346,3 +346,60 @@ def test_a_prior_of_classes_is_refused_before_anything_is_asked():
         with pytest.raises(UserError, match="knows no classes"):
             attack.run(oracle, Of(), torch.arange(3), rng())
         assert oracle.queries == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stopped, and gone on with
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("attempts", "batches"), [(1, ((1, 2), (4, 1), (3, None))), (4, ((2, 1), (3, 2), (16, None)))])
+def test_batches_of_other_sizes_add_up_to_the_same_queries_and_curves(attempts, batches, tmp_path):
+    """Each search is done, and counted, once, however often a run is stopped; `batches`: size, and how many of it."""
+    attack = SMILE(queries=20 * attempts, attempts=attempts, samples=30, surrogate=False, population=4)
+
+    def go(folder=None, watch=None, batch=16):
+        oracle = oracle_of(balls(torch.cat([CENTRES, -CENTRES]), 1.0), 7, "scores")
+        return replace(attack, batch=batch).run(oracle, Plain(), torch.arange(7), rng(), watch, folder=folder)
+
+    whole = go()
+    for batch, many in batches:
+        begun = []
+
+        def stop(step, total, begun=begun, many=many, **_):  # noqa: ARG001
+            begun.append(len(list(tmp_path.glob("rows-*"))))
+            if many is not None and begun[-1] == begun[0] + many:
+                raise StopError
+
+        if many is not None:
+            with pytest.raises(StopError):
+                go(tmp_path, stop, batch)
+        else:
+            found = go(tmp_path, stop, batch)
+    assert found.classes.tolist() == whole.classes.tolist()
+    assert found.queries == whole.queries
+    assert torch.equal(found.per_class["curve"][:, :, 0], whole.per_class["curve"][:, :, 0])
+    assert torch.allclose(found.latents, whole.latents, atol=1e-4)
+
+
+def test_what_was_learnt_or_fitted_otherwise_is_another_attack(tmp_path):
+    """Batches that one surrogate led to are not taken for those of another, nor behind a guard fitted otherwise."""
+    target = classifier_of(balls(CENTRES, 1.0), 4)
+
+    def go(folder, slopes=SLOPES, means=None):
+        student = classifier_of(lambda latents: latents @ slopes.T, 2)
+        student.net.register_buffer("slopes", slopes)
+        known = Knowledge((student,), None, None, (1.0,), access="scores")
+        guard = None if means is None else SSD(means=means)
+        attack = SMILE(queries=5, samples=3, descent=2, population=4)
+        oracle = Oracle(target, "scores", guard=guard)
+        return attack.run(oracle, Plain(), torch.arange(2), rng(), knowledge=known, folder=folder)
+
+    for way, one, other in (("slopes", SLOPES, -SLOPES), ("means", torch.eye(4), torch.eye(4).flip(0))):
+        first = go(tmp_path / way, **{way: one})
+        assert torch.equal(go(tmp_path / way, **{way: one.clone()}).latents, first.latents)
+        with pytest.raises(UserError, match="another attack left"):
+            go(tmp_path / way, **{way: other})

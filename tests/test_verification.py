@@ -153,12 +153,32 @@ def test_leak_above_ceiling_has_its_ends():
     assert full is not None
     assert none is not None
     assert (full.value, none.value) == (1.0, 0.0)
+    # No count, however extreme, is certain.
+    assert full.low is not None
+    assert none.low is not None
+    assert none.high is not None
+    assert full.low < 0.95
+    assert none.low < -0.05
+    assert none.high > 0.05
     half = above_ceiling(torch.cat([ones, zeros]), torch.zeros(60), torch.ones(60))
     assert half is not None
     assert half.low is not None
     assert half.high is not None
     assert half.low < half.value == 0.5 < half.high
     assert above_ceiling(zeros, ones, ones) is None  # photographs pass no oftener than the null
+
+
+def test_the_interval_of_what_is_seldom_seen_holds_the_truth():
+    """Of twelve people attack and null often show nobody: that is no interval of nothing."""
+    rng, right, told = torch.Generator().manual_seed(0), 0, 0
+    for _ in range(200):
+        attack, null = (torch.rand(12, generator=rng) < share for share in (0.1, 0.05))
+        held = (torch.rand(12, 4, generator=rng) < 0.5).double().mean(1)
+        found = above_ceiling(attack, null, held)
+        if found is not None and found.low is not None and found.high is not None:
+            told, right = told + 1, right + (found.low <= (0.1 - 0.05) / (0.5 - 0.05) <= found.high)
+    assert told > 190
+    assert right > 0.93 * told
 
 
 def test_judges_agree_over_pairs():

@@ -27,10 +27,18 @@ def answers(logits: Tensor) -> Tensor:
     return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
 
 
+def named(told: Tensor) -> Tensor:
+    """The class that each row of what was told, N x C, names; -1 where it holds NaN, or says the same of every class,
+    as where a guard gives no answer.
+    """
+    even = (told.amax(1) <= told.amin(1)) & (told.shape[1] > 1)
+    return answers(told).masked_fill(even, -1)
+
+
 def agreement_of(one: Tensor, other: Tensor) -> float:
-    """The share of rows of two tables of logits, N x C each, that name the same class; NaN names none."""
-    named = answers(one)
-    return float(((named == answers(other)) & (named >= 0)).double().mean())
+    """The share of rows of two tables of logits, N x C each, that name the same class; some name none (`named`)."""
+    called = named(one)
+    return float(((called == named(other)) & (called >= 0)).double().mean())
 
 
 def beats(score: Sequence[float], other: Sequence[float]) -> bool:

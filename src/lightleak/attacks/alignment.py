@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.steps import Identity
-from lightleak.data.views import DRAWS, View, crop
+from lightleak.data.views import DRAWS, View, crop, resized
 from lightleak.errors import UserError
 from lightleak.randomness import keyed
 
@@ -86,14 +86,15 @@ class Alignment:
         return crop(images, *self.view.boxes(draws), angle)
 
 
-def aligned(identity: Identity, alignment: Alignment | None) -> Identity:
+def aligned(identity: Identity, alignment: Alignment | None, size: int) -> Identity:
     """An attack's identity loss with its gradient averaged over copies; without an alignment, the loss as it is.
 
-    The logits that it gives beside the losses are the copies' mean.
+    Copies are made of images of the `size` that the target takes, whatever the prior draws: what is done to them is
+    done to what it sees. The logits beside the losses are the copies' mean.
     """
     if alignment is None:
         return identity
-    return lambda images, rows: alignment.averaged(images, identity, rows)
+    return lambda images, rows: alignment.averaged(resized(images, size), identity, rows)
 
 
 ALIGNMENTS = {

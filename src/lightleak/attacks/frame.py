@@ -172,8 +172,8 @@ class Attack(Protocol):
 
     @property
     def budget(self) -> int | None:
-        """Queries for each identity, beside what is common to all: a search spends them exactly and gives its own
-        `confidence`, since judging would cost more. None: it is no search by queries.
+        """Queries for each identity, beside what is common to all, shared evenly by its searches: a search spends its
+        share exactly and gives its own `confidence`, since judging would cost more. None: it is no search by queries.
         """
         return None
 
@@ -228,18 +228,16 @@ class Attack(Protocol):
         classes = classes.cpu()
         check(self, oracle, prior, classes)
         check_knowledge(self, knowledge)
-        keeper = Keeper(folder, (self, seed, classes, oracle, prior), self.keep, self.sorted)
+        keeper = Keeper(folder, (self, seed, classes, oracle, prior, knowledge), self.keep, self.sorted)
         # 1. what serves all classes alike
         given = common is not None
         if given and common.seed != seed:
             raise UserError("what is common to all classes was made with another seed; make it with the same rng")
         common = common if given else self.prepare(oracle, prior, seed)
         # 2. and 3. batch by batch
-        each, parts = self.searches, list(whole_batches(len(classes), self.searches, self._width))
+        each, parts = self.searches, whole_batches(len(classes), self.searches, self._width)
         total = len(classes) * each * self.steps
-        for rows in parts:
-            if keeper.holds(rows):
-                continue
+        for rows in [piece for part in parts for piece in keeper.missing(part)]:
             which = torch.arange(rows.start, rows.stop)
             attempts = (which % each).to(oracle.device)
             part = Part(seed, classes[which // each].to(oracle.device), attempts, common, knowledge)
@@ -249,7 +247,7 @@ class Attack(Protocol):
                     watch(rows.start * self.steps + step * (rows.stop - rows.start), total, **numbers)
 
             before, started = oracle.queries, time.monotonic()
-            allowed = None if self.budget is None else self.budget * len(part.identities)
+            allowed = None if self.budget is None else self.budget * len(part) // each
             with oracle.at_most(allowed), batch_of(self.batch, "--attack.batch", oracle.device):
                 kept = self._kept(oracle, prior, part, self.search(oracle, prior, part, tell))
             kept = kept.with_fields(queries=oracle.queries - before, seconds=time.monotonic() - started)

@@ -58,7 +58,7 @@ class GMI(ReturnsAll):
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The optimised latents."""
-        return self.descend(prior, part, aligned(identity_loss(oracle, self.loss), self.alignment), tell)
+        return self.descend(prior, part, aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size), tell)
 
     def descend(self, prior: Prior, part: Part, identity: Identity, tell: Tell) -> Found:
         """The attack with any identity loss; LOMMA brings its own."""

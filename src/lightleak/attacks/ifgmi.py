@@ -115,7 +115,7 @@ class IFGMI(ReturnsAll):
         starts = [latents, state.features][: 1 + (block > 0)]
         moving = [start.clone().requires_grad_() for start in starts]
         optimiser = torch.optim.Adam(moving, self.rate, betas=(0.1, 0.1))
-        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size)
         for step in when:
             images = prior.finish(State(moving[-1], state.image) if block else state, moving[0], block)
             losses, logits = identity(self.view(resized(images, oracle.size), draws[:, step]), part.rows(step))

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightleak.attacks.reconstruction import Reconstruction, join, write
 from lightleak.errors import StaleState, UserError
 from lightleak.files import publish
+from lightleak.fingerprint import fingerprint
 
 MARK = "attack.json"  # in the folder: what its batches belong to
 
@@ -21,7 +22,7 @@ class Keeper:
     """What the finished batches of one run found; with a folder, a later run of the same finds them there.
 
     Batches are known by the searches in them (row = number of the class * searches + attempt), so a later run may
-    have another batch size: what is done stays done, and what overlaps counts once.
+    have another batch size: what is done stays done, and only the rest is searched.
     """
 
     def __init__(self, folder: Path | None, of: tuple[Any, ...], keep: int, best_first: bool) -> None:
@@ -48,13 +49,13 @@ class Keeper:
             self.batches[int(first), int(last)] = file
         self.resumed = bool(self.batches)
 
-    def holds(self, rows: slice) -> bool:
-        """Whether all these searches are finished."""
+    def missing(self, rows: slice) -> Iterator[slice]:
+        """Those of the searches that are not finished, in pieces."""
         at = rows.start
-        for first, last in sorted(self.batches):
-            if first <= at < last:
-                at = last
-        return at >= rows.stop
+        for first, last in [*sorted(self.batches), (rows.stop, rows.stop)]:
+            if at < min(first, rows.stop):
+                yield slice(at, min(first, rows.stop))
+            at = max(at, last)
 
     def add(self, rows: slice, found: Reconstruction) -> None:
         """A finished batch."""
@@ -104,11 +105,17 @@ def _share(parts: list[Reconstruction], other: Reconstruction) -> bool:
     return last is not None and other.asked is not None and bool(torch.isin(other.asked, last).any())
 
 
-def made_by(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any) -> str:
+def made_by(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any, knowledge: Any = None) -> str:
     """A hash of all that decides what a run finds."""
     fields = {one.name: repr(getattr(attack, one.name)) for one in dataclasses.fields(attack) if one.compare}
     about = [type(attack).__name__, fields, seed, classes.tolist(), oracle.settings()]
     about += [type(prior).__name__, prior.settings()]
+    # What was fitted or learnt beforehand, by its values: a guard's repr need not tell two fits apart.
+    if oracle.guard is not None:
+        about.append(fingerprint(vars(oracle.guard)))
+    if knowledge is not None:
+        students = [(one.mean, one.std, one.net.state_dict()) for one in knowledge.students]
+        about.append(fingerprint(students, knowledge.mean, knowledge.spread, knowledge.named))
     digest = sha256(json.dumps(about, sort_keys=True, default=repr).encode())
     for weights in (oracle.state(), prior.state()):
         for name, value in sorted(weights.items()):

@@ -34,7 +34,7 @@ from lightleak.files import publish
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.weight_files import Weights
 from lightleak.priors.prior import Prior
-from lightleak.ranking import agreement_of
+from lightleak.ranking import agreement_of, named
 
 FEATURES = "features.safetensors"
 
@@ -108,6 +108,7 @@ class Knowledge:
     queries: int = 0  # images shown to the target
     access: Access = "gradients"  # what the oracle granted of which this was learnt
     named: tuple[int, ...] = ()  # how often the target named each class of the images; empty: nobody counted
+    target: str = ""  # `weights_of` its network; "": unknown, as in older files
 
     def oracles(self, device: torch.device) -> tuple[Oracle, ...]:
         """The students as targets with gradients, made ready once."""
@@ -125,7 +126,7 @@ class Knowledge:
         for number, student in enumerate(self.students):
             save(student, folder / f"student-{number}.safetensors")
         about: dict[str, Any] = {"students": len(self.students), "agreement": self.agreement, "queries": self.queries}
-        about |= {"access": self.access, "named": self.named}
+        about |= {"access": self.access, "named": self.named, "target": self.target}
         both = {"mean": self.mean, "spread": self.spread}
         tensors = {name: value.cpu().contiguous() for name, value in both.items() if value is not None}
         metadata = {"knowledge": json.dumps(about)}
@@ -143,12 +144,13 @@ class Knowledge:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             count, agreement, queries = about["students"], tuple(about["agreement"]), about["queries"]
             access, named = about.get("access", "gradients"), tuple(about.get("named", ()))
+            target = about.get("target", "")
             if access == "gradients" and not {"mean", "spread"} <= set(tensors):
                 raise KeyError("mean and spread")
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise UserError(f"{folder / FEATURES} holds no knowledge of Lightleak ({error}); learn it again") from error
         students = tuple(load(folder / f"student-{number}.safetensors") for number in range(count))
-        return cls(students, tensors.get("mean"), tensors.get("spread"), agreement, queries, access, named)
+        return cls(students, tensors.get("mean"), tensors.get("spread"), agreement, queries, access, named, target)
 
 
 def learn(
@@ -191,9 +193,9 @@ def learn(
         with torch.no_grad():
             theirs = torch.cat([student(images.floats(part)) for part in torch.arange(len(images)).split(256)])
         agreement.append(agreement_of(theirs, logits))
-    spent, answered = oracle.queries - before, logits.amax(1) > logits.amin(1)
-    named = tuple(torch.bincount(logits.argmax(1)[answered], minlength=oracle.classes).tolist())
-    return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, named)
+    spent, called = oracle.queries - before, named(logits)
+    counts = tuple(torch.bincount(called[called >= 0], minlength=oracle.classes).tolist())
+    return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, counts, oracle.weights)
 
 
 @torch.no_grad()

@@ -90,7 +90,7 @@ class LOMMA(ReturnsAll):
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The other attack, with another identity loss."""
         identity = self.identity(oracle, part.knowledge, part.seed)
-        return self.host.descend(prior, part, aligned(identity, self.alignment), tell)
+        return self.host.descend(prior, part, aligned(identity, self.alignment, oracle.size), tell)
 
     def identity(self, oracle: Oracle, knowledge: Knowledge | None, seed: int) -> Identity:
         """LOMMA's identity loss."""

@@ -61,6 +61,10 @@ class Mirror(Attack):
         problems += loss_problems(self.loss)
         if self.choice not in get_args(Literal["confidence", "agreement"]):
             problems.append(f"the choice among attempts is by confidence or agreement, not {self.choice!r}")
+        elif self.choice == "agreement" and self.attempts > self.batch:
+            problems.append(
+                f"by agreement all {self.attempts} attempts of a class are compared in one batch; batch is {self.batch}"
+            )
         refuse(problems)
 
     @property
@@ -89,7 +93,7 @@ class Mirror(Attack):
         low, high = box_for(prior, self.kappa, part)
         latents = part.table("latents")[first].clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], self.rate)
-        identity, streams = aligned(identity_loss(oracle, self.loss), self.alignment), part.streams()
+        identity, streams = aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size), part.streams()
         everybody = torch.arange(len(part), device=part.device)
         for step in range(self.steps):
             # 2. descend through mirrors

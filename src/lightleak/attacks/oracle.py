@@ -16,7 +16,7 @@ from lightleak.fingerprint import weights_of
 from lightleak.models.classifier import Classifier
 from lightleak.models.wrap import say
 from lightleak.place import Precision, lowered
-from lightleak.ranking import answers
+from lightleak.ranking import named
 from lightleak.surgery.copies import copied
 
 Access = Literal["gradients", "scores", "labels"]
@@ -109,9 +109,11 @@ class Oracle:
 
     @torch.no_grad()
     def labels(self, images: Tensor, rows: Rows | None = None) -> Tensor:
-        """The class of the largest logit, N; -1 where there is no answer: a guard gives none, or a number is none."""
+        """The class of the largest logit, N; -1 where there is no answer: a guard gives none, or rounds all
+        alike, or a number is none.
+        """
         given = self._given_out(images, rows)
-        return answers(given) if given.dim() == 2 else given
+        return named(given) if given.dim() == 2 else given
 
     @contextmanager
     def at_most(self, queries: int | None) -> Iterator[None]:

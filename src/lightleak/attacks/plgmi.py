@@ -72,7 +72,7 @@ class PLGMI(ReturnsAll):
         seen = part.classes.repeat_interleave(self.views)
         views = torch.arange(self.views, device=part.device)
         streams = (self.views * part.attempts[:, None] + views).flatten()  # of each view its own
-        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size)
         for step in range(self.steps):
             images = prior.decode(latents, part.classes).repeat_interleave(self.views, 0)
             rows = Rows(part.seed, seen, streams, step)

@@ -105,7 +105,7 @@ class PPA(Attack):
         latents = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([latents], self.rate, betas=(0.1, 0.1), eps=self.epsilon)
         draws = view_draws(part.seed, part.classes, self._streams(part.attempts), self.steps)
-        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size)
         for step in range(self.steps):
             images = prior.decode(latents, part.classes)
             seen = self.view(resized(images, oracle.size), draws[:, step])

@@ -89,7 +89,7 @@ class VMI(ReturnsAll):
         q = type(begun)(**kept)
         # 2. descend by momentum
         optimiser = torch.optim.SGD(moving, self.rate, self.momentum)
-        identity = aligned(identity_loss(oracle, self.loss), self.alignment)
+        identity = aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size)
         streams, everyone = part.streams(), torch.arange(len(part), device=part.device)
         classes = part.classes.repeat_interleave(self.draws)
         for step in range(self.steps):

@@ -119,7 +119,8 @@ class Embed(Task):
         gallery = self.gallery(tensors, people)
         if not len(shown):
             missing = {"score": None, "verified": False, "named": False, "gap": None}
-            return {name: spread(classes, value) for name, value in missing.items()}
+            nobody = {"curve": [[rate, 0.0] for rate, _ in told["thresholds"]]}
+            return {name: spread(classes, value) for name, value in missing.items()} | nobody
         scores = verification.claims(features, gallery)
         own = scores.gather(1, classes[:, None]).squeeze(1)
         passed = verification.passes(scores, threshold)
@@ -129,7 +130,7 @@ class Embed(Task):
             "verified": spread(verification.passes(own, threshold), False),
             "named": spread(verification.named(scores, classes), False),
             "as_others": float(strange) / max(1, passed.numel() - len(own)),
-            "curve": [[rate, float((own > value).double().mean())] for rate, value in told["thresholds"]],
+            "curve": [[rate, _share(spread(own > value, False))] for rate, value in told["thresholds"]],
         }
         try:  # with as many training pictures as held-out ones, or the larger gallery would win
             trained = self.gallery(tensors, people, "train")
@@ -282,6 +283,10 @@ def _spread(people: Sequence[int], there: Sequence[int]) -> Spread:
         return [found.get(person, missing) for person in people]
 
     return spread
+
+
+def _share(right: Sequence[bool]) -> float:
+    return sum(right) / len(right)
 
 
 def _best(found: Reconstruction, confidence: Tensor, person: int) -> int | None:

@@ -216,16 +216,17 @@ def _queries(member: Member, store: Store) -> int:
 def _to_first(name: str, shown: int, people: int, prepared: Prepared, store: Store) -> int | None:
     """Images shown to the model until the first person is shown, if people are attacked in random order, expected.
 
-    What an attack learns beforehand (a copy of the model) comes first and whole; then of s people shown among n the
-    first is the (n + 1) / (s + 1)-th on average. None where nobody is shown.
+    What serves all people alike (a copy's lessons, scored candidates) comes first and whole; then of s people shown
+    among n the first is the (n + 1) / (s + 1)-th on average. None where nobody is shown.
     """
     member = next(one for one in prepared.ensemble.members if one.name == name)
     if not shown:
         return None
     if member.copy is not None:
         return _queries(member, store)
-    before = sum(store.result(member.task)["beforehand"].values())
-    return round(before + store.result(member.task)["queries"] / people * (people + 1) / (shown + 1))
+    found, beforehand = member.task.load(store), sum(store.result(member.task)["beforehand"].values())
+    each = (found.queries - found.shared) / people
+    return round(beforehand + found.shared + each * (people + 1) / (shown + 1))
 
 
 def _found(member: Member, result: Mapping[str, Any]) -> Found:

@@ -187,7 +187,10 @@ def _knowledge(
 ) -> Knowledge:
     """What is in the folder, or what the images teach, kept there."""
     if folder and (folder / FEATURES).exists():
-        return Knowledge.load(folder)
+        found = Knowledge.load(folder)
+        if found.target and found.target != oracle.weights:
+            raise UserError(f"what lies in {folder} was learnt of another target; name another folder, or delete it")
+        return found
     seen, scratch = images(), folder / ".training" if folder else None
     with bar("learn from images") as watch:
         knowledge = learn(oracle, seen, lessons, torch.Generator().manual_seed(seed), scratch, watch)

@@ -99,10 +99,11 @@ def pretrain(
         fresh = nn.Linear(head.in_features, people).to(head.weight)
     other = Classifier(
         exchanged(classifier.net, name, fresh),
-        size=classifier.size,
+        size=classifier.sides or classifier.size,
         classes=people,
         mean=classifier.mean,
         std=classifier.std,
+        reading=classifier.reading,
     ).to(classifier.device)
     held = torch.arange(len(public)) % 5 == 4
     seen, aside = (Images(public.pixels[which], public.labels[which]) for which in (~held, held))

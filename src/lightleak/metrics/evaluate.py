@@ -194,7 +194,7 @@ class _Scoring:
         chance = {name: METRICS[name].chance(seen) for name, measure in measures.items() if measure}
         scale, alike = seen.scale, None
         if scale is not None and population.families is not None and population.factors is not None:
-            alike = truth.families(population.factors, population.families, scale)
+            alike = truth.families(population.factors, population.families, scale, which)
         source = seen.truth_from
         return Evaluation(
             classes=tuple(which.tolist()),
@@ -307,15 +307,13 @@ def _by_person(name: str, value: Tensor, seen: Seen) -> Tensor:
 
 
 def _family_chance(alike: truth.Families) -> dict[str, float]:
-    """What one of the right family, drawn at random, scores: in one of `size` cases it is the person."""
-    person = 1 / alike.size
-    verified = person + (1 - person) * alike.match_rate
+    """What one of the right family, drawn at random, scores: now and then it is the person."""
     return {
-        "true@1": person,
-        "verified": verified,
-        "error": (1 - person) * alike.error,
+        "true@1": alike.person,
+        "verified": alike.verified,
+        "error": alike.apart,
         "family@1": 1.0,
-        "member@1": person,
+        "member@1": alike.person,
     }
 
 

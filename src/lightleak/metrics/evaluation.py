@@ -196,16 +196,22 @@ class Unshown:
 def not_shown(evaluations: Sequence[Evaluation]) -> list[Unshown]:
     """Each measure whose chance is known and that does not show a leak.
 
-    The evaluations (of one target's trainings) are pooled: all their images against the nominal rate, binomially.
+    The evaluations (of one target's trainings) are pooled: what each person scored in all of them, against the nominal
+    rate.
     """
     told = []
+    people = sorted(set().union(*(one.classes for one in evaluations)))
     for metric in shown_in("chance"):
         chance = [one.chance[metric] for one in evaluations if metric in one.chance and metric in one.per_class]
         if len(chance) < len(evaluations):
             continue
         trials = sum(one.images for one in evaluations)
         hits = round(sum(sum(one.per_class[metric]) * one.images / len(one.classes) for one in evaluations))
-        p = evidence.above_chance(hits, trials, sum(chance) / len(chance))
+        rows = [dict(zip(one.classes, one.per_class[metric])) for one in evaluations]
+        each = [[row[person] for row in rows if person in row] for person in people]
+        shares = torch.tensor([sum(own) / len(own) for own in each], dtype=torch.float64)
+        clusters = families_of(evaluations, people)
+        p = evidence.shares_above_chance(shares, trials, sum(chance) / len(chance), clusters)
         if p >= SURELY:
             told.append(Unshown(METRICS[metric].label, hits, trials, chance[0], p))
     return told
@@ -227,4 +233,5 @@ def families_of(evaluations: Sequence[Evaluation], people: Sequence[int]) -> Ten
     known = [dict(zip(one.classes, one.families)) for one in evaluations if one.families is not None]
     if len(known) < len(evaluations):
         return None
-    return torch.tensor([known[0][person] for person in people])
+    together = {person: family for one in reversed(known) for person, family in one.items()}
+    return torch.tensor([together[person] for person in people])

@@ -182,6 +182,22 @@ def above_chance(successes: int, trials: int, chance: float) -> float:
     return 1.0 if successes == 0 else float(bdtrc(successes - 1, trials, chance))
 
 
+def shares_above_chance(per_class: Tensor, images: int, chance: float, clusters: Tensor | None = None) -> float:
+    """One-sided p value of the mean of `per_class` (C), shares of `images` in all of which each succeeds by `chance`.
+
+    Images of a person are not independent, so a binomial test of them all finds leaks in what a guess gets. They count
+    as the effective number n = p (1 - p) / v that the shares' own variance gives, no fewer than there are people, or
+    families (`clusters`, C), and no more than there are images.
+    """
+    shares = _checked(per_class, 1)
+    spread, least = _spread(shares.numpy()[None], clusters), len(shares if clusters is None else clusters.unique())
+    mean, counted = float(shares.mean()), float(least)
+    if spread is not None and 0 < mean < 1:  # else nobody differs, which says nothing of how alike images are
+        counted = mean * (1 - mean) / spread.variance if spread.variance > 0 else images
+    trials = int(min(images, max(least, counted)))
+    return above_chance(round(mean * trials), trials, chance)
+
+
 def sign_flip(differences: Tensor, rng: torch.Generator, draws: int = 9999) -> float:
     """Two-sided p value of a mean of paired differences (C): how often random signs reach it; exact up to C =
     12. It speaks of other people given these two trainings, never of the defence.

@@ -96,21 +96,31 @@ class Families:
 
     match_rate: float  # of verification: the share of pairs within a family that it takes for one person
     error: float  # mean distance of two members over that of random people
-    size: float  # mean over people of the members of their family
+    # Of one of a person's family, drawn at random, the mean over people: how often it is the person,
+    person: float
+    verified: float  # how often verification takes it for the person,
+    apart: float  # and its distance over that of random people
 
 
-def families(private: Tensor, groups: Tensor, scale: Yardstick | None = None) -> Families | None:
-    """How alike the private people (C x F) of one family (`groups`, C) are; None where every family is one person."""
+def families(
+    private: Tensor, groups: Tensor, scale: Yardstick | None = None, which: Tensor | None = None
+) -> Families | None:
+    """How alike the private people (C x F) of one family (`groups`, C) are; None where every family is one person.
+
+    `which` people a family is told of; None: all.
+    """
     scale = scale or yardstick()
     known = portraits(private)
     groups = groups.to(known.device)
     same = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool, device=known.device)
     if not same.any():
         return None
-    distances = distance_table(known, known)[same]
-    rate = (distances <= scale.threshold).double().mean()
-    size = (groups[:, None] == groups).sum(1).double().mean()
-    return Families(float(rate), float(distances.mean()) / scale.typical, float(size))
+    table = distance_table(known, known).fill_diagonal_(0)
+    distances, kin = table[same], (groups[:, None] == groups).double()
+    rate, shares = (distances <= scale.threshold).double().mean(), kin / kin.sum(1, keepdim=True)
+    drawn = [shares.diagonal(), (shares * (table <= scale.threshold)).sum(1), (shares * table).sum(1)]
+    person, verified, apart = (float((each if which is None else each[which.to(each.device)]).mean()) for each in drawn)
+    return Families(float(rate), float(distances.mean()) / scale.typical, person, verified, apart / scale.typical)
 
 
 def compare(

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.metrics.evidence import Measure, interval
+from lightleak.metrics.evidence import Measure, compare, interval
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)  # false match rates that are spoken of
 LEAST_FALSE = 10  # impostor scores above a threshold that are expected at least, or its rate is no estimate
@@ -141,8 +141,9 @@ def at_most_of_ceiling(successes: int, trials: int, held_out: Tensor) -> float:
 def above_ceiling(attack: Tensor, null: Tensor, held_out: Tensor, seed: int = 0) -> Measure | None:
     """(attack - null) / (held-out - null), shares of the same people (C each), with an interval over people.
 
-    1: an image from the model is as good as a photograph that it never saw. The interval resamples people. None where
-    the recogniser knows held-out pictures no better than the null.
+    1: an image from the model is as good as a photograph that it never saw. The interval resamples people; where
+    attack or null shows nobody or everybody, which no resampling varies, it is no narrower than that of their paired
+    difference. None where the recogniser knows held-out pictures no better than the null.
     """
     table = torch.stack([attack, null, held_out]).double()
     top, bottom = _ratio(table.mean(1))
@@ -154,8 +155,12 @@ def above_ceiling(attack: Tensor, null: Tensor, held_out: Tensor, seed: int = 0)
     drawn = torch.randint(table.shape[1], (RESAMPLED, table.shape[1]), generator=rng)
     means = table[:, drawn].mean(2)
     tops, bottoms = means[0] - means[1], means[2] - means[1]
-    ratios = (tops / bottoms)[bottoms > 0].sort().values
-    return Measure(top / bottom, float(ratios.quantile(0.025)), float(ratios.quantile(0.975)))
+    ratios = (tops / bottoms)[bottoms > 0]
+    low, high = (float(ratios.quantile(end)) for end in (0.025, 0.975))
+    gap = compare(attack.double(), null.double(), rate=True)
+    if any(float(side.double().mean()) in (0.0, 1.0) for side in (attack, null)):
+        low, high = min(low, (gap.low or 0.0) / bottom), max(high, (gap.high or 0.0) / bottom)
+    return Measure(top / bottom, low, high)
 
 
 def _ratio(means: Tensor) -> tuple[float, float]:

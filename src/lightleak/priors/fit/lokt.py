@@ -38,6 +38,7 @@ from lightleak.priors.conditional64 import (
 from lightleak.priors.fit.adversaries import Adversaries
 from lightleak.priors.fit.autoencoder import redraw
 from lightleak.priors.fit.state import Asked, answers, batch, check_enough, digest_of, faults, follow, recipe, update
+from lightleak.ranking import named
 
 SHOWN = 64  # public images that a target is asked about at the beginning
 
@@ -175,12 +176,6 @@ def lokt_step(run: _Training, settings: Lokt, pixels: Tensor, weight: float) -> 
     run.discriminator.train().requires_grad_(True)
     follow(run.average, run.generator, settings.average)
     return numbers
-
-
-def named(told: Tensor) -> Tensor:
-    """The class that a target names for each image, N, from its logits N x C; -1 where it gave no answer."""
-    top, labels = told.max(1)
-    return torch.where(top > told.amin(1), labels, -1)
 
 
 def taught_by(logits: Tensor, labels: Tensor) -> Tensor:
