@@ -302,9 +302,14 @@ def test_single_steps(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "natural accuracy" in said
     assert "attacked model itself" not in said
-    assert call("evaluate", "--found", found, "--judge", target, "--out", out, *data) == 0
+    assert "no student was given (--student): KES" in said
+    assert said.count("no feature network was given (--inception): FID, precision") == 1
+    given = ("--found", found, "--judge", target, "--out", out, "--null", found)
+    assert call("evaluate", *given, *data) == 0
     assert sum("the attacked model itself" in one for one in json.loads(out.read_text())["warnings"]) == 1
-    assert "the attacked model itself" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the attacked model itself" in said
+    assert "┃ null" in said
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
 
 
