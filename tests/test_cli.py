@@ -313,6 +313,18 @@ def test_single_steps(tmp_path, capsys):
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
 
 
+@pytest.mark.parametrize("verb", ["train", "attack", "fit"])
+def test_help_holds_no_remarks_to_linters_and_describes_every_choice(verb, capsys):
+    choices = {"train": (), "attack": ("attack:ppa",), "fit": ()}[verb]
+    for arguments in ((), choices):
+        with pytest.raises(SystemExit):
+            cli.main([verb, *arguments, "--help"])
+        said = capsys.readouterr().out
+        assert "noqa" not in said
+    described = {"fit": "small and quick", "attack": "as it judges attempts", "train": "Defences"}
+    assert described[verb] in said
+
+
 def test_places_that_cannot_be_written_are_said_before_any_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lightleak.cli.train.population_of", None)  # not even data are read
     monkeypatch.setattr("lightleak.cli.fit.population_of", None)
