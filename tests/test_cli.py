@@ -244,7 +244,9 @@ def test_a_study_tells_what_it_would_do_and_how_it_stands(tmp_path, capsys, monk
     assert "4 tasks to run, 0 found done" in before
     assert "time: about 1:30 min on 2 processes; disk: unknown" in before  # the chain of three, not the half of four
     assert not Path("runs").exists()
-    assert "0 tasks done, 4 not" in said("status", "steps.py")
+    new = said("status", "steps.py")
+    assert "0 tasks done, 4 not" in new
+    assert "a guess, as none has run yet" in new
     assert "ValueError: on purpose" in said("steps.py", "--here", "1", code=2)
     after = said("status", "steps.py", "--here", "1")
     assert "2 tasks done, 2 not" in after
@@ -254,6 +256,7 @@ def test_a_study_tells_what_it_would_do_and_how_it_stands(tmp_path, capsys, monk
     assert traceback is not None
     assert "on purpose" in Path(traceback.group()).read_text()
     assert "time left: about" in after
+    assert "a guess" not in after
     assert "disk: about 3.0 MB more" in said("steps.py", "--dry-run")
     store = Store(Path("runs/steps"))
     note = store.working(load_study("steps.py")[0])

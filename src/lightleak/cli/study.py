@@ -209,7 +209,8 @@ def tell_status(found: Status, workers: int) -> None:
     seconds = found.plan.total(workers)
     if found.plan.todo:
         told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
-        console.print(f"time left: {told}", highlight=False)
+        guess = "" if found.done or seconds is None else " (a guess, as none has run yet; --dry-run measures)"
+        console.print(f"time left: {told}{guess}", highlight=False)
 
 
 def _sum(numbers: list[float | None], write: Callable[[float], str]) -> str:
