@@ -244,7 +244,9 @@ def test_a_study_tells_what_it_would_do_and_how_it_stands(tmp_path, capsys, monk
     assert "4 tasks to run, 0 found done" in before
     assert "time: about 1:30 min on 2 processes; disk: unknown" in before  # the chain of three, not the half of four
     assert not Path("runs").exists()
-    assert "0 tasks done, 4 not" in said("status", "steps.py")
+    new = said("status", "steps.py")
+    assert "0 tasks done, 4 not" in new
+    assert "a guess, as none has run yet" in new
     assert "ValueError: on purpose" in said("steps.py", "--here", "1", code=2)
     after = said("status", "steps.py", "--here", "1")
     assert "2 tasks done, 2 not" in after
@@ -254,6 +256,7 @@ def test_a_study_tells_what_it_would_do_and_how_it_stands(tmp_path, capsys, monk
     assert traceback is not None
     assert "on purpose" in Path(traceback.group()).read_text()
     assert "time left: about" in after
+    assert "a guess" not in after
     assert "disk: about 3.0 MB more" in said("steps.py", "--dry-run")
     store = Store(Path("runs/steps"))
     note = store.working(load_study("steps.py")[0])
@@ -302,10 +305,27 @@ def test_single_steps(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "natural accuracy" in said
     assert "attacked model itself" not in said
-    assert call("evaluate", "--found", found, "--judge", target, "--out", out, *data) == 0
+    assert "no student was given (--student): KES" in said
+    assert said.count("no feature network was given (--inception): FID, precision") == 1
+    given = ("--found", found, "--judge", target, "--out", out, "--null", found)
+    assert call("evaluate", *given, *data) == 0
     assert sum("the attacked model itself" in one for one in json.loads(out.read_text())["warnings"]) == 1
-    assert "the attacked model itself" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the attacked model itself" in said
+    assert "┃ null" in said
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors", ".safetensors"]
+
+
+@pytest.mark.parametrize("verb", ["train", "attack", "fit"])
+def test_help_holds_no_remarks_to_linters_and_describes_every_choice(verb, capsys):
+    choices = {"train": (), "attack": ("attack:ppa",), "fit": ()}[verb]
+    for arguments in ((), choices):
+        with pytest.raises(SystemExit):
+            cli.main([verb, *arguments, "--help"])
+        said = capsys.readouterr().out
+        assert "noqa" not in said
+    described = {"fit": "small and quick", "attack": "as it judges attempts", "train": "Defences"}
+    assert described[verb] in said
 
 
 def test_places_that_cannot_be_written_are_said_before_any_work(tmp_path, capsys, monkeypatch):
@@ -355,6 +375,10 @@ def test_skips_as_table_and_json(capsys):
         (["train", "--out", "x", "--architecture", "timm:nope"], "no model"),
         (["train", "--out", "x", "--data", "celebrities"], "choose one of faces"),
         (["train", "--out", "x", "--defence", "magic"], "choose from none, rolss"),
+        (["train", "--out", "x", "--defence", "rols"], "did you mean rolss"),
+        (["train", "--out", "x", "--data", "folders:x"], "did you mean folder?"),
+        (["train", "--out", "x", "--settings", "peple", "4"], "did you mean people?"),
+        (["study", "demo_face"], "did you mean demo_faces?"),
         (["train", "--out", "x", "--settings", "people", "1"], "people must be"),
         (["train", "--out", "x", "--settings", "heads", "2"], "no setting heads"),
         (["attack", "--target", "nothing", "--out", "x"], "there is no checkpoint"),

@@ -209,11 +209,14 @@ def test_labels_follow_a_list_of_classes(tmp_path):
     for pixels, label in zip(population.judge.pixels, population.judge.labels.tolist()):
         files = (root / population.class_names[label]).iterdir()
         assert any(np.array_equal(pixels.permute(1, 2, 0), decode(file, 16)) for file in files)
-    assert "1 of 3 listed classes have no usable images: nobody" in population.notes
+    assert "1 of 3 listed classes has no usable images: nobody" in population.notes
     assert population.public.labels.unique().tolist() == [0, 1]  # ben and dora
     every = load(f"folder:{root}", size=16, classes=["carla", "anna"], private="all")
     assert len(every.public) == 0
     assert any(note.startswith("2 folders left out (the list of classes does not name them)") for note in every.notes)
+    names.write_text("carla\nana\nben\n")
+    typo = load(f"folder:{root}", size=16, classes=str(names), private="all").notes
+    assert any("no usable images: ana; did you mean anna?" in note for note in typo)
     for text, message in (("anna\nanna\n", "listed twice"), ("anna\n\nben", "is empty"), ("anna", "at least 2")):
         names.write_text(text)
         with pytest.raises(UserError, match=message):

@@ -98,6 +98,9 @@ def test_the_number_of_workers_decides_without_changing_the_key(finished, tmp_pa
     guess = Invert(TARGET, WHOLE.prior, Guess(1))  # says nothing of groups: stays whole
     assert len(todo([guess], workers=4)) == 1
     assert len(todo([replace(guess, parts=3)])) == 1
+    assert guess.label == "invert test_resnet (no defence) by Guess (null)"
+    assert one.outcome == f"what {one.by} found of test_resnet (no defence)"
+    assert one.target.population.label == "draw faces"
 
     class Two(ThreadPoolExecutor):
         def slots(self):
@@ -106,7 +109,7 @@ def test_the_number_of_workers_decides_without_changing_the_key(finished, tmp_pa
     labels = []
     with Two(2) as threads:
         assert run([one], store, executor=threads, listen=lambda event: labels.append(event.task.label)) == {}
-    assert "invert test_resnet (no defence), part 2 of 2" in labels
+    assert f"invert test_resnet (no defence) by {one.by}, part 2 of 2" in labels
     assert files(store) == files(finished)
 
 

@@ -1,6 +1,7 @@
 """The one kind of error a user's input may cause: a single line that says what to do."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -15,3 +16,9 @@ def refuse(problems: Sequence[str]) -> None:
     """UserError that names all problems, if there are any."""
     if problems:
         raise UserError("; ".join(problems))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: which known ones look like it, if any."""
+    near = difflib.get_close_matches(name, list(known), 2, 0.7)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lightleak.errors import UserError
+from lightleak.errors import UserError, nearest
 
 OURS = Path(__file__).parent / "studies"  # of an installed wheel
 CHECKOUT = Path(__file__).parents[2] / "studies"  # of a checkout of the sources
@@ -20,6 +20,6 @@ def study_file(name: Path | str) -> Path:
     found = next((file for file in (path, *named) if file.is_file()), None)
     if found is None:
         there = sorted(str(file.relative_to(own).with_suffix("")) for file in own.rglob("*.py")) if own else []
-        told = f" or the name of one of ours: {', '.join(there)}" if there else ""
+        told = f" or the name of one of ours: {', '.join(there)}{nearest(str(name), there)}" if there else ""
         raise UserError(f"there is no study {name}; expected a Python file with a function tasks(){told}")
     return found

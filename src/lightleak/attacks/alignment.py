@@ -34,7 +34,7 @@ class Alignment:
 
     kind: Kind = "transforms"  # TAA; "noise" is PAA
     copies: int = 50
-    view: View = View(scale=(0.8, 1.0), ratio=(0.9, 1.1), flip=0.5)  # noqa: RUF009
+    view: View = View(scale=(0.8, 1.0), ratio=(0.9, 1.1), flip=0.5)
     rotation: float = 5.0  # degrees either way
     noise: float = 0.05  # standard deviation in shares of the pixel range (published code: 0.06; 64 pixels: 0.005)
     batch: int = field(default=256, compare=False)  # copies shown at a time: decides speed and memory, not the result

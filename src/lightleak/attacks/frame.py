@@ -372,7 +372,8 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
     elif needs.blocks and not prior.blocks:
         problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
     if needs.pixels and not prior.pixels:
-        problems.append(f"{name} searches in the pixels themselves, not with {type(prior).__name__}; use prior pixels")
+        other = type(prior).__name__
+        problems.append(f"{name} searches in the pixels themselves, not with {other}; use --prior pixels")
     refuse(problems)
 
 

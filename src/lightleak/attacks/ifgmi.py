@@ -40,7 +40,7 @@ class IFGMI(ReturnsAll):
     radii: tuple[float, ...] = (1000.0, 2000.0, 3000.0, 4000.0)  # of each stage's L1 balls
     rate: float = 0.005  # Adam's, with betas (0.1, 0.1), which begins anew at each stage
     loss: str = "poincare"  # or cross-entropy, max-margin, logit
-    view: View = View(scale=(0.9, 1.0))  # noqa: RUF009  what the target looks through while descending
+    view: View = View(scale=(0.9, 1.0))  # what the target looks through while descending
     alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"

@@ -81,8 +81,8 @@ class Transfer:
 
     students: tuple[str, ...] = ("torchvision:densenet121", "torchvision:densenet161", "torchvision:densenet169")
     images: int = 500  # of each class that the prior draws
-    lessons: Lessons = Lessons(epochs=200, rate=0.1, decay=5e-4, batch=128, pretrained=False)  # noqa: RUF009
-    practice: Practice = Practice(augmented=True, cosine=True, shown=30_000)  # noqa: RUF009
+    lessons: Lessons = Lessons(epochs=200, rate=0.1, decay=5e-4, batch=128, pretrained=False)  # passes, rate, batch
+    practice: Practice = Practice(augmented=True, cosine=True, shown=30_000)  # which images, how changed, at what rate
 
     def __post_init__(self) -> None:
         if self.images < 1:

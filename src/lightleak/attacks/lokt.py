@@ -43,7 +43,7 @@ class LOKT(ReturnsAll):
     rate: float = 0.1  # Adam's
     loss: str = "max-margin"  # or cross-entropy, poincare, logit
     views: int = 2  # augmentations of each image that a model sees in a step
-    view: Augmentation = Augmentation()  # noqa: RUF009
+    view: Augmentation = Augmentation()  # what the models look through
     batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "labels"
 

@@ -36,7 +36,7 @@ class PLGMI(ReturnsAll):
     rate: float = 0.1  # Adam's
     loss: str = "max-margin"  # or cross-entropy, poincare, logit
     views: int = 2  # augmentations of each image that the target sees in a step
-    view: Augmentation = Augmentation()  # noqa: RUF009
+    view: Augmentation = Augmentation()  # what the target looks through
     alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"

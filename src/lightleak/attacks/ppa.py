@@ -46,10 +46,10 @@ class PPA(Attack):
     milestones: tuple[int, ...] = ()  # steps after which the rate falls to a tenth
     loss: str = "poincare"  # or cross-entropy, max-margin, logit
     critic: float = 0.0  # weight of softplus(-realism)
-    view: View = View(scale=(0.9, 1.0))  # noqa: RUF009  what the target looks through while descending
+    view: View = View(scale=(0.9, 1.0))  # what the target looks through while descending
     alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     views: int = 100  # number of views that judge an attempt
-    judging: View = View(scale=(0.5, 0.9), ratio=(0.8, 1.2), flip=0.5)  # noqa: RUF009
+    judging: View = View(scale=(0.5, 0.9), ratio=(0.8, 1.2), flip=0.5)  # as it judges attempts
     shared: bool = False  # compat: all attempts of a class look through the same views (published: all of a batch)
     cutoff: int | None = (
         None  # compat: score candidates with only the first so many style slots truncated (published: 8)

@@ -105,9 +105,10 @@ class Curve:
 
 def too_small(attack: Attack, queries: int, least: int, searches: int) -> list[str]:
     """What is wrong with a budget of queries for each class, of which each of its searches needs so many at least."""
-    name = type(attack).__name__
+    name = attack.title or type(attack).__name__
     if queries % searches:
         return [f"{queries} queries cannot be shared evenly by {searches} attempts; take a multiple"]
     if queries // searches < least:
-        return [f"{queries} queries a class are too few: {name} needs at least {least} for each of {searches} attempts"]
+        each = f" for each of {searches} attempts" if searches > 1 else ""
+        return [f"{queries} queries a class are too few: {name} needs at least {least}{each}"]
     return []

@@ -208,9 +208,7 @@ def _sentence(
             f"Whether the model shows any of its {people} {word} cannot be said: there is neither a recogniser for "
             "these pictures nor a judge that knows them well enough."
         )
-    whom = (
-        "an independent recogniser" if by == "recogniser" else ("a judge" if judges == 1 else f"{judges} judges alike")
-    )
+    whom = "an independent recogniser" if by == "recogniser" else _judges(judges)
     count = str(shown) if shown else "none"
     if shown:
         share = evidence.wilson(shown, people)
@@ -248,6 +246,11 @@ def _of_photographs(shown: int, ceiling: float | None, ratio: Measure | None, at
 
 def _ends(share: Measure) -> str:
     return f"{100 * (share.low or 0):.0f} to {100 * (share.high or 0):.0f}"
+
+
+def _judges(count: int) -> str:
+    """Whom images must convince where judges decide: all of them."""
+    return {1: "a judge", 2: "both judges"}.get(count, f"all {_number(count)} judges")
 
 
 def _number(count: int) -> str:

@@ -132,8 +132,9 @@ def examine(classifier: Classifier, population: Population, said: str, out: Path
     accuracy = _share(right[: len(seen)])
     if accuracy.value < KNOWS:
         warnings.append(
-            f"the model names only {accuracy.value:.0%} of their training pictures right: it does not know these "
-            "people under these names, or is read in another way than it was trained"
+            f"The model names only {accuracy.value:.0%} of the training pictures right: it does not know these people "
+            "under these names, or its images are normalised otherwise than in training. Check --weights, --classes, "
+            "--mean and --std first: little can leak of people whom a model does not know."
         )
     error, over = calibration(rest, held.labels)
     each = [float(right[labels == person].double().mean()) for person in range(len(names))]

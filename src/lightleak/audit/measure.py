@@ -163,7 +163,7 @@ class Measure(Task):
 
     @property
     def label(self) -> str:
-        return f"measure {self.found.label}"
+        return f"measure {self.found.outcome}"
 
     @property
     def cost(self) -> float:
@@ -220,7 +220,7 @@ class Verified(Task):
 
     @property
     def label(self) -> str:
-        return f"show {self.embed.recogniser.title} what {self.measure.found.label} found"
+        return f"show {self.embed.recogniser.title} {self.measure.found.outcome}"
 
     @property
     def cost(self) -> float:

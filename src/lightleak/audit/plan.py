@@ -27,7 +27,6 @@ from lightleak.models.zoo import build
 from lightleak.study.task import Task
 from lightleak.study.tasks import Draw, Given, Redivided, Rendered, ready, source
 
-JUDGINGS = 20  # about how often an image is judged after its search
 SQUARES = (8, 16, 32, 64, 128)  # pixels a side that a fitted GAN draws
 
 
@@ -227,8 +226,8 @@ def _checked(embed: Embed, population: Population) -> tuple[str, ...]:
     if verification.carried(scores, who):
         return ()
     return (
-        f"The recogniser cannot be calibrated by {scores:,} claims of {who} people whom the model does not know: it "
-        f"needs {verification.LEAST_PEOPLE} of them. Judges decide alone.",
+        f"The recogniser cannot be calibrated: that takes pictures of at least {verification.LEAST_PEOPLE} people whom "
+        f"the model does not know (--public), and there are {who} ({scores:,} claims). Judges decide alone.",
     )
 
 
@@ -270,8 +269,11 @@ def cost(prepared: Prepared) -> Cost:
 def _queries(member: Member, people: int) -> tuple[int, int]:
     """Images that a member shows, and those among them with gradients."""
     attack = member.attack
-    descents = people * attack.searches * attack.steps
-    return descents + people * attack.attempts * JUDGINGS, descents if attack.access == "gradients" else 0
+    if attack.budget is not None:
+        return attack.images_beforehand + people * attack.budget, 0
+    searched = people * attack.images_a_step * attack.steps if attack.steps > 1 else 0
+    shown = attack.images_beforehand + searched + people * attack.attempts * attack.looks
+    return shown, searched if attack.access == "gradients" else 0
 
 
 def _timed(work) -> float:

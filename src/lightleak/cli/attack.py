@@ -136,9 +136,11 @@ def main(
     shutil.rmtree(scratch, ignore_errors=True)
     for label, why in found.failures.items():
         console.print(f"no image of class {label}: {why}", highlight=False)
+    shown = "1 image" if len(found) == 1 else f"{len(found)} images"
+    people = "1 person" if len(wanted) == 1 else f"{len(wanted)} people"
+    told = f"the target's mean confidence in them {found.confidence.mean():.3f}"
     console.print(
-        f"{out}: {len(found)} images of {len(wanted)} people, mean confidence {found.confidence.mean():.3f}, "
-        f"{found.queries} queries, {found.seconds:.0f} s"
+        f"{out}: {shown} of {people}, {told}, {found.queries:,} queries, {found.seconds:.0f} s", highlight=False
     )
 
 

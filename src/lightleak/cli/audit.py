@@ -222,8 +222,9 @@ def _costs(prepared: Prepared, workers: int) -> None:
         name = member.name
         table.add_row(name + null, member.sees, f"{told.queries[name]:,}", f"{told.passes[name]:,}")
     console.print(table)
-    for name, why in prepared.ensemble.untried.items():
-        console.print(f"[dim]not tried: {name}, {escape(why)}[/]", highlight=False)
+    for why in dict.fromkeys(prepared.ensemble.untried.values()):  # one line for each reason, not for each attack
+        names = ", ".join(name for name, its in prepared.ensemble.untried.items() if its == why)
+        console.print(f"[dim]not tried ({escape(why)}): {names}[/]", highlight=False)
     hours = told.seconds / max(1, workers) / 3600
     minutes = math.ceil(60 * hours)
     time = f"{minutes} minute{'s' * (minutes > 1)}" if hours < 1.5 else f"{hours:.1f} hours"

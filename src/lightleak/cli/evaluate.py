@@ -32,6 +32,14 @@ from lightleak.priors import RenderedPrior
 from lightleak.study.protocols import protocol as named_protocol
 from lightleak.terminal import bar, console
 
+FLAGS = {  # where a reason names an argument of `evaluate`
+    "student": "--student",
+    "face_embedding": "--face",
+    "inception": "--inception",
+    "attribute_regressor": "--attribute-regressor",
+    "factors": "--prior rendered",
+}
+
 
 @computing
 def main(
@@ -121,21 +129,30 @@ def main(
     publish(out, lambda part: part.write_text(as_json(result.to_json(), indent=1, allow_nan=False)), "the evaluation")
     how = f", counted as {counted.label}" if counted else ""
     table = Table(title=f"{found.name}: {len(result.classes)} people, {result.images} images{how}")
-    for name in ("metric", "value", "95 % interval", "chance"):
+    for name in ("metric", "value", "95 % interval", "chance", *("null" for _ in result.nulls)):
         table.add_column(name)
     for name, measure in result.measures.items():
         if measure is not None:
             span = "" if measure.low is None else f"{measure.low:.3f} to {measure.high:.3f}"
             chance = result.chance.get(name)
-            table.add_row(METRICS[name].label, f"{measure.value:.3f}", span, "" if chance is None else f"{chance:.3f}")
+            others = (null.measures.get(name) for null in result.nulls.values())
+            beside = (f"{other.value:.3f}" if other else "" for other in others)
+            plain = "" if chance is None else f"{chance:.3f}"
+            table.add_row(METRICS[name].label, f"{measure.value:.3f}", span, plain, *beside)
     console.print(table)
+    missing: dict[str, list[str]] = {}
     for name in METRICS:
-        if name not in result.measures or result.measures[name] is None:
-            console.print(f"[dim]{METRICS[name].label} is missing: {escape(result.missing[name])}[/]", highlight=False)
+        if result.measures.get(name) is None:
+            missing.setdefault(result.missing[name], []).append(METRICS[name].label)
+    for why, labels in missing.items():
+        for argument, flag in FLAGS.items():
+            why = why.replace(f"{argument}=", flag)
+        console.print(f"[dim]not measured, as {escape(why)}: {', '.join(labels)}[/]", highlight=False)
     for metric, network in result.networks.items():
         console.print(f"[dim]{metric}: {escape(network)}[/]", highlight=False)
     for warning in result.warnings:
         console.print(f"[yellow]{escape(warning)}[/]")
+    console.print(f"{escape(str(out))}: the same, with every person's numbers", highlight=False)
 
 
 def check_arguments(out: Path, judge: Path | None, data: str, settings: dict[str, str], own: Own) -> None:

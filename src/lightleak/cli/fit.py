@@ -17,10 +17,22 @@ from lightleak.models.classifier import load
 from lightleak.priors.fit import QUICK, TRAININGS, check_target, fit
 from lightleak.terminal import bar, console
 
+DESCRIPTIONS = {
+    "wgan": "GMI's WGAN-GP, small and quick, with a warm-up as a decoder",
+    "wgan-published": "GMI's WGAN-GP with its settings for CelebA",
+    "kedmi": "KED-MI's GAN, small and quick; it is made for one --target",
+    "kedmi-published": "KED-MI's GAN with its settings for CelebA; it is made for one --target",
+    "plgmi": "PLG-MI's GAN of given classes, small and quick; it is made for one --target",
+    "plgmi-published": "PLG-MI's GAN with its settings for CelebA; it is made for one --target",
+    "lokt": "LOKT's GAN, small and quick; one --target's labels teach it",
+    "lokt-published": "LOKT's GAN with its settings for CelebA; one --target's labels teach it",
+    "stylegan2": "a small StyleGAN2, at the size of the images",
+}
+
 if TYPE_CHECKING:
     from lightleak.priors.fit import FitSettings as Training
 else:
-    Training = tyro.extras.subcommand_type_from_defaults(TRAININGS)
+    Training = tyro.extras.subcommand_type_from_defaults(TRAININGS, DESCRIPTIONS)
 
 
 @computing

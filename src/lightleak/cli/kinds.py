@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from lightleak.errors import UserError
+from lightleak.errors import UserError, nearest
 from lightleak.models import named
 from lightleak.shipped import study_file
 
@@ -71,7 +71,7 @@ class Named:
                 hint = (
                     f"; for your own images write folder:{value}"
                     if self.after == "path" and Path(value).is_dir()
-                    else ""
+                    else nearest(name, known)
                 )
                 raise UserError(f"there is no {self.what} {name!r}; choose one of {', '.join(known)}{hint}")
             if self.after == "path" and rest and not Path(rest).expanduser().exists():

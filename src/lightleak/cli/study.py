@@ -15,6 +15,7 @@ from lightleak.cli.running import run_tasks, show, workers_on
 from lightleak.doctor.studies import refuse
 from lightleak.errors import UserError
 from lightleak.forecast import expected
+from lightleak.metrics.registry import METRICS
 from lightleak.place import choose
 from lightleak.report.power import KNOWN, MOST, check_effect, sizes, varied
 from lightleak.report.study import place_of, recorded, settings_of
@@ -146,16 +147,17 @@ def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, p
     found = sizes(effect, wanted, known, tests, seconds=each)
     if not found:
         raise UserError(f"no study of up to {MOST} worlds finds {100 * effect:g} points that often; ask for less")
-    table = Table(
-        title=f"to find {100 * effect:g} points of {metric} in {wanted:.0%} of studies, one of {tests} defences"
-    )
+    label = f"{METRICS[metric].label} ({metric})" if metric in METRICS else metric
+    among = "with one defence" if tests == 1 else f"one of {tests} defences"
+    table = Table(title=f"to find {100 * effect:g} points of {label} in {wanted:.0%} of studies, {among}")
     for name in ("worlds", "people each", "trainings each", "power", "hours of computing"):
         table.add_column(name, justify="right")
     for one in found:
         hours = "unknown" if one.hours is None else f"{one.hours:.1f}"
         table.add_row(str(one.worlds), str(one.people), str(one.trainings), f"{one.power:.0%}", hours)
     console.print(table)
-    console.print(f"from {known.source}; paired t over worlds, corrected for {tests} tests", highlight=False)
+    corrected = f", corrected for {tests} tests" if tests > 1 else ""
+    console.print(f"from {known.source}; paired t over worlds{corrected}", highlight=False)
 
 
 def tell_plan(todo: Schedule, workers: int) -> None:
@@ -207,7 +209,8 @@ def tell_status(found: Status, workers: int) -> None:
     seconds = found.plan.total(workers)
     if found.plan.todo:
         told = "unknown" if seconds is None else f"about {duration(seconds)} on {workers} processes"
-        console.print(f"time left: {told}", highlight=False)
+        guess = "" if found.done or seconds is None else " (a guess, as none has run yet; --dry-run measures)"
+        console.print(f"time left: {told}{guess}", highlight=False)
 
 
 def _sum(numbers: list[float | None], write: Callable[[float], str]) -> str:

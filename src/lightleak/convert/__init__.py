@@ -86,7 +86,12 @@ def own_network(spec: str, path: str | Path, hints: Hints = PLAIN, output: str |
 def described(found: Classifier) -> str:
     """What a converted classifier was taken to be, in a sentence, so that assumptions can be checked."""
     way = next((name for name, (mean, _) in NORMALISATIONS.items() if mean == found.mean), "twice")
-    told = {"half": "[-1, 1]", "none": "[0, 1]", "imagenet": "ImageNet's", "twice": "normalised twice, as trained"}[way]
+    told = {
+        "half": "normalised to [-1, 1]",
+        "none": "not normalised",
+        "imagenet": "normalised by ImageNet's mean and std",
+        "twice": "normalised twice, as trained",
+    }[way]
     cut = sum(len(step.get("skips", ())) for step in found.recipe["surgery"])
     kind = found.record["converted"]["format"]
     skips = f", {cut} skips cut or scaled" if cut else ""
@@ -94,7 +99,8 @@ def described(found: Classifier) -> str:
         skips = ", all skips whole (give --skip if its training left some out: the file does not say)"
     about = found.record["converted"]
     there = f"from {about['entry']} (beside it: {', '.join(about['others'])}), " if about.get("others") else ""
-    what = f"{kind}: {found.architecture}, {found.classes} classes, {there}images of {found.size} pixels"
+    known = "" if kind == found.architecture else f"{kind}: "
+    what = f"{known}{found.architecture}, {found.classes} classes, {there}images of {found.size} pixels"
     return f"{what} ({told}){skips}"
 
 

@@ -106,7 +106,7 @@ class Converted:
     attack: PPA | None = None
     prior: tuple[tuple[str, Any], ...] = ()  # of an attack: how the generator's file is used
     classes: tuple[int, ...] = ()  # of an attack; (): all
-    hints: Hints = Hints()  # noqa: RUF009  of an attack: what the target's file does not say
+    hints: Hints = Hints()  # of an attack: what the target's file does not say
     files: tuple[str, str, str] = ("", "", "")  # of an attack: generator, target, judge
     ignored: tuple[tuple[str, str], ...] = ()  # keys and why
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from lightleak.data import celeba, digits, dogs, faces, facescrub, folders, pictures
 from lightleak.data.people import People
 from lightleak.data.population import Images, Population
-from lightleak.errors import UserError
+from lightleak.errors import UserError, nearest
 from lightleak.plugins import Registry
 
 OURS: dict[str, Callable[..., Population]] = {
@@ -49,13 +49,14 @@ def check(data: str, **settings: Any) -> tuple[str, Callable[..., Population], s
     """The name, function and path that `data` stands for; UserError, as `load` raises it, before anything is read."""
     name, colon, path = data.partition(":")
     if name not in DATASETS:
-        hint = f"; for your own images write folder:{data}" if Path(data).is_dir() else ""
+        hint = f"; for your own images write folder:{data}" if Path(data).is_dir() else nearest(name, DATASETS)
         raise UserError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}{hint}")
     function = DATASETS[name]
     known = inspect.signature(function).parameters
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise UserError(f"data set {name!r} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+        has = ", ".join(known) + nearest(unknown[0], known)
+        raise UserError(f"data set {name!r} has no setting {', '.join(unknown)}; it has {has}")
     for setting, hint in _hints(function, settings).items():
         if not _fits(settings[setting], hint):
             raise UserError(f"data set {name!r}: {setting} is {_in_words(hint)}, not {settings[setting]!r:.60}")

@@ -87,7 +87,8 @@ def population(
     findings = [*usable.findings, *findings_of(decoded, size)]
     bare = private is None and not listed and public is None
     if len(usable.names) < (needed := FEWEST_CLASSES if bare or isinstance(private, int) else division.FEWEST):
-        hint = "; with public=folder:OTHER, or private=all, two are enough" if needed > division.FEWEST else ""
+        enough = "; with the setting public folder:OTHER, or private all, two are enough"
+        hint = enough if needed > division.FEWEST else ""
         raise UserError(
             f"{path} needs at least {needed} classes of {fewest} images, one folder each; it has {len(usable.names)}"
             + (f" ({'; '.join([*map(str, findings), *remarks])})" if findings or remarks else "")

@@ -11,7 +11,7 @@ import torch
 from lightleak.data import division
 from lightleak.data.listing import printable
 from lightleak.data.population import Finding
-from lightleak.errors import UserError
+from lightleak.errors import UserError, nearest
 
 Order = Literal["plain", "natural"]
 Private = int | Literal["all"] | Sequence[str] | None  # how many, or who; None: about half
@@ -108,8 +108,12 @@ def unlisted(found: tuple[str, ...], listed: tuple[str, ...], private: Private) 
     rest = tuple(name for name in found if name not in known)
     findings = []
     if absent:
-        some = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")
-        findings.append(Finding("few", f"{len(absent)} of {len(listed)} listed classes have no usable images: {some}"))
+        some = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "") + nearest(absent[0], rest)
+        have = "has" if len(absent) == 1 else "have"
+        text = f"{len(absent)} of {len(listed)} listed classes {have} no usable images: {some}"
+        findings.append(Finding("few", text))
     if rest and private == "all":
-        findings.append(Finding("few", f"{len(rest)} folders left out (the list of classes does not name them)", rest))
+        folders, them = ("folder", "it") if len(rest) == 1 else ("folders", "them")
+        text = f"{len(rest)} {folders} left out (the list of classes does not name {them})"
+        findings.append(Finding("few", text, rest))
     return findings

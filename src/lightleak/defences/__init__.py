@@ -16,7 +16,7 @@ from lightleak.defences.smoothing import NegLS
 from lightleak.defences.transfer import TLDMI, pretrain
 from lightleak.defences.trapmid import TrapMID
 from lightleak.defences.two_stage import TTS
-from lightleak.errors import UserError
+from lightleak.errors import UserError, nearest
 from lightleak.models.classifier import Classifier
 from lightleak.plugins import Registry
 from lightleak.training.plan import Plan, combine
@@ -108,8 +108,9 @@ def _one(text: str) -> Defence:
     name, bracket, rest = text.partition("(")
     name = name.strip().lower()
     if name not in DEFENCES and name not in PRESETS:
-        known = ", ".join([*DEFENCES, *PRESETS])
-        raise UserError(f"there is no defence {name!r}; choose from none, {known}")
+        known = [*DEFENCES, *PRESETS]
+        hint = nearest(name, known)
+        raise UserError(f"there is no defence {name!r}; choose from none, {', '.join(known)}{hint}")
     plain = PRESETS[name] if name in PRESETS else DEFENCES[name]()
     if not bracket:
         return plain

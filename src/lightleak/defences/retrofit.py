@@ -331,5 +331,6 @@ def summary_lines(record: dict[str, Any]) -> Iterator[str]:
     """What a retrofit tried and found, a line each."""
     told = record["retrofit"]
     for one in told["tried"]:
-        yield f"{one['surgery']}: {one['accuracy']:.1%} of validation images, {one['kept']:.1%} of the original's"
+        share = f"which is {one['kept']:.1%} of the original's"
+        yield f"{one['surgery']}: validation accuracy {one['accuracy']:.1%}, {share}"
     yield f"chosen: {told['surgery']}"

@@ -36,7 +36,7 @@ def _held(seen: Seen) -> Truth:
     if seen.population.factors is None:
         raise Unmeasured(f"nobody knows the true factors of '{seen.population.name}'")
     if seen.truth is None:
-        raise Unmeasured("neither factors= (of the rendered prior) nor attribute_regressor= was given")
+        raise Unmeasured("neither factors= nor attribute_regressor= was given")
     return seen.truth
 
 

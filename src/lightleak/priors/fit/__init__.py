@@ -68,7 +68,7 @@ def check_target(settings: FitSettings, given: bool) -> None:
     """UserError unless a target is given exactly where the settings need one."""
     kind = type(settings).__name__
     if settings.needs_target and not given:
-        raise UserError(f"{kind} trains a prior for one target and asks it; pass the target")
+        raise UserError(f"{kind} trains a prior for one target and asks it; pass the target (--target)")
     if given and not settings.needs_target:
         raise UserError(f"{kind} trains a prior on public images alone; leave the target out")
 

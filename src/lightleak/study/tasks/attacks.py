@@ -240,7 +240,18 @@ class Invert(Repeating):
 
     @property
     def label(self) -> str:
-        return f"invert {named(self.target)}"
+        return f"invert {named(self.target)} by {self.by}"
+
+    @property
+    def by(self) -> str:
+        """The attack as the lines of a log call it."""
+        name = (self.attack.title or type(self.attack).__name__) + " (null)" * self.attack.null
+        return f"{name} in pixels" if isinstance(self.prior, Pixels) and not self.attack.needs().pixels else name
+
+    @property
+    def outcome(self) -> str:
+        """What comes of it, as the lines of a log call it."""
+        return f"what {self.by} found of {named(self.target)}"
 
     @property
     def pictures(self) -> Draw:

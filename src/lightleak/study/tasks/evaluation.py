@@ -41,7 +41,7 @@ from lightleak.study.tasks.judges import Judge, ReadyJudge, looked_at
 from lightleak.study.tasks.populations import Draw
 from lightleak.study.tasks.priors import Ready
 from lightleak.study.tasks.targets import Checkpoint, digest, run_of
-from lightleak.study.tasks.work import REST, Repeating, learnt_from, named
+from lightleak.study.tasks.work import REST, Repeating, learnt_from
 from lightleak.training import RECIPES, Recipe
 
 STRANGERS = 1000  # whom `truth.yardstick` paints
@@ -157,7 +157,7 @@ class Teach(Repeating):
 
     @property
     def label(self) -> str:
-        return f"teach a student by {self.found.label.removeprefix('invert ')}"
+        return f"teach a student {self.found.outcome}"
 
     @property
     def pictures(self) -> Draw:
@@ -229,7 +229,7 @@ class Evaluate(Repeating):
 
     @property
     def label(self) -> str:
-        return f"evaluate {named(self.found.target)}"
+        return f"evaluate {self.found.outcome}"
 
     @property
     def pictures(self) -> Draw:

@@ -97,7 +97,7 @@ class Surrogate(Copying):
     target: AnyTarget
     access: Access
     architecture: str
-    lessons: Lessons = Lessons(pretrained=False)  # noqa: RUF009
+    lessons: Lessons = Lessons(pretrained=False)
     seed: int = 0
 
     @property

@@ -44,6 +44,12 @@ class Draw(Task):
             settings["public"] = _kind(settings["public"])
         return {"source": _kind(self.source), "settings": settings, "contents": self.contents}
 
+    @property
+    def label(self) -> str:
+        kind, _, path = self.source.partition(":")
+        seed = f", seed {self.settings['seed']}" if self.settings.get("seed") else ""
+        return f"read {kind}:{Path(path).name}{seed}" if path else f"draw {kind}{seed}"
+
     def drawn(self, watch: Progress | None = None) -> Population:
         """The population, drawn or read anew."""
         return data.load(self.source, **dict(self.settings), watch=watch)

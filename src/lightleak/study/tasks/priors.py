@@ -88,6 +88,10 @@ class Rendered(Task):
     strength: float = 1.0
     asks: ClassVar[Access | None] = None
 
+    @property
+    def label(self) -> str:
+        return "take the renderer as prior"
+
     def sketch(self) -> Prior | None:
         """The painter at the images' size."""
         seen = counts(self.population)
@@ -109,6 +113,10 @@ class Pixels(Task):
 
     population: Draw
     asks: ClassVar[Access | None] = None
+
+    @property
+    def label(self) -> str:
+        return "take pixels as prior"
 
     def sketch(self) -> Prior | None:
         """As many pixels."""
