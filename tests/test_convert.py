@@ -13,7 +13,7 @@ from torchvision.models.densenet import _DenseLayer
 
 from lightleak import cli
 from lightleak.attacks import Knowledge
-from lightleak.convert import FORMATS, Cuts, Hints, classifier, convert, described
+from lightleak.convert import FORMATS, Cuts, Hints, classifier, convert, described, remarks
 from lightleak.convert.formats import (
     CONVNEXTS,
     DENSENETS,
@@ -592,3 +592,10 @@ def test_what_lomma_learnt(tmp_path, capsys):
         convert(p_reg, Hints(size=64))
     with pytest.raises(UserError, match="is no p_reg file of LOMMA, so --students has no meaning"):
         convert(student, students=[student])
+
+
+def test_an_assumed_normalisation_is_said(tmp_path):
+    file = written(resnet().state_dict(), tmp_path / "mine.pth", new=True)
+    (remark,) = [text for text in remarks(convert(file, Hints(size=64))) if "[-1, 1]" in text]
+    assert "--normalise imagenet" in remark
+    assert not any("[-1, 1]" in text for text in remarks(convert(file, Hints(size=64, normalise="half"))))

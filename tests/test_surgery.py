@@ -535,3 +535,8 @@ def test_cutting_twice(resnet):
     assert [s.name for s in find_skips(twice, EXAMPLE)] == [f"layer{i}.{j}.add" for i in (1, 2) for j in (0, 1)]
     assert len(recipe(twice)) == 2
     assert len(recipe(once)) == 1
+
+
+def test_a_name_is_no_network():
+    with pytest.raises(SurgeryError, match="expected a network"):
+        find_skips("resnet18")  # pyright: ignore[reportArgumentType]

@@ -40,7 +40,7 @@ class PPA(Attack):
     candidates: int = 2000  # latents drawn once, scored for every class
     attempts: int = 200  # of them optimised, per class
     keep: int = 50  # of those returned, per class
-    steps: int = 50
+    steps: int = 50  # of each attempt
     rate: float = 0.005  # Adam's, with betas (0.1, 0.1)
     epsilon: float = 1e-8  # Adam's; the published mean over a batch of B is this sum with B times as much
     milestones: tuple[int, ...] = ()  # steps after which the rate falls to a tenth
@@ -51,9 +51,7 @@ class PPA(Attack):
     views: int = 100  # number of views that judge an attempt
     judging: View = View(scale=(0.5, 0.9), ratio=(0.8, 1.2), flip=0.5)  # as it judges attempts
     shared: bool = False  # compat: all attempts of a class look through the same views (published: all of a batch)
-    cutoff: int | None = (
-        None  # compat: score candidates with only the first so many style slots truncated (published: 8)
-    )
+    cutoff: int | None = None  # compat: candidates are scored with so many style slots truncated (published: 8)
     batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "gradients"
 

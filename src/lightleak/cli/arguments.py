@@ -37,11 +37,11 @@ class Own:
     entry: str | None = None
     """Which of several networks in the weights, such as state_dict_ema."""
     mean: tuple[float, ...] = ()
-    """Mean of each channel of images in [0, 1], as it was trained (default: what the network says of itself)."""
+    """Mean of each channel of images in [0, 1], as it was trained; by default what the network says of itself."""
     std: tuple[float, ...] = ()
     """Standard deviation of each channel."""
     output: str | None = None
-    """Which of several outputs holds the logits, by index or name (default: the one that fits)."""
+    """Which of several outputs holds the logits, by index or name; by default the one that fits."""
 
 
 NOTHING = Own()

@@ -86,7 +86,7 @@ def main(
         attack: which attack, and its settings.
         preset: a paper's settings instead: of PPA ppa, ppa-celeba, ppa-dogs, rolss, taa, published and others; of
             another attack ATTACK:NAME, such as brepmi:ppdg, or NAME beside attack:brepmi.
-        classes: whom to reconstruct (default: all).
+        classes: whom to reconstruct; by default all.
         seed: decides everything random.
         precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
         knowledge: the folder of what an attack (LOMMA, SMILE, LOKT) learns beforehand; learnt there if it is not yet.
@@ -95,7 +95,7 @@ def main(
         transfer: how LOKT's surrogates learn, of images that its prior draws.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of that data set's function.
-        size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
+        size: of an own network: side of the images that it takes, in pixels; by default what it says of itself.
         own: a network of your own in place of a checkpoint of Lightleak's.
     """
     if preset is not None:

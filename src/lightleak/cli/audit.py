@@ -68,7 +68,7 @@ def main(
         model: FILE.py:NAME, your own function that returns the network (it is executed), or a checkpoint of ours.
         data: pictures of the people whom the model knows, folder:PATH with one folder a person (or faces, digits).
         out: where everything is kept; the same command again continues.
-        private: "all": everybody in the folder is known to the model (the default with --public).
+        private: "all": everybody in the folder is known to the model; with --public it goes without saying.
         public: pictures of people whom it does not know, folder:OTHER.
         classes: a file with the names of the classes, one a line, in the model's order.
         train_list: a file with the pictures that the model was trained on, one a line.
@@ -78,11 +78,11 @@ def main(
         exposures: also attack it behind each way of answering (probabilities, rounded, the largest, the label alone).
         recogniser: "faces" (the extra), a file of FaceNet, ArcFace or AdaFace, a checkpoint, FILE.py:NAME, or none; of
             several, the first that is fit for the pictures decides and all are heard.
-        fmr: false match rate of verification (default: 0.001, or the strictest that the pictures can show).
+        fmr: false match rate of verification; by default 0.001, or the strictest that the pictures can show.
         prior: the attacker's generator: a folder ('lightleak fit', 'lightleak convert'), or "rendered" for faces.
         uncut: the architecture before its skips were removed, timm:NAME: also attack a copy that has them again.
-        defended: defences that attackers know to be there, names separated by commas, or none (default: what the
-            checkpoint says).
+        defended: defences that attackers know to be there, names separated by commas, or none; by default what
+            the checkpoint says.
         subjects: what the classes are; of other things than people "same class" is asked, by no recogniser of faces.
         called: your name for the model, for the record.
         release: how it is released, as you declare it (public API, internal, open weights).
@@ -91,9 +91,9 @@ def main(
         variants: which variants of the model are released too (quantised, pruned, distilled), as you declare it.
         privacy: how private its training was, as you declare it: epsilon, delta, and of what (a record or a person).
         seed: decides everything random.
-        workers: processes at a time (default: one a card, else two).
+        workers: processes at a time; by default one a card, else two.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
-        size: side of the images that the network takes, in pixels (default: what it says of itself).
+        size: side of the images that the network takes, in pixels; by default what it says of itself.
         show_private: do not blur private pictures on the page.
         dry_run: say what would be done and what it would take, and do nothing.
         verify: check the record in this folder, and whether its page, model and pictures are still the same.

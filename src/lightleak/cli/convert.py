@@ -54,13 +54,13 @@ def main(
         hints: what a classifier's file does not say.
         critic: of GMI, KED-MI and PLG-MI: the file of the critic or discriminator; FILE is the generator's.
         students: of LOMMA: the files of the augmented models; FILE is the p_reg file.
-        crop: of StyleGAN2: side of the centre that attacks look at (default: the whole image).
+        crop: of StyleGAN2: side of the centre that attacks look at; by default the whole image.
         psi: of StyleGAN2: truncation of the sampled styles; 1 is none, 0 the mean image.
         space: of StyleGAN2: w is one style for all layers, w+ one for each.
         cutoff: of StyleGAN2: in w+, only the first so many styles are truncated.
         noise: of StyleGAN2: the stored noise maps, or none.
         net: FILE.py:NAME that makes the network of these weights; that file is executed.
-        output: which of several outputs of that network holds the logits, by index or name (default: what fits).
+        output: which of several outputs of that network holds the logits, by index or name; by default what fits.
     """
     if file.suffix.lower() in YAML:
         _settings(file, out)

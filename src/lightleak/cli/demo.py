@@ -30,7 +30,7 @@ def main(
         out: where results are kept; the same command again reuses them.
         people: private people of the rendered world, a multiple of 4.
         seed: decides everything random.
-        workers: processes at a time (default: one for each GPU, 2 where there is none).
+        workers: processes at a time; by default one for each GPU, 2 where there is none.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         show_private: do not blur private images on the page.
     """

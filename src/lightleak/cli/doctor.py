@@ -54,7 +54,7 @@ def main(
         architecture: whose training time to estimate, and which target a preset attacks.
         preset: settings of PPA, such as rolss: the memory and the time that it takes on this device.
         study: a study's file: all that it lacks, what does not fit, and the room and the time that it will take here.
-        out: where the study would keep its results (default: runs/NAME).
+        out: where the study would keep its results; by default runs/NAME.
         here: of a study: processes at a time on this machine, as it would be run.
         prior: what the preset draws with: "rendered", or the folder of a prior.
         people: whom the preset attacks (with --data: those of the data).

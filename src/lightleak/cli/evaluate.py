@@ -82,7 +82,7 @@ def main(
         protocol: paper-ppa, celeba-300x5 or another by name: refused if these images or this judge depart from it.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function, as in training.
-        size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
+        size: of an own network: side of the images that it takes, in pixels; by default what it says of itself.
         own: a network of your own as the judge, in place of a checkpoint of Lightleak's.
     """
     classifier = classifier_of(judge, own, size)

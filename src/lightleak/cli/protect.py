@@ -55,11 +55,11 @@ def main(
         defence: rolss, rolss+ or ssf.
         keep_accuracy: a share of the original's accuracy: the strongest surgery that keeps it is looked for, among
             stages (rolss) or among stages and k (ssf).
-        epochs: of recovery (default: a tenth of those that the original took).
+        epochs: of recovery; by default a tenth of those that the original took.
         seed: decides the order of images.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
-        size: of an own network: side of the images that it takes, in pixels (default: what it says of itself).
+        size: of an own network: side of the images that it takes, in pixels; by default what it says of itself.
         own: a network of your own, in place of a checkpoint of Lightleak's.
     """
     model = classifier_of(target, own, size).to(here().device)

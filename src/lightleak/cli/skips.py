@@ -33,7 +33,7 @@ def main(
 
     Args:
         model: a name, FILE.py:NAME, or the path of a checkpoint; a pattern such as "timm:res*" lists names that fit.
-        size: side length of the images (default: the model's own).
+        size: side length of the images; by default the model's own.
         json: print JSON with everything that is known.
         joins: also list the joins that are no skips, and why.
         own: the network that a checkpoint of an own network was saved from, or weights of one.

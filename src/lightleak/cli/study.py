@@ -61,8 +61,8 @@ def main(
 
     Args:
         file: the study, or the name of one of ours, such as paper/tab2_stages.
-        out: where results are kept (default: runs/NAME); on a cluster, a folder that all its machines see.
-        here: processes at a time on this machine (default: one for each GPU, 2 where there is none).
+        out: where results are kept; by default runs/NAME; on a cluster, a folder that all its machines see.
+        here: processes at a time on this machine; by default one for each GPU, 2 where there is none.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps; no part of what a task is.
         ray: run on the Ray cluster at HOST:PORT; "auto" finds this machine's, "local" starts one here.
         slurm: run as Slurm jobs in this partition.

@@ -62,7 +62,7 @@ def main(
         like: a recipe by name, such as rolss or ir152, in place of --recipe.
         seed: decides initial weights and the order of images.
         judge: train a judge instead, on the images that are set aside for it.
-        size: pixels a side that the network sees (default: those of the images, or the only ones that it takes).
+        size: pixels a side that the network sees; by default those of the images, or the only ones that it takes.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
         start: weights to go on from: a checkpoint, or with --net any file of your own network's.

@@ -79,9 +79,19 @@ def classifier(found: Checkpoint | Content, path: str | Path, hints: Hints = PLA
         hints.class_names, hints.class_order, chosen.class_names or weights.names_beside(config), result.classes
     )
     about = {"file": Path(path).name, "format": kind, "beside": chosen.beside, "entry": chosen.place}
-    told = [note for note in (*chosen.notes, order) if note]
+    told = [note for note in (*chosen.notes, order, _assumed(result, hints)) if note]
     result.record = {"converted": {**about, "others": list(chosen.others), "notes": told}}
     return result.eval()
+
+
+def _assumed(result: Classifier, hints: Hints) -> str:
+    """What to check where a file was read as the published code normalises, and did not say so itself."""
+    if hints.normalise or result.mean != HALF[0]:
+        return ""
+    return (
+        "the file does not say how its images were normalised: to [-1, 1], as in the releases of PPA and RoLSS, is "
+        "assumed; of a network that was trained with ImageNet's mean and std say --normalise imagenet"
+    )
 
 
 def chosen_from(found: Content, hints: Hints, source: str) -> Found:

@@ -41,6 +41,8 @@ def find_joins(model: nn.Module, example: Tensor | None = None) -> list[Join]:
 
 def prepare(model: nn.Module, example: Tensor | None) -> Tensor:
     """An image batch for this model: the given one (two images at least), or one of the model's declared size."""
+    if not isinstance(model, nn.Module):
+        raise SurgeryError(f"expected a network, such as torchvision.models.resnet18(), not {model!r:.60}")
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     if example is None:
         config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
