@@ -111,6 +111,7 @@ class Rung:
 
     attack: Attack
     prior: FitSettings | None = None
+    networks: int | None = None  # the first so many; None: all
 
 
 def rungs(queries: int = QUERIES, people: int = PEOPLE) -> tuple[Rung, ...]:
@@ -154,17 +155,23 @@ def defences():
 
 
 def tasks(attacks=""):
-    """The sweep, the weakest of each row first; then attack by attack, or some attacks alone: "BREPMI,PPA"."""
+    """The sweep, the weakest of each row first; then attack by attack, or some alone: "BREPMI,LOKT=3,PPA", where LOKT
+    is shown the first three networks.
+    """
     trained = [task for place in zip_longest(*sweep().values()) for task in place if task is not None]
     return [*trained, *ladder(SETTING, asked(attacks), defences())]
 
 
 def asked(names: str) -> list[Rung]:
-    """The rungs whose attacks are named, separated by commas; all for no name."""
+    """The rungs whose attacks are named, separated by commas, each perhaps with how many networks; all for no name."""
+    chosen = dict(name.partition("=")[::2] for name in filter(None, names.split(",")))
     found = {type(rung.attack).__name__: rung for rung in rungs()}
-    if unknown := [name for name in filter(None, names.split(",")) if name not in found]:
+    if unknown := [name for name in chosen if name not in found]:
         raise UserError(f"the attacks of this study are {', '.join(found)}, not {', '.join(unknown)}")
-    return [rung for name, rung in found.items() if not names or name in names.split(",")]
+    if wrong := [count for count in chosen.values() if count and not (count.isdecimal() and int(count))]:
+        raise UserError(f"an attack is shown the first 1, 2 or more networks (LOKT=3), not {', '.join(wrong)}")
+    counts = {name: int(count) if count else None for name, count in chosen.items()}
+    return [replace(rung, networks=counts.get(name)) for name, rung in found.items() if not names or name in chosen]
 
 
 def ladder(setting, attacks, rows, queries: int = QUERIES, regressor: Fit = Fit()) -> list[Evaluate]:  # noqa: B008
@@ -175,7 +182,7 @@ def ladder(setting, attacks, rows, queries: int = QUERIES, regressor: Fit = Fit(
     return [
         replace(evaluated(setting, rung, setting.target(row, seed), queries), appraiser=appraiser)
         for rung in attacks
-        for row in rows
+        for row in rows[: rung.networks]
         for seed in setting.seeds
     ]
 

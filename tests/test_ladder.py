@@ -200,6 +200,14 @@ def test_the_study_runs_some_attacks_alone():
     asked = [type(rung.attack).__name__ for rung in STUDY.asked("PPA,BREPMI")]
     assert asked == ["BREPMI", "PPA"]
     assert len(STUDY.asked("")) == 12
+    shown = {
+        (type(task.found.attack).__name__, task.found.target.defences)
+        for task in STUDY.tasks("LOKT=2,PPA")
+        if isinstance(task, Evaluate)
+    }
+    assert [sum(attack == name for attack, _ in shown) for name in ("LOKT", "PPA")] == [2, len(STUDY.defences())]
+    with pytest.raises(UserError, match="LOKT=3"):
+        STUDY.tasks("LOKT=0")
     with pytest.raises(UserError, match=r"are BREPMI, LOKT, .*, not PPO"):
         STUDY.tasks("PPO")
 
