@@ -521,3 +521,12 @@ def test_differences_pair_people_by_class(result: Evaluation) -> None:
         evaluate.difference([first], [second, second], "error")
     with pytest.raises(UserError, match="no metric 'accuracy'"):
         evaluate.difference(first, second, "accuracy")
+
+
+def test_whoever_was_asked_for_and_is_not_there_is_counted_without_a_reason(tiny_judge, tiny_population, stolen):
+    missing = int(stolen.classes.max())
+    fewer = stolen.at((stolen.classes != missing).nonzero().flatten()).with_fields(asked=stolen.classes.unique())
+    for failures in ({}, {missing: "no sample was named so"}, {0: "one of two searches"}):  # class 0 has an image
+        got = evaluate.evaluate(fewer.with_fields(failures=failures), tiny_judge, tiny_population)
+        people = len(got.classes) + 1
+        assert any(text.startswith(f"{UNANSWERED} 1 of {people} people") for text in got.warnings)

@@ -256,8 +256,14 @@ class Attack(Protocol):
         found = keeper.together(classes)
         shared = common.queries if common else 0
         seconds = found.seconds if keeper.resumed else time.monotonic() - began
-        mark = oracle.weights
-        return found.with_fields(queries=found.queries + shared, shared=shared, seconds=seconds, target=mark)
+        silent = sorted(set(classes.tolist()) - set(found.classes.tolist()) - set(found.failures))
+        return found.with_fields(
+            queries=found.queries + shared,
+            shared=shared,
+            seconds=seconds,
+            failures={**found.failures, **dict.fromkeys(silent, SILENT)},
+            target=oracle.weights,
+        )
 
     def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
         """What `prepare` makes for the run that has an equal rng."""
@@ -306,6 +312,7 @@ JUDGED = -1  # the step that the judging of what was found counts as
 class ReturnsAll(Attack, Protocol):
     """An attack that returns every image that it makes, and picks none."""
 
+SILENT = "the attack returned no image of it, and no reason"
     @property
     def keep(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Images of each class that are returned."""

@@ -372,7 +372,9 @@ def _no_numbers(seen: Seen) -> Iterator[str]:
 
 def _unanswered(reconstruction: Reconstruction, evaluation: Evaluation) -> Iterator[str]:
     """Whom the numbers leave out, and what is found of everybody who was attacked."""
-    missing, found = len(reconstruction.failures), len(evaluation.classes)
+    asked = reconstruction.asked.tolist() if reconstruction.asked is not None else []
+    missing = len({*asked, *reconstruction.failures} - set(evaluation.classes))
+    found = len(evaluation.classes)
     if missing:
         of_all = [
             f"{METRICS[name].label} {sum(evaluation.per_class[name]) / (found + missing):.1%}"
