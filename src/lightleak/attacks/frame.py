@@ -279,7 +279,10 @@ class Attack(Protocol):
         """Step 3 for one batch: what was found, judged and as bytes, the best of each class alone."""
         classes = part.classes if found.classes is None else found.classes
         attempts = part.attempts if found.attempts is None else found.attempts
+        redrawn = found.images is None and (found.drawn is None or prior.classes is None)
+        side = prior.size if found.images is None else found.images.shape[-1]
         pixels, confidence = [torch.empty(0, 3, oracle.size, oracle.size, dtype=torch.uint8)], []
+        large = [torch.empty(0, 3, side, side, dtype=torch.uint8)] if side > oracle.size and not redrawn else None
         for rows in torch.arange(len(classes), device=part.device).split(self.batch):
             mine = replace(part, classes=classes[rows], attempts=attempts[rows])
             drawn = mine.classes if found.drawn is None else found.drawn[rows]
@@ -289,6 +292,8 @@ class Attack(Protocol):
             if found.confidence is None:
                 confidence.append(self.judge(oracle, images, mine).cpu())
             pixels.append(as_bytes(resized(images, oracle.size)))
+            if large is not None:  # others are drawn again for a judge; these are nobody's to draw
+                large.append(as_bytes(images))
         if found.confidence is None:
             confidence = torch.cat(confidence) if confidence else torch.empty(0)
         else:
@@ -299,20 +304,21 @@ class Attack(Protocol):
             found.latents.detach().cpu(),
             confidence,
             attempts=attempts.cpu(),
-            redrawn=found.images is None and (found.drawn is None or prior.classes is None),
+            large=None if large is None else torch.cat(large),
+            redrawn=redrawn,
             asked=part.identities.cpu(),
             per_class={name: value.detach().cpu() for name, value in found.per_class.items()},
             failures=found.failures,
         ).kept_of_each(self.keep, self.sorted)
 
 
+SILENT = "the attack returned no image of it, and no reason"
 JUDGED = -1  # the step that the judging of what was found counts as
 
 
 class ReturnsAll(Attack, Protocol):
     """An attack that returns every image that it makes, and picks none."""
 
-SILENT = "the attack returned no image of it, and no reason"
     @property
     def keep(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Images of each class that are returned."""
