@@ -6,6 +6,7 @@ import shutil
 import struct
 import sys
 import time
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
+from lightleak.convert.names import of as names_of_network
 from lightleak.data import People, Population, division, faces, folders, load
 from lightleak.data.images import UnreadableImageError, decode
 from lightleak.data.listing import printable
@@ -240,6 +243,20 @@ def test_the_order_of_numbered_folders_is_said(tmp_path):
         assert not any("natural" in note for note in population.notes)
     with pytest.raises(UserError, match="plain or natural"):
         load(f"folder:{root}", size=16, order="timm")
+
+
+def test_plain_order_is_torchvisions_also_where_accents_are_signs_of_their_own(tmp_path):
+    """As macOS writes names: A and an accent, which sorts before B, where the one sign for both sorts after all."""
+    apart, whole = (unicodedata.normalize(form, "\u00c1ngel") for form in ("NFD", "NFC"))
+    root = people(tmp_path / "mine", [apart, "Bob", "Zoe", "carl"], images=8)
+    assert ImageFolder(str(root)).classes == [apart, "Bob", "Zoe", "carl"]
+    population = load(f"folder:{root}", size=16, private="all")
+    assert population.class_names == (whole, "Bob", "Zoe", "carl")
+    assert any(
+        "label 2 is 'Zoe'; in natural order, as by timm, it would be 'carl'" in note for note in population.notes
+    )
+    assert load(f"folder:{root}", size=16, private="all", order="natural").class_names == (whole, "Bob", "carl", "Zoe")
+    assert names_of_network(root, "text", (), 4)[0] == population.class_names
 
 
 @given(st.lists(st.text("aB10 29-_\u00e9", max_size=6), unique=True))
