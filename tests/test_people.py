@@ -25,6 +25,7 @@ from lightleak.data.listing import printable
 from lightleak.data.naming import natural
 from lightleak.data.people import differ, remarks
 from lightleak.errors import UserError
+from lightleak.study.tasks import source
 
 PARTS = ("train", "validation", "test", "judge")
 
@@ -257,6 +258,18 @@ def test_plain_order_is_torchvisions_also_where_accents_are_signs_of_their_own(t
     )
     assert load(f"folder:{root}", size=16, private="all", order="natural").class_names == (whole, "Bob", "carl", "Zoe")
     assert names_of_network(root, "text", (), 4)[0] == population.class_names
+
+
+def test_a_population_of_a_study_is_another_where_its_list_of_names_is(tmp_path):
+    """Labels that were swapped in the file are other labels: what was drawn before does not count."""
+    root, names = people(tmp_path / "mine", ["anna", "ben"], images=8), tmp_path / "names.txt"
+    drawn = []
+    for text in ("anna\nben\n", "ben\nanna\n"):
+        names.write_text(text)
+        drawn.append(source(f"folder:{root}", size=16, classes=str(names)))
+    assert drawn[0].key != drawn[1].key
+    assert [one.drawn().class_names for one in drawn] == [("anna", "ben"), ("ben", "anna")]
+    assert drawn[0].key == source(f"folder:{root}", size=16, classes=["anna", "ben"]).key
 
 
 @given(st.lists(st.text("aB10 29-_\u00e9", max_size=6), unique=True))
