@@ -326,3 +326,9 @@ def test_images_of_which_the_target_says_nothing_are_nobody_in_the_warm_up(monke
     fit(shades(), replace(TINY, batch=24), target=lambda images: torch.zeros(len(images), CLASSES))
     first, second = told[:2]  # the warm-up
     assert len(torch.cat([first, second]).unique()) == CLASSES
+
+
+def test_a_prior_of_more_classes_than_the_target_has_is_another_targets(prior):
+    target = Classifier(Brightness(silent=0), size=8, classes=4, mean=(0.0,) * 3, std=(1.0,) * 3)
+    with pytest.raises(UserError, match="draws 5 classes and the target has 4; it was made for another one"):
+        LOKT("discriminator", attempts=1, steps=1).run(Oracle(target, "labels"), prior, torch.tensor([0]), rng())

@@ -369,7 +369,7 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
             f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}; fit one for this "
             "target, by its gradients (training:plgmi) or labels (training:lokt)"
         )
-    elif needs.classes and prior.classes is not None and prior.classes < oracle.classes:
+    elif needs.classes and prior.classes != oracle.classes:
         problems.append(
             f"this prior draws {prior.classes} classes and the target has {oracle.classes}; it was made for another one"
         )
