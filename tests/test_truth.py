@@ -19,6 +19,7 @@ from lightleak.metrics.evaluate import METRICS, Evaluation
 from lightleak.metrics.evaluation import UNANSWERED
 from lightleak.models.classifier import Classifier
 from lightleak.priors.gan64 import Critic, GanPrior, Generator
+from lightleak.priors.pixels import PixelsPrior
 from lightleak.priors.rendered import RenderedPrior
 
 
@@ -547,3 +548,12 @@ def test_images_are_drawn_again_by_the_prior_that_drew_them(tiny_target, tiny_ju
     for null in (None, {"null": found}):
         with pytest.raises(UserError, match="draws other images of these latents"):
             evaluate.evaluate(found, tiny_judge, tiny_population, prior=other, nulls=null)
+
+
+def test_a_judge_that_sees_less_than_the_prior_draws_is_told_of(tiny_target, tiny_judge, tiny_population, tmp_path):
+    prior = RenderedPrior(size=48)
+    found = Guess(1).run(Oracle(tiny_target, "scores"), prior, torch.arange(6), torch.Generator().manual_seed(0))
+    found = Reconstruction.load(found.save(tmp_path / "found.safetensors"))
+    for given, told in ((None, True), (PixelsPrior(32), True), (prior, False)):
+        got = evaluate.evaluate(found, tiny_judge, tiny_population, prior=given)
+        assert any("judged at the 32 pixels" in one and "draws 48" in one for one in got.warnings) == told

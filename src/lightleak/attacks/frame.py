@@ -306,6 +306,7 @@ class Attack(Protocol):
             attempts=attempts.cpu(),
             large=None if large is None else torch.cat(large),
             redrawn=redrawn,
+            drawn_at=side if side > oracle.size else 0,
             asked=part.identities.cpu(),
             per_class={name: value.detach().cpu() for name, value in found.per_class.items()},
             failures=found.failures,

@@ -60,6 +60,7 @@ class Reconstruction:
     asked: Tensor | None = None  # int64, C: whom the attack looked for, in order
     per_class: Mapping[str, Tensor] = field(default_factory=dict)  # C x ...: what it found out about each of `asked`
     failures: Mapping[int, str] = field(default_factory=dict)  # class -> why there is no image of it
+    drawn_at: int = field(default=0, metadata=LATER)  # pixels a side that the prior draws, where more than are kept
     people: People = UNKNOWN  # whom the classes mean, as the target said; older files do not know
     target: str = field(default="", metadata=LATER)  # `weights_of` its network; "": unknown, as in older files
 
@@ -210,6 +211,8 @@ class Reconstruction:
             about["beforehand"] = self.beforehand
         if not self.redrawn:
             about["redrawn"] = False
+        if self.drawn_at:
+            about["drawn_at"] = self.drawn_at
         if self.failures:
             about["failures"] = {str(label): why for label, why in self.failures.items()}
         if self.people:
@@ -293,6 +296,7 @@ def _joined_notes(parts: Sequence[Reconstruction]) -> dict[str, Any]:
         "shared": shared,
         "beforehand": max(part.beforehand for part in parts),
         "redrawn": all(part.redrawn for part in parts),
+        "drawn_at": max(part.drawn_at for part in parts),
         "asked": torch.cat([part.asked for part in parts if part.asked is not None]) if known else None,
         "per_class": {name: torch.cat([part.per_class[name] for part in parts]) for name in names},
         "failures": {label: why for part in parts for label, why in part.failures.items()},

@@ -130,7 +130,8 @@ def evaluate(
         evaluation.nulls[name] = scoring.of(null, null_students.get(name), one_picture=name == FAMILY)
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
-    told = (*whose, *_unanswered(reconstruction, evaluation), *evaluation.warnings, *_warnings(evaluation))
+    told = (*whose, *_smaller(reconstruction, prior), *_unanswered(reconstruction, evaluation))
+    told = (*told, *evaluation.warnings, *_warnings(evaluation))
     return replace(evaluation, people=population.people, warnings=told)
 
 
@@ -371,6 +372,13 @@ def _no_numbers(seen: Seen) -> Iterator[str]:
         broken = int((~values.isfinite()).any(1).sum())
         if broken:
             yield f"{who} {broken} of {len(values)} images with NaN or infinity: {then}"
+
+
+def _smaller(reconstruction: Reconstruction, prior: Prior | None) -> Iterator[str]:
+    """That judges saw less than the prior draws, for it was not given or takes other latents."""
+    seen = reconstruction.drawn_by(prior).floats(torch.zeros(1, dtype=torch.int64)).shape[-1]
+    if seen < (drawn := reconstruction.drawn_at):
+        yield f"judged at the {seen} pixels that the target saw, but their prior draws {drawn}: give it to judge those"
 
 
 def _unanswered(reconstruction: Reconstruction, evaluation: Evaluation) -> Iterator[str]:
