@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attack_rows import LEVEL, ROWS, run
-from lightleak.attacks import PPA, AccessError, Alignment, Oracle, Reconstruction, merge
+from lightleak.attacks import PPA, AccessError, Alignment, Guess, Oracle, Reconstruction, merge
 from lightleak.attacks.draws import Rows, own_draws
-from lightleak.attacks.frame import Part, group_of, whole_batches
+from lightleak.attacks.frame import Found, Part, group_of, whole_batches
 from lightleak.attacks.steps import (
     LOSSES,
     confidence_over_views,
@@ -312,3 +313,20 @@ def test_oracle_in_bfloat16_and_compiled_answer_nearly_alike(tiny_target):
     assert all(found.dtype == torch.float32 for found in quick.features(images))
     with pytest.raises(UserError, match="precision"):
         Oracle(tiny_target, precision="float16")
+
+
+@dataclass(frozen=True)
+class Sparing(Guess):
+    """Returns images of even classes alone, and gives no reason."""
+
+    def search(self, oracle, prior, part, tell):
+        found = super().search(oracle, prior, part, tell)
+        even = (part.classes % 2 == 0).nonzero().flatten()
+        return Found(found.latents[even], part.classes[even], part.attempts[even])
+
+
+def test_a_class_of_which_an_attack_returns_nothing_is_named_as_failed(tiny_target):
+    found = Sparing(2).run(Oracle(tiny_target, "scores"), RenderedPrior(32), torch.arange(4), torch.Generator())
+    assert found.classes.unique().tolist() == [0, 2]
+    assert set(found.failures) == {1, 3}
+    assert "no image" in found.failures[1]

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from browser import Browser
-from lightleak import cli
+from lightleak import cli, priors
 from lightleak.attacks import ATTACKS, PPA
 from lightleak.attacks.guards import LabelsOnly, Rounded, TopK
 from lightleak.attacks.surrogate import Lessons
@@ -37,15 +38,18 @@ from lightleak.audit.exposures import EXPOSURES, compared
 from lightleak.audit.measure import _spread
 from lightleak.audit.page import BROWSERS, page, percent
 from lightleak.audit.record import seal_of
+from lightleak.audit.report import _together
 from lightleak.cli.audit import guarded
 from lightleak.data import faces
 from lightleak.data.population import Images
 from lightleak.errors import UserError
+from lightleak.fingerprint import weights_of
 from lightleak.metrics import evidence
 from lightleak.models.own import made
+from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import WganGp
 from lightleak.study import Store, run
-from lightleak.study.tasks import source
+from lightleak.study.tasks import Invert, Score, Surrogate, source
 from lightleak.terminal import console
 
 PEOPLE = 6
@@ -577,6 +581,35 @@ def test_the_same_on_digits_and_on_a_folder_of_photographs(data, world, tmp_path
     assert record["subjects"]["what"] == "classes"
     assert record["verification"] == {"missing": "no recogniser took part"}
     assert any("flatters the attack" in one for one in record["warnings"])
+
+
+def test_what_serves_several_members_counts_once(world, tmp_path, small):
+    """Both PPAs choose among the same candidates, which were shown to the model once."""
+    told = {Score: {"queries": 300}, Surrogate: {"queries": 90}, Invert: {"queries": 340, "beforehand": {}}}
+    store = SimpleNamespace(result=lambda task: told[type(task)])
+    first, *rest = prepare(order(world), tmp_path).ensemble.attacks
+    second = replace(first, task=replace(first.task, attack=replace(first.task.attack, loss="max-margin")))
+    copied = next(one for one in rest if one.copy is not None)
+    assert first.task.scored == second.task.scored
+    assert _together([first], store) == 340
+    assert _together([first, second, copied, copied], store) == 300 + 40 + 40 + 90
+
+
+def test_a_prior_that_learnt_of_another_model_or_of_more_than_is_granted_is_refused(world, tmp_path, small):
+    mark = weights_of(order(world).brought.open().net)
+    for learnt, access, message in (
+        ({"access": "scores", "queries": 5, "target": "another"}, "gradients", "made for another model"),
+        ({"access": "gradients", "queries": 5, "target": mark}, "scores", "learnt of gradients"),
+        ({"access": "scores", "queries": 5, "target": mark}, "scores", ""),
+        ({"access": "scores", "queries": 5}, "scores", ""),  # an older file
+    ):
+        priors.save(RenderedPrior(size=32), tmp_path / "prior", learnt)
+        asked = order(world, prior=str(tmp_path / "prior"), access=access)
+        if message:
+            with pytest.raises(UserError, match=message):
+                prepare(asked, tmp_path)
+        else:
+            assert prepare(asked, tmp_path).ensemble.members
 
 
 @pytest.mark.slow

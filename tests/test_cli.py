@@ -25,6 +25,7 @@ from lightleak.data.views import View
 from lightleak.defences import RoLSS
 from lightleak.errors import UserError
 from lightleak.models.classifier import save
+from lightleak.models.zoo import build
 from lightleak.report import Results, write
 from lightleak.report.collect import collect
 from lightleak.study import Store, run
@@ -326,6 +327,22 @@ def test_help_holds_no_remarks_to_linters_and_describes_every_choice(verb, capsy
         assert "noqa" not in said
     described = {"fit": "small and quick", "attack": "as it judges attempts", "train": "Defences"}
     assert described[verb] in said
+
+
+def test_a_prior_made_for_another_target_is_refused(tmp_path, capsys):
+    """Two networks of the same people: what one taught a generator says nothing of the other."""
+    for number in range(2):
+        torch.manual_seed(number)
+        save(build("face:ir18-narrow", 4, 32), tmp_path / f"{number}.safetensors")
+    data = ["--settings", "size", 32, "people", 4, "images", 1, "public_people", 4, "judge_images", 1, "test_images", 1]
+    short = ["--training.steps", 1, "--training.warmup", 0, "--training.width", 4, "--training.batch", 4]
+    folder, found = tmp_path / "prior", tmp_path / "found.safetensors"
+    assert call("fit", "--target", tmp_path / "0.safetensors", "--out", folder, *data, "training:kedmi", *short) == 0
+    attack = ["--prior", folder, "--out", found, "--classes", 0, "attack:kedmi", "--attack.attempts", 1]
+    assert call("attack", "--target", tmp_path / "0.safetensors", *attack, "--attack.steps", 1) == 0
+    capsys.readouterr()
+    assert call("attack", "--target", tmp_path / "1.safetensors", *attack, "--attack.steps", 1) == 2
+    assert "made for another target" in " ".join(capsys.readouterr().err.split())
 
 
 def test_places_that_cannot_be_written_are_said_before_any_work(tmp_path, capsys, monkeypatch):

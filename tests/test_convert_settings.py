@@ -374,11 +374,18 @@ def test_an_attack_becomes_a_program_that_runs(tmp_path, monkeypatch, capsys):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 3))
-    given = []
+    given, judged = [], []
+
+    class Judge(Classifier):
+        def forward(self, images):
+            judged.append(images.shape[-1])
+            return super().forward(images)
 
     def files(path, *hints, **usage):
         given.append((path, hints, usage))
-        return RenderedPrior(size=32) if path == "ffhq.pkl" else Classifier(net, size=32, classes=3).eval()
+        if path == "ffhq.pkl":
+            return RenderedPrior(size=48)
+        return (Judge if path == "judge.pth" else Classifier)(net, size=32, classes=3).eval()
 
     program["convert"] = files
     program["main"]()
@@ -389,3 +396,4 @@ def test_an_attack_becomes_a_program_that_runs(tmp_path, monkeypatch, capsys):
     ]
     assert "2 images of 2 people; the judge names" in capsys.readouterr().out
     assert Reconstruction.load("reconstructions.safetensors").classes.tolist() == [2, 0]
+    assert judged == [48]  # as 'lightleak evaluate' and PPA do: not enlarged from what the target saw

@@ -8,7 +8,7 @@ import torch
 from lightleak.defences import DEFENCES, TrapMID
 from lightleak.report.collect import _priced_by_title
 from lightleak.study import Store, run
-from lightleak.study.costs import Costs, Utility, kept
+from lightleak.study.costs import Costs, Utility, kept, shown
 from lightleak.study.record import CostsRecord, read_costs
 from lightleak.study.tasks import TrainTarget, source
 from lightleak.training import RECIPES
@@ -70,3 +70,11 @@ def test_a_utility_names_its_target():
     target = TrainTarget(POPULATION, "timm:test_resnet", RECIPE, (DEFENCES["midre"](),), 3)
     assert Utility(target).label == "utility of test_resnet (MIDRE), seed 3"
     assert target in Utility(target).needs()
+
+
+def test_passes_over_few_images_count_where_public_training_comes_first():
+    """50 public and 100 private images are both shown so often that a training takes 400 steps of 10 images."""
+    recipe = dataclasses.replace(RECIPE, epochs=4, batch=10, least_steps=400)
+    assert shown(recipe, 50) == shown(recipe, 100) == 4000
+    assert shown(dataclasses.replace(recipe, epochs=8), 100) == 4000
+    assert shown(dataclasses.replace(recipe, least_steps=0), 100) == 400

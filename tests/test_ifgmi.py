@@ -9,6 +9,7 @@ from torch import nn
 
 from lightleak.attacks import IFGMI, Oracle
 from lightleak.attacks.ifgmi import in_ball
+from lightleak.attacks.reconstruction import Reconstruction, merge
 from lightleak.data.views import View
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
@@ -133,3 +134,18 @@ def test_one_clear_line(tiny_target, stylegan):
         with pytest.raises(UserError, match=message):
             IFGMI(10, 1, (1,) * stages, (1.0,) * stages).run(oracle, prior, torch.tensor([0]), rng())
     assert oracle.queries == 0
+
+
+def test_a_judge_sees_its_images_as_large_as_other_attacks(stylegan, tmp_path):
+    """Nobody can draw them again, so they are kept as the prior drew them; stages of no steps change no image."""
+    target = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)), size=8, classes=2)
+    attack = IFGMI(10, 2, (1, 0), (1e3, 1e3))
+    found = attack.run(Oracle(target), stylegan, torch.tensor([1, 0]), rng(), folder=tmp_path / "parts")
+    assert found.size == 8
+    found.save(tmp_path / "found.safetensors")
+    for one in (found, Reconstruction.load(tmp_path / "found.safetensors"), merge([found])):
+        assert not one.redrawn
+        first = one.best(1)
+        seen = first.drawn_by(stylegan).floats(torch.arange(2))
+        assert torch.allclose(seen, stylegan.decode(first.latents), atol=0.5 / 255 + 1e-5)
+        assert one.drawn_by(None).floats(torch.arange(4)).shape[-1] == 8  # as the others, where there is no prior

@@ -19,7 +19,7 @@ from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.priors import load, save
-from lightleak.priors.conditional64 import NamingPrior
+from lightleak.priors.conditional64 import ConditionalGenerator, NamingPrior
 from lightleak.priors.fit import LOKT_QUICK, Asked, Lokt, fit
 from lightleak.priors.fit.lokt import _start, lokt_step, taught_by
 from lightleak.ranking import named
@@ -312,3 +312,23 @@ def test_what_is_missing_is_said_before_anything_is_asked(prior, taught):
     with pytest.raises(UserError, match="to learn from, got 1"):
         fit(Images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1)), TINY, target=by_label)
     assert asked.queries == 0
+
+
+def test_images_of_which_the_target_says_nothing_are_nobody_in_the_warm_up(monkeypatch):
+    """Where a guard abstains, the decoder was told that class 0 is in the picture."""
+    told, forward = [], ConditionalGenerator.forward
+
+    def noted(self, latents, classes):
+        told.append(classes)
+        return forward(self, latents, classes)
+
+    monkeypatch.setattr(ConditionalGenerator, "forward", noted)
+    fit(shades(), replace(TINY, batch=24), target=lambda images: torch.zeros(len(images), CLASSES))
+    first, second = told[:2]  # the warm-up
+    assert len(torch.cat([first, second]).unique()) == CLASSES
+
+
+def test_a_prior_of_more_classes_than_the_target_has_is_another_targets(prior):
+    target = Classifier(Brightness(silent=0), size=8, classes=4, mean=(0.0,) * 3, std=(1.0,) * 3)
+    with pytest.raises(UserError, match="draws 5 classes and the target has 4; it was made for another one"):
+        LOKT("discriminator", attempts=1, steps=1).run(Oracle(target, "labels"), prior, torch.tensor([0]), rng())

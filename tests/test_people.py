@@ -6,6 +6,7 @@ import shutil
 import struct
 import sys
 import time
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -15,13 +16,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
+from lightleak.convert.names import of as names_of_network
 from lightleak.data import People, Population, division, faces, folders, load
 from lightleak.data.images import UnreadableImageError, decode
 from lightleak.data.listing import printable
 from lightleak.data.naming import natural
 from lightleak.data.people import differ, remarks
 from lightleak.errors import UserError
+from lightleak.study.tasks import source
 
 PARTS = ("train", "validation", "test", "judge")
 
@@ -240,6 +244,32 @@ def test_the_order_of_numbered_folders_is_said(tmp_path):
         assert not any("natural" in note for note in population.notes)
     with pytest.raises(UserError, match="plain or natural"):
         load(f"folder:{root}", size=16, order="timm")
+
+
+def test_plain_order_is_torchvisions_also_where_accents_are_signs_of_their_own(tmp_path):
+    """As macOS writes names: A and an accent, which sorts before B, where the one sign for both sorts after all."""
+    apart, whole = (unicodedata.normalize(form, "\u00c1ngel") for form in ("NFD", "NFC"))
+    root = people(tmp_path / "mine", [apart, "Bob", "Zoe", "carl"], images=8)
+    assert ImageFolder(str(root)).classes == [apart, "Bob", "Zoe", "carl"]
+    population = load(f"folder:{root}", size=16, private="all")
+    assert population.class_names == (whole, "Bob", "Zoe", "carl")
+    assert any(
+        "label 2 is 'Zoe'; in natural order, as by timm, it would be 'carl'" in note for note in population.notes
+    )
+    assert load(f"folder:{root}", size=16, private="all", order="natural").class_names == (whole, "Bob", "carl", "Zoe")
+    assert names_of_network(root, "text", (), 4)[0] == population.class_names
+
+
+def test_a_population_of_a_study_is_another_where_its_list_of_names_is(tmp_path):
+    """Labels that were swapped in the file are other labels: what was drawn before does not count."""
+    root, names = people(tmp_path / "mine", ["anna", "ben"], images=8), tmp_path / "names.txt"
+    drawn = []
+    for text in ("anna\nben\n", "ben\nanna\n"):
+        names.write_text(text)
+        drawn.append(source(f"folder:{root}", size=16, classes=str(names)))
+    assert drawn[0].key != drawn[1].key
+    assert [one.drawn().class_names for one in drawn] == [("anna", "ben"), ("ben", "anna")]
+    assert drawn[0].key == source(f"folder:{root}", size=16, classes=["anna", "ben"]).key
 
 
 @given(st.lists(st.text("aB10 29-_\u00e9", max_size=6), unique=True))

@@ -7,19 +7,23 @@ import re
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from browser import Browser
 from lightleak import cli
+from lightleak.attacks import Reconstruction
+from lightleak.data import faces
 from lightleak.errors import UserError
 from lightleak.raters import Answer, Answers, Questions, Serving, pairs_to_rate, preference
 from lightleak.raters.preference import agreement
 from lightleak.report import read
 from lightleak.report.study import NOTE
-from lightleak.study.pairs import read_pairs
+from lightleak.study.pairs import Pairs, read_pairs
 from test_collect import evaluated
 
 TITLES = ("no defence", "RoLSS")
@@ -289,3 +293,39 @@ def test_what_raters_preferred_stands_on_the_studys_page(study, capsys):
     assert kept[1].startswith("the picture from 'no defence' was preferred")
     cli.main(["report", str(study)])
     assert "was preferred to that from" in " ".join(capsys.readouterr().out.split())
+
+
+def paired(tmp_path, first, second, population):
+    """The result of the task Pairs on two reconstructions of a population."""
+    attacks = [
+        SimpleNamespace(
+            load=lambda _, found=found: found,
+            target=SimpleNamespace(title=title, population=SimpleNamespace(load=lambda _: population)),
+        )
+        for title, found in zip(TITLES, (first, second))
+    ]
+    return Pairs(*attacks).run(None, tmp_path, lambda *_: None)  # pyright: ignore
+
+
+def reconstructed(people, classes):
+    count = len(classes)
+    return Reconstruction(
+        torch.full((count, 3, 16, 16), 0.5), torch.tensor(classes), torch.zeros(count, 2), torch.ones(count),
+        people=people,
+    )  # fmt: skip
+
+
+def test_pairs_are_of_the_same_people_and_of_those_whom_both_targets_gave_away(tmp_path):
+    worlds = [
+        faces.population(people=3, images=1, size=32, public_people=1, public_images=1, judge_images=1,
+                         validation_images=1, test_images=1, seed=seed)
+        for seed in range(2)
+    ]  # fmt: skip
+    mine, theirs = (world.people for world in worlds)
+    told = paired(tmp_path, reconstructed(mine, [0, 2]), reconstructed(mine, [1, 2, 0]), worlds[0])
+    assert (told["pairs"], told["left_out"]) == (2, 1)
+    assert [pair.name for pair in read_pairs(tmp_path)] == ["0000", "0001"]
+    told = paired(tmp_path, reconstructed(mine, [0, 1, 2]), reconstructed(mine, [2]), worlds[0])
+    assert (told["pairs"], told["left_out"]) == (1, 2)
+    with pytest.raises(UserError, match="pairs are of the same people"):
+        paired(tmp_path, reconstructed(mine, [0]), reconstructed(theirs, [0]), worlds[0])

@@ -5,6 +5,10 @@ import timm
 import torch
 from torch import nn
 
+from lightleak.defences import RoLSS
+from lightleak.study.comparison import Setting
+from lightleak.study.spelling import canonical
+from lightleak.study.tasks import Draw
 from lightleak.surgery import find_skips, recipe, remove_skips
 
 EXAMPLE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -103,3 +107,12 @@ def test_a_recipe_of_the_older_count_of_stages_is_replayed():
     (step,) = recipe(remove_skips(model, ["attn_pool.add"], EXAMPLE))
     step["where"], step["skips"] = "last", [[name, kind, 2, channels] for name, kind, _, channels in step["skips"]]
     assert recipe(replay(model, [step], EXAMPLE)) == [step]
+
+
+def test_a_stage_by_its_number_is_the_last_one_only_where_the_images_leave_it_one():
+    """At 16 pixels a ResNet-18's third and fourth stage both work on one pixel: "last" is both."""
+    assert canonical("timm:resnet18", (RoLSS(4),), 32) == canonical("timm:resnet18", (RoLSS(4),)) == (RoLSS(),)
+    assert canonical("timm:resnet18", (RoLSS(4),), 16) == (RoLSS(4),)
+    assert canonical("timm:resnet18", (RoLSS(3),), 16) == (RoLSS(),)
+    small = Setting(Draw("folder:people", {"size": 16}), "timm:resnet18")
+    assert [small.target((RoLSS(stage),), 0).defences for stage in (3, 4)] == [(RoLSS(),), (RoLSS(4),)]

@@ -18,6 +18,8 @@ from lightleak.metrics import attribute_regressor, evaluate, truth
 from lightleak.metrics.evaluate import METRICS, Evaluation
 from lightleak.metrics.evaluation import UNANSWERED
 from lightleak.models.classifier import Classifier
+from lightleak.priors.gan64 import Critic, GanPrior, Generator
+from lightleak.priors.pixels import PixelsPrior
 from lightleak.priors.rendered import RenderedPrior
 
 
@@ -521,3 +523,37 @@ def test_differences_pair_people_by_class(result: Evaluation) -> None:
         evaluate.difference([first], [second, second], "error")
     with pytest.raises(UserError, match="no metric 'accuracy'"):
         evaluate.difference(first, second, "accuracy")
+
+
+def test_whoever_was_asked_for_and_is_not_there_is_counted_without_a_reason(tiny_judge, tiny_population, stolen):
+    missing = int(stolen.classes.max())
+    fewer = stolen.at((stolen.classes != missing).nonzero().flatten()).with_fields(asked=stolen.classes.unique())
+    for failures in ({}, {missing: "no sample was named so"}, {0: "one of two searches"}):  # class 0 has an image
+        got = evaluate.evaluate(fewer.with_fields(failures=failures), tiny_judge, tiny_population)
+        people = len(got.classes) + 1
+        assert any(text.startswith(f"{UNANSWERED} 1 of {people} people") for text in got.warnings)
+
+
+def test_images_are_drawn_again_by_the_prior_that_drew_them(tiny_target, tiny_judge, tiny_population):
+    """Another generator of as many latents draws other people; a judge was shown those, without a word."""
+    priors = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        generator = Generator(64, 4, 6)
+        generator.l2_5[-2].weight.data.mul_(300)  # so that images differ
+        priors.append(GanPrior(generator, Critic(64, 4)))
+    own, other = priors
+    found = Guess(1).run(Oracle(tiny_target, "scores"), own, torch.arange(6), torch.Generator().manual_seed(0))
+    assert evaluate.evaluate(found, tiny_judge, tiny_population, prior=own.lowered("bfloat16")).images == 6
+    for null in (None, {"null": found}):
+        with pytest.raises(UserError, match="draws other images of these latents"):
+            evaluate.evaluate(found, tiny_judge, tiny_population, prior=other, nulls=null)
+
+
+def test_a_judge_that_sees_less_than_the_prior_draws_is_told_of(tiny_target, tiny_judge, tiny_population, tmp_path):
+    prior = RenderedPrior(size=48)
+    found = Guess(1).run(Oracle(tiny_target, "scores"), prior, torch.arange(6), torch.Generator().manual_seed(0))
+    found = Reconstruction.load(found.save(tmp_path / "found.safetensors"))
+    for given, told in ((None, True), (PixelsPrior(32), True), (prior, False)):
+        got = evaluate.evaluate(found, tiny_judge, tiny_population, prior=given)
+        assert any("judged at the 32 pixels" in one and "draws 48" in one for one in got.warnings) == told

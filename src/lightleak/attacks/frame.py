@@ -256,8 +256,14 @@ class Attack(Protocol):
         found = keeper.together(classes)
         shared = common.queries if common else 0
         seconds = found.seconds if keeper.resumed else time.monotonic() - began
-        mark = oracle.weights
-        return found.with_fields(queries=found.queries + shared, shared=shared, seconds=seconds, target=mark)
+        silent = sorted(set(classes.tolist()) - set(found.classes.tolist()) - set(found.failures))
+        return found.with_fields(
+            queries=found.queries + shared,
+            shared=shared,
+            seconds=seconds,
+            failures={**found.failures, **dict.fromkeys(silent, SILENT)},
+            target=oracle.weights,
+        )
 
     def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
         """What `prepare` makes for the run that has an equal rng."""
@@ -273,7 +279,10 @@ class Attack(Protocol):
         """Step 3 for one batch: what was found, judged and as bytes, the best of each class alone."""
         classes = part.classes if found.classes is None else found.classes
         attempts = part.attempts if found.attempts is None else found.attempts
+        redrawn = found.images is None and (found.drawn is None or prior.classes is None)
+        side = prior.size if found.images is None else found.images.shape[-1]
         pixels, confidence = [torch.empty(0, 3, oracle.size, oracle.size, dtype=torch.uint8)], []
+        large = [torch.empty(0, 3, side, side, dtype=torch.uint8)] if side > oracle.size and not redrawn else None
         for rows in torch.arange(len(classes), device=part.device).split(self.batch):
             mine = replace(part, classes=classes[rows], attempts=attempts[rows])
             drawn = mine.classes if found.drawn is None else found.drawn[rows]
@@ -283,6 +292,8 @@ class Attack(Protocol):
             if found.confidence is None:
                 confidence.append(self.judge(oracle, images, mine).cpu())
             pixels.append(as_bytes(resized(images, oracle.size)))
+            if large is not None:  # others are drawn again for a judge; these are nobody's to draw
+                large.append(as_bytes(images))
         if found.confidence is None:
             confidence = torch.cat(confidence) if confidence else torch.empty(0)
         else:
@@ -293,13 +304,16 @@ class Attack(Protocol):
             found.latents.detach().cpu(),
             confidence,
             attempts=attempts.cpu(),
-            redrawn=found.images is None and (found.drawn is None or prior.classes is None),
+            large=None if large is None else torch.cat(large),
+            redrawn=redrawn,
+            drawn_at=side if side > oracle.size else 0,
             asked=part.identities.cpu(),
             per_class={name: value.detach().cpu() for name, value in found.per_class.items()},
             failures=found.failures,
         ).kept_of_each(self.keep, self.sorted)
 
 
+SILENT = "the attack returned no image of it, and no reason"
 JUDGED = -1  # the step that the judging of what was found counts as
 
 
@@ -356,7 +370,7 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
             f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}; fit one for this "
             "target, by its gradients (training:plgmi) or labels (training:lokt)"
         )
-    elif needs.classes and prior.classes is not None and prior.classes < oracle.classes:
+    elif needs.classes and prior.classes != oracle.classes:
         problems.append(
             f"this prior draws {prior.classes} classes and the target has {oracle.classes}; it was made for another one"
         )

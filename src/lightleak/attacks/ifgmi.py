@@ -43,6 +43,7 @@ class IFGMI(ReturnsAll):
     view: View = View(scale=(0.9, 1.0))  # what the target looks through while descending
     alignment: Alignment | None = None  # average the gradient over copies of what the target looks at (TAA, PAA)
     batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
+    version: ClassVar[int] = 2  # 1 kept images at the target's size alone, and judges saw those
     access: ClassVar[Access] = "gradients"
     sorted: ClassVar[bool] = False
 
@@ -96,7 +97,7 @@ class IFGMI(ReturnsAll):
             latents, state = self.descend(oracle, prior, latents, state, block, draws, when, part, tell)
         # 4. all attempts
         with torch.no_grad():
-            images = resized(prior.finish(state, latents, len(self.stages) - 1).clamp(0, 1), oracle.size)
+            images = prior.finish(state, latents, len(self.stages) - 1).clamp(0, 1)
         return Found(latents, images=images)
 
     def descend(

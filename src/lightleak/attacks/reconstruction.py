@@ -56,9 +56,11 @@ class Reconstruction:
     beforehand: int = 0  # queries of what was learnt before: of a prior made for the target, of students
     redrawn: bool = True  # whether the prior makes these images again of the latents alone
     attempts: Tensor | None = None  # int64, N: which of its class's attempts each image is
+    large: Tensor | None = None  # uint8, N x 3 x P x P: as the prior drew them, where larger and never to be made again
     asked: Tensor | None = None  # int64, C: whom the attack looked for, in order
     per_class: Mapping[str, Tensor] = field(default_factory=dict)  # C x ...: what it found out about each of `asked`
     failures: Mapping[int, str] = field(default_factory=dict)  # class -> why there is no image of it
+    drawn_at: int = field(default=0, metadata=LATER)  # pixels a side that the prior draws, where more than are kept
     people: People = UNKNOWN  # whom the classes mean, as the target said; older files do not know
     target: str = field(default="", metadata=LATER)  # `weights_of` its network; "": unknown, as in older files
 
@@ -97,7 +99,11 @@ class Reconstruction:
         return kept.cpu() if kept.dtype == torch.uint8 else as_bytes(kept)
 
     def drawn_by(self, prior: Prior | None) -> "Drawn":
-        """The images as the prior draws them where that is larger than what is kept, made again piece by piece."""
+        """The images as the prior draws them where that is larger than what is kept: made again piece by piece, or as
+        they were kept where that cannot be.
+        """
+        if prior is not None and self.large is not None:
+            return Drawn(self.with_fields(images=self.large), None)
         if prior is None or not self.redrawn or prior.size <= self.size:
             return Drawn(self, None)
         return Drawn(self, prior if self.latents.shape[1:] == (prior.latents,) else None)  # a null may be of another
@@ -191,7 +197,8 @@ class Reconstruction:
     def _rows(self) -> dict[str, Tensor]:
         """Every tensor with a row for each image."""
         rows = {"images": self.pixels, "classes": self.classes, "latents": self.latents, "confidence": self.confidence}
-        return rows if self.attempts is None else rows | {"attempts": self.attempts}
+        beside = {"attempts": self.attempts, "large": self.large}
+        return rows | {name: value for name, value in beside.items() if value is not None}
 
     def with_fields(self, **changes: Any) -> "Reconstruction":
         """The same with other fields, as `dataclasses.replace`, but leaving bytes as bytes."""
@@ -204,6 +211,8 @@ class Reconstruction:
             about["beforehand"] = self.beforehand
         if not self.redrawn:
             about["redrawn"] = False
+        if self.drawn_at:
+            about["drawn_at"] = self.drawn_at
         if self.failures:
             about["failures"] = {str(label): why for label, why in self.failures.items()}
         if self.people:
@@ -248,7 +257,7 @@ def write(path: str | Path, parts: Sequence[Reconstruction]) -> Path:
         shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
         return Column(dtype or tensors[0].dtype, shape, (piece for one in tensors for piece in _pieces(one, dtype)))
 
-    names = [name for name in first._rows() if name != "attempts" or all(p.attempts is not None for p in parts)]
+    names = _common(parts)
     mixed = torch.uint8 if len(kinds) > 1 else None
     columns = {name: column(name, mixed if name == "images" else None) for name in names}
     if whole["asked"] is not None:
@@ -259,6 +268,11 @@ def write(path: str | Path, parts: Sequence[Reconstruction]) -> Path:
     about = first.with_fields(asked=None, per_class={}, **notes)._about()
     metadata = {"reconstruction": json.dumps(about)}
     return publish(path, lambda part: write_pieces(part, columns, metadata), "the reconstructions")
+
+
+def _common(parts: Sequence[Reconstruction]) -> list[str]:
+    """The tensors with a row for each image that all of these have."""
+    return [name for name in parts[0]._rows() if all(name in part._rows() for part in parts)]
 
 
 def _pieces(tensor: Tensor, dtype: torch.dtype | None) -> Iterator[Tensor]:
@@ -282,6 +296,7 @@ def _joined_notes(parts: Sequence[Reconstruction]) -> dict[str, Any]:
         "shared": shared,
         "beforehand": max(part.beforehand for part in parts),
         "redrawn": all(part.redrawn for part in parts),
+        "drawn_at": max(part.drawn_at for part in parts),
         "asked": torch.cat([part.asked for part in parts if part.asked is not None]) if known else None,
         "per_class": {name: torch.cat([part.per_class[name] for part in parts]) for name in names},
         "failures": {label: why for part in parts for label, why in part.failures.items()},
@@ -294,8 +309,7 @@ def join(parts: Sequence[Reconstruction]) -> Reconstruction:
     """Reconstructions of several shards one after the other; queries that each shard repeated count once."""
     if len({part.pixels.dtype for part in parts}) > 1:
         parts = [part.with_fields(images=part.bytes()) for part in parts]
-    names = [name for name in parts[0]._rows() if name != "attempts" or all(p.attempts is not None for p in parts)]
-    rows = {name: torch.cat([part._rows()[name] for part in parts]) for name in names}
+    rows = {name: torch.cat([part._rows()[name] for part in parts]) for name in _common(parts)}
     return Reconstruction(**rows, **_joined_notes(parts))
 
 

@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from lightleak import priors
 from lightleak.attacks import GUARDS, Access, Guard, Oracle
 from lightleak.attacks.adaptive import defended_by
+from lightleak.attacks.frame import grants
 from lightleak.audit.brought import Brought, Examined, estimating, examine, normalised
 from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
 from lightleak.audit.exposures import Exposure, exposures
@@ -20,6 +22,7 @@ from lightleak.audit.record import sha256
 from lightleak.data.listed import read_list
 from lightleak.data.population import Population
 from lightleak.errors import UserError
+from lightleak.fingerprint import weights_of
 from lightleak.metrics import verification
 from lightleak.models.classifier import Classifier
 from lightleak.models.recogniser import FACES, Recogniser, embedded, faces_file, recogniser
@@ -115,7 +118,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         draw, sha256(brought.file), sha256(brought.net.rpartition(":")[0]) if brought.net else "", brought.size,
         brought.mean, brought.std, brought.entry, order.guard, brought.output, net=brought.net, file=brought.file,
     )  # fmt: skip
-    prior = _prior(order, draw)
+    prior = _prior(order, draw, classifier)
     told = defended_by(classifier, Oracle(classifier).noisy) if order.defended is None else order.defended
     cut = {"rolss", "rolss+", "ssf", "tts"} & set(told)
     uncut = order.uncut or (classifier.architecture if cut else None)
@@ -175,10 +178,18 @@ def _draw(order: Order, settings: Mapping[str, Any]) -> Draw:
     return Redivided(read.source, read.settings, read.contents, mark, str(order.train_list))
 
 
-def _prior(order: Order, draw: Draw) -> PriorTask | None:
+def _prior(order: Order, draw: Draw, classifier: Classifier) -> PriorTask | None:
+    """The attacker's generator, if one is brought; UserError if it learnt of another model, or of more than granted."""
     if order.prior is None:
         return None
-    return Rendered(draw) if order.prior == "rendered" else ready(order.prior)
+    if order.prior == "rendered":
+        return Rendered(draw)
+    found, made = ready(order.prior), priors.learnt(order.prior)
+    if priors.target_of(order.prior) not in ("", weights_of(classifier.net)):
+        raise UserError(f"the prior in {order.prior} was made for another model; fit one for this model")
+    if made and not grants(order.access, cast(Access, made[0])):
+        raise UserError(f"attackers are granted {order.access}, but the prior in {order.prior} learnt of {made[0]}")
+    return found
 
 
 def _recognisers(order: Order) -> tuple[tuple[Recogniser, ...], tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """From finished tasks to the record: everything that is said of an audit, in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -201,7 +201,7 @@ def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str], p
     for way in prepared.exposures:
         measures, members = prepared.behind[way.name], way.ensemble.members
         found[way.name] = [_found(one, _result(measures[one.name], prepared, store, place)) for one in members]
-        spent[way.name] = sum(_queries(one, store) for one in members)
+        spent[way.name] = _together(members, store)
     return compared(found, told, fit, spent, prepared.order.seed)
 
 
@@ -211,6 +211,21 @@ def _queries(member: Member, store: Store) -> int:
         return store.result(member.copy)["queries"]
     result = store.result(member.task)
     return result["queries"] + sum(result["beforehand"].values())
+
+
+def _together(members: Sequence[Member], store: Store) -> int:
+    """Images that members showed to the model, where what serves several of them was asked once."""
+    spent: dict[str, int] = {}
+    for one in members:
+        if one.copy is not None:
+            spent[one.copy.key] = _queries(one, store)
+            continue
+        task, result = one.task, store.result(one.task)
+        learnt = {"knowledge": task.knowledge, "prior": task.prior}
+        before = {made.key: result["beforehand"][name] for name, made in learnt.items() if name in result["beforehand"]}
+        scored = {task.scored.key: store.result(task.scored)["queries"]} if task.scored else {}
+        spent |= {task.key: result["queries"] - sum(scored.values()), **scored, **before}
+    return sum(spent.values())
 
 
 def _to_first(name: str, shown: int, people: int, prepared: Prepared, store: Store) -> int | None:

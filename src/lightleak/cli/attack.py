@@ -114,6 +114,8 @@ def main(
     made = None if prior in known else priors.learnt(prior)
     if made and not attack.null and not grants(attack.access, cast(Access, made[0])):
         raise UserError(f"{called} is granted {attack.access}, but {prior} learnt of a target's {made[0]}")
+    if made and priors.target_of(prior) not in ("", oracle.weights):
+        raise UserError(f"the prior in {prior} was made for another target than {name}; fit one for this target")
     check(attack, oracle, generator, wanted)
     if (needs := attack.needs()).knowledge:
         if needs.drawn and public:

@@ -65,7 +65,8 @@ def main(
     with bar("fit the prior") as watch:
         told = asked(oracle, training) if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=told)
-    priors.save(prior, out, {"access": oracle.access, "queries": told.count} if oracle and told else None)
+    made = {"access": oracle.access, "queries": told.count, "target": oracle.weights} if oracle and told else None
+    priors.save(prior, out, made)
     priors.show(prior, out / "samples.png")
     shutil.rmtree(out / ".training", ignore_errors=True)
     if prior.hits is not None:

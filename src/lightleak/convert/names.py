@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from lightleak.data.listing import printable
 from lightleak.errors import UserError
 
 Order = Literal["text", "natural"]
@@ -39,9 +40,9 @@ def _given(path: Path, order: Order) -> tuple[tuple[str, ...], str]:
     try:
         if path.is_dir():
             folders = [entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-            names = sorted(folders, key=natural if order == "natural" else None)
+            names = tuple(map(printable, sorted(folders, key=natural if order == "natural" else None)))
             shown = ", ".join(names[:3])
-            return tuple(names), f"class names are the folders of {path.name} in {order} order ({shown}, ...)"
+            return names, f"class names are the folders of {path.name} in {order} order ({shown}, ...)"
         if path.stat().st_size > MOST_BYTES:
             raise UserError(f"{path} is larger than a list of names")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -49,7 +50,7 @@ def _given(path: Path, order: Order) -> tuple[tuple[str, ...], str]:
         raise UserError(f"cannot read the class names {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text in UTF-8; expected one class name a line") from None
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(printable(line.strip()) for line in lines if line.strip())
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{path} names the class {twice[:60]!r} twice")
     return names, f"class names are the {len(names)} lines of {path.name}, in the order of the outputs"

@@ -569,8 +569,9 @@ def main():
     classes = torch.tensor(CLASSES) if CLASSES else torch.arange(target.classes)
     found = ATTACK.run(Oracle(target, ATTACK.access), prior, classes, torch.Generator().manual_seed({asked.seed}))
     found.save(OUT)
+    seen = found.drawn_by(prior)  # as large as the generator draws them
     with torch.no_grad():
-        named = torch.cat([judge(images).argmax(1) for images in found.images.split(16)])
+        named = torch.cat([judge(seen.floats(rows)).argmax(1) for rows in torch.arange(len(found)).split(16)])
     right = (named == found.classes).double().mean()
     print(f"{{OUT}}: {{len(found)}} images of {{len(classes)}} people; the judge names {{right:.1%}} of them")
 

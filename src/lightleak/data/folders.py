@@ -98,7 +98,7 @@ def population(
     # 1. who is private, in which order
     names = private_names(usable.names, private, listed, seed, public is not None, split)
     if listed is None:
-        names, numbered = ordered(names, order)
+        names, numbered = ordered(names, order, {printable(name): name for name in listing.classes})
     else:
         numbered = unlisted(usable.names, names, private)
     mine = usable.of(names)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -88,9 +88,16 @@ def _impossible(people: int, most: int, asked: int) -> str:
     return f"of {people} classes, 2 to {most} can be private, not {asked}{hint}"
 
 
-def ordered(names: tuple[str, ...], order: Order | None) -> tuple[tuple[str, ...], list[Finding]]:
-    """Names in the requested order, and a remark if none was requested and the two orders differ."""
-    plain, other = tuple(sorted(names)), tuple(sorted(names, key=natural))
+def ordered(
+    names: tuple[str, ...], order: Order | None, folders: Mapping[str, str]
+) -> tuple[tuple[str, ...], list[Finding]]:
+    """Names in the requested order, and a remark if none was requested and the two orders differ.
+
+    What is sorted are the names that `folders` have on the disk, as torchvision and timm sort them: there an accent may
+    be a sign of its own, so that Ángel comes before Bob.
+    """
+    plain = tuple(sorted(names, key=folders.__getitem__))
+    other = tuple(sorted(names, key=lambda name: natural(folders[name])))
     if order == "natural" or plain == other or order == "plain":
         return (other if order == "natural" else plain), []
     label = next(index for index, pair in enumerate(zip(plain, other)) if pair[0] != pair[1])

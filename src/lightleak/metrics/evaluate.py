@@ -12,6 +12,7 @@ from lightleak.attacks.reconstruction import PIECE, Drawn, Reconstruction
 from lightleak.data import faces
 from lightleak.data.images import eight_bit
 from lightleak.data.population import Images, Population
+from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.metrics import evidence, realism, recognition, truth
 from lightleak.metrics.attribute_regressor import AttributeRegressor, estimate
@@ -28,6 +29,7 @@ from lightleak.training.loop import Watch
 
 __all__ = ["METRICS", "Evaluation", "Reference", "difference", "evaluate", "reference"]
 
+OTHER = 0.05  # mean difference of colours above which an image is another one: rounding and precision make a fifth
 GOOD_JUDGE = 0.95  # a judge below this natural accuracy is flagged
 FEW_IMAGES = 10  # of a person: below, recall says nothing
 FEW_PEOPLE = 20  # fewer than this are flagged
@@ -128,7 +130,8 @@ def evaluate(
         evaluation.nulls[name] = scoring.of(null, null_students.get(name), one_picture=name == FAMILY)
         if watch is not None:
             watch(step + 2, 1 + len(nulls))
-    told = (*whose, *_unanswered(reconstruction, evaluation), *evaluation.warnings, *_warnings(evaluation))
+    told = (*whose, *_smaller(reconstruction, prior), *_unanswered(reconstruction, evaluation))
+    told = (*told, *evaluation.warnings, *_warnings(evaluation))
     return replace(evaluation, people=population.people, warnings=told)
 
 
@@ -175,6 +178,7 @@ class _Scoring:
         """Everything measured on one reconstruction, without nulls; it warns of NaN alone; `one_picture`: no set."""
         population, known = self.population, self.known
         _check(reconstruction, self.judge, population)
+        _check_prior(reconstruction, self.prior)
         seen = self._seen(reconstruction, student, one_picture)
         which, families = seen.which, _families(population, seen.which)
         measures: dict[str, Measure | None] = dict.fromkeys(METRICS)
@@ -370,9 +374,18 @@ def _no_numbers(seen: Seen) -> Iterator[str]:
             yield f"{who} {broken} of {len(values)} images with NaN or infinity: {then}"
 
 
+def _smaller(reconstruction: Reconstruction, prior: Prior | None) -> Iterator[str]:
+    """That judges saw less than the prior draws, for it was not given or takes other latents."""
+    seen = reconstruction.drawn_by(prior).floats(torch.zeros(1, dtype=torch.int64)).shape[-1]
+    if seen < (drawn := reconstruction.drawn_at):
+        yield f"judged at the {seen} pixels that the target saw, but their prior draws {drawn}: give it to judge those"
+
+
 def _unanswered(reconstruction: Reconstruction, evaluation: Evaluation) -> Iterator[str]:
     """Whom the numbers leave out, and what is found of everybody who was attacked."""
-    missing, found = len(reconstruction.failures), len(evaluation.classes)
+    asked = reconstruction.asked.tolist() if reconstruction.asked is not None else []
+    missing = len({*asked, *reconstruction.failures} - set(evaluation.classes))
+    found = len(evaluation.classes)
     if missing:
         of_all = [
             f"{METRICS[name].label} {sum(evaluation.per_class[name]) / (found + missing):.1%}"
@@ -430,6 +443,20 @@ def _check(reconstruction: Reconstruction, judge: Classifier, population: Popula
         problems.append(f"images must lie in [0, 1], got {min(ends):.3g} to {max(ends):.3g}")
     if problems:
         raise UserError("this reconstruction cannot be evaluated: " + "; ".join(problems))
+
+
+def _check_prior(found: Reconstruction, prior: Prior | None) -> None:
+    """UserError unless what the prior draws again of the first latents looks as what was kept of them."""
+    drawn = found.drawn_by(prior)
+    if drawn.prior is None:
+        return
+    index = torch.arange(min(4, len(found)))
+    apart = float((resized(drawn.floats(index).cpu(), found.size) - found.floats(index).cpu()).abs().mean())
+    if not apart < OTHER:
+        raise UserError(
+            f"the prior draws other images of these latents than the attack kept (colours are {apart:.2f} apart); give "
+            "the one that the attack searched in"
+        )
 
 
 @dataclass(frozen=True)

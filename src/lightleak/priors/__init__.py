@@ -58,7 +58,8 @@ PRIORS: Registry[type[Prior]] = Registry(
 def save(prior: Prior, folder: str | Path, learnt: Mapping[str, Any] | None = None) -> None:
     """Write a prior to prior.safetensors and prior.json in `folder`, each atomically; the recipe holds their hash.
 
-    `learnt` says how a target took part: {"access": what was granted, "queries": images shown to it}.
+    `learnt` says how a target took part: {"access": what was granted, "queries": images shown to it, "target":
+    `weights_of` its network}.
     """
     kinds = [name for name, kind in PRIORS.items() if type(prior) is kind]
     if not kinds:
@@ -88,6 +89,15 @@ def learnt(folder: str | Path) -> tuple[str, int] | None:
         note = json.loads((Path(folder).expanduser() / RECIPE).read_text()).get("learnt")
         return None if note is None else (str(note["access"]), int(note["queries"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"there is no prior in {folder}; 'lightleak fit' and 'lightleak convert' write one") from None
+
+
+def target_of(folder: str | Path) -> str:
+    """The mark of the target of which the prior in `folder` learnt (`weights_of` its network); "" where unknown."""
+    try:
+        mark = (json.loads((Path(folder).expanduser() / RECIPE).read_text()).get("learnt") or {}).get("target", "")
+        return mark if isinstance(mark, str) else ""
+    except (OSError, ValueError, AttributeError):
         raise UserError(f"there is no prior in {folder}; 'lightleak fit' and 'lightleak convert' write one") from None
 
 

@@ -30,6 +30,7 @@ from lightleak.study.tasks import (
     TrainTarget,
     source,
 )
+from lightleak.study.tasks.work import size_of
 from lightleak.training import RECIPES, CheckpointCriterion, Recipe
 
 NETWORK = "timm:resnet10t"  # of the demo: half the work of a ResNet-18
@@ -79,7 +80,7 @@ class Setting:
     def target(self, defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
         """The training of one target; defences that make the same network of it are one training."""
         kept = self.checkpoints if people == "private" else ()
-        defence = canonical(self.architecture, defence)
+        defence = canonical(self.architecture, defence, size_of(self.population))
         start = self.starts.get(self.architecture)
         return TrainTarget(self.population, self.architecture, self.recipe, defence, seed, people, kept, start)
 

@@ -66,10 +66,11 @@ class Costs(Task):
         base, *times = in_turn([undefended, *defended], self.rounds, watch)
         training = sum(epochs * seconds for (epochs, _), seconds in zip(parts, times)) / self.recipe.epochs / base
         public = defences.pretraining(self.defences, self.recipe)
-        if public:
-            seen = public.epochs * 0.8 * len(population.public)  # a fifth of them chooses the epoch
-            training += seen / (self.recipe.epochs * len(population.train))
-        training += sum(tuning.recipe.epochs for tuning in plan.tuning) / self.recipe.epochs  # by plain steps
+        private = len(population.train)
+        if public:  # a fifth of the public images chooses the epoch
+            training += shown(public, round(0.8 * len(population.public))) / shown(self.recipe, private)
+        # Tuning goes on by plain steps.
+        training += sum(shown(tuning.recipe, private) for tuning in plan.tuning) / shown(self.recipe, private)
         last = parts[-1][1]
         asked = [partial(predict, network, images) for network in (plain, last)]
         answered = in_turn(asked, self.rounds, watch)
@@ -135,6 +136,11 @@ class Utility(Task):
             "calibration": error,
             "overconfidence": over,
         }
+
+
+def shown(recipe: Recipe, images: int) -> int:
+    """How many images a training on so many shows its network, all epochs together."""
+    return recipe.epochs * recipe.passes(images) * images
 
 
 def kept(work: Callable[[], object], apart: set[int]) -> int:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lightleak.data.people import differ
 from lightleak.errors import UserError
 from lightleak.files import parsed
 from lightleak.study.task import Progress, Store, Task
@@ -36,6 +37,9 @@ class Pair:
 class Pairs(Task):
     """For each person a private image and, in random order, what two targets gave away of them.
 
+    Both targets know the same people under the same labels, else UserError; of whom one of them gave nothing away there
+    is no pair, and the result counts them as `left_out`.
+
     `form.csv` names the three images of each pair; `key.csv` says which side is of which target. The private images lie
     in the folder in plain sight: whoever runs the study decides who may see them.
     """
@@ -57,9 +61,14 @@ class Pairs(Task):
         population = self.first.target.population.load(store)
         found = [attack.load(store).best(1) for attack in (self.first, self.second)]
         titles = [attack.target.title for attack in (self.first, self.second)]
+        for one, title in zip(found, titles):
+            if different := differ(one.people, population.people, f"what {title!r} gave away", "the data"):
+                raise UserError(f"pairs are of the same people: {different}")
+        theirs = [one.classes.tolist() for one in found]
+        shared = [label for label in theirs[0] if label in theirs[1]]
         rng = torch.Generator().manual_seed(self.seed)
         form, key = [], []
-        for place, label in enumerate(found[0].classes.tolist()):
+        for place, label in enumerate(shared):
             name = f"{place:04d}"
             private = population.train.pixels[int((population.train.labels == label).nonzero()[0])]
             swapped = bool(torch.randint(2, (), generator=rng))
@@ -69,10 +78,11 @@ class Pairs(Task):
                 _write(found[which].bytes(found[which].classes == label)[0], folder / f"{name}-{side}.png")
             form.append([name, f"{name}-person.png", f"{name}-left.png", f"{name}-right.png"])
             key.append([name, label, titles[sides[0]], titles[sides[1]]])
-            watch(place + 1, len(found[0].classes))
+            watch(place + 1, len(shared))
         _table(folder / FORM, FORM_HEADS, form)
         _table(folder / KEY, KEY_HEADS, key)
-        return {"pairs": len(form), "targets": titles, "swapped": sum(row[2] == titles[1] for row in key)}
+        swapped, left_out = sum(row[2] == titles[1] for row in key), len({*theirs[0], *theirs[1]}) - len(shared)
+        return {"pairs": len(form), "targets": titles, "swapped": swapped, "left_out": left_out}
 
 
 def _write(pixels: Tensor, path: Path) -> None:

@@ -13,24 +13,27 @@ from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.wrap import Classifier
 
-SIDE = 64  # pixels at which a network is looked at, if it takes them: where its skips are does not depend on that
+SIDE = 64  # pixels at which a network is looked at, if it takes them; from here on its stages are always the same
 
 
-def canonical(architecture: str, defences: tuple[Defence, ...]) -> tuple[Defence, ...]:
-    """The defences in the shortest spelling that makes the same network of this architecture."""
-    return tuple(_shortest(architecture, one) if isinstance(one, Respelled) else one for one in defences)
+def canonical(architecture: str, defences: tuple[Defence, ...], size: int | None = None) -> tuple[Defence, ...]:
+    """The defences in the shortest spelling that makes the same network of this architecture at this size of images.
+
+    Of small images the last stages share a resolution, and so are one.
+    """
+    return tuple(_shortest(architecture, one, size) if isinstance(one, Respelled) else one for one in defences)
 
 
 @cache
-def _shortest(architecture: str, defence: Respelled) -> Defence:
-    return defence.respelled(_looked_at(architecture)) if defence.ambiguous else defence
+def _shortest(architecture: str, defence: Respelled, size: int | None) -> Defence:
+    return defence.respelled(_looked_at(architecture, size)) if defence.ambiguous else defence
 
 
 @cache
-def _looked_at(architecture: str) -> Classifier:
+def _looked_at(architecture: str, size: int | None) -> Classifier:
     """The network, to be looked at alone."""
     with randomness.own(0):
         try:
-            return zoo.build(architecture, 2, zoo.only_size(architecture) or SIDE)
+            return zoo.build(architecture, 2, zoo.only_size(architecture) or min(size or SIDE, SIDE))
         except UserError:
             return zoo.build(architecture, 2)

@@ -105,7 +105,7 @@ class _Training(Adversaries[ConditionalGenerator, NamingDiscriminator]):
     """The networks of one training, and whom the target calls public images."""
 
     target: Asked
-    called: Tensor  # labels of public images, of all of them where a warm-up tells the decoder
+    called: Tensor  # labels of public images (-1: none), of all of them where a warm-up tells the decoder
 
 
 def fit_lokt(
@@ -128,7 +128,7 @@ def fit_lokt(
     told = answers(
         target, images if settings.warmup else images.at(torch.arange(min(SHOWN, len(images)))), device=device
     ).cpu()
-    run = _start(images, settings, seed, device, target, named(told).clamp(min=0), told.shape[1])
+    run = _start(images, settings, seed, device, target, named(told), told.shape[1])
     state = run.state(folder, recipe(settings, images, seed, teacher=digest_of(told)), target)
     state.resume()
     pixels = images.pixels.to(device)
@@ -185,10 +185,13 @@ def taught_by(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def warmup_step(run: _Training, settings: Lokt, pixels: Tensor) -> dict[str, float]:
-    """One step of an autoencoder whose decoder is given the target's label of each image."""
+    """One step of an autoencoder whose decoder is given the target's label of each image; any, where it gave none."""
     device = pixels.device
     chosen = torch.randint(len(pixels), (settings.batch,), generator=run.rng)
-    real, owners = pixels[chosen.to(device)].float().div_(255), run.called[chosen].to(device)
+    real, owners = pixels[chosen.to(device)].float().div_(255), run.called[chosen]
+    if (run.called < 0).any():
+        owners = torch.where(owners < 0, _classes(run, settings.batch), owners)
+    owners = owners.to(device)
 
     def draw(latents: Tensor) -> Tensor:
         return to_images(run.generator(latents, owners), settings.span)

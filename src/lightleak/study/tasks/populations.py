@@ -17,6 +17,7 @@ from lightleak.data import faces
 from lightleak.data.decoded import cache_folder
 from lightleak.data.listed import read_list, redivided
 from lightleak.data.listing import scan
+from lightleak.data.naming import read_names
 from lightleak.data.outlook import Outlook, outlook
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
@@ -175,9 +176,12 @@ def contents_of(folder: str | Path, classes: bool = True) -> str:
 def source(text: str, **settings: Any) -> Draw:
     """The population that "faces", "digits" or "celeba:PATH" names, with the settings of its function.
 
-    UserError for an unknown name or setting, a value of the wrong type, or a folder that is not there.
+    A file of class names is read now: who has which label is part of what it is. UserError for an unknown name or
+    setting, a value of the wrong type, or a folder that is not there.
     """
     data.check(text, **settings)
+    if isinstance(settings.get("classes"), str | Path):
+        settings["classes"] = read_names(settings["classes"])
     kind, _, path = text.partition(":")
     other = str(settings.get("public") or "").partition(":")[2]
     if kind == "folder":

@@ -70,9 +70,10 @@ class FitPrior(Repeating):
             oracle = teacher(target, self.settings, guard_of(self.target, target, store))
         heard = asked(oracle, self.settings) if oracle else None
         prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=heard)
-        priors.save(prior, folder)
-        priors.show(prior, folder / "samples.png")
         queries = heard.count if heard else 0  # those before a stop as well
+        made = {"access": oracle.access, "queries": queries, "target": oracle.weights} if oracle else None
+        priors.save(prior, folder, made)
+        priors.show(prior, folder / "samples.png")
         return {"images": len(population.public), "queries": queries, "settings": told(self.settings)}
 
     def load(self, store: Store) -> Prior:
