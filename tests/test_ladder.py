@@ -166,6 +166,25 @@ def test_of_whom_an_attack_finds_nothing_nothing_leaks():
     assert accuracy.value == pytest.approx(0.9)
 
 
+def test_an_attack_that_some_networks_were_spared_is_missing_there_alone():
+    known = ladder(RATES["hides"])
+    more = [record("MID", seed, "PPA", 0.5) for seed in range(3)] + [
+        record("TTS", seed, "LOKT", 0.5) for seed in (0, 1)
+    ]
+    both = known | {Path(f"more {place}"): one for place, one in enumerate(more)}
+    results = collect_ladder(both, "T")
+    assert [column.name for column in results.columns] == ["accuracy", "hits@1 LOKT", "hits@1 RLB-MI", "hits@1 PPA"]
+    cells = {row.name: set(row.measures) for row in results.rows}
+    assert cells["MID"] == {"accuracy", "hits@1 PPA"}
+    assert cells["TTS"] == {"accuracy", "hits@1 LOKT"}
+    plain = collect_ladder(known, "T")
+    assert [one for one in results.warnings if "NegLS" in one]
+    assert {(one.row, one.column) for one in results.differences} == {
+        *((one.row, one.column) for one in plain.differences), ("MID", "hits@1 PPA"), ("TTS", "hits@1 LOKT"),
+    }  # fmt: skip
+    page(results)
+
+
 def test_a_ladder_has_two_rungs_and_two_targets():
     records = list(ladder(RATES["hides"], seeds=1).values())
     assert is_ladder(records)

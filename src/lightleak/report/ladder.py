@@ -54,7 +54,7 @@ def access_of(record: Record) -> Access | None:
 
 
 def by_target(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
-    """The trainings of each target by attack, from labels up to gradients; only attacks run on every target.
+    """The trainings of each target by attack, from labels up to gradients; only attacks run on the first and another.
 
     Attacks are told apart by their settings and priors, not by seeds and judges.
     """
@@ -68,9 +68,9 @@ def by_target(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
     found: dict[str, dict[str, list[Record]]] = {target: {} for target in targets}
     for one in ranked:
         name = names[_identity(one)]
-        if len(met[name]) == len(targets):
+        if len(met[name]) > 1 and next(iter(targets)) in met[name]:
             found[training_of(one.target)].setdefault(name, []).append(one)
-    return found
+    return {target: attacks for target, attacks in found.items() if attacks}
 
 
 def _identity(record: Record) -> str:
@@ -156,9 +156,9 @@ def hidden(found: Found, metric: str, alike: Alike) -> list[Hidden]:
     rung = {name: access_of(own[0]) for name, own in found[baseline].items()}
     white = [name for name in plain if rung[name] == "gradients"]
     tried = []
-    for target in defended if white else ():
+    for target in [one for one in defended if any(name in found[one] for name in white)]:
         own = {name: by_training(records, metric) for name, records in found[target].items()}
-        best, before = (max(white, key=lambda name, side=side: mean_of(side[name])) for side in (own, plain))
+        best, before = (max((mean_of(side[name]), name) for name in white if name in side)[1] for side in (own, plain))
         held = _paired(plain[before], own[best], alike)
         for name in (name for name in own if rung[name] == "labels"):
             more = _paired(own[name], own[best], alike)
