@@ -26,9 +26,10 @@ Declared in advance. A defence *hides gradients* where an attack by labels finds
 strongest attack with gradients does, and by more than of the undefended one, while gradients find less than there: all
 three by paired intervals over people and trainings, by the truth, corrected by Holm (`lightleak.report.ladder`).
 
-The record in results/access-ladder has BREP-MI, black-box MIRROR and PPA. An attack takes 20 to 50 seconds of a core
-for a network, surrogate + CMA-ES three minutes and LOKT more than eight, most of them for their surrogates: with
-PLG-MI's generators, which were not timed, eight hours on one core. `--settings attacks BREPMI,PPA` runs some alone.
+In the record in results/access-ladder, LOKT, surrogate + CMA-ES and PLG-MI, which learn something of each network
+beforehand, are shown the first three networks alone (`--settings attacks BREPMI,LOKT=3,...` says so). They take two to
+five minutes of a core for a network, each other attack half a minute to a minute.
+`--settings attacks BREPMI,PPA` runs some alone.
 """
 
 import json
