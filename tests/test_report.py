@@ -632,6 +632,17 @@ def test_one_remark_for_each_measure():
     assert "no leak of any target" in of_leaks({"RoLSS": [one], "SSF": [other]})[0]
 
 
+def test_a_wide_record_is_folded_in_the_index(tmp_path: Path):
+    values = {
+        name: Measure(0.1) for name in ("error", "accuracy", "confidence", "hits@5", "hits@1", "verified", "true@1")
+    }
+    values |= {f"hits@1 {name}": Measure(0.1) for name in "ABCDEF"}
+    names = [replace(columns("hits@1")[0], name=name, label=name) for name in values]
+    made = Results(title="t", columns=tuple(names), rows=(Row("one", values),))
+    (tmp_path / "record.json").write_text(json.dumps(made.to_json()))
+    assert "<summary>The other " in index(tmp_path, "R").read_text()
+
+
 def test_the_index_begins_with_the_findings(results: Results, tmp_path: Path):
     write(results, tmp_path / "one")
     (tmp_path / "README.md").write_text(
@@ -701,5 +712,5 @@ def test_a_row_beside_targets_that_says_nothing_is_left_out(results: Results) ->
 def test_folded_measures_are_counted_in_english():
     values = {name: Measure(0.1) for name in ("error", "accuracy", "confidence", "hits@5", "hits@1")}
     table = main_table(Results(title="t", columns=columns(*values), rows=(Row("one", values),)))
-    assert others(list(in_parts(table, 4))[1:]) == "The other measure"
-    assert others(list(in_parts(table, 3))[1:]) == "The other 2 measures"
+    folded = [[part.columns for part in in_parts(table, most)[1:]] for most in (4, 3)]
+    assert [others(columns) for columns in folded] == ["The other measure", "The other 2 measures"]

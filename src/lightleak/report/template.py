@@ -1,6 +1,6 @@
 """Templates of pages: values are escaped, and a missing value is an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -22,7 +22,7 @@ def template(package: str, name: str, finalize: Callable[[Any], Any] | None = No
     return environment.get_template(name)
 
 
-def others(tables: list[Any]) -> str:
-    """What the line over folded tables says that they hold: so many measures."""
-    count = sum(len(table.columns) for table in tables)
+def others(tables: Iterable[Sized]) -> str:
+    """What the line over folded tables, given by their columns, says that they hold: so many measures."""
+    count = sum(map(len, tables))
     return "The other measure" if count == 1 else f"The other {count} measures"
