@@ -345,10 +345,11 @@ def measured_loss(
 def layout_of(net: nn.Module, device: torch.device) -> torch.memory_format:
     """Channels last, which is faster, but where torch 2.13 ends the process in the backward pass on a processor.
 
-    RepVGG's stem has such a layer; in contiguous order the same is computed rightly.
+    RepVGG's stem has such a layer, and so have very narrow residual networks; in contiguous order the same is computed
+    rightly.
     """
     fatal = any(
-        isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1) and max(one.stride) > 1 and 1 < one.in_channels < 8
+        isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1) and max(one.stride) > 1 and one.in_channels < 16
         for one in net.modules()
     )
     return torch.contiguous_format if fatal and device.type == "cpu" else torch.channels_last
