@@ -314,9 +314,10 @@ def test_passes_make_longer_epochs(tiny_population):
 def test_layout_of_a_network():
     """Channels last, but on a processor where a strided pointwise convolution of few channels is met: RepVGG's stem."""
     stem = nn.Sequential(nn.Conv2d(3, 8, 1, stride=2), nn.Flatten())
-    usual = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 1, stride=2), nn.Conv2d(3, 8, 1))
+    narrow = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 1, stride=2))
+    usual = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), nn.Conv2d(16, 16, 1, stride=2), nn.Conv2d(3, 8, 1))
     cpu, card = torch.device("cpu"), torch.device("cuda")
-    assert layout_of(stem, cpu) == torch.contiguous_format
+    assert layout_of(stem, cpu) == layout_of(narrow, cpu) == torch.contiguous_format
     assert layout_of(stem, card) == torch.channels_last
     assert layout_of(usual, cpu) == layout_of(usual, card) == torch.channels_last
 
