@@ -35,6 +35,11 @@ def named(told: Tensor) -> Tensor:
     return answers(told).masked_fill(even, -1)
 
 
+def tally(called: Tensor, classes: int) -> Tensor:
+    """How often each class was named (`named`, N), C; who named none counts for none."""
+    return torch.bincount(called[called >= 0], minlength=classes)
+
+
 def agreement_of(one: Tensor, other: Tensor) -> float:
     """The share of rows of two tables of logits, N x C each, that name the same class; some name none (`named`)."""
     called = named(one)

@@ -34,7 +34,7 @@ from lightleak.files import publish
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.weight_files import Weights
 from lightleak.priors.prior import Prior
-from lightleak.ranking import agreement_of, named
+from lightleak.ranking import agreement_of, named, tally
 
 FEATURES = "features.safetensors"
 
@@ -193,8 +193,7 @@ def learn(
         with torch.no_grad():
             theirs = torch.cat([student(images.floats(part)) for part in torch.arange(len(images)).split(256)])
         agreement.append(agreement_of(theirs, logits))
-    spent, called = oracle.queries - before, named(logits)
-    counts = tuple(torch.bincount(called[called >= 0], minlength=oracle.classes).tolist())
+    spent, counts = oracle.queries - before, tuple(tally(named(logits), oracle.classes).tolist())
     return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, counts, oracle.weights)
 
 

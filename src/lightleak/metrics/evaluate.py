@@ -376,7 +376,8 @@ def _no_numbers(seen: Seen) -> Iterator[str]:
 
 def _smaller(reconstruction: Reconstruction, prior: Prior | None) -> Iterator[str]:
     """That judges saw less than the prior draws, for it was not given or takes other latents."""
-    seen = reconstruction.drawn_by(prior).floats(torch.zeros(1, dtype=torch.int64)).shape[-1]
+    shown = reconstruction.drawn_by(prior)
+    seen = shown.prior.size if shown.prior else shown.found.size
     if seen < (drawn := reconstruction.drawn_at):
         yield f"judged at the {seen} pixels that the target saw, but their prior draws {drawn}: give it to judge those"
 

@@ -157,8 +157,8 @@ def above_ceiling(attack: Tensor, null: Tensor, held_out: Tensor, seed: int = 0)
     tops, bottoms = means[0] - means[1], means[2] - means[1]
     ratios = (tops / bottoms)[bottoms > 0]
     low, high = (float(ratios.quantile(end)) for end in (0.025, 0.975))
-    gap = compare(attack.double(), null.double(), rate=True)
     if any(float(side.double().mean()) in (0.0, 1.0) for side in (attack, null)):
+        gap = compare(attack.double(), null.double(), rate=True)
         low, high = min(low, (gap.low or 0.0) / bottom), max(high, (gap.high or 0.0) / bottom)
     return Measure(top / bottom, low, high)
 

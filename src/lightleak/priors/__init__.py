@@ -2,10 +2,10 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -47,6 +47,7 @@ OURS: dict[str, type[Prior]] = {
     "stylegan2": StyleGAN2Prior,
     "pixels": PixelsPrior,
 }
+Noted = TypeVar("Noted")
 PRIORS: Registry[type[Prior]] = Registry(
     "lightleak.priors",
     OURS,
@@ -85,19 +86,20 @@ def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
 
 def learnt(folder: str | Path) -> tuple[str, int] | None:
     """The access to a target with which the prior in `folder` was learnt, and its queries; None without a target."""
-    try:
-        note = json.loads((Path(folder).expanduser() / RECIPE).read_text()).get("learnt")
-        return None if note is None else (str(note["access"]), int(note["queries"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"there is no prior in {folder}; 'lightleak fit' and 'lightleak convert' write one") from None
+    return _noted(folder, lambda note: None if note is None else (str(note["access"]), int(note["queries"])))
 
 
 def target_of(folder: str | Path) -> str:
     """The mark of the target of which the prior in `folder` learnt (`weights_of` its network); "" where unknown."""
+    mark = _noted(folder, lambda note: (note or {}).get("target", ""))
+    return mark if isinstance(mark, str) else ""
+
+
+def _noted(folder: str | Path, read: Callable[[Any], Noted]) -> Noted:
+    """What `read` takes from the note on how a target took part; UserError if there is no prior, or none so noted."""
     try:
-        mark = (json.loads((Path(folder).expanduser() / RECIPE).read_text()).get("learnt") or {}).get("target", "")
-        return mark if isinstance(mark, str) else ""
-    except (OSError, ValueError, AttributeError):
+        return read(json.loads((Path(folder).expanduser() / RECIPE).read_text()).get("learnt"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"there is no prior in {folder}; 'lightleak fit' and 'lightleak convert' write one") from None
 
 

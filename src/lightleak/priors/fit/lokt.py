@@ -38,7 +38,7 @@ from lightleak.priors.conditional64 import (
 from lightleak.priors.fit.adversaries import Adversaries
 from lightleak.priors.fit.autoencoder import redraw
 from lightleak.priors.fit.state import Asked, answers, batch, check_enough, digest_of, faults, follow, recipe, update
-from lightleak.ranking import named
+from lightleak.ranking import named, tally
 
 SHOWN = 64  # public images that a target is asked about at the beginning
 
@@ -160,7 +160,7 @@ def lokt_step(run: _Training, settings: Lokt, pixels: Tensor, weight: float) -> 
                 labels = named(run.target(to_images(made, settings.span)))
             theirs = said[settings.batch :]
             loss = loss + weight * taught_by(theirs, labels)
-            run.discriminator.hits += torch.bincount(labels[labels >= 0], minlength=theirs.shape[1])
+            run.discriminator.hits += tally(labels, theirs.shape[1])
             numbers["agree"] = float((theirs.argmax(1) == labels).float().mean())
             numbers["called"] = float((labels == drawn).float().mean())
             numbers["heard"] = float((run.discriminator.hits > 0).float().mean())

@@ -16,7 +16,7 @@ from lightleak.models.own import opened
 from lightleak.models.trial import Item
 from lightleak.models.weight_files import Weights
 from lightleak.priors.fit.state import answers as answers_to
-from lightleak.ranking import agreement_of, named
+from lightleak.ranking import agreement_of, named, tally
 from lightleak.study.task import Progress, Store, Task
 from lightleak.study.tasks.attackers import AnyTarget, Copying, Undoing
 from lightleak.study.tasks.populations import Draw
@@ -124,10 +124,9 @@ class Surrogate(Copying):
         self.keep(copy, folder)
         with torch.no_grad():
             theirs = answers_to(copy, public, device=oracle.device).cpu()
-        called = named(said)
         return {
             "queries": oracle.queries,
             "images": len(public),
             "agreement": agreement_of(theirs, said),
-            "histogram": torch.bincount(called[called >= 0], minlength=oracle.classes).tolist(),
+            "histogram": tally(named(said), oracle.classes).tolist(),
         }
