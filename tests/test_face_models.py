@@ -86,16 +86,31 @@ def test_narrow_networks_have_the_same_layers_with_fewer_channels(narrow: str, w
         assert set(small) == set(large)
 
 
-@pytest.mark.parametrize("name", ["ir18-narrow", "vgg16-narrow"])
-def test_narrow_networks_take_other_sizes(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "width", "skips", "multiple"),
+    [("ir18-narrow", 128, 8, 32), ("vgg16-narrow", 128, 0, 32), ("densenet-narrow", 186, 4 * 4, 16)],
+)
+def test_narrow_networks_take_other_sizes(name: str, width: int, skips: int, multiple: int) -> None:
     classifier = zoo.build(f"face:{name}", 5, 32).eval()
     images = torch.rand(2, 3, 32, 32)
     features, logits = classifier.features_and_logits(images)
     assert logits.shape == (2, 5)
-    assert features.shape == (2, 128)
-    assert len(find_skips(classifier.net, images)) == (8 if name.startswith("ir") else 0)
-    with pytest.raises(UserError, match="takes images of 64 x 64, not 48 x 48"):
-        zoo.build(f"face:{name}", 5, 48)
+    assert features.shape == (2, width)
+    assert len(find_skips(classifier.net, images)) == skips
+    with pytest.raises(UserError, match=f"takes images of any multiple of {multiple} pixels, not 40 x 40"):
+        zoo.build(f"face:{name}", 5, 40)
+
+
+def test_the_narrow_densenet_is_torchvisions_and_its_stages_can_be_cut() -> None:
+    """Channels by hand: 48; each stage adds 4 x 24, and each transition halves. A stage without skips is 24 wide."""
+    model = FACE_MODELS["densenet-narrow"](1000).eval()
+    state = model.state_dict()
+    for number, shape in ((1, (72, 144)), (2, (84, 168)), (3, (90, 180))):
+        assert state[f"feature.transition{number}.conv.weight"].shape[:2] == shape
+    assert state["fc_layer.weight"].shape == (1000, 90 + 4 * 24)
+    example = torch.rand(2, 3, 48, 48)
+    assert remove_skips(model, "last", example).fc_layer.weight.shape == (1000, 24)
+    assert remove_skips(model, 1, example).feature.transition1.conv.weight.shape[:2] == (12, 24)  # halves, too
 
 
 def test_the_backbone_alone_is_a_face_evolve_file() -> None:

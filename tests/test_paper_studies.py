@@ -85,6 +85,21 @@ def test_the_same_cut_is_trained_once():
     assert len({keys[one] for one in (RoLSS(), RoLSS(where=3), TTS(), SSF(), SSF(factor=0.4))}) == 5
 
 
+def test_the_painted_densenet_is_trained_once_for_all_tables():
+    """With its own recipe, and with the copies by which networks are compared at equal natural accuracy."""
+    trained = {}
+    for study in ("tab2_stages", "tab5_defences", "fig9_ssf", "fig12_repetitions"):
+        targets = [task.found.target for task in load(STUDIES[0].with_name(f"{study}.py"), only="densenet-narrow",
+                                                      epochs=3) if isinstance(task, Evaluate)]  # fmt: skip
+        runs = [getattr(target, "run_of", target) for target in targets]
+        assert {(run.recipe.epochs, run.recipe.rate, len(run.checkpoints)) for run in runs} == {(3, 2e-3, 2)}
+        trained[study] = {run.key for run in runs}
+    for study in ("tab2_stages", "tab5_defences", "fig9_ssf"):
+        assert trained["fig12_repetitions"] < trained[study]
+    [one] = load(STUDIES[0].with_name("tab2_stages.py"), only="resnet18")[:1]
+    assert (one.found.target.recipe.epochs, one.found.target.checkpoints) == (14, ())
+
+
 def test_bad_scales():
     with pytest.raises(UserError, match="rendered or paper, not 'large'"):
         at("large")

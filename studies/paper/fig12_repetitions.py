@@ -16,10 +16,10 @@ with `--dry-run` it says how long either scale takes here.
 
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare
-from lightleak.study.scales import at
+from lightleak.study.scales import DENSENET, at
 
 NETWORKS = {
-    "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
+    "rendered": ("torchvision:resnet18", DENSENET),
     "paper": ("torchvision:resnet101", "torchvision:densenet121"),
 }
 

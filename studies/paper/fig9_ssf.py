@@ -16,10 +16,10 @@ either scale takes here.
 
 from lightleak.defences import SSF, RoLSS
 from lightleak.study.comparison import along, compare
-from lightleak.study.scales import at
+from lightleak.study.scales import DENSENET, at
 
 NETWORKS = {
-    "rendered": ("torchvision:resnet18", "torchvision:densenet121"),
+    "rendered": ("torchvision:resnet18", DENSENET),
     "paper": ("torchvision:resnet101", "torchvision:densenet121"),
 }
 FACTORS = (0.8, 0.6, 0.4, 0.2)

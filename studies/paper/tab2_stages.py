@@ -3,8 +3,9 @@
 What is compared: the whole network, and the same trained without the skips of stage 1, 2, 3 or 4, each inverted by PPA.
 Beside it, how much of the gradient runs through the skips of each stage (the paper's equation 2).
 
-Painted, DenseNets that lose a stage's skips learn slowly (a chain of 12 to 48 narrow convolutions, 196 steps), so the
-one that learns enough is also held against the whole network stopped at the same natural accuracy.
+Painted, the DenseNet is one of four layers a stage: without a stage's skips DenseNet-121 hardly learns there (a chain
+of 12 to 48 narrow convolutions of few pixels). Every cut one is also held against the whole network stopped at the same
+natural accuracy.
 
 The paper (FaceScrub, AttAcc@1 in %; Full / Skip-1 / Skip-2 / Skip-4 removed): ResNet-34 90.78 / 83.25 / 77.92 / 80.61,
 ResNet-50 82.76 / 73.23 / 78.77 / 68.44, ResNet-101 83.00 / 74.81 / 78.75 / 58.68, ResNet-152 86.51 / 80.35 / 69.04 /
@@ -18,14 +19,10 @@ Cost: at the paper's scale about 40 trainings and attacks; with `--dry-run` it s
         --settings scale paper data facescrub:PATH prior FFHQ weights FOLDER judge FILE --device cuda
 """
 
-from dataclasses import replace
-
 from lightleak.defences import RoLSS
-from lightleak.study.comparison import compare
+from lightleak.study.comparison import compare, compare_on_the_way
 from lightleak.study.gradient_shares import GradientShares
-from lightleak.study.scales import EIGHT, at
-from lightleak.study.tasks import Checkpoint
-from lightleak.training import CheckpointCriterion
+from lightleak.study.scales import DENSENET, EIGHT, at
 
 ROW = {1: "RoLSS (where 1)", 2: "RoLSS (where 2)", 4: "RoLSS"}  # of each stage; RoLSS cuts the last one
 PUBLISHED = {
@@ -42,11 +39,7 @@ PUBLISHED = {
     )
 }
 
-STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet34"}  # painted
-
-
-# Painted: natural accuracies at which copies of a network are attacked on its way, by what is removed.
-ON_THE_WAY = {"torchvision:densenet121": {(): (0.5, 0.7), (RoLSS(where=1),): (0.5,)}}
+STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet34", DENSENET: "torchvision:densenet121"}  # painted
 
 
 def tasks(scale="rendered", **options):
@@ -56,16 +49,7 @@ def tasks(scale="rendered", **options):
     found = [task for each in setting.each for task in compare(each, stages)]
     targets = [task.found.target for task in found if task.found.target.seed == setting.seeds[0]]
     if scale == "rendered":
-        found += [task for each in setting.each for task in on_the_way(each)]
+        for each in setting.each:
+            first = range(len(each.checkpoints))[:1]
+            found += [*compare_on_the_way(each, [()]), *compare_on_the_way(each, stages[1:], first)]
     return [*found, *map(GradientShares, targets)]
-
-
-def on_the_way(setting):
-    """Evaluations of copies at chosen natural accuracies."""
-    return [
-        setting.evaluated(Checkpoint(replace(setting.target(removed, seed), checkpoints=moments), place), {})
-        for removed, accuracies in ON_THE_WAY.get(setting.architecture, {}).items()
-        for moments in [tuple(CheckpointCriterion(accuracy=share) for share in accuracies)]
-        for seed in setting.seeds
-        for place in range(len(moments))
-    ]

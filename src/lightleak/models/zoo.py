@@ -150,8 +150,11 @@ def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[
         raise UserError(
             f"face:{name} has no downloadable weights; convert a published checkpoint with 'lightleak convert'"
         )
-    if name in SIZED and size and size % 32 == 0:
-        return SIZED[name](classes, size), size
+    if name in SIZED and size:
+        make, multiple = SIZED[name]
+        if size % multiple:
+            raise UserError(f"face:{name} takes images of any multiple of {multiple} pixels, not {size} x {size}")
+        return make(classes, size), size
     net = FACE_MODELS[name](classes)
     native = int(getattr(net, "input_size", (3, 64, 64))[-1])
     if size not in (None, native):

@@ -56,6 +56,7 @@ class Setting:
     adversarial: MIFace | None = None  # a third null: images that convince each target and show nobody
     networks: tuple[str, ...] = ()  # those that a study compares, one table each; see `each`
     recipes: Mapping[str, Recipe] = field(default_factory=dict)  # of networks that are trained otherwise
+    copies: Mapping[str, tuple[CheckpointCriterion, ...]] = field(default_factory=dict)  # `checkpoints` of those others
     starts: Mapping[str, Weights] = field(default_factory=dict)  # files of weights that networks begin with
     judged: Draw | None = None  # as the judge sees the same people: cropped, or larger; None: as the target does
     judge_start: Weights | None = None  # that the judge begins with
@@ -74,8 +75,13 @@ class Setting:
         return tuple(self.of(network) for network in self.networks)
 
     def of(self, architecture: str) -> "Setting":
-        """The setting for another network, with the recipe that this is trained by."""
-        return replace(self, architecture=architecture, recipe=self.recipes.get(architecture, self.recipe))
+        """The setting for another network, with the recipe that this is trained by and the copies that it leaves."""
+        return replace(
+            self,
+            architecture=architecture,
+            recipe=self.recipes.get(architecture, self.recipe),
+            checkpoints=self.copies.get(architecture, self.checkpoints),
+        )
 
     def target(self, defence: tuple[Defence, ...], seed: int, people: str = "private") -> TrainTarget:
         """The training of one target; defences that make the same network of it are one training."""
