@@ -37,6 +37,11 @@ RESIDUAL: dict[Verdict, str] = {
         "risk is unknown."
     ),
 }  # fmt: skip
+UNREAD = (
+    "The attacks tested did not show these people, but the model names no more of its training pictures right than a "
+    "guess would. Either it holds nothing of them, or it was not read as it was trained (classes, normalisation, "
+    "weights); in the second case this audit says nothing, and the risk is unknown."
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,12 @@ class Answer:
     unfit: tuple[str, ...]  # judges that are not good enough
     agreement: float | None
     warnings: tuple[str, ...] = ()
+    knows: bool = True  # whether the model names more of its training pictures right than a guess would
+
+    @property
+    def residual(self) -> str:
+        """What risk is left, in words."""
+        return RESIDUAL[self.verdict] if self.knows or self.verdict != "no leak shown" else UNREAD
 
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
@@ -106,8 +117,13 @@ def answer(
     classes: int,
     word: str = "people",
     seed: int = 0,
+    knows: bool = True,
 ) -> Answer:
-    """The answer to what members `found`; `embed` is the recogniser's result, `qualities` the judges' accuracies."""
+    """The answer to what members `found`; `embed` is the recogniser's result, `qualities` the judges' accuracies.
+
+    `knows`: whether the model names more of its training pictures right than a guess would. One that does not either
+    holds nothing of these people or was not read as it was trained, so that no leak is shown says little.
+    """
     attacks = [one for one in found if not one.null and not one.control]
     unfit = tuple(name for name, value in qualities.items() if value is None or value < FIT_JUDGE)
     fit = [name for name in qualities if name not in unfit]
@@ -153,8 +169,8 @@ def answer(
     warnings = _warnings(by, people, ceiling, ratio, hides, unfit, embed, word)
     warnings += [_fooled(one.name, told, people, word) for one in found if (told := _odd(one, tables, by, rate))]
     return Answer(
-        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word, photographs, named),
-        verdict=verdict, by=by, people=people, shown=shown,
+        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word, photographs, named, knows),
+        verdict=verdict, by=by, knows=knows, people=people, shown=shown,
         share=evidence.wilson(shown, people) if by != "nobody" else None,
         at_most=verification.at_most(shown, people) if by != "nobody" else None,
         null=worst.name, null_shown=null_shown, p=p, chance=chance if p is not None else None,
@@ -202,6 +218,7 @@ def _sentence(
     word: str,
     of_photographs: str,
     named: Named | None,
+    knows: bool,
 ) -> str:
     if by == "nobody":
         return (
@@ -217,7 +234,8 @@ def _sentence(
         told = f"0 %, which still allows {100 * verification.at_most(0, people):.1f} %"
     told = told.replace("%,", " %,").replace("  %", " %") + of_photographs
     endings = {
-        "no leak shown": "; no leak is shown",
+        "no leak shown": "; no leak is shown"
+        + ("" if knows else f", but the model knows its training pictures of these {word} no better than a guess"),
         "cannot tell": ", and nothing here knows these pictures well enough to rule a leak out",
     }
     end = endings.get(verdict, "")
@@ -327,7 +345,7 @@ def _warnings(
 ) -> list[str]:
     told = []
     if by != "recogniser":
-        why = f" ({embed['missing']})" if embed and "missing" in embed else ""
+        why = f" ({embed['missing']})" if embed and embed.get("missing") else ""
         told.append(
             f"No recogniser took part{why}. Judges choose among the {word} of this model and may agree with it on "
             "images that show nobody; that flatters the attack."

@@ -61,6 +61,11 @@ class Examined:
     warnings: tuple[str, ...] = ()
     right: tuple[float, ...] = field(default=())  # of each person's pictures, the share that it names
 
+    @property
+    def knows(self) -> bool:
+        """Whether it names more of its training pictures right than a guess would, surely."""
+        return (self.seen.low or 0.0) > 1 / max(len(self.right), 1)
+
 
 @contextmanager
 def estimating() -> Iterator[None]:

@@ -72,6 +72,7 @@ class Prepared:
     measures: Mapping[str, Measure]  # by member
     qualities: tuple[JudgeQuality, ...]
     warnings: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # why recognisers cannot take part
     exposures: tuple[Exposure, ...] = ()
     behind: Mapping[str, Mapping[str, Measure]] = field(default_factory=dict)  # by exposure and member
 
@@ -134,12 +135,13 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     group = replace(group, judges=judges)
     found, why = _recognisers(order)
     galleries = len(population.judge.labels.unique()) == population.classes
-    embeds = tuple(Embed(draw, one, order.rate, order.seed) for one in found) if galleries else ()
-    why = tuple(dict.fromkeys([*why, *(line for embed in embeds for line in _checked(embed, population))]))
+    asked = tuple(Embed(draw, one, order.rate, order.seed) for one in found) if galleries else ()
+    why = (*why, *dict.fromkeys(line for one in asked for line in _checked(one, population)))
+    embeds = () if why else asked
     embed = embeds[0] if embeds else None
     access = order.access if order.guard is None else ("labels" if order.guard.labels else "scores")
-    asked: Access = "labels" if access == "labels" else "scores"
-    measures = {one.name: Measure(one.task, target, asked, judges, embed, order.seed) for one in group.members}
+    seen_as: Access = "labels" if access == "labels" else "scores"
+    measures = {one.name: Measure(one.task, target, seen_as, judges, embed, order.seed) for one in group.members}
     if order.exposures and order.guard is not None:
         raise UserError("--exposures tries every guard by itself; leave --guard out")
     ways = exposures(target, order.budget, prior, order.seed) if order.exposures else ()
@@ -153,7 +155,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         "The model's own training list was not given (--train-list): pictures that test and judge here may have been "
         "trained on, which flatters the ceiling.",
     )  # fmt: skip
-    warnings = (*doubts, *examined.warnings, *overlap, *why, *([lacking] if lacking else []))
+    warnings = (*doubts, *examined.warnings, *overlap, *([lacking] if lacking else []))
     return Prepared(
         order,
         classifier,
@@ -165,6 +167,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         measures,
         tuple(map(JudgeQuality, judges)),
         warnings,
+        why,
         ways,
         behind,
     )
@@ -206,10 +209,7 @@ def _recognisers(order: Order) -> tuple[tuple[Recogniser, ...], tuple[str, ...]]
     if order.subjects != "people":
         return (), ()
     if faces_file() is None:
-        return (), (
-            "No recogniser is installed: pip install 'lightleak[faces]', or name a file with --recogniser. Judges "
-            "decide alone.",
-        )
+        return (), ("no recogniser is installed: pip install 'lightleak[faces]', or name a file with --recogniser",)
     return (recogniser(FACES),), ()
 
 
@@ -237,8 +237,8 @@ def _checked(embed: Embed, population: Population) -> tuple[str, ...]:
     if verification.carried(scores, who):
         return ()
     return (
-        f"The recogniser cannot be calibrated: that takes pictures of at least {verification.LEAST_PEOPLE} people whom "
-        f"the model does not know (--public), and there are {who} ({scores:,} claims). Judges decide alone.",
+        f"the recogniser cannot be calibrated: that takes pictures of at least {verification.LEAST_PEOPLE} people whom "
+        f"the model does not know (--public), and there are {who} ({scores:,} claims)",
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from lightleak.attacks import Access
 from lightleak.audit import mapping, recognisers
-from lightleak.audit.answer import RESIDUAL, Answer, Found, answer, shows_by
+from lightleak.audit.answer import Answer, Found, answer, shows_by
 from lightleak.audit.ensemble import Member
 from lightleak.audit.exposures import compared
 from lightleak.audit.measure import Measure, Verified
@@ -46,7 +46,9 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
     sees = {one.name: one.sees for one in prepared.ensemble.members}
 
     def of(found: list[Found], embed: Mapping[str, Any] | None) -> Answer:
-        return answer(found, sees, embed, qualities, population.classes, _word(prepared), order.seed)
+        return answer(
+            found, sees, embed, qualities, population.classes, _word(prepared), order.seed, prepared.examined.knows
+        )
 
     embeds = [store.result(one) for one in prepared.embeds]
     first = recognisers.deciding(embeds)
@@ -56,7 +58,7 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
     for task, one, members in zip(prepared.embeds, embeds, every):
         own = of(members, one) if "calibration" in one else None
         opinions.append(Opinion(task.recogniser.title, task.recogniser.sha256, one, members, own))
-    told = of(found, embed)
+    told = of(found, embed if embed and "calibration" in embed else {"missing": "; ".join(prepared.without)})
     fit = [name for name in qualities if name not in told.unfit]
     spent = _spent(prepared, store)
     people = store.result(next(iter(prepared.measures.values())))["people"]
@@ -98,7 +100,7 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
             "guard": _guard(prepared),
             "cost": COST,
         },
-        "residual_risk": RESIDUAL[told.verdict],
+        "residual_risk": told.residual,
         "limits": list(mapping.LIMITS),
         "mapping": [dict(row) for row in mapping.FRAMEWORKS],
         "provenance": {

@@ -208,7 +208,8 @@ def _introduce(prepared: Prepared) -> None:
         + f"; normalisation: {escape(seen.normalised)}",
         highlight=False,
     )
-    for note in (*people.notes, *seen.notes, *prepared.warnings):
+    alone = [f"{why[0].upper()}{why[1:]}. Judges decide alone." for why in prepared.without]
+    for note in (*people.notes, *seen.notes, *prepared.warnings, *alone):
         console.print(f"[yellow]![/] {escape(note)}", highlight=False)
 
 
