@@ -49,7 +49,7 @@ from lightleak.models.own import made
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import WganGp
 from lightleak.study import Store, run
-from lightleak.study.tasks import Invert, Score, Surrogate, source
+from lightleak.study.tasks import Invert, Score, Surrogate, ready, source
 from lightleak.terminal import console
 
 PEOPLE = 6
@@ -594,6 +594,13 @@ def test_what_serves_several_members_counts_once(world, tmp_path, small):
     assert first.task.scored == second.task.scored
     assert _together([first], store) == 340
     assert _together([first, second, copied, copied], store) == 300 + 40 + 40 + 90
+    # Nor is a prior that was brought free, if the model helped to make it: whoever draws with it needs those queries.
+    priors.save(RenderedPrior(size=32), tmp_path / "prior", {"access": "labels", "queries": 1000})
+    told[Invert] = {"queries": 340, "beforehand": {"prior": 1000}}
+    brought = [replace(one, task=replace(one.task, prior=ready(tmp_path / "prior"))) for one in (first, second, copied)]
+    assert _together(brought[:1], store) == 1340
+    assert _together(brought[2:], store) == 1090
+    assert _together(brought, store) == 1000 + 300 + 40 + 40 + 90
 
 
 def test_a_prior_that_learnt_of_another_model_or_of_more_than_is_granted_is_refused(world, tmp_path, small):

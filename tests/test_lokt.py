@@ -307,6 +307,8 @@ def test_what_is_missing_is_said_before_anything_is_asked(prior, taught):
         LOKT(models="discriminator").run(asked, Plain(), torch.arange(2), rng())
     with pytest.raises(UserError, match="granted labels, but its knowledge is learnt from scores"):
         LOKT().run(asked, prior, torch.arange(2), rng(), knowledge=replace(taught, access="scores"))
+    with pytest.raises(UserError, match="knowledge that LOKT is given was learnt of another target"):
+        LOKT().run(asked, prior, torch.arange(2), rng(), knowledge=replace(taught, target="another"))
     with pytest.raises(UserError, match="draws no given classes"):
         drawn(Plain(), SMALL_TRANSFER, 8, rng())
     with pytest.raises(UserError, match="to learn from, got 1"):

@@ -138,6 +138,13 @@ def test_a_study_is_told_of_settings_that_it_does_not_take(tmp_path):
         load(file, scale="paper")
 
 
+def test_a_prior_that_learnt_of_a_target_fits_no_target_that_a_study_trains(tmp_path):
+    priors.save(RenderedPrior(size=64), tmp_path / "prior", {"access": "labels", "queries": 9, "target": "another"})
+    with pytest.raises(Lacking) as error:
+        at("paper", {"paper": ("torchvision:resnet101",)}, prior=str(tmp_path / "prior"))
+    assert any("learnt of a target, and a study trains its own" in one for one in error.value.what)
+
+
 def test_a_prior_is_known_by_its_weights(prior, tmp_path):
     task = ready(prior)
     assert not run([task], Store(tmp_path))

@@ -227,7 +227,7 @@ class Attack(Protocol):
         seed = seed_of(rng)
         classes = classes.cpu()
         check(self, oracle, prior, classes)
-        check_knowledge(self, knowledge)
+        check_knowledge(self, knowledge, oracle)
         keeper = Keeper(folder, (self, seed, classes, oracle, prior, knowledge), self.keep, self.sorted)
         # 1. what serves all classes alike
         given = common is not None
@@ -391,14 +391,16 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
     refuse(problems)
 
 
-def check_knowledge(attack: Attack, knowledge: Knowledge | None) -> None:
-    """UserError if what an attack needs to have learnt is missing, or was learnt with more access than its own."""
+def check_knowledge(attack: Attack, knowledge: Knowledge | None, oracle: Oracle) -> None:
+    """UserError if what an attack needs to have learnt is missing, of another target, or learnt with more access."""
     name, needs, problems = type(attack).__name__, attack.needs(), []
     if needs.knowledge and knowledge is None:
         source = "images that its prior draws" if needs.drawn else "public images"
         problems.append(f"{name} uses what it learnt from {source}; pass knowledge=learn(oracle, images, ...)")
     if knowledge is not None and not grants(attack.access, knowledge.access):
         problems.append(f"{name} is granted {attack.access}, but its knowledge is learnt from {knowledge.access}")
+    if knowledge is not None and knowledge.target and knowledge.target != oracle.weights:
+        problems.append(f"the knowledge that {name} is given was learnt of another target; learn(oracle, ...) anew")
     refuse(problems)
 
 

@@ -21,6 +21,7 @@ from lightleak.metrics.evidence import wilson
 from lightleak.models.recogniser import Recogniser
 from lightleak.ranking import or_lowest
 from lightleak.study.task import Store, commit, device, versions
+from lightleak.study.tasks import Ready
 
 PURPOSE = (
     "How far images of the people whom a model was trained on can be got out of it, measured by attacking it. The "
@@ -209,10 +210,16 @@ def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str], p
 
 def _queries(member: Member, store: Store) -> int:
     """Images that a member showed to the model itself."""
-    if member.copy is not None:  # the attack asked the copy; the model was asked by the copy's training alone
-        return store.result(member.copy)["queries"]
+    if member.copy is not None:  # the attack asked the copy; the model, whoever taught the copy or made the prior
+        return store.result(member.copy)["queries"] + _of_prior(member)
     result = store.result(member.task)
     return result["queries"] + sum(result["beforehand"].values())
+
+
+def _of_prior(member: Member) -> int:
+    """Images that the model was shown for the prior that was brought."""
+    prior = member.task.prior
+    return prior.queries if isinstance(prior, Ready) else 0
 
 
 def _together(members: Sequence[Member], store: Store) -> int:
@@ -220,7 +227,7 @@ def _together(members: Sequence[Member], store: Store) -> int:
     spent: dict[str, int] = {}
     for one in members:
         if one.copy is not None:
-            spent[one.copy.key] = _queries(one, store)
+            spent |= {one.copy.key: _queries(one, store) - _of_prior(one), one.task.prior.key: _of_prior(one)}
             continue
         task, result = one.task, store.result(one.task)
         learnt = {"knowledge": task.knowledge, "prior": task.prior}

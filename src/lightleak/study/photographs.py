@@ -22,7 +22,7 @@ from lightleak.models.weight_files import Weights
 from lightleak.priors.fit import KedMi, PlgMi
 from lightleak.study.comparison import Setting
 from lightleak.study.protocols import PROTOCOLS, Protocol
-from lightleak.study.tasks import ready, source
+from lightleak.study.tasks import Ready, ready, source
 from lightleak.training import RECIPES, CheckpointCriterion, Recipe
 
 Found = TypeVar("Found")
@@ -144,7 +144,7 @@ def ppa_setting(
     if name and kind.judged:
         want(lambda: outlook(files.data, **{**own, "size": side, **kind.judged}))
     prior = (
-        want(lambda: ready(files.prior))
+        want(lambda: _general(files.prior))
         if files.prior
         else want.absent("prior FOLDER: what 'lightleak convert' made of an official StyleGAN2 file")
     )
@@ -228,6 +228,14 @@ def lowres_settings(
         protocol = _counted(PROTOCOLS["celeba-300x5"], setting, seen, attack == published and first == 300, size)
         settings[title] = replace(setting, protocol=protocol).of(networks[0])
     return settings
+
+
+def _general(folder: str) -> Ready:
+    """The prior in a folder; UserError if it learnt of a target, which cannot be one that a study trains."""
+    found = ready(folder)
+    if found.queries:
+        raise UserError(f"the prior in {folder} learnt of a target, and a study trains its own; bring one without")
+    return found
 
 
 def _fitted(fit: KedMi | PlgMi, trims: Trims) -> KedMi | PlgMi:

@@ -271,6 +271,8 @@ class Invert(Repeating):
         # How long it took is noted by the store; what is written here is the same whenever it is made again.
         learnt = {"knowledge": self.knowledge, "prior": self.prior if self.prior.asks else None}
         beforehand = {name: store.result(task)["queries"] for name, task in learnt.items() if task is not None}
+        if isinstance(self.prior, Ready) and (spent := self.prior.queries):
+            beforehand["prior"] = spent
         notes = {"seconds": 0.0, "beforehand": sum(beforehand.values()), "target": ""}  # the task names its target
         path = write(folder / "reconstructions.safetensors", [found.with_fields(**notes) for found in shards])
         found = Reconstruction.load(path)
@@ -317,8 +319,9 @@ class Invert(Repeating):
     def attacked(self, store: Store, wanted: Tensor, watch: Progress, folder: Path) -> Reconstruction:
         """What the attack finds of these classes; finished batches are kept in the folder."""
         target = self.target.load(store)
+        oracle = Oracle(target, self.attack.access, guard=guard_of(self.target, target, store))
         found = self.attack.run(
-            Oracle(target, self.attack.access, guard=guard_of(self.target, target, store)),
+            oracle,
             self.prior.load(store),
             wanted,
             torch.Generator().manual_seed(self.seed),

@@ -140,7 +140,13 @@ class Ready(Task):
 
     path: str = field(compare=False)  # of the folder; what decides the result is what lies in it
     weights: str = ""  # their sha256
-    asks: ClassVar[Access | None] = None  # whoever made it answers for what it learnt of the target
+    asks: ClassVar[Access | None] = None  # nothing while the study runs; what it learnt before is in its note
+
+    @property
+    def queries(self) -> int:
+        """Images that were shown to a target while it was made; 0 without one."""
+        made = priors.learnt(self.path)
+        return made[1] if made else 0
 
     def sketch(self) -> Prior | None:
         """The prior."""
