@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 import torch
+from torchvision.models import vgg
 
 from lightleak.errors import UserError
 from lightleak.models import zoo
@@ -68,6 +69,23 @@ def test_a_backbone_of_faces_fits_both_sizes(tmp_path, monkeypatch):
         assert all(torch.equal(begun[name], value) for name, value in taken.items())
 
 
+def test_a_small_vgg_begins_with_the_layers_of_torchvisions(tmp_path):
+    """Its convolutions are the same; its batch norm over 2,048 values and its head are its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=True).state_dict()
+    source = {f"features.{name}": value for name, value in layers.items()} | {"classifier.0.weight": torch.ones(4096)}
+    ours = zoo.build("face:vgg16", 3, 64)
+    before = {name: value.clone() for name, value in ours.net.state_dict().items()}
+    begun = begin(ours, saved(source, tmp_path / "vgg16_bn.pth")).net.state_dict()
+    for name, value in begun.items():
+        expected = source[name.replace("feature.", "features.")] if name.startswith("feature.") else before[name]
+        assert torch.equal(value, expected), name
+    del source["features.3.weight"]
+    with pytest.raises(UserError, match=r"features\.3\.weight is missing"):
+        begin(ours, saved(source, tmp_path / "less.pth"))
+
+
 def test_another_network_is_refused(tmp_path):
     deeper = saved(built("torchvision:resnet34", 9).net.state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(
@@ -91,7 +109,8 @@ def test_files_are_found_by_their_published_names(tmp_path):
     assert published_name("torchvision:resnet101") == "resnet101-63fe2227.pth"
     assert published_name("timm:repvgg_a0") == "repvgg_a0.rvgg_in1k.safetensors"
     assert published_name("face:ir152").startswith("Backbone_IR_152_Epoch_112")
-    assert published_name("face:vgg16") is None
+    assert published_name("face:vgg16") == published_name("torchvision:vgg16_bn") == "vgg16_bn-6c64b313.pth"
+    assert published_name("face:ir18-narrow") is None
     with pytest.raises(UserError, match=r"has no resnet101-63fe2227\.pth for torchvision:resnet101"):
         find(tmp_path, "torchvision:resnet101")
     (tmp_path / "resnet101-63fe2227.pth").write_bytes(b"half a download")

@@ -6,7 +6,8 @@ nothing in it is executed. Files are looked for in one folder, under the names t
 - torchvision's networks begin with IMAGENET1K_V1, as Koh et al. (ECCV 2024) trained them; such a name ends with the
   first eight digits of the file's sha256 (`resnet101-63fe2227.pth`), which is checked;
 - timm's under the name of their default weights (`repvgg_a0.rvgg_in1k.safetensors`, or a folder of that name);
-- `face:` networks with the MS1M backbones of face.evoLVe that KED-MI's, LOMMA's and PLG-MI's targets begin with.
+- `face:` networks with the MS1M backbones of face.evoLVe that KED-MI's, LOMMA's and PLG-MI's targets begin with, VGG-16
+  with torchvision's, as MID's and BiDO's targets do.
 
 Any of them may also be called after the network alone (`resnet101.pth`), without a check of its name.
 """
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import timm
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightleak.errors import UserError
+from lightleak.models.face import Backbone
 from lightleak.models.inception import after_transform
 from lightleak.models.weight_files import Weights
 from lightleak.models.weights import Found, check_keys, choose, completed, read
@@ -30,6 +32,7 @@ IR50, IR152 = "backbone_ir50_ms1m_epoch120", "Backbone_IR_152_Epoch_112_Batch_25
 FACES = {"ir50": IR50, "facenet64": IR50, "facenet112": IR50, "ir152": IR152}
 TRANSFORMED = ("inception_v3", "googlenet")  # whose weights torchvision feeds with ImageNet's mean and deviation
 BESIDE = ("AuxLogits", "aux1", "aux2")  # auxiliary heads that come with the weights
+HEADS = ("output_layer.", "classifier.")  # of face.evoLVe's and torchvision's files
 BEFORE_2018 = re.compile(
     r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$"
 )  # DenseNets' names in the published files
@@ -50,6 +53,8 @@ def published_name(architecture: str) -> str | None:
         if config is None or not config.has_weights:
             return None
         return f"{name}.{config.tag}.safetensors" if config.tag else f"{name}.safetensors"
+    if name in ("vgg16", "vgg16-plain"):
+        return published_name("torchvision:vgg16_bn")
     return f"{FACES[name]}.pth" if library == "face" and name in FACES else None
 
 
@@ -88,25 +93,29 @@ def begin(classifier: Classifier, weights: Weights) -> Classifier:
 def taken(classifier: Classifier, weights: Weights) -> dict[str, Tensor]:
     """The weights that a classifier (on any device, even "meta") starts from, by its names; UserError as in `begin`."""
     wanted = classifier.net.state_dict()
-    own = _own(classifier)
+    own, (ours, theirs) = _own(classifier), _beginnings(classifier)
     needed = {name: value for name, value in wanted.items() if not name.startswith(own)}
-    outer = "feature." if str(classifier.architecture).startswith("face:") else ""  # files hold the backbone alone
-    bare = {name.removeprefix(outer): value for name, value in needed.items()}
+    bare = {f"{theirs}{name.removeprefix(ours)}": value for name, value in needed.items()}
     found = _read(weights, bare)
-    known = (*(name.removeprefix(outer) for name in own), *BESIDE, "output_layer." if outer else "\0")
+    known = (*own, *BESIDE, *(HEADS if ours else ()))
     fitting = {name: value for name, value in found.items() if name in bare or not name.startswith(known)}
     fitting = completed(bare, fitting)
     check_keys(bare, fitting, weights.path)
-    return {f"{outer}{name}": value for name, value in fitting.items()}
+    return {f"{ours}{name.removeprefix(theirs)}": value for name, value in fitting.items()}
 
 
 def _own(classifier: Classifier) -> tuple[str, ...]:
-    """What the names of the layers begin with that no file brings: the head, and what is beside a face's backbone."""
-    head = next(name for name, module in classifier.net.named_modules() if module is classifier.head)
-    beside = str(classifier.architecture).startswith("face:") and not isinstance(
-        classifier.net.get_submodule("output_layer"), nn.Identity
-    )
-    return (f"{head}.", "output_layer.") if beside else (f"{head}.",)
+    """Beginnings of the names of layers that no file brings: the head, and all that is beside a face's backbone."""
+    if _beginnings(classifier) != ("", ""):
+        return tuple(f"{name}." for name, _ in classifier.net.named_children() if name != "feature")
+    return (next(f"{name}." for name, module in classifier.net.named_modules() if module is classifier.head),)
+
+
+def _beginnings(classifier: Classifier) -> tuple[str, str]:
+    """Beginnings of a backbone's names, here and in the files, which hold it alone or as torchvision does."""
+    if not str(classifier.architecture).startswith("face:"):
+        return "", ""
+    return "feature.", "" if isinstance(classifier.net.get_submodule("feature"), Backbone) else "features."
 
 
 def _read(weights: Weights, bare: Mapping[str, Tensor]) -> dict[str, Tensor]:
