@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from lightleak.errors import UserError
 from lightleak.models import zoo
-from lightleak.models.face import CHANNELS, FACE_MODELS, UNITS, Backbone
+from lightleak.models.face import CHANNELS, FACE_MODELS, SIZED, UNITS, Backbone
 from lightleak.surgery import find_skips, remove_skips
 
 
@@ -86,19 +86,24 @@ def test_narrow_networks_have_the_same_layers_with_fewer_channels(narrow: str, w
         assert set(small) == set(large)
 
 
+@pytest.mark.parametrize("size", [32, 48, 80])
 @pytest.mark.parametrize(
-    ("name", "width", "skips", "multiple"),
-    [("ir18-narrow", 128, 8, 32), ("vgg16-narrow", 128, 0, 32), ("densenet-narrow", 186, 4 * 4, 16)],
+    ("name", "width", "skips"), [("ir18-narrow", 128, 8), ("vgg16-narrow", 128, 0), ("densenet-narrow", 186, 4 * 4)]
 )
-def test_narrow_networks_take_other_sizes(name: str, width: int, skips: int, multiple: int) -> None:
-    classifier = zoo.build(f"face:{name}", 5, 32).eval()
-    images = torch.rand(2, 3, 32, 32)
+def test_narrow_networks_take_other_sizes(name: str, width: int, skips: int, size: int) -> None:
+    classifier = zoo.build(f"face:{name}", 5, size).eval()
+    images = torch.rand(2, 3, size, size)
     features, logits = classifier.features_and_logits(images)
     assert logits.shape == (2, 5)
-    assert features.shape == (2, width)
+    assert features.shape == (2, width * ((size // 32) ** 2 if name.startswith("vgg") else 1))
     assert len(find_skips(classifier.net, images)) == skips
-    with pytest.raises(UserError, match=f"takes images of any multiple of {multiple} pixels, not 40 x 40"):
-        zoo.build(f"face:{name}", 5, 40)
+
+
+@pytest.mark.parametrize("size", [16, 40])
+@pytest.mark.parametrize("name", SIZED)
+def test_narrow_networks_refuse_what_their_stages_cannot_halve(name: str, size: int) -> None:
+    with pytest.raises(UserError, match=f"takes images of a multiple of 16 pixels from 32 on, not {size} x {size}"):
+        zoo.build(f"face:{name}", 5, size)
 
 
 def test_the_narrow_densenet_is_torchvisions_and_its_stages_can_be_cut() -> None:

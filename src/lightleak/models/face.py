@@ -172,12 +172,12 @@ def vgg16_plain(classes: int) -> nn.Module:
 
 
 def ir18_narrow(classes: int, size: int = 64) -> nn.Module:
-    """IR-50's units, two per stage, with a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
+    """IR-50's units, two per stage, with a quarter of the channels: for a CPU, at multiples of 16 from 32 pixels on."""
     return FaceNet(18, size, classes, NARROW)
 
 
 def vgg16_narrow(classes: int, size: int = 64) -> nn.Module:
-    """VGG-16 with a quarter of the channels: for a CPU, at any multiple of 32 pixels."""
+    """VGG-16 with a quarter of the channels: for a CPU, at multiples of 16 from 32 pixels on."""
     return VGG16(classes, width=NARROW, size=size)
 
 
@@ -192,9 +192,9 @@ FACE_MODELS: dict[str, Callable[[int], nn.Module]] = {
     "vgg16-narrow": vgg16_narrow,
     "densenet-narrow": NarrowDenseNet,
 }
-# Those that take other sizes than 64 pixels, and what a side must be a multiple of.
-SIZED: dict[str, tuple[Callable[[int, int], nn.Module], int]] = {
-    "ir18-narrow": (ir18_narrow, 32),
-    "vgg16-narrow": (vgg16_narrow, 32),
-    "densenet-narrow": (NarrowDenseNet, 16),
+# Those that take other sizes than 64 pixels: any multiple of 16 from 32 on.
+SIZED: dict[str, Callable[[int, int], nn.Module]] = {
+    "ir18-narrow": ir18_narrow,
+    "vgg16-narrow": vgg16_narrow,
+    "densenet-narrow": NarrowDenseNet,
 }

@@ -151,10 +151,9 @@ def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[
             f"face:{name} has no downloadable weights; convert a published checkpoint with 'lightleak convert'"
         )
     if name in SIZED and size:
-        make, multiple = SIZED[name]
-        if size % multiple:
-            raise UserError(f"face:{name} takes images of any multiple of {multiple} pixels, not {size} x {size}")
-        return make(classes, size), size
+        if size % 16 or size < 32:
+            raise UserError(f"face:{name} takes images of a multiple of 16 pixels from 32 on, not {size} x {size}")
+        return SIZED[name](classes, size), size
     net = FACE_MODELS[name](classes)
     native = int(getattr(net, "input_size", (3, 64, 64))[-1])
     if size not in (None, native):
