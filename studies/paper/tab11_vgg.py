@@ -1,8 +1,8 @@
 """Table 11: networks that never had a skip.
 
 What is compared: VGG-16 and VGG-19 with batch norm, inverted by PPA, beside a ResNet with and without its last skips.
-Painted, it is a VGG-16 of a quarter of the channels (VGG-11 learns too slowly there), and beside the ResNet-18 a residual
-network of the same channels and as many parameters.
+Painted, it is a VGG-16 of a quarter of the channels (VGG-11 learns too slowly there), and beside the ResNet-18 a
+residual network of the same channels and as many parameters.
 
 The paper (FaceScrub; natural accuracy / AttAcc@1): VGG-16 93.70 / 49.39, VGG-19 93.51 / 55.57; ResNet-101 94.86 /
 83.00, without the last stage's skips 92.40 / 58.68. The published code attacks the variants with batch norm.
