@@ -400,7 +400,7 @@ def test_a_stopped_attack_goes_on_from_its_last_finished_batch(name, tiny_target
     assert {key: value.tolist() for key, value in found.per_class.items()} == {
         key: value.tolist() for key, value in whole.per_class.items()
     }
-    with pytest.raises(UserError, match="another attack left"):
+    with pytest.raises(UserError, match=r"another attack left \(another seed\); delete it"):
         run(name, tiny_target, prior, learnt, seed=1, folder=tmp_path, **short)
 
 

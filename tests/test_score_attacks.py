@@ -389,17 +389,19 @@ def test_what_was_learnt_or_fitted_otherwise_is_another_attack(tmp_path):
     """Batches that one surrogate led to are not taken for those of another, nor behind a guard fitted otherwise."""
     target = classifier_of(balls(CENTRES, 1.0), 4)
 
-    def go(folder, slopes=SLOPES, means=None):
+    def go(folder, slopes=SLOPES, means=None, queries=5):
         student = classifier_of(lambda latents: latents @ slopes.T, 2)
         student.net.register_buffer("slopes", slopes)
         known = Knowledge((student,), None, None, (1.0,), access="scores")
         guard = None if means is None else SSD(means=means)
-        attack = SMILE(queries=5, samples=3, descent=2, population=4)
+        attack = SMILE(queries=queries, samples=3, descent=2, population=4)
         oracle = Oracle(target, "scores", guard=guard)
         return attack.run(oracle, Plain(), torch.arange(2), rng(), knowledge=known, folder=folder)
 
     for way, one, other in (("slopes", SLOPES, -SLOPES), ("means", torch.eye(4), torch.eye(4).flip(0))):
         first = go(tmp_path / way, **{way: one})
         assert torch.equal(go(tmp_path / way, **{way: one.clone()}).latents, first.latents)
-        with pytest.raises(UserError, match="another attack left"):
+        with pytest.raises(UserError, match=r"another attack left \(of another target, prior, knowledge or classes\)"):
             go(tmp_path / way, **{way: other})
+    with pytest.raises(UserError, match=r"another attack left \(queries 5, now 6\)"):
+        go(tmp_path / "slopes", queries=6)

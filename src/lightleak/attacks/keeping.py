@@ -31,19 +31,23 @@ class Keeper:
         self.batches: dict[tuple[int, int], Reconstruction | Path] = {}
         self.resumed = False
         if self.folder is not None:
-            self._open(self.folder, made_by(*of))
+            self._open(self.folder, made_by(*of), said_of(*of))
 
-    def _open(self, folder: Path, mark: str) -> None:
+    def _open(self, folder: Path, mark: str, said: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        about = {"attack": mark, "said": said}
         try:
-            other = json.loads((folder / MARK).read_text())["attack"] != mark
+            before = json.loads((folder / MARK).read_text())
         except FileNotFoundError:
-            other = False
-        except (ValueError, KeyError, TypeError):
-            other = True
-        if other:
-            raise StaleState(f"{folder} holds what another attack left; delete it, or take another place for this one")
-        publish(folder / MARK, lambda part: part.write_text(json.dumps({"attack": mark})), "the attack's mark")
+            before = about
+        except ValueError:
+            before = None
+        if not isinstance(before, dict) or before.get("attack") != mark:
+            raise StaleState(
+                f"{folder} holds what another attack left{_differing(before, said)}; delete it, or take another place "
+                "for this one"
+            )
+        publish(folder / MARK, lambda part: part.write_text(json.dumps(about)), "the attack's mark")
         for file in folder.glob("rows-*-*.safetensors"):
             first, last = file.stem.split("-")[1:]
             self.batches[int(first), int(last)] = file
@@ -103,6 +107,28 @@ def _share(parts: list[Reconstruction], other: Reconstruction) -> bool:
     """Whether a class of `other` is one of the parts' last."""
     last = parts[-1].asked
     return last is not None and other.asked is not None and bool(torch.isin(other.asked, last).any())
+
+
+def said_of(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any, knowledge: Any = None) -> dict[str, str]:
+    """What of a run's arguments can be told in words, each in a few."""
+    fields = {one.name: repr(getattr(attack, one.name)) for one in dataclasses.fields(attack) if one.compare}
+    about = {"attack": type(attack).__name__, **fields, "seed": seed, "prior": type(prior).__name__}
+    about |= {name: oracle.settings()[name] for name in ("access", "guard", "precision")}
+    about |= {"classes": classes.tolist(), "knowledge": None if knowledge is None else type(knowledge).__name__}
+    return {name: text if len(text := str(value)) <= 60 else f"{text[:57]}..." for name, value in about.items()}
+
+
+def _differing(before: Any, now: dict[str, str]) -> str:
+    """Which of the arguments are others, in brackets; the target or the prior, where none that can be told is."""
+    said = before.get("said") if isinstance(before, dict) else None
+    if not isinstance(said, dict):
+        return ""
+    others = [
+        "another seed" if name == "seed" else f"{name} {said[name]}, now {value}"  # a seed is drawn from the user's
+        for name, value in now.items()
+        if said.get(name, value) != value
+    ]
+    return f" ({'; '.join(others[:3]) or 'of another target, prior, knowledge or classes'})"
 
 
 def made_by(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any, knowledge: Any = None) -> str:
