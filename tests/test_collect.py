@@ -127,6 +127,24 @@ def test_targets_that_differ_in_their_defence_are_compared(study, tmp_path):
     assert results.rows[0].measures.get("training") is None
 
 
+def test_every_row_stands_beside_the_papers_numbers_of_its_own_network(study, tmp_path):
+    """Also one that differs from the others in its network alone; not one with another recipe of the same."""
+    others = [
+        evaluated(tmp_path, "no defence", 0.9, 0.4, 0, architecture="torchvision:vgg16_bn"),
+        evaluated(tmp_path, "RoLSS", 0.9, 0.4, 0, recipe={"epochs": 30}),
+    ]
+    numbers = {
+        "timm:resnet18": {"of": "ResNet-101", "rows": {"no defence": {"hits@1": 0.83}, "RoLSS": {"hits@1": 0.59}}},
+        "torchvision:vgg16_bn": {"of": "VGG-16", "rows": {"no defence": {"hits@1": 0.49}}},
+        "timm:resnet50": {"of": "ResNet-50", "rows": {"no defence": {"hits@1": 0.8}}},
+    }
+    results = collect([*study, *others], "all", published=numbers)
+    theirs = {row.name: one.value for row in results.rows if (one := row.measures.get("published hits@1"))}
+    assert theirs == {"no defence": 0.83, "RoLSS": 0.59, "no defence (torchvision:vgg16_bn)": 0.49}
+    assert "The published numbers are of ResNet-101; of VGG-16." in results.notes
+    assert not any("published" in one for one in collect(study, "all").notes)
+
+
 def test_what_differs_in_more_is_a_reference(study, tmp_path):
     recipe = {"epochs": 30, "view": {"flip": 0.0}}
     study += [

@@ -53,8 +53,8 @@ def collect(
     ways = _counted(everything, whole, mixed_protocols)
     rowed, first = grouped(whole), whole[0].record
     targets, baseline = [group for group in rowed if not group.different], rowed[0].name
-    paper = (published or {}).get(first.target.architecture, {})
-    rows = _measured(rowed, _priced_by_title(map(read_costs, costs)), paper.get("rows", {}))
+    papers = [_paper(group, published or {}) for group in rowed]
+    rows = _measured(rowed, _priced_by_title(map(read_costs, costs)), [theirs for _, theirs in papers])
     shown = _shown(rows, first.protocol.metrics if first.protocol else ())
     curves = curves_of(everything, targets, [name for name in shown_in("curve") if name in shown])
     alike = trainings.groups([one.record for one in whole])
@@ -94,7 +94,7 @@ def collect(
             *first.population.notes,
             *_networks([one.record.evaluation for one in whole]),
             *_absent(whole),
-            *([f"The published numbers are of {paper['of']}."] if paper else []),
+            *([f"The published numbers are of {'; of '.join(whose)}."] if (whose := _whose(papers)) else []),
         ),
         recipe=_recipe(whole),
         command=command,
@@ -134,16 +134,35 @@ def _counted(everything: Sequence[Entry], whole: Sequence[Entry], mixed: bool) -
     return ways
 
 
-def _measured(rowed: Sequence[Group], priced: Mapping[str, Mapping[str, float]], paper: Mapping[str, Any]) -> list[Row]:
+def _paper(group: Group, published: Mapping[str, Any]) -> tuple[str, Mapping[str, float]]:
+    """Whose numbers the paper has for a row, and these; ("", {}) without any.
+
+    A row that differs from the others in its network alone stands for that network's row.
+    """
+    target = group.entries[0].record.target
+    paper = published.get(target.architecture, {})
+    other_network = {name for name, *_ in group.changed} == {"architecture"}
+    theirs = paper.get("rows", {}).get(training_of(target) if other_network else group.name, {})
+    return (paper["of"], theirs) if theirs else ("", {})
+
+
+def _whose(papers: Sequence[tuple[str, Mapping[str, float]]]) -> list[str]:
+    """Whose the paper's numbers are, each once."""
+    return list(dict.fromkeys(of for of, _ in papers if of))
+
+
+def _measured(
+    rowed: Sequence[Group], priced: Mapping[str, Mapping[str, float]], papers: Sequence[Mapping[str, float]]
+) -> list[Row]:
     """A row for each target or reference, with what its defence costs and what the paper says."""
     rows = []
-    for group in rowed:
+    for group, paper in zip(rowed, papers):
         row = _priced(_row(group.name, [one.record for one in group.entries]), priced)
         if not group.different and group is not rowed[0]:
             traded = trainings.traded(*([one.record for one in some.entries] for some in (group, rowed[0])))
             row = replace(row, measures={**row.measures, "delta": traded})
         row = replace(row, kind="reference" if group.different else "target")
-        rows.append(_beside(row, paper.get(row.name, {})))
+        rows.append(_beside(row, paper))
     return rows
 
 
