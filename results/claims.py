@@ -30,6 +30,7 @@ POINCARE, MARGIN = "defences-faces/poincare", "defences-faces/max-margin"
 STAGES, DENSE, SWEEP = "paper/tab2_stages/resnet18", "paper/tab2_stages/densenet121", "paper/fig9_ssf/resnet18"
 LONGER = "paper/fig12_repetitions/resnet18-42-epochs"
 NARROW = "paper/tab2_stages/densenet-narrow"
+VGG, RESIDUAL = "paper/tab11_vgg/resnet18", "paper/tab11_vgg/ir18-narrow"
 PRIVATE, PRIVATE_MARGIN = "private-faces/poincare", "private-faces/max-margin"
 TRUTH, TRUTH_MARGIN = "rolss-by-truth/poincare", "rolss-by-truth/max-margin"
 KNOWN, OTHER, LADDER = "defences-2026/ir18", "defences-2026/resnet18", "access-ladder"
@@ -381,6 +382,20 @@ def concatenation(records: Records) -> tuple[str, bool]:
         judge[2] < -0.05 and true[2] < -0.05 and last[2] < -0.05
         and all(a > b for values in stages.values() for a, b in pairwise(values)),
     )  # fmt: skip
+
+
+@claim
+def never_had_one(records: Records) -> tuple[str, bool]:
+    plain, whole = "no defence (face:vgg16-narrow)", "no defence"
+    vgg, resnet = ([records.value(VGG, row, column) for column in ("hits@1", "true@1")] for row in (plain, whole))
+    residual = [records.value(RESIDUAL, whole, column) for column in ("hits@1", "true@1")]
+    told = [" and ".join(f"{100 * one:.0f}" for one in each) for each in (vgg, residual, resnet)]
+    return (
+        f"**A network that never had a skip is not safer here**: a narrow VGG-16 {told[0]} % by the judge and by the "
+        f"truth, a residual network of the same channels {told[1]}, ResNet-18 {told[2]}. The paper's VGGs leak little "
+        "more than half of what its ResNets do.",
+        all(a > b - 0.1 for others in (residual, resnet) for a, b in zip(vgg, others)),
+    )
 
 
 @claim
