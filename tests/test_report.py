@@ -643,6 +643,17 @@ def test_a_wide_record_is_folded_in_the_index(tmp_path: Path):
     assert "<summary>The other " in index(tmp_path, "R").read_text()
 
 
+def test_records_of_one_title_are_told_apart_by_their_folders(tmp_path: Path):
+    for folder, title in (("first", "t"), ("second", "t"), ("third", "another")):
+        (tmp_path / folder).mkdir()
+        made = Results(title=title, columns=columns("hits@1"), rows=(Row("one", {"hits@1": Measure(0.1)}),))
+        (tmp_path / folder / "record.json").write_text(json.dumps(made.to_json()))
+    page = index(tmp_path, "R").read_text()
+    assert "t (first)" in page
+    assert "t (second)" in page
+    assert "another (third)" not in page
+
+
 def test_the_index_begins_with_the_findings(results: Results, tmp_path: Path):
     write(results, tmp_path / "one")
     (tmp_path / "README.md").write_text(

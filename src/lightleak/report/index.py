@@ -1,8 +1,9 @@
 """One self-contained page over a folder of records: what was studied, what came out, and where the details are."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def index(folder: Path | str, title: str = "Results") -> Path:
     UserError if there is nothing to show, or if a record is damaged.
     """
     folder = Path(folder)
-    entries = list(_entries(folder))
+    entries = _told_apart(list(_entries(folder)))
     if not entries:
         raise UserError(f"{folder} holds no record.json and no text; 'lightleak report STUDY_FOLDER' makes records")
     page = template("lightleak.report", "index.html.j2", heading=heading).render(
@@ -47,6 +48,14 @@ def index(folder: Path | str, title: str = "Results") -> Path:
     )
     write = partial(Path.write_text, data=page, encoding="utf-8")
     return publish(folder / "index.html", write, "the page of all records")
+
+
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """The entries; those of one title with the name of their folder."""
+    often = Counter(one.title for one in entries)
+    return [
+        one if often[one.title] == 1 else replace(one, title=f"{one.title} ({Path(one.place).name})") for one in entries
+    ]
 
 
 def _entries(folder: Path) -> Iterator[Entry]:
