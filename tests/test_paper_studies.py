@@ -100,6 +100,14 @@ def test_the_painted_densenet_is_trained_once_for_all_tables():
     assert (one.found.target.recipe.epochs, one.found.target.checkpoints) == (14, ())
 
 
+def test_bidos_terms_are_told_apart_on_demand():
+    study = STUDIES[0].with_name("tab8_bido_rolss.py")
+    rows = [{task.found.target.title for task in load(study, terms=terms) if isinstance(task, Evaluate)}
+            for terms in (False, True)]  # fmt: skip
+    assert rows[1] - rows[0] == {"RoLSS", "BiDO (lambda x 0) + RoLSS", "BiDO (lambda y 0) + RoLSS"}
+    assert len(rows[0]) == 3
+
+
 def test_bad_scales():
     with pytest.raises(UserError, match="rendered or paper, not 'large'"):
         at("large")

@@ -1,6 +1,8 @@
 """Table 8: does RoLSS add to BiDO?
 
-What is compared: no defence, BiDO, and BiDO on a network without the skips of its last stage, inverted by PPA.
+What is compared: no defence, BiDO, and BiDO on a network without the skips of its last stage, inverted by PPA. With
+`--settings terms true` also RoLSS beside each of BiDO's terms: the features' dependence on the input, which it lowers
+(lambda x), and that on the label, which it raises (lambda y).
 
 The paper (ResNet-101, FaceScrub; natural accuracy / AttAcc@1): none 94.86 / 83.00, BiDO 90.31 / 67.07, BiDO + RoLSS
 89.13 / 41.44.
@@ -28,6 +30,8 @@ PUBLISHED = {
 STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet101"}  # painted
 
 
-def tasks(scale="rendered", **options):
-    """Three targets."""
-    return compare(at(scale, NETWORKS, **options), [(), (BiDO(),), (BiDO(), RoLSS())])
+def tasks(scale="rendered", terms=False, **options):
+    """Three targets; with `terms` true also RoLSS alone, and beside each of BiDO's two terms by itself."""
+    three = [(), (BiDO(),), (BiDO(), RoLSS())]
+    each = [(RoLSS(),), (BiDO(lambda_x=0.0), RoLSS()), (BiDO(lambda_y=0.0), RoLSS())]
+    return compare(at(scale, NETWORKS, **options), [*three, *each] if terms else three)
