@@ -182,6 +182,30 @@ def test_other_settings_do_not_overwrite_a_page(tmp_path):
         assert studied(place).evaluations == (store / "Evaluate" / "never",)
 
 
+def test_another_study_does_not_overwrite_a_page(tmp_path):
+    """Studies that share a store have a page each, whoever comes again."""
+    store = tmp_path / "out"
+    evaluated(store, "never")
+    places = {}
+    for study, settings in (("tab8", {}), ("fig5", {}), ("fig5", {"seeds": 1}), ("tab8", {"seeds": 1})):
+        with recorded([Evaluate()], store, study, "c", settings=settings, study=study) as places[study, *settings]:
+            pass
+    assert list(places.values()) == [store, store / "fig5", store / "fig5-seeds-1", store / "seeds-1"]
+    assert [studied(place).title for place in places.values()] == ["tab8", "fig5", "fig5", "tab8"]
+    assert place_of(store, {}, "fig5") == store / "fig5"
+    assert (settings_of(store, "tab8"), settings_of(store, "fig5")) == ({}, None)
+
+
+def test_a_page_is_of_its_own_study_whatever_ran_beside_it(tmp_path):
+    """Another run of the same place may write its note while a study computes."""
+    evaluated(tmp_path, "never")
+    with recorded([Evaluate()], tmp_path, "mine", "c") as place:
+        with recorded([Evaluate()], tmp_path, "theirs", "c") as other:
+            assert other == place
+        assert studied(place).title == "theirs"
+    assert studied(place).title == "mine"
+
+
 def test_settings_of_what_never_finished_are_no_page(tmp_path):
     with recorded([Evaluate()], tmp_path, "T", "c", settings={"people": 8}):
         assert place_of(tmp_path, {"people": 9}) == tmp_path

@@ -81,9 +81,9 @@ def main(
     file, asked = study_file(file), values(settings)
     tasks = load_study(file, **asked)
     out = out or Path("runs") / file.stem
-    before = settings_of(out)
+    before = settings_of(out, file.stem)
     if status:
-        if before is not None and place_of(out, asked) != out:
+        if before is not None and place_of(out, asked, file.stem) != out:
             console.print(
                 f"[yellow]![/] {escape(str(out))} was run with {escape(_as_text(before))}; this is how it stands with "
                 f"{escape(_as_text(asked))}",
@@ -101,7 +101,7 @@ def main(
         return tell_plan(replace(todo, seconds=seconds), workers)
     refuse(tasks, out)
     told = (published_numbers(file), declared(file))
-    with recorded(tasks, out, titled(file), command(), *told, settings=asked) as place:
+    with recorded(tasks, out, titled(file), command(), *told, settings=asked, study=file.stem) as place:
         run_tasks(tasks, out, here, device, partial(_cluster, ray, slurm, Store(out), minutes, jobs, slurm_options))
     show(place, show_private, mixed_protocols)
     return None

@@ -54,13 +54,14 @@ def recorded(
     published: Mapping[str, Any] | None = None,
     primary: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    study: str = "",
 ) -> Iterator[Path]:
     """Record which results make up the study, before it runs; returns the folder of its pages.
 
-    That is the store itself or, where it holds pages of other settings, a folder in it. The note goes again if no
-    evaluation is ever made.
+    That is the store itself or, where it holds the pages of another `study` or of other settings, a folder in it. The
+    note goes again if no evaluation is ever made; it stands again at the end, if another run took its place meanwhile.
     """
-    place = place_of(folder, settings or {})
+    place = place_of(folder, settings or {}, study)
     keys = {name: [task.key for task in tasks if task.name == kind] for name, kind in KINDS.items()}
     about = {
         "title": title,
@@ -69,30 +70,50 @@ def recorded(
         "published": published or {},
         "primary": list(primary),
         "settings": plain(settings or {}),
+        "study": study,
     }
     about["store"] = "." if place == folder else ".."
-    publish(place / NOTE, lambda part: part.write_text(json.dumps(about, indent=1)), "the study's record")
+    text = json.dumps(about, indent=1)
+
+    def note() -> None:
+        publish(place / NOTE, lambda part: part.write_text(text), "the study's record")
+
+    note()
     try:
         yield place
     finally:
         keys = keys["evaluations"]
-        if keys and not any((folder / KINDS["evaluations"] / key).is_dir() for key in keys):
+        if not keys or any((folder / KINDS["evaluations"] / key).is_dir() for key in keys):
+            note()
+        elif (place / NOTE).is_file() and (place / NOTE).read_text() == text:
             (place / NOTE).unlink(missing_ok=True)
 
 
-def place_of(folder: Path, settings: Mapping[str, Any]) -> Path:
+def place_of(folder: Path, settings: Mapping[str, Any], study: str = "") -> Path:
     """Where the pages of a study with these settings are, or will be: one place for all runs with the same settings."""
-    before = settings_of(folder)
-    return folder if before is None or before == plain(settings) else folder / _slug(settings)
+    before = _noted(folder, study)
+    if before is None or before == (study, plain(settings)):
+        return folder
+    told = _slug(settings) if settings or before[0] == study else ""
+    return folder / "-".join(filter(None, (study if before[0] != study else "", told)))
 
 
-def settings_of(folder: Path) -> dict[str, Any] | None:
-    """The settings with which the study in a folder was run; None if nothing is finished or nothing was recorded."""
+def settings_of(folder: Path, study: str = "") -> dict[str, Any] | None:
+    """The settings with which the study in a folder was run; None if nothing of it is finished, or it is another."""
+    before = _noted(folder, study)
+    return before[1] if before is not None and before[0] == study else None
+
+
+def _noted(folder: Path, study: str) -> tuple[str, dict[str, Any]] | None:
+    """The study of a folder's note (taken for this one, where an older note does not say) and its settings.
+
+    None if nothing is finished or nothing was recorded.
+    """
     try:
         about = parsed((folder / NOTE).read_text())
         finished = any((folder / KINDS["evaluations"] / key).is_dir() for key in about["evaluations"])
-        return about["settings"] if finished else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return (about.get("study", study), about["settings"]) if finished else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
