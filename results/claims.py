@@ -103,6 +103,11 @@ class Records:
         return over_worlds(values, [torch.zeros(1)] * len(values))
 
 
+def hundredths(shares: Sequence[float], between: str = ", ") -> str:
+    """Shares in percent, without decimals and without the sign."""
+    return between.join(f"{100 * share:.0f}" for share in shares)
+
+
 def points(found: tuple[float, float, float] | Comparison) -> str:
     """A difference in percentage points with its interval."""
     ends = (found.value, found.low, found.high) if isinstance(found, Comparison) else found
@@ -112,7 +117,7 @@ def points(found: tuple[float, float, float] | Comparison) -> str:
 
 def percent(share: float) -> str:
     """A share as the sentences write it."""
-    return f"{100 * share:.0f} %"
+    return f"{hundredths([share])} %"
 
 
 def clear(found: tuple[float, float, float]) -> bool:
@@ -220,9 +225,8 @@ def it_depends_on_the_network(records: Records) -> tuple[str, bool]:
 def labels_alone(records: Records) -> tuple[str, bool]:
     attacks, names = ("BREP-MI", "LOKT"), ("RoLSS", "RoLSS+")
     cut = {(how, name): records.gap(LADDER, name, f"true@1 {how}") for how in attacks for name in names}
-    whole = next(one["measures"] for one in records.of(LADDER)["rows"] if one["name"] == "no defence")
     found = ", ".join(
-        f"{how} finds {100 * whole[f'true@1 {how}']['value']:.0f} % by the truth of the whole network, RoLSS "
+        f"{how} finds {percent(records.value(LADDER, 'no defence', f'true@1 {how}'))} by the truth of the whole network, RoLSS "
         f"{points(cut[how, 'RoLSS'])}, RoLSS+ {points(cut[how, 'RoLSS+'])}"
         for how in attacks
     )
@@ -290,7 +294,7 @@ def lasting(records: Records) -> tuple[str, bool]:
 def ssf(records: Records) -> tuple[str, bool]:
     rows = ("no defence", *(f"SSF (factor {k})" for k in ("0.8", "0.6", "0.4")), "SSF", "RoLSS")
     judge, true = ([records.value(SWEEP, row, column) for row in rows] for column in ("hits@1", "true@1"))
-    told = [", ".join(f"{100 * value:.0f}" for value in each) for each in (judge, true)]
+    told = [hundredths(each) for each in (judge, true)]
     return (
         f"**SSF lies between**: {told[0]} % by the judge and {told[1]} % by the truth at k = 1, 0.8, 0.6, 0.4, 0.2, 0 "
         "(ResNet-18). By the truth less is found with every step; clear of k = 1 are 0.2 and 0.",
@@ -315,11 +319,10 @@ def bido(records: Records) -> tuple[str, bool]:
     rolss, true = records.gap(POINCARE, "RoLSS", "hits@1"), records.gap(POINCARE, both, "true@1")
     rows = ("no defence", "RoLSS", "BiDO + RoLSS", "BiDO (lambda x 0) + RoLSS")
     full = [records.value(TERMS, row, "hits@1") for row in rows]
-    told = ", ".join(f"{100 * one:.0f}" for one in full)
     return (
         f"**BiDO with RoLSS**, at a tenth of BiDO's weights, takes {points(with_)} by the judge, BiDO alone "
         f"{points(without)}, RoLSS alone {points(rolss)}: that the two together do more than RoLSS is not shown, nor is an "
-        f"effect by the truth ({points(true)}). At the published weights the judge recognises {told} % without defence, "
+        f"effect by the truth ({points(true)}). At the published weights the judge recognises {hundredths(full)} % without defence, "
         "with RoLSS, with both, and with RoLSS and BiDO's term for the label alone: that term undoes RoLSS by the judge.",
         clear(with_) and not clear(without) and not clear(true)
         and full[1] < min(full[0], full[2], full[3]) - 0.1,
@@ -379,10 +382,10 @@ def concatenation(records: Records) -> tuple[str, bool]:
     judge, true = (records.level(DENSE, "RoLSS (where 1)", column) for column in ("hits@1", "true@1"))
     rows = ("no defence", *(f"RoLSS (where {stage})" for stage in (1, 2, 3)), "RoLSS")
     stages = {column: [records.value(NARROW, row, column) for row in rows] for column in ("hits@1", "true@1")}
-    told, last = ", ".join(f"{100 * one:.0f}" for one in stages["hits@1"][1:]), records.level(NARROW, "RoLSS", "hits@1")
+    last, judged = records.level(NARROW, "RoLSS", "hits@1"), stages["hits@1"]
     return (
-        f"**Concatenations leak, the last stage's most**: of a narrow DenseNet the judge recognises {told} % without "
-        f"those of stage 1, 2, 3, 4 ({100 * stages['hits@1'][0]:.0f} % whole); at equal natural accuracy stage 4 makes "
+        f"**Concatenations leak, the last stage's most**: of a narrow DenseNet the judge recognises {hundredths(judged[1:])} % without "
+        f"those of stage 1, 2, 3, 4 ({percent(judged[0])} whole); at equal natural accuracy stage 4 makes "
         f"{points(last)}. DenseNet-121 without stage 1's, at equal natural accuracy: {points(judge)} by the judge, "
         f"{points(true)} by the truth. The whole networks were stopped there, which alone moves such a difference by "
         "up to 5 points.",
@@ -396,7 +399,7 @@ def never_had_one(records: Records) -> tuple[str, bool]:
     plain, whole = "no defence (face:vgg16-narrow)", "no defence"
     vgg, resnet = ([records.value(VGG, row, column) for column in ("hits@1", "true@1")] for row in (plain, whole))
     residual = [records.value(RESIDUAL, whole, column) for column in ("hits@1", "true@1")]
-    told = [" and ".join(f"{100 * one:.0f}" for one in each) for each in (vgg, residual, resnet)]
+    told = [hundredths(each, " and ") for each in (vgg, residual, resnet)]
     return (
         f"**A network that never had a skip is not safer here**: a narrow VGG-16 {told[0]} % by the judge and by the "
         f"truth, a residual network of the same channels {told[1]}, ResNet-18 {told[2]}. The paper's VGGs leak little "
@@ -432,9 +435,8 @@ def lowres(records: Records) -> tuple[str, bool]:
         for name in ("gmi", "ked-mi", "lomma-gmi", "lomma-ked", "plg-mi")
         for column in ("hits@1", "true@1")
     ]
-    places = {name: f"paper/fig4_other_attacks/{name}" for name in ("kedmi", "lomma", "plgmi")}
-    judge = [records.gap(place, "RoLSS", "hits@1") for place in places.values()]
-    true = [records.gap(place, "RoLSS", "true@1") for place in places.values()]
+    places = [f"paper/fig4_other_attacks/{name}" for name in ("kedmi", "lomma", "plgmi")]
+    judge, true = ([records.gap(place, "RoLSS", column) for place in places] for column in ("hits@1", "true@1"))
     return (
         "**Other attacks on a narrow IR-18** (three worlds): RoLSS takes "
         f"{', '.join(points(one) for one in judge)} from KED-MI, LOMMA and PLG-MI by the judge, "

@@ -59,7 +59,7 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
     for task, one, members in zip(prepared.embeds, embeds, every):
         own = of(members, one) if "calibration" in one else None
         opinions.append(Opinion(task.recogniser.title, task.recogniser.sha256, one, members, own))
-    told = of(found, embed if embed and "calibration" in embed else {"missing": "; ".join(prepared.without)})
+    told = of(found, embed or {"missing": "; ".join(prepared.without)})
     fit = [name for name in qualities if name not in told.unfit]
     spent = _spent(prepared, store)
     people = store.result(next(iter(prepared.measures.values())))["people"]
@@ -227,7 +227,7 @@ def _together(members: Sequence[Member], store: Store) -> int:
     spent: dict[str, int] = {}
     for one in members:
         if one.copy is not None:
-            spent |= {one.copy.key: _queries(one, store) - _of_prior(one), one.task.prior.key: _of_prior(one)}
+            spent |= {one.copy.key: store.result(one.copy)["queries"], one.task.prior.key: _of_prior(one)}
             continue
         task, result = one.task, store.result(one.task)
         learnt = {"knowledge": task.knowledge, "prior": task.prior}

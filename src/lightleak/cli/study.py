@@ -81,8 +81,8 @@ def main(
     file, asked = study_file(file), values(settings)
     tasks = load_study(file, **asked)
     out = out or Path("runs") / file.stem
-    before = settings_of(out, file.stem)
     if status:
+        before = settings_of(out, file.stem)
         if before is not None and place_of(out, asked, file.stem) != out:
             console.print(
                 f"[yellow]![/] {escape(str(out))} was run with {escape(_as_text(before))}; this is how it stands with "

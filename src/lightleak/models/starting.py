@@ -30,6 +30,7 @@ from lightleak.models.wrap import Classifier
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 IR50, IR152 = "backbone_ir50_ms1m_epoch120", "Backbone_IR_152_Epoch_112_Batch_2547328_Time_2019-07-13-02-59_checkpoint"
 FACES = {"ir50": IR50, "facenet64": IR50, "facenet112": IR50, "ir152": IR152}
+PLAIN = ("vgg16", "vgg16-plain")  # face: networks that begin with the layers of torchvision's VGG-16
 TRANSFORMED = ("inception_v3", "googlenet")  # whose weights torchvision feeds with ImageNet's mean and deviation
 BESIDE = ("AuxLogits", "aux1", "aux2")  # auxiliary heads that come with the weights
 HEADS = ("output_layer.", "classifier.")  # of face.evoLVe's and torchvision's files
@@ -53,7 +54,7 @@ def published_name(architecture: str) -> str | None:
         if config is None or not config.has_weights:
             return None
         return f"{name}.{config.tag}.safetensors" if config.tag else f"{name}.safetensors"
-    if name in ("vgg16", "vgg16-plain"):
+    if library == "face" and name in PLAIN:
         return published_name("torchvision:vgg16_bn")
     return f"{FACES[name]}.pth" if library == "face" and name in FACES else None
 

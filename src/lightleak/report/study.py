@@ -82,8 +82,7 @@ def recorded(
     try:
         yield place
     finally:
-        keys = keys["evaluations"]
-        if not keys or any((folder / KINDS["evaluations"] / key).is_dir() for key in keys):
+        if not keys["evaluations"] or _finished(folder, keys["evaluations"]):
             note()
         elif (place / NOTE).is_file() and (place / NOTE).read_text() == text:
             (place / NOTE).unlink(missing_ok=True)
@@ -111,10 +110,15 @@ def _noted(folder: Path, study: str) -> tuple[str, dict[str, Any]] | None:
     """
     try:
         about = parsed((folder / NOTE).read_text())
-        finished = any((folder / KINDS["evaluations"] / key).is_dir() for key in about["evaluations"])
-        return (about.get("study", study), about["settings"]) if finished else None
+        known = (about.get("study", study), about["settings"])
+        return known if _finished(folder, about["evaluations"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _finished(folder: Path, keys: Sequence[str]) -> bool:
+    """Whether any of these evaluations is in the store."""
+    return any((folder / KINDS["evaluations"] / key).is_dir() for key in keys)
 
 
 def _slug(settings: Mapping[str, Any]) -> str:

@@ -319,9 +319,8 @@ class Invert(Repeating):
     def attacked(self, store: Store, wanted: Tensor, watch: Progress, folder: Path) -> Reconstruction:
         """What the attack finds of these classes; finished batches are kept in the folder."""
         target = self.target.load(store)
-        oracle = Oracle(target, self.attack.access, guard=guard_of(self.target, target, store))
         found = self.attack.run(
-            oracle,
+            Oracle(target, self.attack.access, guard=guard_of(self.target, target, store)),
             self.prior.load(store),
             wanted,
             torch.Generator().manual_seed(self.seed),
