@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightleak.attacks import IFGMI, Oracle
+from lightleak import priors
+from lightleak.attacks import IFGMI, PPA, Oracle
 from lightleak.attacks.ifgmi import in_ball
 from lightleak.attacks.reconstruction import Reconstruction, merge
 from lightleak.data.views import View
@@ -16,6 +17,7 @@ from lightleak.models.classifier import Classifier
 from lightleak.priors import RenderedPrior, StyleGAN2Prior
 from lightleak.priors.prior import Prior, State
 from lightleak.priors.stylegan2 import Generator
+from lightleak.study.tasks import Invert, Rendered, TrainTarget, ready, source
 
 
 def rng() -> torch.Generator:
@@ -149,3 +151,21 @@ def test_a_judge_sees_its_images_as_large_as_other_attacks(stylegan, tmp_path):
         seen = first.drawn_by(stylegan).floats(torch.arange(2))
         assert torch.allclose(seen, stylegan.decode(first.latents), atol=0.5 / 255 + 1e-5)
         assert one.drawn_by(None).floats(torch.arange(4)).shape[-1] == 8  # as the others, where there is no prior
+
+
+def test_a_study_counts_the_images_that_no_latents_make_again(tmp_path):
+    """Of 40 pixels a side where the target sees 32: nothing for a prior that draws no more than that."""
+    stylegan = StyleGAN2Prior(Generator(64, latents=6, styles=5, depth=2, base=128, widest=8), crop=40)
+    priors.save(stylegan, tmp_path)
+    population = source("faces", people=3, images=4, size=32, public_people=2, public_images=2, judge_images=2)
+    target = TrainTarget(population, "timm:resnet10t")
+    brought, attack = ready(tmp_path), IFGMI(10, 2, (1, 0), (1e3, 1e3))
+    plain = Invert(target, brought, PPA(attempts=2, keep=2), None).room
+    found = attack.run(
+        Oracle(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)), size=32, classes=3)),
+        stylegan,
+        torch.arange(3),
+        rng(),
+    )
+    assert Invert(target, brought, attack, None).room - plain == found.large.numel()
+    assert Invert(target, Rendered(population), attack, None).room == plain

@@ -22,7 +22,7 @@ Cost: at the paper's scale about 40 trainings and attacks; with `--dry-run` it s
 from lightleak.defences import RoLSS
 from lightleak.study.comparison import compare, compare_on_the_way
 from lightleak.study.gradient_shares import GradientShares
-from lightleak.study.scales import DENSENET, EIGHT, at
+from lightleak.study.scales import EIGHT, EIGHT_STAND_FOR, at
 
 ROW = {1: "RoLSS (where 1)", 2: "RoLSS (where 2)", 4: "RoLSS"}  # of each stage; RoLSS cuts the last one
 PUBLISHED = {
@@ -39,7 +39,7 @@ PUBLISHED = {
     )
 }
 
-STANDS_FOR = {"torchvision:resnet18": "torchvision:resnet34", DENSENET: "torchvision:densenet121"}  # painted
+STANDS_FOR = EIGHT_STAND_FOR
 
 
 def tasks(scale="rendered", **options):

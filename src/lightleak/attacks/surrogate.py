@@ -118,6 +118,11 @@ def asked(oracle: Oracle, training: FitSettings) -> Asked:
     return Asked(as_logits(oracle, votes), votes)
 
 
+def lesson(oracle: Oracle | None, told: Asked | None) -> dict[str, Any] | None:
+    """What `priors.save` notes of a teacher that told so much; None without one."""
+    return {"access": oracle.access, "queries": told.count, "target": oracle.weights} if oracle and told else None
+
+
 def copied(
     oracle: Oracle, images: Images, architecture: str, lessons: Lessons, seed: int, **more: Any
 ) -> tuple[Classifier, Tensor]:

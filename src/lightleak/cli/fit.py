@@ -8,7 +8,7 @@ import tyro
 from torch import Tensor
 
 from lightleak import priors
-from lightleak.attacks.surrogate import asked, teacher
+from lightleak.attacks.surrogate import asked, lesson, teacher
 from lightleak.cli.arguments import Settings, check_data, computing, population_of
 from lightleak.cli.kinds import Checkpoint, Device, Seed, Source
 from lightleak.errors import UserError
@@ -65,8 +65,7 @@ def main(
     with bar("fit the prior") as watch:
         told = asked(oracle, training) if oracle else None
         prior = fit(population.public, training, seed, out / ".training", watch, target=told)
-    made = {"access": oracle.access, "queries": told.count, "target": oracle.weights} if oracle and told else None
-    priors.save(prior, out, made)
+    priors.save(prior, out, lesson(oracle, told))
     priors.show(prior, out / "samples.png")
     shutil.rmtree(out / ".training", ignore_errors=True)
     if prior.hits is not None:

@@ -181,20 +181,18 @@ def vgg16_narrow(classes: int, size: int = 64) -> nn.Module:
     return VGG16(classes, width=NARROW, size=size)
 
 
-FACE_MODELS: dict[str, Callable[[int], nn.Module]] = {
+# Those that also take other sizes than 64 pixels: any multiple of 16 from 32 on.
+SIZED: dict[str, Callable[..., nn.Module]] = {
+    "ir18-narrow": ir18_narrow,
+    "vgg16-narrow": vgg16_narrow,
+    "densenet-narrow": NarrowDenseNet,
+}
+FACE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "ir50": ir50,
     "ir152": ir152,
     "facenet64": ir50,
     "facenet112": facenet112,
     "vgg16": VGG16,
     "vgg16-plain": vgg16_plain,
-    "ir18-narrow": ir18_narrow,
-    "vgg16-narrow": vgg16_narrow,
-    "densenet-narrow": NarrowDenseNet,
-}
-# Those that take other sizes than 64 pixels: any multiple of 16 from 32 on.
-SIZED: dict[str, Callable[[int, int], nn.Module]] = {
-    "ir18-narrow": ir18_narrow,
-    "vgg16-narrow": vgg16_narrow,
-    "densenet-narrow": NarrowDenseNet,
+    **SIZED,
 }

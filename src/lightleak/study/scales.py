@@ -46,6 +46,7 @@ EIGHT = {
         for depth in depths
     ),
 }
+EIGHT_STAND_FOR = {"torchvision:resnet18": "torchvision:resnet34", DENSENET: "torchvision:densenet121"}  # painted
 
 
 def at(

@@ -307,10 +307,13 @@ class Invert(Repeating):
 
     @property
     def room(self) -> int:
-        """The images that it keeps."""
+        """The images that it keeps, and those that no latents make again at the size of a prior that was brought."""
         seen = counts(self.target.population)
-        people = 0 if seen is None else len(self.classes) if self.classes is not None else seen.people
-        return people * self.attack.keep * (3 * (seen.size if seen else 0) ** 2 + 4096)
+        if seen is None:
+            return 0
+        people = len(self.classes) if self.classes is not None else seen.people
+        large = self.prior.size if self.attack.needs().blocks and isinstance(self.prior, Ready) else 0
+        return people * self.attack.keep * (3 * (seen.size**2 + (large**2 if large > seen.size else 0)) + 4096)
 
     def identities(self, store: Store) -> Tensor:
         """The classes to reconstruct, in order."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightleak import priors
 from lightleak.attacks import Access
-from lightleak.attacks.surrogate import asked, teacher
+from lightleak.attacks.surrogate import asked, lesson, teacher
 from lightleak.data.outlook import Outlook
 from lightleak.errors import UserError
 from lightleak.fingerprint import told
@@ -71,8 +72,7 @@ class FitPrior(Repeating):
         heard = asked(oracle, self.settings) if oracle else None
         prior = fit(population.public, self.settings, self.seed, store.scratch(self), watch, target=heard)
         queries = heard.count if heard else 0  # those before a stop as well
-        made = {"access": oracle.access, "queries": queries, "target": oracle.weights} if oracle else None
-        priors.save(prior, folder, made)
+        priors.save(prior, folder, lesson(oracle, heard))
         priors.show(prior, folder / "samples.png")
         return {"images": len(population.public), "queries": queries, "settings": told(self.settings)}
 
@@ -148,6 +148,11 @@ class Ready(Task):
         made = priors.learnt(self.path)
         return made[1] if made else 0
 
+    @property
+    def size(self) -> int:
+        """Pixels a side of the images that it draws."""
+        return _size(self.path, self.weights)
+
     def sketch(self) -> Prior | None:
         """The prior."""
         return priors.load(self.path)
@@ -172,6 +177,11 @@ class Ready(Task):
     def load(self, store: Store) -> Prior:  # noqa: ARG002
         """The prior."""
         return priors.load(self.path)
+
+
+@cache
+def _size(path: str, weights: str) -> int:  # noqa: ARG001
+    return priors.load(path).size
 
 
 def ready(path: str | Path) -> Ready:
