@@ -78,6 +78,32 @@ def test_at_the_edges_it_is_never_too_sure(design: Design) -> None:
     assert coverage(design, 200) >= 0.91
 
 
+@pytest.mark.parametrize(("families", "alike"), [(14, 4), (7, 8)])
+@pytest.mark.parametrize("share", [0.1, 0.9, 0.95])
+def test_at_the_edges_families_who_are_found_together_are_the_unit(families: int, alike: int, share: float) -> None:
+    """All of a family, or nobody, as in "right family": with people for units it held seven times in ten, or five."""
+    rng, held, times = np.random.default_rng(0), 0, 300
+    clusters = torch.arange(families * alike) // alike
+    for _ in range(times):
+        found = torch.from_numpy((rng.random(families) < share).astype(float)).repeat_interleave(alike)
+        got = evidence.seeds_interval(found[None], rate=True, clusters=clusters)
+        assert got.low is not None
+        assert got.high is not None
+        held += got.low <= share <= got.high
+    assert held / times >= 0.93
+
+
+def test_all_of_so_many_families_is_as_sure_as_all_of_so_many_strangers() -> None:
+    clusters = torch.arange(56) // 4
+    alike, strangers = (
+        evidence.seeds_interval(torch.ones(1, count), clusters=one) for count, one in ((56, clusters), (14, None))
+    )
+    assert (alike.low, alike.high) == (strangers.low, strangers.high)
+    ones, halves = torch.ones(1, 8), torch.full((1, 8), 0.5)
+    assert evidence.compare(ones, halves, rate=False, clusters=clusters[:8]).p == 0.5  # two signs, both alike
+    assert evidence.compare(ones, halves, rate=False).p == 2.0**-7
+
+
 def test_look_alikes_taken_for_strangers_would_make_it_too_sure() -> None:
     design = Design(1, 32, 4, 0, 0, 4, 2.0)
     assert coverage(design, 300, clusters=False) < 0.9 < coverage(design, 300)

@@ -295,3 +295,22 @@ def test_a_study_may_only_declare_measures_that_there_are(tmp_path) -> None:
     load(other)
     with pytest.raises(UserError, match="declares truth"):
         declared(other)
+
+
+@pytest.mark.parametrize("name", ["folder", "celeba", "digits"])
+def test_the_same_people_divided_anew_are_no_worlds(tmp_path, name) -> None:
+    """The seed of photographs decides which picture is for what: whoever is counted again is not somebody else."""
+    folder = written(tmp_path)
+    for place in folder.glob("Evaluate/*/result.json"):
+        about = json.loads(place.read_text())
+        about["population"] |= {
+            "name": name,
+            "settings": {"private": "all", "seed": about["population"]["settings"]["seed"]},
+        }
+        place.write_text(json.dumps(about))
+    found = list(pages(studied(folder)))
+    assert len(found) == WORLDS
+    assert all(gap.worlds == 0 and gap.units < 2 for one in found for gap in one.differences)
+    said = [note for one in found for note in one.notes if "the same people" in note]
+    assert len(said) == 1
+    assert said[0].startswith("the seeds 100, 101, 102, 103, 104, 105 divide the pictures of the same people anew")

@@ -28,11 +28,13 @@ OURS: dict[str, Callable[..., Population]] = {
 DATASETS: Registry[Callable[..., Population]] = Registry(
     "lightleak.datasets", OURS, callable, "function that returns a Population"
 )
+# Those whose seed draws other people; that of all others divides the pictures of the same people in another way.
+DRAWN = frozenset({"faces"})
 
 # What can be said of settings before anything is drawn or read.
 CHECKS: dict[str, Callable[..., None]] = {"faces": faces.check, "digits": digits.check}
 
-__all__ = ["DATASETS", "Images", "People", "Population", "check", "load"]
+__all__ = ["DATASETS", "DRAWN", "Images", "People", "Population", "check", "load"]
 
 
 def load(data: str, **settings: Any) -> Population:

@@ -6,7 +6,7 @@ each of them; worlds, with other people and another training each, are independe
 
 A share's interval is Wilson's, with Student's t for the normal quantile and an effective number of people
 n = p (1 - p) / v, where v is the estimated variance of the share; where v is zero, as in zero successes of any number
-of trainings, n is the number of people. So no count, however extreme, is certain.
+of trainings, n is the number of people, or of families. So no count, however extreme, is certain.
 
 Sources: Wilson 1927, Satterthwaite 1946, Bonett and Price 2012 (paired shares), Fieller 1954 (ratios), Holm 1979,
 Phipson and Smyth 2010 (permutation p values are never zero), RoLSS (ECCV 2024) for Delta.
@@ -284,8 +284,8 @@ class _Spread:
     mean: float
     variance: float  # of the mean
     freedom: float
-    people: int
-    aside: tuple[int, int]  # people who are not at 0, and who are not at 1
+    units: int  # people or, where some look alike, families; of worlds, all their people
+    aside: tuple[int, int]  # those of them that are not at 0, and that are not at 1
 
     def around(self, t: float) -> tuple[float, float]:
         """The ends of Student's interval."""
@@ -300,14 +300,14 @@ class _Spread:
         """
         mean = min(1.0, max(0.0, self.mean))
         inside = self.variance > 0 and 0 < mean < 1
-        low, high = _wilson(mean, mean * (1 - mean) / self.variance if inside else self.people, t)
+        low, high = _wilson(mean, mean * (1 - mean) / self.variance if inside else self.units, t)
         below, above = self.open(t)
         return min(low, mean - below), max(high, mean + above)
 
     def open(self, t: float) -> tuple[float, float]:
         """How far below and above the mean the truth may lie for all that so few people away from an edge can say."""
         mean = min(1.0, max(0.0, self.mean))
-        near_0, near_1 = (_wilson(0.0, self.people * max(1, aside - 1), t)[1] for aside in self.aside)
+        near_0, near_1 = (_wilson(0.0, self.units * max(1, aside - 1), t)[1] for aside in self.aside)
         return max(0.0, near_1 - (1 - mean)), max(0.0, near_0 - mean)
 
 
@@ -344,7 +344,7 @@ def _compared(gap: _Spread, level: float) -> Comparison:
     if gap.variance > 0:
         p = _two_sided(abs(gap.mean) / math.sqrt(gap.variance), gap.freedom)
     else:  # all alike: as sure as signs that fall all to one side
-        p = 1.0 if gap.mean == 0 else 2.0 ** (1 - gap.people)
+        p = 1.0 if gap.mean == 0 else 2.0 ** (1 - gap.units)
     return Comparison(gap.mean, low, high, p)
 
 
@@ -406,10 +406,15 @@ def _spread(table: np.ndarray, clusters: Tensor | None = None) -> _Spread | None
         )
     else:  # trainings differ no more than chance makes them
         total, freedom = of_units, units - 1
-    person = table.mean(0)
-    aside = int((np.abs(person) > 1e-12).sum()), int((np.abs(person - 1) > 1e-12).sum())
+    whose = np.arange(table.shape[1]) if clusters is None else clusters.numpy()
+    aside = _aside(table, whose, 0.0), _aside(table, whose, 1.0)
     variance = total / (seeds * units)
-    return _Spread(float(table.mean()), variance if variance > 1e-30 else 0.0, max(1.0, freedom), table.shape[1], aside)
+    return _Spread(float(table.mean()), variance if variance > 1e-30 else 0.0, max(1.0, freedom), units, aside)
+
+
+def _aside(table: np.ndarray, whose: np.ndarray, edge: float) -> int:
+    """How many units (`whose`, C) have somebody whose mean over seeds is away from an edge."""
+    return len(np.unique(whose[np.abs(table.mean(0) - edge) > 1e-12]))
 
 
 def _of_units(means: np.ndarray, people: int) -> _Spread:

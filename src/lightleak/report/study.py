@@ -18,7 +18,7 @@ from lightleak.report.fairness import entries, training_of
 from lightleak.report.knowing import collect_knowing
 from lightleak.report.ladder import collect_ladder, is_ladder
 from lightleak.report.results import Results
-from lightleak.report.worlds import collect_worlds, held_in_worlds, world_of
+from lightleak.report.worlds import collect_worlds, divided_anew, held_in_worlds, world_of
 from lightleak.study.keys import plain
 from lightleak.study.record import Record, read, read_costs, read_shares, why_absent
 
@@ -166,15 +166,15 @@ def pages(study: Studied, mixed_protocols: bool = False) -> Iterator[Results]:
     What the data do not allow (an attacker cannot undo every change) is a note of the first page.
     """
     absent = {place: why for place in study.evaluations if (why := why_absent(place)) is not None}
-    held = replace(study, evaluations=tuple(place for place in study.evaluations if place not in absent))
+    records = {place.resolve(): read(place) for place in study.evaluations if place not in absent}  # as `entries` knows
     reasons = list(absent.values())
-    notes = [f"{reasons.count(why)} evaluations that these data do not allow: {why}" for why in dict.fromkeys(reasons)]
-    for number, results in enumerate(_pages(held, mixed_protocols)):
+    notes = divided_anew(records.values())
+    notes += [f"{reasons.count(why)} evaluations that these data do not allow: {why}" for why in dict.fromkeys(reasons)]
+    for number, results in enumerate(_pages(study, records, mixed_protocols)):
         yield replace(results, notes=(*results.notes, *notes)) if notes and not number else results
 
 
-def _pages(study: Studied, mixed_protocols: bool) -> Iterator[Results]:
-    records = {place.resolve(): read(place) for place in study.evaluations}  # as `entries` knows them
+def _pages(study: Studied, records: Mapping[Path, Record], mixed_protocols: bool) -> Iterator[Results]:
     costs = {place: read_costs(place) for place in (*study.costs, *study.utilities)}
     shares = {place: read_shares(place) for place in study.shares}
     worlds, alone = _worlds(records)

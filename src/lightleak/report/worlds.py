@@ -5,7 +5,7 @@ differences then speak: of other worlds if each has one training, of other peopl
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightleak.data import DRAWN
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import METRICS
 from lightleak.metrics.evidence import Measure
@@ -45,9 +46,31 @@ Kept = dict[str, dict[str, list[Record]]]  # by target, by world: its trainings,
 
 
 def world_of(record: Record) -> str:
-    """The settings that the record's world shares with others: all by which its people were drawn, except the seed."""
-    settings = {name: value for name, value in record.population.settings.items() if name != "seed"}
+    """The settings that the record's world shares with others: all by which its people were drawn, except the seed.
+
+    Where a seed draws no other people (photographs, digits), no world shares anything: people who are counted again
+    would count as others.
+    """
+    return _described(record, seeded=record.population.name not in DRAWN)
+
+
+def _described(record: Record, seeded: bool) -> str:
+    settings = {name: value for name, value in record.population.settings.items() if seeded or name != "seed"}
     return f"{record.population.name} {sorted(settings.items(), key=lambda pair: pair[0])}"
+
+
+def divided_anew(records: Iterable[Record]) -> list[str]:
+    """A note on each data set of which a study has several populations that hold the same people."""
+    seeds: dict[str, set[int]] = {}
+    for one in records:
+        if one.population.name not in DRAWN:
+            seeds.setdefault(_described(one, seeded=False), set()).add(one.population.settings.get("seed", 0))
+    return [
+        f"the seeds {', '.join(map(str, sorted(each)))} divide the pictures of the same people anew, so these are not "
+        "worlds that could be averaged: each has a page of its own; other trainings are seeds of the targets"
+        for each in seeds.values()
+        if len(each) > 1
+    ]
 
 
 def held_in_worlds(entry: Entry) -> dict[str, Any]:
