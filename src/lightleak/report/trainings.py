@@ -1,7 +1,11 @@
-"""What the trainings of one target measured: tables of seeds x people, their intervals, and paired differences."""
+"""What the trainings of one target measured: tables of seeds x people, their intervals, and paired differences.
+
+A table holds what was measured alone: whoever has no test images is in none of natural accuracy.
+"""
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -9,8 +13,9 @@ from torch import Tensor
 
 from lightleak.data import faces
 from lightleak.metrics.evaluation import METRICS, UNANSWERED, Evaluation, Unshown, not_shown, says_not_shown
-from lightleak.metrics.evidence import Comparison, Measure, compare, delta, seeds_interval
+from lightleak.metrics.evidence import Comparison, Measure, TradeOff, compare, delta, seeds_interval
 from lightleak.report.results import Difference, Row
+from lightleak.report.whose import OfWhom
 from lightleak.study.record import Record
 
 ACCURACY = "accuracy"
@@ -23,12 +28,11 @@ def families(record: Record) -> Tensor | None:
     return None if known is None else known[0]
 
 
-def table(records: Sequence[Record], metric: str) -> Tensor | None:
-    """The score of each person of `people_of` in each training, S x C; None where one of them lacks the metric.
-
-    Natural accuracy is of the same people, so that it pairs with what leaks of them.
+def table(records: Sequence[Record], metric: str, people: Sequence[int] | None = None) -> Tensor | None:
+    """The score of each of the `people` in each training, S x C, by default of all whom `people_of` names; None where
+    one of the trainings lacks the metric, or of nobody.
     """
-    people = people_of(records, metric)
+    people = people_of(records, metric) if people is None else people
     if metric != ACCURACY and any(metric not in one.evaluation.per_class for one in records):
         return None
     if metric == ACCURACY:
@@ -41,11 +45,18 @@ def table(records: Sequence[Record], metric: str) -> Tensor | None:
 
 def people_of(records: Sequence[Record], metric: str) -> list[int]:
     """Of whom a metric speaks, in order: a share of everybody who was to be found, whether or not anything came back;
-    a distance of those alone of whom images came back in all trainings.
+    a distance of those alone of whom images came back in all trainings; natural accuracy of all who have test images,
+    attacked or not.
     """
-    share = metric == ACCURACY or METRICS[metric].rate
-    each = [everybody(one) if share else one.evaluation.classes for one in records]
+    if metric == ACCURACY:
+        return tested(records)
+    each = [everybody(one) if METRICS[metric].rate else one.evaluation.classes for one in records]
     return sorted(set.intersection(*map(set, each)))
+
+
+def people_with_both(records: Sequence[Record], metric: str) -> list[int]:
+    """Those of whom a metric speaks and who have a natural accuracy, in order."""
+    return sorted(set(people_of(records, metric)) & set(tested(records)))
 
 
 def values_of(evaluation: Evaluation, metric: str, people: Sequence[int]) -> list[float]:
@@ -55,16 +66,19 @@ def values_of(evaluation: Evaluation, metric: str, people: Sequence[int]) -> lis
 
 
 def accuracies(record: Record) -> list[float]:
-    """Natural accuracy per person, C; a person without test images gets the mean of the others.
+    """Natural accuracy per person, C; NaN of a person without test images, and where the record does not say whose.
 
     Of published data a tenth of all pictures is for testing, drawn without regard to whose they are.
     """
     own = record.target.accuracy_of
-    if len(own) != record.population.classes:  # an older record, which left those people out
-        return [record.target.accuracy] * record.population.classes
-    known = [value for value in own if not math.isnan(value)]
-    mean = sum(known) / len(known) if known else record.target.accuracy
-    return [mean if math.isnan(value) else value for value in own]
+    named = len(own) == record.population.classes  # an older record left those without test images out
+    return list(own) if named else [math.nan] * record.population.classes
+
+
+def tested(records: Sequence[Record]) -> list[int]:
+    """The people who have a natural accuracy in every training, in order."""
+    each = zip(*map(accuracies, records))
+    return [person for person, values in enumerate(each) if all(map(math.isfinite, values))]
 
 
 def everybody(record: Record) -> list[int]:
@@ -90,19 +104,24 @@ def scored(records: Sequence[Record], metric: str) -> Tensor | None:
     return torch.tensor([values_of(one.evaluation, metric, people) for one in ordered], dtype=torch.float64)
 
 
-def groups(records: Sequence[Record], metric: str = ACCURACY) -> Tensor | None:
-    """The family of each person of `table`."""
+def groups(records: Sequence[Record], people: Sequence[int]) -> Tensor | None:
+    """The family of each of the people, where some look alike."""
     known = families(records[0])
-    return None if known is None else known[people_of(records, metric)]
+    return None if known is None else known[list(people)]
 
 
-def unanswered(records: Sequence[Record]) -> str:
-    """Of how many people nothing came back, in words; empty if that is nobody."""
-    people = len(everybody(records[0]))
-    missing = [people - len(set(everybody(one)) & set(one.evaluation.classes)) for one in records]
-    if not any(missing):
-        return ""
-    return f"of {sum(missing) / len(missing):.3g} of {people} people nothing came back; shares count them as not found"
+def of_whom(records: Sequence[Record]) -> OfWhom:
+    """Of whom the numbers of a target's trainings speak, in one world or in several."""
+    worlds: dict[str, list[Record]] = {}
+    for one in records:
+        worlds.setdefault(one.population.key, []).append(one)
+    each = []
+    for own in worlds.values():
+        attacked, known = set(everybody(own[0])), set(tested(own))
+        answered = fmean(len(attacked & set(one.evaluation.classes)) for one in own)
+        people = own[0].population.classes
+        each.append(OfWhom(people, len(attacked), answered, len(known), len(known & attacked)))
+    return OfWhom(*(sum(getattr(one, name) for one in each) for name in OfWhom.__dataclass_fields__))
 
 
 def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
@@ -112,8 +131,10 @@ def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
         values = table(records, metric)
         if values is not None:
             rate = metric == ACCURACY or METRICS[metric].rate
-            found[metric] = seeds_interval(values, rate=rate, clusters=groups(records, metric))
-        elif metric != ACCURACY and len(records) == 1:
+            found[metric] = seeds_interval(values, rate=rate, clusters=groups(records, people_of(records, metric)))
+        elif metric == ACCURACY:
+            found[metric] = Measure(fmean(one.target.accuracy for one in records))
+        elif len(records) == 1:
             found[metric] = records[0].evaluation.measures.get(metric)  # older records lack new metrics
     return found
 
@@ -161,8 +182,8 @@ def difference(own: Sequence[Record], base: Sequence[Record], name: str, metric:
     pair = _pair(own, base, metric)
     if pair is None:
         return None
-    rate = metric == ACCURACY or METRICS[metric].rate
-    gap = compare(pair[0], pair[1], rate=rate, clusters=groups([*own, *base], metric))
+    rate, both = metric == ACCURACY or METRICS[metric].rate, [*own, *base]
+    gap = compare(pair[0], pair[1], rate=rate, clusters=groups(both, people_of(both, metric)))
     return named(name, metric, gap, trainings=len(own))
 
 
@@ -171,10 +192,12 @@ def named(name: str, metric: str, gap: Comparison, **units: int) -> Difference:
     return Difference(name, metric, gap.value, gap.low, gap.high, None if gap.low is None else gap.p, **units)
 
 
-def _pair(own: Sequence[Record], base: Sequence[Record], metric: str) -> tuple[Tensor, Tensor] | None:
+def _pair(
+    own: Sequence[Record], base: Sequence[Record], metric: str, people: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor] | None:
     if len(own) != len(base):
         return None
-    both = table([*own, *base], metric)
+    both = table([*own, *base], metric, people)
     return None if both is None else (both[: len(own)], both[len(own) :])
 
 
@@ -189,19 +212,23 @@ def spreads(records: Sequence[Record]) -> dict[str, Measure | None]:
 
 def traded(own: Sequence[Record], base: Sequence[Record]) -> Measure | None:
     """The paper's Delta of a target with Fieller's interval; None where it is undefined (`delta_in_words` says why)."""
-    leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
+    told = _delta(own, base)
+    return None if told is None or told.value is None else Measure(told.value, told.low, told.high)
+
+
+def _delta(own: Sequence[Record], base: Sequence[Record]) -> TradeOff | None:
+    """Delta over the people who have both numbers; None without values per person of as many trainings."""
+    people = people_with_both([*own, *base], "hits@1")
+    leak, accuracy = (_pair(own, base, metric, people) for metric in ("hits@1", ACCURACY))
     if leak is None or accuracy is None:
         return None
-    told = delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups([*own, *base]))
-    return None if told.value is None else Measure(told.value, told.low, told.high)
+    return delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups(own, people))
 
 
 def delta_in_words(name: str, own: Sequence[Record], base: Sequence[Record]) -> str:
     """The paper's Delta of a target with Fieller's interval, or why there is none."""
-    leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
-    if leak is None or accuracy is None:
+    if (told := _delta(own, base)) is None:
         return f"{name}: Delta is undefined: no values per person of as many trainings"
-    told = delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups([*own, *base]))
     if told.value is None or told.low is None or told.high is None:
         return f"{name}: {told.warning}"
     return (
@@ -218,7 +245,7 @@ def warnings(records: Sequence[Record]) -> list[str]:
         for text in one.evaluation.warnings
         if not says_not_shown(text) and not text.startswith(UNANSWERED)
     ]
-    return list(dict.fromkeys([*kept, *filter(None, [unanswered(records)])]))
+    return list(dict.fromkeys([*kept, *filter(None, [of_whom(records).unanswered])]))
 
 
 def unshown(records: Sequence[Record]) -> list[Unshown]:
@@ -227,8 +254,11 @@ def unshown(records: Sequence[Record]) -> list[Unshown]:
 
 
 def stored(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, list[list[float]]]:
-    """The tables behind a row, seeds x people, rounded as far as shares of a few images allow."""
-    found = {metric: table(records, metric) for metric in metrics}
+    """The tables behind a row, seeds x people attacked, rounded as far as shares of a few images allow."""
+    found = {metric: table(records, metric) for metric in metrics if metric != ACCURACY}
+    if ACCURACY in metrics and tested(records):
+        own = [[accuracies(one)[person] for person in everybody(one)] for one in records]
+        found = {ACCURACY: torch.tensor(own, dtype=torch.float64)} | found
     return {
         metric: [[round(value, 6) for value in row] for row in values.tolist()]
         for metric, values in found.items()
