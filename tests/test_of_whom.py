@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from lightleak.metrics import evidence
 from lightleak.metrics.evidence import Measure
 from lightleak.report import read, write
 from lightleak.report.answer import answer, subject
 from lightleak.report.collect import collect
-from lightleak.report.trainings import measures
+from lightleak.report.trainings import measures, unshown
 from lightleak.report.units import accuracy_of, natural_accuracy
 from lightleak.report.whose import OfWhom
 from lightleak.study.record import Record
@@ -163,3 +164,20 @@ def test_who_was_attacked_is_said_and_natural_accuracy_is_of_all(tmp_path):
     whole = collect([evaluated(tmp_path / "whole", "none", 0.9, 0.8)], "T")
     assert "that know 12 people, inverted by PPA" in whole.summary
     assert not whole.notes
+
+
+def test_an_image_counts_once_whoever_judges_it_and_people_of_two_worlds_are_not_the_same():
+    shares = {world: [0.0, 0.5, 0.0, 0.0, 0.5, 0.0, 0.0, float(world)] for world in (0, 1)}
+    families = tuple(i // 4 for i in range(8))
+    records = []
+    for world, own in shares.items():
+        for judge in JUDGES:
+            one = drawn(world, "none", judge)
+            told = replace(one.evaluation, per_class={"hits@1": tuple(own)}, families=families, nulls={})
+            records.append(replace(one, evaluation=told))
+    (found,) = unshown(records)
+    assert (found.hits, found.trials) == (6, 32)  # two images each of eight people in two worlds
+    together, alike = torch.tensor(shares[0] + shares[1]), torch.tensor([*families, *(2 + f for f in families)])
+    assert found.p == pytest.approx(evidence.shares_above_chance(together, 32, 1 / 8, alike))
+    again = replace(records[0], attack=replace(records[0].attack, seed=7))  # other images of the same people
+    assert unshown([*records, again])[0].trials == 48

@@ -3,8 +3,10 @@
 A table holds what was measured alone: whoever has no test images is in none of natural accuracy.
 """
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -249,8 +251,35 @@ def warnings(records: Sequence[Record]) -> list[str]:
 
 
 def unshown(records: Sequence[Record]) -> list[Unshown]:
-    """The measures by which a target is not shown to leak, over all of its trainings."""
-    return not_shown([one.evaluation for one in records])
+    """The measures by which a target is not shown to leak, over all of its trainings, in one world or in several."""
+    return not_shown(_each_image_once(records))
+
+
+def _each_image_once(records: Sequence[Record]) -> list[Evaluation]:
+    """The evaluations of every reconstruction: the mean over its judges. Each world has people of its own."""
+    same: dict[tuple[str, int], list[Record]] = {}
+    for one in records:
+        what = [one.population.key, one.target.key, vars(one.attack), vars(one.prior), one.evaluation.images]
+        name, by = json.dumps(what, sort_keys=True, default=str), one.judge
+        again = sum(by == other.judge for (told, _), own in same.items() if told == name for other in own)
+        same.setdefault((name, again), []).append(one)
+    before, first = 0, {}
+    for one in records:
+        if one.population.key not in first:
+            first[one.population.key], before = before, before + one.population.classes
+    return [_mean_of([one.evaluation for one in own], first[own[0].population.key]) for own in same.values()]
+
+
+def _mean_of(judged: Sequence[Evaluation], before: int) -> Evaluation:
+    """What several judges say of one reconstruction, of people who are numbered after so many others."""
+    one = judged[0]
+    shared = [metric for metric in one.per_class if all(metric in other.per_class for other in judged)]
+    return replace(
+        one,
+        classes=tuple(before + person for person in one.classes),
+        families=None if one.families is None else tuple(before + family for family in one.families),
+        per_class={name: tuple(map(fmean, zip(*(other.per_class[name] for other in judged)))) for name in shared},
+    )
 
 
 def stored(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, list[list[float]]]:
