@@ -12,10 +12,11 @@ import torch
 
 from lightleak.metrics import evidence
 from lightleak.metrics.evidence import Measure
-from lightleak.report import read, write
+from lightleak.report import page, read, write
 from lightleak.report.answer import answer, subject
 from lightleak.report.collect import collect
-from lightleak.report.trainings import measures, unshown
+from lightleak.report.page import _unmeasured
+from lightleak.report.trainings import measures, pooled, unshown
 from lightleak.report.units import accuracy_of, natural_accuracy
 from lightleak.report.whose import OfWhom
 from lightleak.study.record import Record
@@ -135,6 +136,68 @@ def test_what_a_person_adds_to_natural_accuracy_varies_as_over_those_who_were_te
     variance = float(found.var(correction=0)) / 6
     assert variance == pytest.approx(float(known.var(correction=0)) / 4)
     assert accuracy_of(photographed([0.2, 1.0, 0.6])).tolist() == pytest.approx([0.2, 1.0, 0.6])
+
+
+# Realism --------------------------------------------------------------------------------------------------------------
+
+UNKNOWN = "nobody knows the true factors of 'photographs'"
+
+
+def with_realism(root: Path, seed: int, **measured: Measure | None) -> Path:
+    folder = evaluated(root, "no defence", 0.9, 0.8, seed)
+    old = json.loads((folder / "result.json").read_text())["evaluation"]
+    found = {**old["measures"], **{name: one and vars(one) for name, one in measured.items()}, "true@1": None}
+    del old["per_class"]["true@1"]
+    return changed(folder, measures=found, per_class=old["per_class"], missing={"true@1": UNKNOWN})
+
+
+@pytest.mark.parametrize("trainings", [1, 2, 3])
+def test_what_is_measured_of_a_set_is_a_mean_over_trainings(tmp_path, trainings):
+    fid = [Measure(30.0, 20.0, 40.0), Measure(34.0, 24.0, 44.0), Measure(38.0, 28.0, 48.0)][:trainings]
+    folders = [with_realism(tmp_path, seed, fid=one, precision=Measure(0.4)) for seed, one in enumerate(fid)]
+    results = collect(folders, "T")
+    precision, told = (results.rows[0].measures[name] for name in ("precision", "fid"))
+    assert precision is not None
+    assert told is not None
+    assert precision.value == pytest.approx(0.4)
+    assert precision.low is None  # no training has an interval over people
+    assert told.value == pytest.approx(sum(one.value for one in fid) / trainings)
+    if trainings == 1:
+        assert told == fid[0]
+    elif trainings == 2:
+        assert (told.low, told.high) == (None, None)
+    else:
+        half = math.hypot(10.0, 4.302653 * 4 / 3**0.5)  # over people, and Student's t over trainings
+        assert (told.low, told.high) == pytest.approx((34 - half, 34 + half), rel=1e-5)
+
+
+@pytest.mark.parametrize("trainings", [1, 3])
+def test_what_nobody_has_is_named_below_the_table_with_its_reason(tmp_path, trainings):
+    results = collect([with_realism(tmp_path, seed) for seed in range(trainings)], "T")
+    assert [(column.name, why) for column, why in _unmeasured(results)] == [("true@1", UNKNOWN)]
+    assert f"true match @1 ({UNKNOWN.replace(chr(39), '&#39;')})" in page(results)
+    assert results.leaks == ("hits@1",)
+
+
+def test_what_some_trainings_lack_has_no_number_and_says_of_how_many(tmp_path):
+    folders = [with_realism(tmp_path, seed, fid=Measure(30.0)) for seed in range(2)]
+    changed(folders[1], measures={"fid": None}, missing={"fid": "too few images"})
+    (row, *_) = collect(folders, "T").rows
+    assert row.measures.get("fid") is None
+    assert row.missing["fid"] == "in 1 of 2 trainings: too few images"
+
+
+def test_the_interval_of_a_set_holds_the_truth_over_trainings_and_people():
+    rng, held, times = np.random.default_rng(0), 0, 400
+    for _ in range(times):
+        of_people = rng.normal(0, 1.0)  # the same people stand behind all trainings
+        own = 40 + of_people + rng.normal(0, 1.5, 3)
+        found = pooled([Measure(value, value - 1.96, value + 1.96) for value in own])
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 40 <= found.high
+    assert held / times >= 0.93
 
 
 # Sentences ------------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def collect(
     targets, baseline = [group for group in rowed if not group.different], rowed[0].name
     papers = [_paper(group, published or {}) for group in rowed]
     rows = _measured(rowed, _priced_by_title(map(read_costs, costs)), [theirs for _, theirs in papers])
-    shown = _shown(rows, first.protocol.metrics if first.protocol else ())
+    shown, told = _shown(rows, first.protocol.metrics if first.protocol else ())
     curves = curves_of(everything, targets, [name for name in shown_in("curve") if name in shown])
     alike, levels = trainings.families_of(first), tuple(levels_of(curves, baseline))
     whose = {group.name: trainings.of_whom([one.record for one in group.entries]) for group in rowed}
@@ -64,8 +64,8 @@ def collect(
     of_network = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
     return Results(
         title=title,
-        columns=columns(*shown),
-        rows=tuple(_only_shown(row, shown) for row in (*rows, *_beside_targets(whole))),
+        columns=columns(*told),
+        rows=tuple(_only_shown(row, shown, told) for row in (*rows, *_beside_targets(whole))),
         summary=_summary(first, whose[baseline], len(rowed), max(len(group.entries) for group in rowed)),
         baseline=baseline,
         differences=corrected(_differences(targets, shown)),
@@ -169,10 +169,14 @@ def _measured(
     return rows
 
 
-def _shown(rows: Sequence[Row], named: Sequence[str]) -> list[str]:
-    """The columns, in order: what was measured and belongs in the table, or is named by the protocol."""
+def _shown(rows: Sequence[Row], named: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns that have numbers, in order: what belongs in the table, or is named by the protocol; and all columns,
+    those included of which a row says only why it has no number.
+    """
     measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
-    return [n for n in dict.fromkeys(("accuracy", *shown_in("table"), *OF_TARGETS, *named)) if n in measured]
+    known = measured | {name for row in rows for name in row.missing}
+    order = list(dict.fromkeys(("accuracy", *shown_in("table"), *OF_TARGETS, *named)))
+    return [name for name in order if name in measured], [name for name in order if name in known]
 
 
 def _beside_targets(whole: Sequence[Entry]) -> list[Row]:
@@ -184,8 +188,8 @@ def _beside_targets(whole: Sequence[Entry]) -> list[Row]:
     return [*nulls, Row("chance", chance, "chance", "a guess, or a person drawn at random")]
 
 
-def _only_shown(row: Row, shown: list[str]) -> Row:
-    return replace(row, measures=_only(row.measures, shown), missing=_only(row.missing, shown))
+def _only_shown(row: Row, shown: list[str], told: list[str]) -> Row:
+    return replace(row, measures=_only(row.measures, shown), missing=_only(row.missing, told))
 
 
 def _of_whom(whose: Mapping[str, OfWhom]) -> list[str]:
@@ -287,7 +291,7 @@ def _row(name: str, records: list[Record]) -> Row:
         measures["epsilon"] = None if epsilon is None else Measure(epsilon)
         guarantee = "no guarantee" if epsilon is None else f"epsilon {epsilon:.3g} at delta {private['delta']:.0e}"
         detail = ", ".join(filter(None, (guarantee, detail)))
-    return Row(name, measures, detail=detail, missing=records[0].evaluation.missing)
+    return Row(name, measures, detail=detail, missing=trainings.reasons(records))
 
 
 def _beside(row: Row, published: Mapping[str, float]) -> Row:

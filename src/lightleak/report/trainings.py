@@ -15,12 +15,13 @@ from torch import Tensor
 
 from lightleak.data import faces
 from lightleak.metrics.evaluation import METRICS, UNANSWERED, Evaluation, Unshown, not_shown, says_not_shown
-from lightleak.metrics.evidence import Comparison, Measure, TradeOff, compare, delta, seeds_interval
+from lightleak.metrics.evidence import Comparison, Measure, TradeOff, compare, delta, seeds_interval, worlds_interval
 from lightleak.report.results import Difference, Row
 from lightleak.report.whose import OfWhom
 from lightleak.study.record import Record
 
 ACCURACY = "accuracy"
+FEWEST = 3  # trainings that say how much trainings differ
 
 
 def families(record: Record) -> Tensor | None:
@@ -136,8 +137,37 @@ def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
             found[metric] = seeds_interval(values, rate=rate, clusters=groups(records, people_of(records, metric)))
         elif metric == ACCURACY:
             found[metric] = Measure(fmean(one.target.accuracy for one in records))
-        elif len(records) == 1:
-            found[metric] = records[0].evaluation.measures.get(metric)  # older records lack new metrics
+        elif not any(metric in one.evaluation.per_class for one in records):  # of a set; older records lack new metrics
+            found[metric] = pooled([one.evaluation.measures.get(metric) for one in records], METRICS[metric].rate)
+    return found
+
+
+def pooled(told: Sequence[Measure | None], rate: bool = False) -> Measure | None:
+    """The mean over trainings of what was measured of a set of images at once; None where one of them lacks it.
+
+    From three trainings on its interval is Student's over them and, in quadrature, what the intervals over people of
+    the single trainings leave open, so that it speaks of both. Two do not say how much trainings differ: no interval.
+    """
+    known = [one for one in told if one is not None]
+    if len(known) < len(told) or len(known) == 1:
+        return known[0] if len(known) == len(told) else None
+    mean = fmean(one.value for one in known)
+    whole = [(one.value, one.low, one.high) for one in known if one.low is not None and one.high is not None]
+    over = worlds_interval([torch.tensor([one.value], dtype=torch.float64) for one in known])
+    if len(known) < FEWEST or len(whole) < len(known) or over.high is None:
+        return Measure(mean)
+    down, up = fmean(value - low for value, low, _ in whole), fmean(high - value for value, _, high in whole)
+    low, high = mean - math.hypot(over.high - mean, down), mean + math.hypot(over.high - mean, up)
+    return Measure(mean, max(0.0, low), min(1.0, high)) if rate else Measure(mean, low, high)
+
+
+def reasons(records: Sequence[Record]) -> dict[str, str]:
+    """Why there is no number, by metric; of some of the trainings alone, with how many."""
+    found = {}
+    for metric in dict.fromkeys(name for one in records for name in one.evaluation.missing):
+        without = [why for one in records if (why := one.evaluation.missing.get(metric)) is not None]
+        some = f"in {len(without)} of {len(records)} trainings: " if len(without) < len(records) else ""
+        found[metric] = f"{some}{without[0]}"
     return found
 
 
@@ -158,12 +188,16 @@ def null_rows(records: Sequence[Record], told: dict[str, str]) -> list[Row]:
 
 
 def _null(nulls: Sequence[Evaluation], records: Sequence[Record]) -> dict[str, Measure | None]:
-    """A null's measures: of one draw as it was told, but with today's intervals."""
-    measured = dict(nulls[0].measures)
+    """A null's measures over its draws, with today's intervals."""
+    distinct = _distinct(nulls)
+    measured: dict[str, Measure | None] = {
+        metric: pooled([one.measures.get(metric) for one in distinct], metric in METRICS and METRICS[metric].rate)
+        for metric in nulls[0].measures
+    }
     for metric in nulls[0].per_class:
         if metric in METRICS:
             people = everybody(records[0]) if METRICS[metric].rate else nulls[0].classes
-            rows = [values_of(one, metric, people) for one in _distinct(nulls) if metric in one.per_class]
+            rows = [values_of(one, metric, people) for one in distinct if metric in one.per_class]
             known = families(records[0])
             clusters = None if known is None else known[list(people)]
             measured[metric] = seeds_interval(torch.tensor(rows).double(), rate=METRICS[metric].rate, clusters=clusters)
