@@ -25,6 +25,7 @@ class Curve:
 
     accuracy: Tensor  # share of the person's test images that are recognised
     leak: Tensor
+    families: Tensor | None = None  # of each person, C, where some look alike
 
     def __post_init__(self) -> None:
         if self.accuracy.shape != self.leak.shape or self.accuracy.dim() != 3 or self.accuracy.numel() == 0:

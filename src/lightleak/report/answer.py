@@ -5,6 +5,7 @@ from typing import Any
 
 from lightleak.report.results import Column, Difference, Results, Row, known
 from lightleak.report.verdicts import LEAST, verdict
+from lightleak.report.whose import percent
 
 WHOM = {"faces": "rendered people, none of them real", "digits": "handwritten digits"}  # by population
 MAIN = ("hits@1", "true@1")  # by what the first sentence speaks: what was declared of them, else what was measured
@@ -21,7 +22,9 @@ def subject(results: Results) -> str:
     worlds = _part(people, "settings").get("seed")
     times = f", in each of {len(worlds)} worlds" if isinstance(worlds, list) else ""
     told = f"{recipe['architecture']}, trained on {people['classes']} {whom}{times}"
-    return f"{told}, attacked by {by}" if by else told
+    attacked = len(attack.get("classes") or ())
+    some = f" {attacked} of them" if 0 < attacked < people["classes"] else ""
+    return f"{told},{some} attacked by {by}" if by else told
 
 
 def answer(results: Results) -> str:
@@ -35,7 +38,10 @@ def answer(results: Results) -> str:
         return ""
     who = "The judge recognises" if column.name == "hits@1" else "The truth finds"
     guess = _chance(results, column)
-    told = f"{who} the right person in {_percent(leak.value)} of what was reconstructed from “{first.name}”{guess}"
+    share, of_all, people = f"{percent(leak.value)} of what was reconstructed", "", results.whose.get(first.name)
+    if people and people.unanswered and people.answered:  # of nobody is 0 % of anything
+        share, of_all = str(people.of_answered(leak.value)), f", {people.of_attacked(leak.value)}"
+    told = f"{who} the right person in {share} from “{first.name}”{of_all}{guess}"
     return f"{told}{_changes(results, column)}."
 
 
@@ -68,11 +74,7 @@ def _listed(names: list[str]) -> str:
 def _chance(results: Results, column: Column) -> str:
     rows: list[Row] = [row for row in results.rows if row.kind == "chance"]
     level = next((m for row in rows if (m := row.measures.get(column.name)) is not None), None)
-    return f" (a guess: {_percent(level.value)})" if level is not None and known(level.value) else ""
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if value >= 0.095 else f"{100 * value:.1f} %"
+    return f" (a guess: {percent(level.value)})" if level is not None and known(level.value) else ""
 
 
 def _part(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:

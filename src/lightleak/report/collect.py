@@ -22,6 +22,7 @@ from lightleak.report.provenance import people, provenance
 from lightleak.report.remarks import of_leaks
 from lightleak.report.results import Difference, Results, Row
 from lightleak.report.verdicts import corrected
+from lightleak.report.whose import OfWhom
 from lightleak.study.record import CostsRecord, Record, SharesRecord, read, read_costs, read_shares
 
 COSTS = ("training", "answering", "parameters", "memory", "robust", "calibration")  # of Costs and Utility tasks
@@ -55,29 +56,30 @@ def collect(
     targets, baseline = [group for group in rowed if not group.different], rowed[0].name
     papers = [_paper(group, published or {}) for group in rowed]
     rows = _measured(rowed, _priced_by_title(map(read_costs, costs)), [theirs for _, theirs in papers])
-    shown = _shown(rows, first.protocol.metrics if first.protocol else ())
+    shown, told = _shown(rows, first.protocol.metrics if first.protocol else ())
     curves = curves_of(everything, targets, [name for name in shown_in("curve") if name in shown])
-    alike = trainings.groups([one.record for one in whole])
-    levels = tuple(levels_of(curves, baseline, alike))
+    alike, levels = trainings.families_of(first), tuple(levels_of(curves, baseline))
+    whose = {group.name: trainings.of_whom([one.record for one in group.entries]) for group in rowed}
     swept, sweep = _any_swept(rowed, targets, baseline)
     of_network = [one for one in map(read_shares, shares) if one.architecture == first.target.architecture]
     return Results(
         title=title,
-        columns=columns(*shown),
-        rows=tuple(_only_shown(row, shown) for row in (*rows, *_beside_targets(whole))),
-        summary=_summary(first, len(rowed), max(len(group.entries) for group in rowed)),
+        columns=columns(*told),
+        rows=tuple(_only_shown(row, shown, told) for row in (*rows, *_beside_targets(whole))),
+        summary=_summary(first, whose[baseline], len(rowed), max(len(group.entries) for group in rowed)),
         baseline=baseline,
         differences=corrected(_differences(targets, shown)),
         primary=tuple(name for name in primary if name in shown),
         tables=_tables(rowed, shown),
         families=() if alike is None else tuple(alike.tolist()),
-        curves={name: tuple(points(way, alike)) for name, way in curves.items()},
+        curves={name: tuple(points(way)) for name, way in curves.items()},
         levels=levels,
         unequal=tuple(f"{group.name}: {group.different}" for group in rowed if group.different),
         runs=_runs([group for group in targets if len(group.entries) > 2], shown),
         swept=swept,
         sweep=sweep,
         shares=_shares(of_network, targets),
+        whose=whose,
         leaks=tuple(name for name in ("hits@1", "verified") if name in shown),
         confidences={group.name: _confidences(group) for group in rowed},
         gallery=gallery(rowed),
@@ -94,7 +96,8 @@ def collect(
             *first.population.notes,
             *_networks([one.record.evaluation for one in whole]),
             *_absent(whole),
-            *([f"The published numbers are of {'; of '.join(whose)}."] if (whose := _whose(papers)) else []),
+            *_of_whom(whose),
+            *([f"The published numbers are of {'; of '.join(theirs)}."] if (theirs := _whose(papers)) else []),
         ),
         recipe=_recipe(whole),
         command=command,
@@ -166,10 +169,14 @@ def _measured(
     return rows
 
 
-def _shown(rows: Sequence[Row], named: Sequence[str]) -> list[str]:
-    """The columns, in order: what was measured and belongs in the table, or is named by the protocol."""
+def _shown(rows: Sequence[Row], named: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns that have numbers, in order: what belongs in the table, or is named by the protocol; and all columns,
+    those included of which a row says only why it has no number.
+    """
     measured = {name for row in rows for name, measure in row.measures.items() if measure is not None}
-    return [n for n in dict.fromkeys(("accuracy", *shown_in("table"), *OF_TARGETS, *named)) if n in measured]
+    known = measured | {name for row in rows for name in row.missing}
+    order = list(dict.fromkeys(("accuracy", *shown_in("table"), *OF_TARGETS, *named)))
+    return [name for name in order if name in measured], [name for name in order if name in known]
 
 
 def _beside_targets(whole: Sequence[Entry]) -> list[Row]:
@@ -181,8 +188,17 @@ def _beside_targets(whole: Sequence[Entry]) -> list[Row]:
     return [*nulls, Row("chance", chance, "chance", "a guess, or a person drawn at random")]
 
 
-def _only_shown(row: Row, shown: list[str]) -> Row:
-    return replace(row, measures=_only(row.measures, shown), missing=_only(row.missing, shown))
+def _only_shown(row: Row, shown: list[str], told: list[str]) -> Row:
+    return replace(row, measures=_only(row.measures, shown), missing=_only(row.missing, told))
+
+
+def _of_whom(whose: Mapping[str, OfWhom]) -> list[str]:
+    """Of whom natural accuracy and leaks speak, each remark once; by row where rows differ."""
+    said: dict[str, list[str]] = {}
+    for name, one in whose.items():
+        for text in filter(None, (one.some_attacked, one.some_tested, one.some_paired)):
+            said.setdefault(text, []).append(name)
+    return [text if len(names) == len(whose) else f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
 def _differences(targets: Sequence[Group], shown: Sequence[str]) -> list[Difference]:
@@ -275,7 +291,7 @@ def _row(name: str, records: list[Record]) -> Row:
         measures["epsilon"] = None if epsilon is None else Measure(epsilon)
         guarantee = "no guarantee" if epsilon is None else f"epsilon {epsilon:.3g} at delta {private['delta']:.0e}"
         detail = ", ".join(filter(None, (guarantee, detail)))
-    return Row(name, measures, detail=detail, missing=records[0].evaluation.missing)
+    return Row(name, measures, detail=detail, missing=trainings.reasons(records))
 
 
 def _beside(row: Row, published: Mapping[str, float]) -> Row:
@@ -418,12 +434,13 @@ def _cut(step: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in step.items() if isinstance(value, str | int | float | list)}
 
 
-def _summary(record: Record, targets: int, seeds: int) -> str:
-    people, attack, judge = record.population.classes, record.attack.title or record.attack.name, record.judge
+def _summary(record: Record, whose: OfWhom, targets: int, seeds: int) -> str:
+    attack, judge = record.attack.title or record.attack.name, record.judge
+    some = f" {whose.attacked} of them" if whose.attacked < whose.known else ""
     runs = f", {seeds} training seeds each" if seeds > 1 else ""
     return (
-        f"{targets} targets ({record.target.architecture}{runs}) that know {people} people, inverted by {attack} "
-        f"and judged by {judge.architecture} (right on {judge.accuracy:.1%} of test images)."
+        f"{targets} targets ({record.target.architecture}{runs}) that know {whose.known} people,{some} "
+        f"inverted by {attack} and judged by {judge.architecture} (right on {judge.accuracy:.1%} of test images)."
     )
 
 

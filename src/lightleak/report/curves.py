@@ -1,7 +1,7 @@
 """Curves over checkpoints: natural accuracy and leak at each, and targets compared at equal accuracy."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,14 +10,24 @@ from lightleak.metrics.evidence import Measure, seeds_interval
 from lightleak.metrics.frontier import Curve, matched
 from lightleak.report.fairness import Entry, Group
 from lightleak.report.results import Level, Point
-from lightleak.report.trainings import accuracies, people_of, values_of
+from lightleak.report.trainings import accuracies, groups, people_with_both, values_of
+from lightleak.study.record import Record
 
 Curves = dict[str, Curve]  # by metric
 
 
-def curves_of(everything: Sequence[Entry], groups: Sequence[Group], metrics: Sequence[str]) -> dict[str, Curves]:
-    """For each target with checkpoints of all its seeds, natural accuracy and leaks, checkpoint by checkpoint."""
-    return {group.name: way for group in groups if (way := _curves(taken_of(everything, group), group, metrics))}
+def curves_of(everything: Sequence[Entry], targets: Sequence[Group], metrics: Sequence[str]) -> dict[str, Curves]:
+    """For each target with checkpoints of all its seeds, natural accuracy and leaks, checkpoint by checkpoint.
+
+    By one metric all curves are of the same people: those who have both numbers everywhere.
+    """
+    taken = {target.name: some for target in targets if len(some := taken_of(everything, target)) > 1}
+    records = [one.record for moments in taken.values() for moment in moments for one in moment]
+    people = {}
+    for metric in metrics:
+        measured = [one for one in records if metric in one.evaluation.per_class]
+        people[metric] = people_with_both(measured, metric) if measured else []
+    return {name: way for name, moments in taken.items() if (way := _curves(moments, people))}
 
 
 def taken_of(everything: Sequence[Entry], group: Group) -> list[list[Entry]]:
@@ -32,42 +42,43 @@ def taken_of(everything: Sequence[Entry], group: Group) -> list[list[Entry]]:
     return [[by_seed[seed] for seed in seeds] for by_seed in taken.values() if sorted(by_seed) == seeds]
 
 
-def _curves(moments: list[list[Entry]], group: Group, metrics: Sequence[str]) -> Curves:
-    if len(moments) < 2:
-        return {}
-    table = [[moment[place].record for moment in moments] for place in range(len(group.entries))]  # by seed, by moment
+def _curves(moments: list[list[Entry]], people: Mapping[str, Sequence[int]]) -> Curves:
+    """The curve by each metric, over its people; none where a training lacks the metric, or of nobody."""
+    table = [[one.record for one in own] for own in zip(*moments)]  # by seed, by moment
     every = [one for row in table for one in row]
-    way = {}
-    for metric in metrics:
-        people = people_of(every, metric)
-        if all(metric in one.evaluation.per_class for one in every):
-            accuracy = [[[accuracies(one)[person] for person in people] for one in row] for row in table]
-            leak = [[values_of(one.evaluation, metric, people) for one in row] for row in table]
-            way[metric] = Curve(torch.tensor(accuracy), torch.tensor(leak))
-    return way
+    return {
+        metric: _curve(table, metric, own)
+        for metric, own in people.items()
+        if own and all(metric in one.evaluation.per_class for one in every)
+    }
 
 
-def points(way: Curves, families: torch.Tensor | None = None) -> list[Point]:
+def _curve(table: list[list[Record]], metric: str, people: Sequence[int]) -> Curve:
+    accuracy = [[[accuracies(one)[person] for person in people] for one in row] for row in table]
+    leak = [[values_of(one.evaluation, metric, people) for one in row] for row in table]
+    return Curve(torch.tensor(accuracy), torch.tensor(leak), groups(table[0], people))
+
+
+def points(way: Curves) -> list[Point]:
     """The checkpoints of a curve in order of natural accuracy, each with intervals."""
-    points = []
-    for place in range(next(iter(way.values())).accuracy.shape[1]):
+    points, first = [], next(iter(way.values()))
+    for place in range(first.accuracy.shape[1]):
 
-        def measured(table: torch.Tensor, rate: bool, place: int = place) -> Measure:
-            return seeds_interval(table[:, place].double(), rate=rate, clusters=families)
+        def measured(curve: Curve, table: torch.Tensor, rate: bool, place: int = place) -> Measure:
+            return seeds_interval(table[:, place].double(), rate=rate, clusters=curve.families)
 
-        accuracy = measured(next(iter(way.values())).accuracy, True)
-        leaks = {m: measured(c.leak, METRICS[m].rate) for m, c in way.items()}
-        points.append(Point(accuracy, leaks))
+        leaks = {metric: measured(curve, curve.leak, METRICS[metric].rate) for metric, curve in way.items()}
+        points.append(Point(measured(first, first.accuracy, True), leaks))
     return sorted(points, key=lambda point: point.accuracy.value)
 
 
-def levels_of(curves: dict[str, Curves], baseline: str, families: torch.Tensor | None = None) -> list[Level]:
+def levels_of(curves: dict[str, Curves], baseline: str) -> list[Level]:
     """Every target compared with the baseline at equal natural accuracy."""
     levels = []
     for name, way in curves.items():
         for metric in [m for m in way if m in curves.get(baseline, {})] if name != baseline else ():
             both = way[metric], curves[baseline][metric]
-            told = matched(both[0], both[1], rate=METRICS[metric].rate, clusters=families)
+            told = matched(both[0], both[1], rate=METRICS[metric].rate, clusters=both[0].families)
             if told is not None:
                 gap = Measure(told.difference.value, told.difference.low, told.difference.high)
                 levels.append(

@@ -10,8 +10,8 @@ from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.proof import Judged, judge, strongest
 from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Level, Results, Row, Verdict
-from lightleak.report.trainings import families_of, named
-from lightleak.report.units import Alike, accuracy_of, by_world, interval_of, mean_of, scores_of, units_of
+from lightleak.report.trainings import families_of, named, of_whom
+from lightleak.report.units import Alike, by_world, interval_of, mean_of, natural_accuracy, scores_of, units_of
 from lightleak.report.verdicts import SURELY, corrected, stated
 from lightleak.study.record import Record
 
@@ -213,9 +213,7 @@ def _columns(metric: str) -> list[Column]:
 
 def _baseline_row(base: Network, measured: Sequence[str], alike: Alike) -> Row:
     """The undefended network, of which there is nothing to know."""
-    measures: dict[str, Measure | None] = {
-        "accuracy": interval_of({key: accuracy_of(one) for key, one in base.own.items()}, alike)
-    }
+    measures: dict[str, Measure | None] = {"accuracy": natural_accuracy(base.own)}
     told = []
     for metric in measured:
         found = {name: table for name, one in base.attacks.items() if (table := scores_of(one.records, metric))}
@@ -231,8 +229,7 @@ def _row(name: str, judged: Mapping[str, Sequence[Judged]], measured: Sequence[s
     for metric in measured:
         one = next(one for one in judged[metric] if one.network.name == name)
         if set(one.keys) <= set(one.network.own):
-            own = {key: accuracy_of(one.network.own[key]) for key in one.keys}
-            measures["accuracy"] = interval_of(own, one.alike)
+            measures["accuracy"] = natural_accuracy({key: one.network.own[key] for key in one.keys})
         for side, names in _sides(one):
             if names:
                 best = strongest(names, one.found)
@@ -275,7 +272,9 @@ def _levels(metric: str, judged: Judged) -> list[Level]:
 
 
 def _notes(base: Network, others: Sequence[Network], rows: Mapping[str, Judged]) -> list[str]:
+    whose = of_whom(list(base.own.values()))
     said = [f"attacks on the undefended network: {base.labels(base.attacks)}"]
+    said += filter(None, (whose.some_attacked, whose.some_tested))
     for name, one in rows.items():
         if ran := [what for what in one.found if one.network.attacks[what].known]:
             said.append(f"{name} was attacked by those who know it with {_on(one.network, ran)}")

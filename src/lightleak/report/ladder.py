@@ -26,8 +26,8 @@ from lightleak.report.fairness import training_of
 from lightleak.report.glossary import ACCURACY, columns
 from lightleak.report.provenance import people, provenance
 from lightleak.report.results import Column, Difference, Results, Row, counted
-from lightleak.report.trainings import everybody, families_of, named, scored
-from lightleak.report.units import Alike, Key, Scores, accuracy_of, interval_of, mean_of, paired
+from lightleak.report.trainings import everybody, families_of, named, of_whom, scored
+from lightleak.report.units import Alike, Key, Scores, interval_of, mean_of, natural_accuracy, paired
 from lightleak.report.verdicts import LEAST, SURELY, corrected, stated
 from lightleak.study.record import Record
 
@@ -230,8 +230,8 @@ def _row(name: str, attacks: Mapping[str, list[Record]], measured: Sequence[str]
         for metric in measured
         for attack, own in attacks.items()
     }
-    own = {(one.population.key, one.target.seed): accuracy_of(one) for records in attacks.values() for one in records}
-    measures["accuracy"] = interval_of(own, alike)
+    own = {(one.population.key, one.target.seed): one for records in attacks.values() for one in records}
+    measures["accuracy"] = natural_accuracy(own)
     return Row(name, measures, detail=counted(_trainings(attacks), "training"))
 
 
@@ -272,4 +272,5 @@ def _notes(found: Found, tried: Sequence[Hidden], named: Sequence[tuple[Hidden, 
             f"whether a defence hides gradients was asked of {len(tried)} pairs of a defence and an attack by labels, "
             f"by {by}, and is shown for {len(named) or 'none'}"
         )
-    return said
+    whose = of_whom([one for own in next(iter(found.values())).values() for one in own])
+    return [*said, *filter(None, (whose.some_attacked, whose.some_tested))]

@@ -14,6 +14,7 @@ from lightleak.errors import UserError
 from lightleak.files import parsed
 from lightleak.metrics.evidence import Measure
 from lightleak.report.remarks import sorted_out
+from lightleak.report.whose import OfWhom
 
 MISSING = "–"  # what stands where a number could not be computed
 
@@ -140,8 +141,10 @@ class Results:
     sweep: Mapping[str, float] = field(default_factory=dict)  # by row: its value
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by row, by stage: gradient through skips
     primary: tuple[str, ...] = ()  # columns that the study declared to be its measure before it ran
-    tables: Mapping[str, Any] = field(default_factory=dict)  # by row, by column: the values behind it, seeds x people
+    # By row, by column: the values behind it, seeds x people attacked; of a natural accuracy NaN without test images.
+    tables: Mapping[str, Any] = field(default_factory=dict)
     families: tuple[int, ...] = ()  # of the people of `tables`, where some look alike
+    whose: Mapping[str, OfWhom] = field(default_factory=dict)  # by row: of whom its numbers speak
     utility: str = "accuracy"  # the column of the horizontal axis of the trade-off figures
     leaks: tuple[str, ...] = ()  # columns of their vertical axes; default: the first two with leak = 1
     confidences: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by row: P(y|x*) of each image
@@ -176,7 +179,7 @@ class Results:
             | set(self.confidences)
             | set(self.curves)
         )
-        lost |= set(self.runs) | set(self.sweep) | set(self.shares) | set(self.searches)
+        lost |= set(self.whose) | set(self.runs) | set(self.sweep) | set(self.shares) | set(self.searches)
         lost |= {name for portrait in self.gallery for name in portrait.frames}
         if lost - set(names):
             raise UserError(f"there is no row called {', '.join(sorted(lost - set(names)))}; rows: {names}")
@@ -228,6 +231,7 @@ class Results:
                 row: {name: tuple(values) for name, values in columns.items()}
                 for row, columns in fields.get("runs", {}).items()
             }
+            fields["whose"] = {row: OfWhom(**told) for row, told in fields.get("whose", {}).items()}
             fields["levels"] = tuple(map(_level, fields.get("levels", ())))
             fields["verdicts"] = tuple(map(_verdict, fields.get("verdicts", ())))
             for name in ("leaks", "sentences", "warnings", "notes", "raters", "unequal", "primary", "families"):

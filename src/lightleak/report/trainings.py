@@ -1,7 +1,13 @@
-"""What the trainings of one target measured: tables of seeds x people, their intervals, and paired differences."""
+"""What the trainings of one target measured: tables of seeds x people, their intervals, and paired differences.
 
+A table holds what was measured alone: whoever has no test images is in none of natural accuracy.
+"""
+
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -9,11 +15,13 @@ from torch import Tensor
 
 from lightleak.data import faces
 from lightleak.metrics.evaluation import METRICS, UNANSWERED, Evaluation, Unshown, not_shown, says_not_shown
-from lightleak.metrics.evidence import Comparison, Measure, compare, delta, seeds_interval
+from lightleak.metrics.evidence import Comparison, Measure, TradeOff, compare, delta, seeds_interval, worlds_interval
 from lightleak.report.results import Difference, Row
+from lightleak.report.whose import OfWhom
 from lightleak.study.record import Record
 
 ACCURACY = "accuracy"
+FEWEST = 3  # trainings that say how much trainings differ
 
 
 def families(record: Record) -> Tensor | None:
@@ -23,12 +31,11 @@ def families(record: Record) -> Tensor | None:
     return None if known is None else known[0]
 
 
-def table(records: Sequence[Record], metric: str) -> Tensor | None:
-    """The score of each person of `people_of` in each training, S x C; None where one of them lacks the metric.
-
-    Natural accuracy is of the same people, so that it pairs with what leaks of them.
+def table(records: Sequence[Record], metric: str, people: Sequence[int] | None = None) -> Tensor | None:
+    """The score of each of the `people` in each training, S x C, by default of all whom `people_of` names; None where
+    one of the trainings lacks the metric, or of nobody.
     """
-    people = people_of(records, metric)
+    people = people_of(records, metric) if people is None else people
     if metric != ACCURACY and any(metric not in one.evaluation.per_class for one in records):
         return None
     if metric == ACCURACY:
@@ -41,11 +48,18 @@ def table(records: Sequence[Record], metric: str) -> Tensor | None:
 
 def people_of(records: Sequence[Record], metric: str) -> list[int]:
     """Of whom a metric speaks, in order: a share of everybody who was to be found, whether or not anything came back;
-    a distance of those alone of whom images came back in all trainings.
+    a distance of those alone of whom images came back in all trainings; natural accuracy of all who have test images,
+    attacked or not.
     """
-    share = metric == ACCURACY or METRICS[metric].rate
-    each = [everybody(one) if share else one.evaluation.classes for one in records]
+    if metric == ACCURACY:
+        return tested(records)
+    each = [everybody(one) if METRICS[metric].rate else one.evaluation.classes for one in records]
     return sorted(set.intersection(*map(set, each)))
+
+
+def people_with_both(records: Sequence[Record], metric: str) -> list[int]:
+    """Those of whom a metric speaks and who have a natural accuracy, in order."""
+    return sorted(set(people_of(records, metric)) & set(tested(records)))
 
 
 def values_of(evaluation: Evaluation, metric: str, people: Sequence[int]) -> list[float]:
@@ -55,16 +69,19 @@ def values_of(evaluation: Evaluation, metric: str, people: Sequence[int]) -> lis
 
 
 def accuracies(record: Record) -> list[float]:
-    """Natural accuracy per person, C; a person without test images gets the mean of the others.
+    """Natural accuracy per person, C; NaN of a person without test images, and where the record does not say whose.
 
     Of published data a tenth of all pictures is for testing, drawn without regard to whose they are.
     """
     own = record.target.accuracy_of
-    if len(own) != record.population.classes:  # an older record, which left those people out
-        return [record.target.accuracy] * record.population.classes
-    known = [value for value in own if not math.isnan(value)]
-    mean = sum(known) / len(known) if known else record.target.accuracy
-    return [mean if math.isnan(value) else value for value in own]
+    named = len(own) == record.population.classes  # an older record left those without test images out
+    return list(own) if named else [math.nan] * record.population.classes
+
+
+def tested(records: Sequence[Record]) -> list[int]:
+    """The people who have a natural accuracy in every training, in order."""
+    each = zip(*map(accuracies, records))
+    return [person for person, values in enumerate(each) if all(map(math.isfinite, values))]
 
 
 def everybody(record: Record) -> list[int]:
@@ -90,19 +107,24 @@ def scored(records: Sequence[Record], metric: str) -> Tensor | None:
     return torch.tensor([values_of(one.evaluation, metric, people) for one in ordered], dtype=torch.float64)
 
 
-def groups(records: Sequence[Record], metric: str = ACCURACY) -> Tensor | None:
-    """The family of each person of `table`."""
+def groups(records: Sequence[Record], people: Sequence[int]) -> Tensor | None:
+    """The family of each of the people, where some look alike."""
     known = families(records[0])
-    return None if known is None else known[people_of(records, metric)]
+    return None if known is None else known[list(people)]
 
 
-def unanswered(records: Sequence[Record]) -> str:
-    """Of how many people nothing came back, in words; empty if that is nobody."""
-    people = len(everybody(records[0]))
-    missing = [people - len(set(everybody(one)) & set(one.evaluation.classes)) for one in records]
-    if not any(missing):
-        return ""
-    return f"of {sum(missing) / len(missing):.3g} of {people} people nothing came back; shares count them as not found"
+def of_whom(records: Sequence[Record]) -> OfWhom:
+    """Of whom the numbers of a target's trainings speak, in one world or in several."""
+    worlds: dict[str, list[Record]] = {}
+    for one in records:
+        worlds.setdefault(one.population.key, []).append(one)
+    each = []
+    for own in worlds.values():
+        attacked, known = set(everybody(own[0])), set(tested(own))
+        answered = fmean(len(attacked & set(one.evaluation.classes)) for one in own)
+        people = own[0].population.classes
+        each.append(OfWhom(people, len(attacked), answered, len(known), len(known & attacked)))
+    return OfWhom(*(sum(getattr(one, name) for one in each) for name in OfWhom.__dataclass_fields__))
 
 
 def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
@@ -112,9 +134,40 @@ def measures(records: Sequence[Record]) -> dict[str, Measure | None]:
         values = table(records, metric)
         if values is not None:
             rate = metric == ACCURACY or METRICS[metric].rate
-            found[metric] = seeds_interval(values, rate=rate, clusters=groups(records, metric))
-        elif metric != ACCURACY and len(records) == 1:
-            found[metric] = records[0].evaluation.measures.get(metric)  # older records lack new metrics
+            found[metric] = seeds_interval(values, rate=rate, clusters=groups(records, people_of(records, metric)))
+        elif metric == ACCURACY:
+            found[metric] = Measure(fmean(one.target.accuracy for one in records))
+        elif not any(metric in one.evaluation.per_class for one in records):  # of a set; older records lack new metrics
+            found[metric] = pooled([one.evaluation.measures.get(metric) for one in records], METRICS[metric].rate)
+    return found
+
+
+def pooled(told: Sequence[Measure | None], rate: bool = False) -> Measure | None:
+    """The mean over trainings of what was measured of a set of images at once; None where one of them lacks it.
+
+    From three trainings on its interval is Student's over them and, in quadrature, what the intervals over people of
+    the single trainings leave open, so that it speaks of both. Two do not say how much trainings differ: no interval.
+    """
+    known = [one for one in told if one is not None]
+    if len(known) < len(told) or len(known) == 1:
+        return known[0] if len(known) == len(told) else None
+    mean = fmean(one.value for one in known)
+    whole = [(one.value, one.low, one.high) for one in known if one.low is not None and one.high is not None]
+    over = worlds_interval([torch.tensor([one.value], dtype=torch.float64) for one in known])
+    if len(known) < FEWEST or len(whole) < len(known) or over.high is None:
+        return Measure(mean)
+    down, up = fmean(value - low for value, low, _ in whole), fmean(high - value for value, _, high in whole)
+    low, high = mean - math.hypot(over.high - mean, down), mean + math.hypot(over.high - mean, up)
+    return Measure(mean, max(0.0, low), min(1.0, high)) if rate else Measure(mean, low, high)
+
+
+def reasons(records: Sequence[Record]) -> dict[str, str]:
+    """Why there is no number, by metric; of some of the trainings alone, with how many."""
+    found = {}
+    for metric in dict.fromkeys(name for one in records for name in one.evaluation.missing):
+        without = [why for one in records if (why := one.evaluation.missing.get(metric)) is not None]
+        some = f"in {len(without)} of {len(records)} trainings: " if len(without) < len(records) else ""
+        found[metric] = f"{some}{without[0]}"
     return found
 
 
@@ -135,12 +188,16 @@ def null_rows(records: Sequence[Record], told: dict[str, str]) -> list[Row]:
 
 
 def _null(nulls: Sequence[Evaluation], records: Sequence[Record]) -> dict[str, Measure | None]:
-    """A null's measures: of one draw as it was told, but with today's intervals."""
-    measured = dict(nulls[0].measures)
+    """A null's measures over its draws, with today's intervals."""
+    distinct = _distinct(nulls)
+    measured: dict[str, Measure | None] = {
+        metric: pooled([one.measures.get(metric) for one in distinct], metric in METRICS and METRICS[metric].rate)
+        for metric in nulls[0].measures
+    }
     for metric in nulls[0].per_class:
         if metric in METRICS:
             people = everybody(records[0]) if METRICS[metric].rate else nulls[0].classes
-            rows = [values_of(one, metric, people) for one in _distinct(nulls) if metric in one.per_class]
+            rows = [values_of(one, metric, people) for one in distinct if metric in one.per_class]
             known = families(records[0])
             clusters = None if known is None else known[list(people)]
             measured[metric] = seeds_interval(torch.tensor(rows).double(), rate=METRICS[metric].rate, clusters=clusters)
@@ -161,8 +218,8 @@ def difference(own: Sequence[Record], base: Sequence[Record], name: str, metric:
     pair = _pair(own, base, metric)
     if pair is None:
         return None
-    rate = metric == ACCURACY or METRICS[metric].rate
-    gap = compare(pair[0], pair[1], rate=rate, clusters=groups([*own, *base], metric))
+    rate, both = metric == ACCURACY or METRICS[metric].rate, [*own, *base]
+    gap = compare(pair[0], pair[1], rate=rate, clusters=groups(both, people_of(both, metric)))
     return named(name, metric, gap, trainings=len(own))
 
 
@@ -171,10 +228,12 @@ def named(name: str, metric: str, gap: Comparison, **units: int) -> Difference:
     return Difference(name, metric, gap.value, gap.low, gap.high, None if gap.low is None else gap.p, **units)
 
 
-def _pair(own: Sequence[Record], base: Sequence[Record], metric: str) -> tuple[Tensor, Tensor] | None:
+def _pair(
+    own: Sequence[Record], base: Sequence[Record], metric: str, people: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor] | None:
     if len(own) != len(base):
         return None
-    both = table([*own, *base], metric)
+    both = table([*own, *base], metric, people)
     return None if both is None else (both[: len(own)], both[len(own) :])
 
 
@@ -189,19 +248,23 @@ def spreads(records: Sequence[Record]) -> dict[str, Measure | None]:
 
 def traded(own: Sequence[Record], base: Sequence[Record]) -> Measure | None:
     """The paper's Delta of a target with Fieller's interval; None where it is undefined (`delta_in_words` says why)."""
-    leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
+    told = _delta(own, base)
+    return None if told is None or told.value is None else Measure(told.value, told.low, told.high)
+
+
+def _delta(own: Sequence[Record], base: Sequence[Record]) -> TradeOff | None:
+    """Delta over the people who have both numbers; None without values per person of as many trainings."""
+    people = people_with_both([*own, *base], "hits@1")
+    leak, accuracy = (_pair(own, base, metric, people) for metric in ("hits@1", ACCURACY))
     if leak is None or accuracy is None:
         return None
-    told = delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups([*own, *base]))
-    return None if told.value is None else Measure(told.value, told.low, told.high)
+    return delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups(own, people))
 
 
 def delta_in_words(name: str, own: Sequence[Record], base: Sequence[Record]) -> str:
     """The paper's Delta of a target with Fieller's interval, or why there is none."""
-    leak, accuracy = _pair(own, base, "hits@1"), _pair(own, base, ACCURACY)
-    if leak is None or accuracy is None:
+    if (told := _delta(own, base)) is None:
         return f"{name}: Delta is undefined: no values per person of as many trainings"
-    told = delta((leak[1], leak[0]), (accuracy[1], accuracy[0]), clusters=groups([*own, *base]))
     if told.value is None or told.low is None or told.high is None:
         return f"{name}: {told.warning}"
     return (
@@ -218,17 +281,47 @@ def warnings(records: Sequence[Record]) -> list[str]:
         for text in one.evaluation.warnings
         if not says_not_shown(text) and not text.startswith(UNANSWERED)
     ]
-    return list(dict.fromkeys([*kept, *filter(None, [unanswered(records)])]))
+    return list(dict.fromkeys([*kept, *filter(None, [of_whom(records).unanswered])]))
 
 
 def unshown(records: Sequence[Record]) -> list[Unshown]:
-    """The measures by which a target is not shown to leak, over all of its trainings."""
-    return not_shown([one.evaluation for one in records])
+    """The measures by which a target is not shown to leak, over all of its trainings, in one world or in several."""
+    return not_shown(_each_image_once(records))
+
+
+def _each_image_once(records: Sequence[Record]) -> list[Evaluation]:
+    """The evaluations of every reconstruction: the mean over its judges. Each world has people of its own."""
+    same: dict[tuple[str, int], list[Record]] = {}
+    for one in records:
+        what = [one.population.key, one.target.key, vars(one.attack), vars(one.prior), one.evaluation.images]
+        name, by = json.dumps(what, sort_keys=True, default=str), one.judge
+        again = sum(by == other.judge for (told, _), own in same.items() if told == name for other in own)
+        same.setdefault((name, again), []).append(one)
+    before, first = 0, {}
+    for one in records:
+        if one.population.key not in first:
+            first[one.population.key], before = before, before + one.population.classes
+    return [_mean_of([one.evaluation for one in own], first[own[0].population.key]) for own in same.values()]
+
+
+def _mean_of(judged: Sequence[Evaluation], before: int) -> Evaluation:
+    """What several judges say of one reconstruction, of people who are numbered after so many others."""
+    one = judged[0]
+    shared = [metric for metric in one.per_class if all(metric in other.per_class for other in judged)]
+    return replace(
+        one,
+        classes=tuple(before + person for person in one.classes),
+        families=None if one.families is None else tuple(before + family for family in one.families),
+        per_class={name: tuple(map(fmean, zip(*(other.per_class[name] for other in judged)))) for name in shared},
+    )
 
 
 def stored(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, list[list[float]]]:
-    """The tables behind a row, seeds x people, rounded as far as shares of a few images allow."""
-    found = {metric: table(records, metric) for metric in metrics}
+    """The tables behind a row, seeds x people attacked, rounded as far as shares of a few images allow."""
+    found = {metric: table(records, metric) for metric in metrics if metric != ACCURACY}
+    if ACCURACY in metrics and tested(records):
+        own = [[accuracies(one)[person] for person in everybody(one)] for one in records]
+        found = {ACCURACY: torch.tensor(own, dtype=torch.float64)} | found
     return {
         metric: [[round(value, 6) for value in row] for row in values.tolist()]
         for metric, values in found.items()

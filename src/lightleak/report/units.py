@@ -7,12 +7,13 @@ and people; where some world has one training alone, worlds are the unit, one pa
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from lightleak.metrics.evidence import Comparison, Measure, compare, over_worlds, seeds_interval, worlds_interval
-from lightleak.report.trainings import accuracies, everybody, scored
+from lightleak.report.trainings import ACCURACY, accuracies, everybody, groups, people_of, scored, table
 from lightleak.report.verdicts import LEAST, SURELY
 from lightleak.study.record import Record
 
@@ -31,13 +32,36 @@ class Gap(Comparison):
 def scores_of(records: Mapping[Key, Record], metric: str) -> dict[Key, Tensor]:
     """What was found of each attacked person, where the metric was measured."""
     found = {key: scored([one], metric) for key, one in records.items()}
-    return {key: table[0] for key, table in found.items() if table is not None}
+    return {key: own[0] for key, own in found.items() if own is not None}
 
 
 def accuracy_of(record: Record) -> Tensor:
-    """Natural accuracy of each attacked person, C."""
+    """What each attacked person adds to natural accuracy, C, so that it can be held against what leaks of each.
+
+    The mean is that of the T people who have test images. Each of them stands as far from it as C / T times the own
+    accuracy does, and everybody else at it: so it varies as a mean over T people. No interval of a share is made of it.
+    """
     known = accuracies(record)
-    return torch.tensor([known[person] for person in everybody(record)], dtype=torch.float64)
+    own = torch.tensor([known[person] for person in everybody(record)], dtype=torch.float64)
+    there = own.isfinite()
+    if not there.any():
+        return torch.full_like(own, record.target.accuracy)
+    mean = own[there].mean()
+    return mean + torch.where(there, own - mean, 0.0) * (len(own) / int(there.sum()))
+
+
+def natural_accuracy(records: Mapping[Key, Record]) -> Measure:
+    """The natural accuracy of trainings, over all whom they know and who have test images, attacked or not."""
+    found: dict[Key, Tensor] = {}
+    alike: dict[str, Tensor | None] = {}
+    for world in dict.fromkeys(world for world, _ in records):
+        own = {key: one for key, one in records.items() if key[0] == world}
+        together = list(own.values())
+        if (known := table(together, ACCURACY)) is None:
+            return Measure(fmean(one.target.accuracy for one in records.values()))
+        found |= dict(zip(own, known))
+        alike[world] = groups(together, people_of(together, ACCURACY))
+    return interval_of(found, alike)
 
 
 def units_of(keys: Iterable[Key]) -> int:
@@ -114,10 +138,10 @@ def _families(tables: Mapping[str, Tensor], alike: Alike) -> Tensor | None:
 
 def of_world(scores: Scores, world: str) -> Scores:
     """What is of one world."""
-    return {key: table for key, table in scores.items() if key[0] == world}
+    return {key: own for key, own in scores.items() if key[0] == world}
 
 
 def mean_of(scores: Scores) -> float:
     """The mean over worlds of the mean over their trainings and people, as of `interval_of`."""
     tables = tables_of({key: scores[key] for key in even(scores)})
-    return float(torch.stack([table.double().mean() for table in tables.values()]).mean())
+    return float(torch.stack([own.double().mean() for own in tables.values()]).mean())

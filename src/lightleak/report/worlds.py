@@ -252,6 +252,7 @@ def _pictured(places: Mapping[Path, Record], baseline: Mapping[str, Any], judge:
 def _warnings(kept: Kept, baseline: str, judges: Sequence[str]) -> list[str]:
     everything = {name: [one for own in worlds.values() for one in own] for name, worlds in kept.items()}
     said = [f"{name}: {text}" for name, records in everything.items() for text in trainings.warnings(records)]
+    said += filter(None, [trainings.of_whom(everything[baseline]).some_attacked])
     said += of_leaks({name: trainings.unshown(records) for name, records in everything.items()})
     for name, worlds in kept.items():
         again = 0
