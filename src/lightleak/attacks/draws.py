@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from lightleak.priors.prior import Prior
-from lightleak.randomness import hashed, keyed
+from lightleak.randomness import hashed, keyed, named
 
 
 def seed_of(rng: torch.Generator) -> int:
     """One number that stands for this run's randomness."""
     return int(torch.randint(2**62, (), generator=rng, device=rng.device))
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """The seed of one purpose: what is drawn for another from the same number is unrelated to it."""
+    return seed_of(named(seed, purpose))
 
 
 def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, get_args
 import torch
 from torch import Tensor
 
-from lightleak.attacks.draws import Rows, Streams, own_draws, own_latents, own_normals, seed_of
+from lightleak.attacks.draws import Rows, Streams, own_draws, own_latents, own_normals, seed_for, seed_of
 from lightleak.attacks.keeping import Keeper
 from lightleak.attacks.knowledge import Knowledge
 from lightleak.attacks.oracle import Access, AccessError, Oracle
@@ -80,9 +80,10 @@ class Part:
             raise UserError("nothing was prepared for this attack; run it by its `run`")
         return self.common.tensors[name].to(self.device)
 
-    def latents(self, prior: Prior) -> Tensor:
-        """A latent of the prior for each search, N x L."""
-        return own_latents(prior, self.seed, self.classes, self.attempts)
+    def latents(self, prior: Prior, purpose: str = "") -> Tensor:
+        """A latent of the prior for each search, N x L; with a purpose, of which nothing else draws from this seed."""
+        seed = seed_for(self.seed, purpose) if purpose else self.seed
+        return own_latents(prior, seed, self.classes, self.attempts)
 
     def draws(self, *shape: int, stream: int = 0) -> Tensor:
         """Uniform numbers in [0, 1) for each search, N x shape; streams are independent of each other."""
