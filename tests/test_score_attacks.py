@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightleak.attacks import RLBMI, SMILE, SSD, Knowledge, MirrorBlackBox, Oracle
+from lightleak.attacks import GMI, RLBMI, SMILE, SSD, Alignment, Knowledge, MirrorBlackBox, Oracle
 from lightleak.attacks.draws import Streams
 from lightleak.attacks.evolution import Evolution, Rates
 from lightleak.attacks.mirror_black_box import parents, share_of, weights
@@ -383,6 +383,27 @@ def test_batches_of_other_sizes_add_up_to_the_same_queries_and_curves(attempts, 
     assert found.queries == whole.queries
     assert torch.equal(found.per_class["curve"][:, :, 0], whole.per_class["curve"][:, :, 0])
     assert torch.allclose(found.latents, whole.latents, atol=1e-4)
+
+
+def test_a_stopped_attack_goes_on_with_smaller_batches_of_whatever_it_shows(tmp_path):
+    """Also those of its alignment, a setting within a setting."""
+    attack = GMI(attempts=1, steps=2, batch=2, alignment=Alignment("noise", copies=3, batch=6))
+    oracle = oracle_of(balls(torch.cat([CENTRES, -CENTRES]), 1.0), 7, "gradients")
+    whole = attack.run(oracle, Plain(), torch.arange(6), rng())
+
+    def stop(step, total, **_):
+        if step > total / 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        attack.run(oracle, Plain(), torch.arange(6), rng(), stop, folder=tmp_path)
+    assert list(tmp_path.glob("rows-*"))
+    smaller = replace(attack, batch=1, alignment=replace(attack.alignment, batch=2))
+    found = smaller.run(oracle, Plain(), torch.arange(6), rng(), folder=tmp_path)
+    assert torch.allclose(found.latents, whole.latents, atol=1e-4)
+    other = replace(attack, alignment=replace(attack.alignment, copies=4))
+    with pytest.raises(UserError, match=r"left \(alignment Alignment\(kind='noise', copies=3.*, now Alignment"):
+        other.run(oracle, Plain(), torch.arange(6), rng(), folder=tmp_path)
 
 
 def test_what_was_learnt_or_fitted_otherwise_is_another_attack(tmp_path):
