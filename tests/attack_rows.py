@@ -36,6 +36,7 @@ class Row:
     knowledge: bool = False  # whether it learns from public images first
     short: tuple[tuple[str, Any], ...] = (("steps", 4),)
     start: tuple[tuple[str, Any], ...] = (("steps", 0),)  # what makes it return where it begins
+    early: tuple[tuple[str, Any], ...] = ()  # what makes its searches end, sooner or later, before their budget does
 
 
 ROWS = {
@@ -61,6 +62,7 @@ ROWS = {
         MirrorBlackBox(queries=190, attempts=2, samples=40, population=20, enough=None),
         short=(("queries", 38),),
         start=(("queries", 0),),
+        early=(("enough", 0.99), ("queries", 38 * 12)),
     ),
     "smile": Row(
         SMILE(queries=130, attempts=2, samples=40, descent=4, rate=0.1, population=8),
@@ -77,6 +79,7 @@ ROWS = {
         BREPMI(queries=10 * 16, attempts=2, samples=60, points=4, radius=0.5),
         short=(("queries", 10 * 2),),
         start=(("queries", 0),),
+        early=(("largest", 0.6), ("queries", 10 * 24)),
     ),
     "lokt": Row(LOKT(attempts=2, steps=16, rate=0.2), prior="naming", knowledge=True),
     "guess": Row(Guess(keep=2), short=()),

@@ -28,6 +28,7 @@ from lightleak.attacks import (
     drawn,
     learn,
     merge,
+    queries,
 )
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.reconstruction import TENSORS, join
@@ -137,6 +138,23 @@ def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior, 
         assert torch.allclose(whole.latents, other.latents, atol=2e-3)
         assert torch.allclose(whole.images, other.images, atol=LEVEL)
         assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
+        for course, value in whole.per_class.items():
+            assert torch.allclose(value.float(), other.per_class[course][other.asked.argsort()].float(), atol=2e-3), (
+                course
+            )
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.early])
+def test_the_course_of_searches_that_end_early_is_whole_in_any_batch(name, tiny_target, prior, learnt, monkeypatch):
+    """Also of rounds that nobody records: they are more than the points of a curve."""
+    monkeypatch.setattr(queries, "POINTS", 4)
+    runs = [run(name, tiny_target, prior, learnt, batch=batch, **dict(ROWS[name].early)) for batch in (64, 4, 1)]
+    (course,) = runs[0].per_class
+    for found in runs:
+        ends = found.per_class[course][:, -1]
+        assert found.queries - found.shared == ends[:, 0].sum() < 6 * dict(ROWS[name].early)["queries"]
+        assert len(ends[:, 0].unique()) > 1
+        assert torch.allclose(found.per_class[course], runs[0].per_class[course], atol=2e-3)
 
 
 # Identities of three attempts: two, three to a batch; one is left over.
