@@ -173,6 +173,16 @@ def test_shards_cut_between_groups_join_to_the_whole_bit_for_bit(name, batch, ti
 
 
 @pytest.mark.parametrize("name", ROWS)
+def test_what_it_will_show_the_target_is_told_beforehand(name, tiny_target, prior, learnt):
+    row = ROWS[name]
+    for one in (row.short, row.start, *row.counted):
+        changes = dict(one + row.patient)
+        attack, oracle = replace(row.attack, **changes), Oracle(tiny_target, row.attack.access)
+        found = run(name, None, prior, learnt, classes=[1, 3, 4], oracle=oracle, **changes)
+        assert attack.images_shown(3) == found.queries == oracle.queries, changes
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_a_stricter_oracle_stops_it(name, tiny_target, prior, learnt):
     order = ["gradients", "scores", "labels"]
     for stricter in order[order.index(ATTACKS[name].access) + 1 :]:

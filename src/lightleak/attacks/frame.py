@@ -160,16 +160,32 @@ class Attack(Protocol):
         """How many views of each attempt the target is shown to judge it."""
         return 1
 
+    # What a run shows the target, counted without running it: queries and, of a step, the time that it takes.
+
     @property
     def images_a_step(self) -> int:
-        """Images of each class that a step of its searches shows the target, for estimates of time."""
+        """Images of each class in a step of its searches, each view and copy counted."""
         alignment = getattr(self, "alignment", None)
-        return self.attempts * (alignment.copies if alignment else 1)
+        return self.searches * (alignment.copies if alignment else 1)
 
     @property
     def images_beforehand(self) -> int:
-        """Images that `prepare` shows the target, for estimates of time."""
+        """Images that `prepare` shows the target."""
         return 0
+
+    @property
+    def images_searched(self) -> int:
+        """Images of each class that its searches show the target, unless they end early."""
+        return self.images_a_step * self.steps if self.budget is None else self.budget
+
+    @property
+    def images_judged(self) -> int:
+        """Images of each class that the target is shown to judge what was found; searches by queries have paid."""
+        return self.attempts * self.looks if self.budget is None else 0
+
+    def images_shown(self, people: int) -> int:
+        """Images that a run shows the target, for so many people."""
+        return self.images_beforehand + people * (self.images_searched + self.images_judged)
 
     @property
     def budget(self) -> int | None:

@@ -68,6 +68,11 @@ class LOKT(ReturnsAll):
         """Views of each attempt."""
         return self.views * super().images_a_step
 
+    @property
+    def images_searched(self) -> int:
+        """None: they are shown to what learnt the target's labels."""
+        return 0
+
     def needs(self) -> Needs:
         """A generator that draws given classes, and what learnt the target's labels: surrogates, or its critic."""
         own = self.models == "discriminator"

@@ -78,6 +78,11 @@ class Mirror(Attack):
         return self.samples
 
     @property
+    def images_judged(self) -> int:
+        """All attempts; if they are compared with each other, then also those that are kept."""
+        return self.attempts + (self.keep if self.choice == "agreement" else 0)
+
+    @property
     def preparation(self) -> "Mirror":
         """Scored samples depend on how many there are."""
         return Mirror(attempts=1, samples=self.samples)
