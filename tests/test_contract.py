@@ -38,7 +38,7 @@ from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
 from lightleak.priors import PixelsPrior, RenderedPrior, StyleGAN2Prior
 from lightleak.priors.fit import KED_QUICK, PLG_QUICK, Lokt, PlgMi, fit
-from lightleak.priors.stylegan2 import Generator
+from lightleak.priors.stylegan2 import Discriminator, Generator
 from lightleak.study.tasks import Distil, FitPrior, Invert, Rendered, TrainTarget, source
 from lightleak.training import RECIPES, train
 from second_device import card
@@ -74,6 +74,15 @@ def stylegan():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return StyleGAN2Prior(Generator(32, latents=8, styles=8, depth=2, base=256, widest=16), psi=1.0)
+
+
+@pytest.fixture(scope="module")
+def cropped():
+    """Of larger images, which are all that its discriminator knows."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = {"base": 256, "widest": 16}
+        return StyleGAN2Prior(Generator(64, 8, 8, depth=2, **settings), Discriminator(64, **settings), crop=32)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +197,25 @@ def test_a_stricter_oracle_stops_it(name, tiny_target, prior, learnt):
     for stricter in order[order.index(ATTACKS[name].access) + 1 :]:
         with pytest.raises(AccessError, match="grants"):
             run(name, tiny_target, prior, learnt, access=stricter)
+
+
+@pytest.mark.parametrize("kind", ["rendered", "pixels", "conditional", "naming", "stylegan", "cropped"])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_prior_serves_or_is_refused_before_anything_is_asked(name, kind, tiny_target, learnt, request):
+    prior, row = request.getfixturevalue(kind), ROWS[name]
+    settings = [dict(row.short)] + [{"critic": 1.0, **dict(row.short)}] * hasattr(row.attack, "critic")
+    for changes in settings:
+        oracle, refused = Oracle(tiny_target, row.attack.access), ""
+        try:
+            found = run(name, None, prior, learnt, classes=[1], oracle=oracle, **changes)
+            assert found.asked.tolist() == [1]
+        except UserError as error:
+            refused = str(error)
+        if refused:
+            assert oracle.queries == 0
+            assert refused.startswith((type(row.attack).__name__, "the prior", "this prior"))
+            assert "decode" not in refused
+            assert kind != row.prior
 
 
 @pytest.mark.parametrize("name", ROWS)

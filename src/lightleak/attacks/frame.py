@@ -126,6 +126,7 @@ class Needs:
     drawn: bool = False  # that knowledge is learnt of images that the prior draws of each class, not of public ones
     recogniser: bool = False  # a prior whose discriminator tells the target's classes apart
     classes: bool | None = None  # True: a prior that draws people of given classes; False: one that knows none
+    realism: bool = False  # a prior that judges how real its images are
     blocks: int = 0  # a prior whose synthesis has at least so many blocks to stop between
     pixels: bool = False  # no prior: latents that are the pixels themselves
 
@@ -284,6 +285,7 @@ class Attack(Protocol):
 
     def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
         """What `prepare` makes for the run that has an equal rng."""
+        refuse(unsuited(self, oracle, prior))
         return self.prepare(oracle, prior, seed_of(rng))
 
     @property
@@ -369,7 +371,7 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
     learns beforehand; no query has been spent by then.
     """
     complete(attack)
-    name, needs, problems = type(attack).__name__, attack.needs(), []
+    name, problems = type(attack).__name__, []
     if not grants(oracle.access, attack.access):
         raise AccessError(f"this oracle grants {oracle.access} only; {name} asks for {attack.access}")
     if not len(classes):
@@ -382,9 +384,15 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
         )
     elif len(classes.unique()) < len(classes):
         problems.append("a class is named twice; it would count twice")
+    refuse([*problems, *unsuited(attack, oracle, prior)])
+
+
+def unsuited(attack: Attack, oracle: Oracle, prior: Prior) -> list[str]:
+    """Why a prior cannot serve an attack on this target, a line each."""
+    name, kind, needs, problems = type(attack).__name__, type(prior).__name__, attack.needs(), []
     if needs.classes and prior.classes is None:
         problems.append(
-            f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}; fit one for this "
+            f"{name} needs a prior that draws people of given classes, not {kind}; fit one for this "
             "target, by its gradients (training:plgmi) or labels (training:lokt)"
         )
     elif needs.classes and prior.classes != oracle.classes:
@@ -393,19 +401,23 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
         )
     if needs.classes is False and prior.classes is not None:
         problems.append(
-            f"{name} searches a prior that knows no classes, and {type(prior).__name__} draws {prior.classes}; "
+            f"{name} searches a prior that knows no classes, and {kind} draws {prior.classes}; "
             "fit one of public images alone"
         )
     if needs.recogniser and not prior.recognises:
-        problems.append(f"{name} asks its prior whom an image shows, and {type(prior).__name__} does not tell")
+        problems.append(f"{name} asks its prior whom an image shows, and {kind} does not tell")
+    if needs.realism and not prior.judges:
+        problems.append(
+            f"{name} asks its prior how real an image is, and this {kind} has no discriminator of the images that it "
+            "draws; convert one from a file that holds D, without a crop"
+        )
     if needs.blocks > prior.blocks > 0:
         problems.append(f"{name} has {needs.blocks} stages, a block each, and this prior has {prior.blocks} blocks")
     elif needs.blocks and not prior.blocks:
-        problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
+        problems.append(f"{name} stops between a prior's blocks, and {kind} has none; use a StyleGAN2")
     if needs.pixels and not prior.pixels:
-        other = type(prior).__name__
-        problems.append(f"{name} searches in the pixels themselves, not with {other}; use --prior pixels")
-    refuse(problems)
+        problems.append(f"{name} searches in the pixels themselves, not with {kind}; use --prior pixels")
+    return problems
 
 
 def check_knowledge(attack: Attack, knowledge: Knowledge | None, oracle: Oracle) -> None:
