@@ -95,6 +95,12 @@ class Rows:
         index = torch.arange(len(self), device=self.classes.device).repeat_interleave(count)
         return self.at(index, torch.arange(count, device=index.device).repeat(len(self)))
 
+    def generators(self, number: Tensor, stream: int = 0) -> list[torch.Generator]:
+        """A generator for the `number`-th perturbed copy of each row, N; streams are independent of each other."""
+        keys = [self.classes, self.attempts, number, *([] if self.copies is None else [self.copies])]
+        seed, each = self.seed + stream, zip(*(key.tolist() for key in keys), strict=True)
+        return [keyed(seed, label, attempt, self.step, *copies) for label, attempt, *copies in each]
+
     def seeds(self) -> list[int]:
         """A number for each row that stands for its randomness."""
         copies = torch.zeros_like(self.classes) if self.copies is None else self.copies + 1
