@@ -150,7 +150,6 @@ def plain_evolution(generator, target, attack: SMILE, table: Common, classes: Te
         own = keyed(RUN + 1, label, 0)
         start = scores[:, label].argmax()
         best, top = latents[start], scores[start, label]
-        top = torch.maximum(top, target(generator(best[None])).softmax(1)[0, label])
         state = Evolution.at(best[None] / attack.kappa, attack.spread)
         for _ in range(attack.steps):
             normals = torch.randn(1, attack.population, latents.shape[1], generator=own)
@@ -232,7 +231,7 @@ def descend(adam: torch.optim.Optimizer, loss: Tensor) -> None:
 JOBS: dict[str, tuple[Any, str, Any]] = {
     "brep": (plain_brep, "labels", BREPMI(queries=33 * 20, samples=1, radius=1.0)),
     "mirror": (plain_mirror, "scores", MirrorBlackBox(queries=99 * 6, population=100, samples=128, enough=None)),
-    "evolution": (plain_evolution, "scores", SMILE(queries=1 + 16 * 20, surrogate=False, samples=1)),
+    "evolution": (plain_evolution, "scores", SMILE(queries=16 * 20, surrogate=False, samples=1)),
     "rlb": (plain_rlb, "scores", RLBMI(queries=320, actions=1, updates=1)),
 }
 ROUNDS = {"rlb": RLBMI(queries=320)}  # with the rounds that it has here
@@ -240,7 +239,7 @@ ROUNDS = {"rlb": RLBMI(queries=320)}  # with the rounds that it has here
 QUICK: dict[str, dict[str, Any]] = {
     "brep": {"queries": 33 * 5},
     "mirror": {"queries": 99 * 2},
-    "evolution": {"queries": 1 + 16 * 5},
+    "evolution": {"queries": 16 * 5},
     "rlb": {"queries": 96, "sample": 64},
 }
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightleak.attacks import GMI, PPA, VMI, Alignment, Mirror, Oracle
+from lightleak.attacks.adaptive import Erased
 from lightleak.attacks.alignment import ALIGNMENTS
 from lightleak.attacks.alignment import aligned as aligned_loss
 from lightleak.attacks.draws import Rows
@@ -116,6 +117,15 @@ def test_ppa_takes_it(name, tiny_target):
     )
     assert found.confidence.mean() > start.confidence.mean() + 0.02
     assert found.queries - start.queries == 2 * 2 * 10 * 4  # every copy is a query
+
+
+@pytest.mark.parametrize("alignment", [ALIGNMENTS["paa"], ALIGNMENTS["taa"], Erased()])
+def test_several_images_of_an_attempt_have_copies_of_their_own(alignment):
+    """As VMI's draws of a class."""
+    rows = Rows(7, torch.tensor([2]), torch.tensor([0]), 3).repeated(3)
+    index, number = torch.arange(3).repeat_interleave(2), torch.arange(2).repeat(3)
+    copies = alignment._copies(images(1).detach().expand(6, -1, -1, -1), rows.at(index), number)
+    assert len(copies.flatten(1).unique(dim=0)) == 6
 
 
 def test_copies_are_made_at_the_size_that_the_target_takes(tiny_target):

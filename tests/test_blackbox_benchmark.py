@@ -17,7 +17,7 @@ spec.loader.exec_module(blackbox)
 BRIEF = {
     "brep": {"queries": 33 * 3, "samples": 16},
     "mirror": {"queries": 19 * 2, "population": 20, "samples": 24},
-    "evolution": {"queries": 1 + 16 * 2, "samples": 16},
+    "evolution": {"queries": 16 * 2, "samples": 16},
     "rlb": {"queries": 40, "sample": 16, "rate": 0.02},  # high, so that it matters what an update does
 }
 

@@ -28,6 +28,7 @@ from lightleak.attacks import (
     drawn,
     learn,
     merge,
+    queries,
 )
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.reconstruction import TENSORS, join
@@ -37,7 +38,7 @@ from lightleak.models import bottleneck
 from lightleak.models.classifier import Classifier
 from lightleak.priors import PixelsPrior, RenderedPrior, StyleGAN2Prior
 from lightleak.priors.fit import KED_QUICK, PLG_QUICK, Lokt, PlgMi, fit
-from lightleak.priors.stylegan2 import Generator
+from lightleak.priors.stylegan2 import Discriminator, Generator
 from lightleak.study.tasks import Distil, FitPrior, Invert, Rendered, TrainTarget, source
 from lightleak.training import RECIPES, train
 from second_device import card
@@ -73,6 +74,15 @@ def stylegan():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return StyleGAN2Prior(Generator(32, latents=8, styles=8, depth=2, base=256, widest=16), psi=1.0)
+
+
+@pytest.fixture(scope="module")
+def cropped():
+    """Of larger images, which are all that its discriminator knows."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = {"base": 256, "widest": 16}
+        return StyleGAN2Prior(Generator(64, 8, 8, depth=2, **settings), Discriminator(64, **settings), crop=32)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +147,23 @@ def test_results_depend_neither_on_batch_nor_on_shard(name, tiny_target, prior, 
         assert torch.allclose(whole.latents, other.latents, atol=2e-3)
         assert torch.allclose(whole.images, other.images, atol=LEVEL)
         assert torch.allclose(whole.confidence, other.confidence, atol=2e-3)
+        for course, value in whole.per_class.items():
+            assert torch.allclose(value.float(), other.per_class[course][other.asked.argsort()].float(), atol=2e-3), (
+                course
+            )
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.early])
+def test_the_course_of_searches_that_end_early_is_whole_in_any_batch(name, tiny_target, prior, learnt, monkeypatch):
+    """Also of rounds that nobody records: they are more than the points of a curve."""
+    monkeypatch.setattr(queries, "POINTS", 4)
+    runs = [run(name, tiny_target, prior, learnt, batch=batch, **dict(ROWS[name].early)) for batch in (64, 4, 1)]
+    (course,) = runs[0].per_class
+    for found in runs:
+        ends = found.per_class[course][:, -1]
+        assert found.queries - found.shared == ends[:, 0].sum() < 6 * dict(ROWS[name].early)["queries"]
+        assert len(ends[:, 0].unique()) > 1
+        assert torch.allclose(found.per_class[course], runs[0].per_class[course], atol=2e-3)
 
 
 # Identities of three attempts: two, three to a batch; one is left over.
@@ -155,11 +182,40 @@ def test_shards_cut_between_groups_join_to_the_whole_bit_for_bit(name, batch, ti
 
 
 @pytest.mark.parametrize("name", ROWS)
+def test_what_it_will_show_the_target_is_told_beforehand(name, tiny_target, prior, learnt):
+    row = ROWS[name]
+    for one in (row.short, row.start, *row.counted):
+        changes = dict(one + row.patient)
+        attack, oracle = replace(row.attack, **changes), Oracle(tiny_target, row.attack.access)
+        found = run(name, None, prior, learnt, classes=[1, 3, 4], oracle=oracle, **changes)
+        assert attack.images_shown(3) == found.queries == oracle.queries, changes
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_a_stricter_oracle_stops_it(name, tiny_target, prior, learnt):
     order = ["gradients", "scores", "labels"]
     for stricter in order[order.index(ATTACKS[name].access) + 1 :]:
         with pytest.raises(AccessError, match="grants"):
             run(name, tiny_target, prior, learnt, access=stricter)
+
+
+@pytest.mark.parametrize("kind", ["rendered", "pixels", "conditional", "naming", "stylegan", "cropped"])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_prior_serves_or_is_refused_before_anything_is_asked(name, kind, tiny_target, learnt, request):
+    prior, row = request.getfixturevalue(kind), ROWS[name]
+    settings = [dict(row.short)] + [{"critic": 1.0, **dict(row.short)}] * hasattr(row.attack, "critic")
+    for changes in settings:
+        oracle, refused = Oracle(tiny_target, row.attack.access), ""
+        try:
+            found = run(name, None, prior, learnt, classes=[1], oracle=oracle, **changes)
+            assert found.asked.tolist() == [1]
+        except UserError as error:
+            refused = str(error)
+        if refused:
+            assert oracle.queries == 0
+            assert refused.startswith((type(row.attack).__name__, "the prior", "this prior"))
+            assert "decode" not in refused
+            assert kind != row.prior
 
 
 @pytest.mark.parametrize("name", ROWS)

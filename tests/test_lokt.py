@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightleak.attacks import LOKT, AccessError, Knowledge, Oracle, Transfer, drawn, learn
+from lightleak.attacks import LOKT, AccessError, Knowledge, Oracle, Transfer, drawn, draws, learn
 from lightleak.attacks.guards import LabelsOnly
 from lightleak.attacks.knowledge import SMALL_TRANSFER
 from lightleak.attacks.lokt import PRESETS
@@ -22,6 +22,7 @@ from lightleak.priors import load, save
 from lightleak.priors.conditional64 import ConditionalGenerator, NamingPrior
 from lightleak.priors.fit import LOKT_QUICK, Asked, Lokt, fit
 from lightleak.priors.fit.lokt import _start, lokt_step, taught_by
+from lightleak.randomness import keyed
 from lightleak.ranking import named
 from test_plgmi import shades
 from toy_targets import LATENTS, SIDE, Plain, balls, oracle_of, rng
@@ -215,6 +216,21 @@ def test_the_whole_chain_finds_the_classes_and_names_the_silent_one(models, prio
     assert found.queries == asked.queries == 12  # a label for each image that is returned
     start = replace(attack, steps=0).run(oracle(), prior, torch.arange(4), rng(), knowledge=knowledge)
     assert found.confidence.mean() >= start.confidence.mean()
+
+
+def test_one_seed_for_all_stages_gives_each_purpose_its_own_stream(prior, taught, monkeypatch):
+    """The surrogates' images, the restarts, the augmentations."""
+    keys = []
+
+    def noted(*key):
+        keys.append(key)
+        return keyed(*key)
+
+    monkeypatch.setattr(draws, "keyed", noted)
+    images = drawn(prior, Transfer(images=EACH), 8, rng())
+    start = LOKT(attempts=3, steps=0).run(oracle(), prior, torch.arange(4), rng(), knowledge=taught)
+    assert len(keys) == len(set(keys)) == EACH * CLASSES + 2 * 12
+    assert not any((image == images.pixels).flatten(1).all(1).any() for image in start.bytes())
 
 
 def test_counts_of_labels_last(taught, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_a_preset_is_of_the_chosen_attack_or_names_its_own():
     ):
         with pytest.raises(UserError, match=message):
             preset_of(preset, attack)
+
+
+@pytest.mark.parametrize("kind", PRESETS)
+def test_a_preset_with_a_batch_of_ones_own_is_the_preset_in_such_batches(kind):
+    for name, preset in PRESETS[kind].items():
+        batch = preset.attempts + 5
+        found = preset_of(name, replace(ATTACKS[kind](), batch=batch))
+        assert found == preset
+        assert found.batch == batch
+        assert preset_of(name, ATTACKS[kind]()).batch == preset.batch
+    assert preset_of("rolss", replace(DEFAULT, batch=4)).batch == 4
+    assert preset_of("brepmi:ppdg", replace(DEFAULT, batch=4)).batch == 4
 
 
 def test_one_spelling_of_each_attack_and_the_earlier_one_still_understood(tmp_path):

@@ -39,6 +39,17 @@ def test_rows_keep_their_seeds():
     assert rows.seeds() == [4914097564826198275, 8348129545751280452, 5373832414764155936, 6622511513042570103]
 
 
+def test_perturbed_copies_keep_their_seeds():
+    rows, number = Rows(5, torch.tensor([0, 4]), torch.tensor([1, 2]), step=3), torch.tensor([7, 0])
+    expected = [hashed(5, 0, 1, 3, 7), hashed(5, 4, 2, 3, 0)]
+    assert [own.initial_seed() for own in rows.generators(number)] == expected
+    again = rows.repeated(2).at(torch.tensor([1, 2]))
+    assert [own.initial_seed() for own in again.generators(number, 1)] == [
+        hashed(6, 0, 1, 3, 7, 1),
+        hashed(6, 4, 2, 3, 0, 0),
+    ]
+
+
 def test_people_epochs_and_classes_keep_their_seeds():
     assert named("0", "private", 3).initial_seed() == named(0, "private", 3).initial_seed() == 54907024303250448
     assert named(1, "a", "cluster", 2).initial_seed() == 30824323824512105

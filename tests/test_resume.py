@@ -11,11 +11,12 @@ from torch import nn
 
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import randomness
+from lightleak.attacks import PPA, Alignment
 from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import Images
 from lightleak.defences import MID, SSF, TLDMI, TTS, NegLS, RoLSS, plan, pretrain
 from lightleak.errors import UserError
-from lightleak.fingerprint import fingerprint
+from lightleak.fingerprint import deciding, fingerprint
 from lightleak.metrics.knowledge import teach
 from lightleak.models.classifier import Classifier
 from lightleak.priors.fit import fit
@@ -255,6 +256,20 @@ def test_a_disk_that_fills_up_on_the_way_is_one_line_and_loses_nothing(tiny_popu
 
 
 # Fingerprints
+
+
+def test_what_decides_is_told_without_what_decides_speed_alone_at_any_depth():
+    one, other = (PPA(batch=many, alignment=Alignment(batch=many)) for many in (64, 1))
+    assert deciding(one) == deciding(other) != deciding(PPA(alignment=Alignment(copies=3)))
+    assert deciding(nested := Nest((one, [other], {"a": one}))) == deciding(Nest((other, [one], {"a": other})))
+    assert "batch" not in deciding(nested)["things"]
+    fields = {f.name: repr(getattr(PPA(), f.name)) for f in dataclasses.fields(PPA) if f.name != "batch"}
+    assert deciding(PPA()) == fields  # as text says it: marks that lie on a disk stay valid
+
+
+@dataclasses.dataclass(frozen=True)
+class Nest:
+    things: tuple
 
 
 def test_fingerprints_tell_things_apart_and_nothing_else():

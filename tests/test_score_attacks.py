@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightleak.attacks import RLBMI, SMILE, SSD, Knowledge, MirrorBlackBox, Oracle
+from lightleak.attacks import GMI, RLBMI, SMILE, SSD, Alignment, Knowledge, MirrorBlackBox, Oracle
 from lightleak.attacks.draws import Streams
 from lightleak.attacks.evolution import Evolution, Rates
+from lightleak.attacks.guards import Rounded, TopK
 from lightleak.attacks.mirror_black_box import parents, share_of, weights
 from lightleak.attacks.rlbmi import Bandit, confidence_and_reward
 from lightleak.attacks.smile import ramp
@@ -174,21 +175,21 @@ def test_golden_ramp():
 
 
 def smile(**changes):
-    return SMILE(**({"queries": 641, "samples": 200, "surrogate": False} | changes))
+    return SMILE(**({"queries": 640, "samples": 200, "surrogate": False} | changes))
 
 
 def test_evolution_comes_to_the_middle_of_a_ball():
     oracle = oracle_of(balls(CENTRES, 2.0), 4, "scores")
     result = smile().run(oracle, Plain(), torch.arange(3), rng())
     assert ((result.latents - CENTRES).norm(dim=1) < 0.4).all()
-    assert result.queries == oracle.queries == 200 + 3 * 641
+    assert result.queries == oracle.queries == 200 + 3 * 640
     curve = result.per_class["curve"]
-    assert curve[:, -1, 0].tolist() == [641] * 3
+    assert curve[:, -1, 0].tolist() == [640] * 3
     assert (curve.diff(dim=1) >= 0).all()
     assert torch.allclose(curve[:, -1, 1], result.confidence)
 
 
-@pytest.mark.parametrize("queries", [17, 18, 33, 40])
+@pytest.mark.parametrize("queries", [16, 17, 32, 40])
 def test_a_last_generation_is_as_small_as_what_is_left(queries):
     oracle = oracle_of(balls(CENTRES, 2.0), 4, "scores")
     result = smile(queries=queries).run(oracle, Plain(), torch.tensor([2, 0]), rng())
@@ -209,6 +210,17 @@ def test_a_good_surrogate_leads_there_without_queries():
     assert led.queries == alone.queries
 
 
+@pytest.mark.parametrize("alone", [{"surrogate": False}, {"surrogate": True, "descent": 0}])
+def test_evolution_alone_pays_for_no_sample_twice(alone):
+    oracle, shown = oracle_of(balls(CENTRES, 2.0), 4, "scores"), []
+    scores = oracle.scores
+    oracle.scores = lambda images, rows: shown.append(images) or scores(images, rows)
+    itself = Knowledge((classifier_of(balls(CENTRES, 2.0), 4),), None, None, (1.0,), access="scores")
+    result = smile(queries=40, **alone).run(oracle, Plain(), torch.tensor([2, 0]), rng(), knowledge=itself)
+    every = torch.cat(shown).flatten(1)
+    assert len(every) == len(every.unique(dim=0)) == result.queries == 200 + 2 * 40
+
+
 def test_a_surrogate_that_misses_is_not_followed():
     """Its gradients lead away: evolution goes on from the best sample, and the result is no worse than that."""
     oracle = oracle_of(balls(CENTRES, 2.0), 4, "scores")
@@ -223,6 +235,7 @@ def test_a_surrogate_that_misses_is_not_followed():
     ("settings", "message"),
     [
         ({"queries": 16}, "at least 17"),
+        ({"queries": 15, "surrogate": False}, "at least 16"),
         ({"queries": 1001, "attempts": 2}, "evenly"),
         ({"population": 3}, "at least 4"),
         ({"attempts": 3000, "queries": 3000 * 17}, "samples"),
@@ -249,6 +262,26 @@ def test_golden_rewards():
         0.0,
     ]  # the highest there is
     assert confidence_and_reward(torch.tensor([[torch.nan, torch.nan]]), torch.tensor([0])).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: oracle_of(balls(100 * CENTRES, 1e-3), 4, "scores"),  # sure that nobody is any of them
+        lambda: Oracle(classifier_of(lambda latents: 0 * latents[:, :4], 4), "scores", guard=Rounded(0)),
+        lambda: Oracle(classifier_of(balls(100 * CENTRES, 1e-3), 4), "scores", guard=TopK(1, "zero")),
+    ],
+)
+def test_what_is_returned_of_no_confidence_at_all_was_shown(make):
+    oracle, shown = make(), []
+    scores = oracle.scores
+    oracle.scores = lambda images, rows: shown.append(images) or scores(images, rows)
+    attack = RLBMI(queries=24, actions=8, updates=0, sample=8, memory=24)
+    result = attack.run(oracle, Plain(), torch.arange(3), rng())
+    assert result.confidence.tolist() == [0.0] * 3
+    assert result.per_class["curve"][:, :, 1].tolist() == [[0.0] * 4] * 3
+    images = Plain().decode(result.latents).clamp(0, 1)
+    assert all((torch.cat(shown) == image).flatten(1).all(1).any() for image in images)
 
 
 def bandit_of(searches=2, latents=5, **changes):
@@ -383,6 +416,27 @@ def test_batches_of_other_sizes_add_up_to_the_same_queries_and_curves(attempts, 
     assert found.queries == whole.queries
     assert torch.equal(found.per_class["curve"][:, :, 0], whole.per_class["curve"][:, :, 0])
     assert torch.allclose(found.latents, whole.latents, atol=1e-4)
+
+
+def test_a_stopped_attack_goes_on_with_smaller_batches_of_whatever_it_shows(tmp_path):
+    """Also those of its alignment, a setting within a setting."""
+    attack = GMI(attempts=1, steps=2, batch=2, alignment=Alignment("noise", copies=3, batch=6))
+    oracle = oracle_of(balls(torch.cat([CENTRES, -CENTRES]), 1.0), 7, "gradients")
+    whole = attack.run(oracle, Plain(), torch.arange(6), rng())
+
+    def stop(step, total, **_):
+        if step > total / 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        attack.run(oracle, Plain(), torch.arange(6), rng(), stop, folder=tmp_path)
+    assert list(tmp_path.glob("rows-*"))
+    smaller = replace(attack, batch=1, alignment=replace(attack.alignment, batch=2))
+    found = smaller.run(oracle, Plain(), torch.arange(6), rng(), folder=tmp_path)
+    assert torch.allclose(found.latents, whole.latents, atol=1e-4)
+    other = replace(attack, alignment=replace(attack.alignment, copies=4))
+    with pytest.raises(UserError, match=r"left \(alignment Alignment\(kind='noise', copies=3.*, now Alignment"):
+        other.run(oracle, Plain(), torch.arange(6), rng(), folder=tmp_path)
 
 
 def test_what_was_learnt_or_fitted_otherwise_is_another_attack(tmp_path):

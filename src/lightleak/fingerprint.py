@@ -28,6 +28,11 @@ def told(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(settings).items() if name not in silent}
 
 
+def deciding(settings: Any) -> dict[str, str]:
+    """A dataclass's fields that decide what comes of it, as text: at no depth those declared with `compare=False`."""
+    return {one.name: _spelt(getattr(settings, one.name)) for one in dataclasses.fields(settings) if one.compare}
+
+
 def fingerprint(*things: Any) -> str:
     """20 hexadecimal digits that change with any of `things`."""
     digest = sha256()
@@ -53,6 +58,20 @@ def check_made(kept: Any, made: Mapping[str, Any], place: Path) -> None:
             f"{place} belongs to other images, settings or another seed (what differs: {', '.join(differing)}); "
             "choose another folder or delete it to train anew"
         )
+
+
+def _spelt(thing: Any) -> str:
+    """Its repr, of the dataclasses in it what decides alone."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        inner = ", ".join(f"{name}={text}" for name, text in deciding(thing).items())
+        return f"{type(thing).__qualname__}({inner})"
+    if isinstance(thing, tuple):
+        return f"({', '.join(map(_spelt, thing))}{',' if len(thing) == 1 else ''})"
+    if isinstance(thing, list):
+        return f"[{', '.join(map(_spelt, thing))}]"
+    if isinstance(thing, dict):
+        return f"{{{', '.join(f'{_spelt(name)}: {_spelt(value)}' for name, value in thing.items())}}}"
+    return repr(thing)
 
 
 def _parts(thing: Any, inside: tuple[int, ...]) -> Iterator[str | bytes | memoryview]:

@@ -34,7 +34,6 @@ from lightleak.models.bottleneck import average
 from lightleak.models.changes import SURGERY, replay
 from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import straighten
-from lightleak.randomness import keyed
 from lightleak.surgery import find_skips, remove_skips, scale_skips
 
 Way = Literal["mean draw", "straight tanh", "skips back"]
@@ -60,8 +59,7 @@ class Erased(Alignment):
     most: float = 0.4
 
     def _copies(self, images: Tensor, rows: Rows, number: Tensor) -> Tensor:
-        keys = zip(rows.classes.tolist(), rows.attempts.tolist(), number.tolist(), strict=True)
-        draws = [torch.rand(3, generator=keyed(rows.seed + 1, label, at, rows.step, copy)) for label, at, copy in keys]
+        draws = [torch.rand(3, generator=own) for own in rows.generators(number, stream=1)]
         return erase(super()._copies(images, rows, number), torch.stack(draws), self.least, self.most)
 
 

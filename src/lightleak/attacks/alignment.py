@@ -23,7 +23,6 @@ from lightleak.attacks.draws import Rows
 from lightleak.attacks.steps import Identity
 from lightleak.data.views import DRAWS, View, crop, resized
 from lightleak.errors import UserError
-from lightleak.randomness import keyed
 
 Kind = Literal["transforms", "noise"]
 
@@ -49,7 +48,8 @@ class Alignment:
         """The mean loss over the copies of each image, N, whose gradient in the images is the copies' mean gradient;
         and the copies' mean logits, N x C, detached.
 
-        Copies depend on (seed, class, attempt, step) alone. Only the first derivative is right.
+        Copies depend on (seed, class, attempt, step) alone, and on which of an attempt's images they are of. Only the
+        first derivative is right.
         """
         whole, device = images.detach(), images.device
         mean = torch.zeros(len(images), device=device)
@@ -76,8 +76,7 @@ class Alignment:
 
     def _copies(self, images: Tensor, rows: Rows, number: Tensor) -> Tensor:
         """One perturbed copy of each image."""
-        keys = zip(rows.classes.tolist(), rows.attempts.tolist(), number.tolist(), strict=True)
-        generators = [keyed(rows.seed, label, attempt, rows.step, copy) for label, attempt, copy in keys]
+        generators = rows.generators(number)
         if self.kind == "noise":
             noise = torch.stack([torch.randn(images.shape[1:], generator=own) for own in generators])
             return images + self.noise * noise.to(images)

@@ -75,6 +75,11 @@ class BREPMI(ByQueries):
         return self.samples
 
     @property
+    def images_searched(self) -> int:
+        """Those of whole iterations."""
+        return self.attempts * self.steps * (self.points + 1)
+
+    @property
     def preparation(self) -> "BREPMI":
         """Labelled samples depend on how many there are and on the box."""
         return BREPMI(samples=self.samples, kappa=self.kappa)

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from lightleak.priors.prior import Prior
-from lightleak.randomness import hashed, keyed
+from lightleak.randomness import hashed, keyed, named
 
 
 def seed_of(rng: torch.Generator) -> int:
     """One number that stands for this run's randomness."""
     return int(torch.randint(2**62, (), generator=rng, device=rng.device))
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """The seed of one purpose: what is drawn for another from the same number is unrelated to it."""
+    return seed_of(named(seed, purpose))
 
 
 def own_draws(seed: int, classes: Tensor, attempts: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -89,6 +94,12 @@ class Rows:
         """Each row `count` times in a row, as numbered copies."""
         index = torch.arange(len(self), device=self.classes.device).repeat_interleave(count)
         return self.at(index, torch.arange(count, device=index.device).repeat(len(self)))
+
+    def generators(self, number: Tensor, stream: int = 0) -> list[torch.Generator]:
+        """A generator for the `number`-th perturbed copy of each row, N; streams are independent of each other."""
+        keys = [self.classes, self.attempts, number, *([] if self.copies is None else [self.copies])]
+        seed, each = self.seed + stream, zip(*(key.tolist() for key in keys), strict=True)
+        return [keyed(seed, label, attempt, self.step, *copies) for label, attempt, *copies in each]
 
     def seeds(self) -> list[int]:
         """A number for each row that stands for its randomness."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, get_args
 import torch
 from torch import Tensor
 
-from lightleak.attacks.draws import Rows, Streams, own_draws, own_latents, own_normals, seed_of
+from lightleak.attacks.draws import Rows, Streams, own_draws, own_latents, own_normals, seed_for, seed_of
 from lightleak.attacks.keeping import Keeper
 from lightleak.attacks.knowledge import Knowledge
 from lightleak.attacks.oracle import Access, AccessError, Oracle
@@ -80,9 +80,10 @@ class Part:
             raise UserError("nothing was prepared for this attack; run it by its `run`")
         return self.common.tensors[name].to(self.device)
 
-    def latents(self, prior: Prior) -> Tensor:
-        """A latent of the prior for each search, N x L."""
-        return own_latents(prior, self.seed, self.classes, self.attempts)
+    def latents(self, prior: Prior, purpose: str = "") -> Tensor:
+        """A latent of the prior for each search, N x L; with a purpose, of which nothing else draws from this seed."""
+        seed = seed_for(self.seed, purpose) if purpose else self.seed
+        return own_latents(prior, seed, self.classes, self.attempts)
 
     def draws(self, *shape: int, stream: int = 0) -> Tensor:
         """Uniform numbers in [0, 1) for each search, N x shape; streams are independent of each other."""
@@ -125,6 +126,7 @@ class Needs:
     drawn: bool = False  # that knowledge is learnt of images that the prior draws of each class, not of public ones
     recogniser: bool = False  # a prior whose discriminator tells the target's classes apart
     classes: bool | None = None  # True: a prior that draws people of given classes; False: one that knows none
+    realism: bool = False  # a prior that judges how real its images are
     blocks: int = 0  # a prior whose synthesis has at least so many blocks to stop between
     pixels: bool = False  # no prior: latents that are the pixels themselves
 
@@ -159,16 +161,32 @@ class Attack(Protocol):
         """How many views of each attempt the target is shown to judge it."""
         return 1
 
+    # What a run shows the target, counted without running it: queries and, of a step, the time that it takes.
+
     @property
     def images_a_step(self) -> int:
-        """Images of each class that a step of its searches shows the target, for estimates of time."""
+        """Images of each class in a step of its searches, each view and copy counted."""
         alignment = getattr(self, "alignment", None)
-        return self.attempts * (alignment.copies if alignment else 1)
+        return self.searches * (alignment.copies if alignment else 1)
 
     @property
     def images_beforehand(self) -> int:
-        """Images that `prepare` shows the target, for estimates of time."""
+        """Images that `prepare` shows the target."""
         return 0
+
+    @property
+    def images_searched(self) -> int:
+        """Images of each class that its searches show the target, unless they end early."""
+        return self.images_a_step * self.steps if self.budget is None else self.budget
+
+    @property
+    def images_judged(self) -> int:
+        """Images of each class that the target is shown to judge what was found; searches by queries have paid."""
+        return self.attempts * self.looks if self.budget is None else 0
+
+    def images_shown(self, people: int) -> int:
+        """Images that a run shows the target, for so many people."""
+        return self.images_beforehand + people * (self.images_searched + self.images_judged)
 
     @property
     def budget(self) -> int | None:
@@ -267,6 +285,7 @@ class Attack(Protocol):
 
     def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
         """What `prepare` makes for the run that has an equal rng."""
+        refuse(unsuited(self, oracle, prior))
         return self.prepare(oracle, prior, seed_of(rng))
 
     @property
@@ -352,7 +371,7 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
     learns beforehand; no query has been spent by then.
     """
     complete(attack)
-    name, needs, problems = type(attack).__name__, attack.needs(), []
+    name, problems = type(attack).__name__, []
     if not grants(oracle.access, attack.access):
         raise AccessError(f"this oracle grants {oracle.access} only; {name} asks for {attack.access}")
     if not len(classes):
@@ -365,9 +384,15 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
         )
     elif len(classes.unique()) < len(classes):
         problems.append("a class is named twice; it would count twice")
+    refuse([*problems, *unsuited(attack, oracle, prior)])
+
+
+def unsuited(attack: Attack, oracle: Oracle, prior: Prior) -> list[str]:
+    """Why a prior cannot serve an attack on this target, a line each."""
+    name, kind, needs, problems = type(attack).__name__, type(prior).__name__, attack.needs(), []
     if needs.classes and prior.classes is None:
         problems.append(
-            f"{name} needs a prior that draws people of given classes, not {type(prior).__name__}; fit one for this "
+            f"{name} needs a prior that draws people of given classes, not {kind}; fit one for this "
             "target, by its gradients (training:plgmi) or labels (training:lokt)"
         )
     elif needs.classes and prior.classes != oracle.classes:
@@ -376,19 +401,23 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
         )
     if needs.classes is False and prior.classes is not None:
         problems.append(
-            f"{name} searches a prior that knows no classes, and {type(prior).__name__} draws {prior.classes}; "
+            f"{name} searches a prior that knows no classes, and {kind} draws {prior.classes}; "
             "fit one of public images alone"
         )
     if needs.recogniser and not prior.recognises:
-        problems.append(f"{name} asks its prior whom an image shows, and {type(prior).__name__} does not tell")
+        problems.append(f"{name} asks its prior whom an image shows, and {kind} does not tell")
+    if needs.realism and not prior.judges:
+        problems.append(
+            f"{name} asks its prior how real an image is, and this {kind} has no discriminator of the images that it "
+            "draws; convert one from a file that holds D, without a crop"
+        )
     if needs.blocks > prior.blocks > 0:
         problems.append(f"{name} has {needs.blocks} stages, a block each, and this prior has {prior.blocks} blocks")
     elif needs.blocks and not prior.blocks:
-        problems.append(f"{name} stops between a prior's blocks, and {type(prior).__name__} has none; use a StyleGAN2")
+        problems.append(f"{name} stops between a prior's blocks, and {kind} has none; use a StyleGAN2")
     if needs.pixels and not prior.pixels:
-        other = type(prior).__name__
-        problems.append(f"{name} searches in the pixels themselves, not with {other}; use --prior pixels")
-    refuse(problems)
+        problems.append(f"{name} searches in the pixels themselves, not with {kind}; use --prior pixels")
+    return problems
 
 
 def check_knowledge(attack: Attack, knowledge: Knowledge | None, oracle: Oracle) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
-from lightleak.attacks.frame import Found, Part, ReturnsAll, Tell
+from lightleak.attacks.frame import Found, Needs, Part, ReturnsAll, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.steps import Identity, identity_loss, implausible, loss_problems
 from lightleak.errors import refuse
@@ -55,6 +55,10 @@ class GMI(ReturnsAll):
             problems.append("rate and clip must be above 0, momentum in [0, 1), weight at least 0")
         problems += loss_problems(self.loss)
         refuse(problems)
+
+    def needs(self) -> Needs:
+        """A critic."""
+        return Needs(realism=True)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The optimised latents."""

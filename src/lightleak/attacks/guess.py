@@ -38,6 +38,11 @@ class Guess(Attack):
         """One: nothing is repeated."""
         return 1
 
+    @property
+    def images_a_step(self) -> int:
+        """None: nothing is searched."""
+        return 0
+
     def prepare(self, oracle: Oracle, prior: Prior, seed: int) -> Common:
         """Latents for every class of the target, of one stream, so that a class gets the same in any shard.
 

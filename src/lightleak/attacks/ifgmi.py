@@ -68,6 +68,11 @@ class IFGMI(ReturnsAll):
         """Steps of all stages."""
         return sum(self.stages)
 
+    @property
+    def images_beforehand(self) -> int:
+        """The candidates, and their mirror images."""
+        return 2 * self.candidates
+
     def needs(self) -> Needs:
         """A prior that can be stopped before the block of its last stage."""
         return Needs(blocks=len(self.stages))

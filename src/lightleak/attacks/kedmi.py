@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
 from lightleak.attacks.draws import own_normals
-from lightleak.attacks.frame import Found, Part, ReturnsAll, Tell, group_of
+from lightleak.attacks.frame import Found, Needs, Part, ReturnsAll, Tell, group_of
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.steps import Identity, identity_loss, implausible, loss_problems
 from lightleak.errors import refuse
@@ -73,6 +73,10 @@ class KEDMI(ReturnsAll):
         """Identities that share a batch; shards are cut between such groups. Coupled ones stay together."""
         size = group_of(self.attempts, self.batch)
         return self.coupled * max(1, size // self.coupled) if self.coupled else size
+
+    def needs(self) -> Needs:
+        """A discriminator."""
+        return Needs(realism=True)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The optimised distributions, and latents drawn from them."""

@@ -9,8 +9,8 @@ The inversion itself is by gradients, but not the target's: nothing beyond label
 begins. A label for each image that is returned says whether the target agrees. A class that no image of the first two
 stages was called has no signal to follow, and is named as failed.
 
-Deviations: each attempt has its own random numbers, and all surrogates see the same augmentations; the loss is the mean
-over models, the sum over augmentations.
+Deviations: each attempt has its own random numbers, drawn apart from those of the surrogates' images, and all
+surrogates see the same augmentations; the loss is the mean over models, the sum over augmentations.
 """
 
 from collections.abc import Callable
@@ -46,6 +46,7 @@ class LOKT(ReturnsAll):
     view: Augmentation = Augmentation()  # what the models look through
     batch: int = field(default=64, compare=False)  # attempts at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "labels"
+    version: ClassVar[int] = 2  # 1 began, given one seed for both, at the images that the surrogates had learnt of
 
     def __post_init__(self) -> None:
         problems = []
@@ -67,6 +68,11 @@ class LOKT(ReturnsAll):
         """Views of each attempt."""
         return self.views * super().images_a_step
 
+    @property
+    def images_searched(self) -> int:
+        """None: they are shown to what learnt the target's labels."""
+        return 0
+
     def needs(self) -> Needs:
         """A generator that draws given classes, and what learnt the target's labels: surrogates, or its critic."""
         own = self.models == "discriminator"
@@ -79,7 +85,7 @@ class LOKT(ReturnsAll):
         mine = heard.nonzero().squeeze(1)
         classes, attempts = part.classes[mine], part.attempts[mine]
         # 3. descend the loss of the models through augmentations
-        latents = part.latents(prior)[mine].requires_grad_()
+        latents = part.latents(prior, "LOKT's restarts")[mine].requires_grad_()
         models, optimiser = self._models(prior, part), torch.optim.Adam([latents], self.rate)
         draws = part.draws(self.steps, self.views, DRAWS, stream=1)[mine]
         seen = classes.repeat_interleave(self.views)

@@ -18,7 +18,7 @@ Where the code differs from the paper we follow the code, and a flag follows the
 Deviations: those of the other attack and of `knowledge.py`. The published code around GMI does not run.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -84,8 +84,8 @@ class LOMMA(ReturnsAll):
         return self.host.group
 
     def needs(self) -> Needs:
-        """Students and the mean of the features, unless neither is used."""
-        return Needs(knowledge=self.students or self.regulariser > 0)
+        """What the other attack needs, and students and the mean of the features, unless neither is used."""
+        return replace(self.host.needs(), knowledge=self.students or self.regulariser > 0)
 
     def search(self, oracle: Oracle, prior: Prior, part: Part, tell: Tell) -> Found:
         """The other attack, with another identity loss."""

@@ -67,6 +67,11 @@ class MIFace(ReturnsAll):
         """What a table calls it."""
         return "MI-Face"
 
+    @property
+    def images_searched(self) -> int:
+        """The start of each attempt, and where each step leads."""
+        return self.attempts * (self.steps + 1)
+
     def needs(self) -> Needs:
         """Latents that are the images' own pixels."""
         return Needs(pixels=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lightleak.attacks.alignment import Alignment, aligned
-from lightleak.attacks.frame import Attack, Common, Found, Part, Tell
+from lightleak.attacks.frame import Attack, Common, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import box_for, table_of
 from lightleak.attacks.smile import ramp
@@ -72,10 +72,19 @@ class Mirror(Attack):
         """What a table calls it."""
         return "MIRROR, white-box"
 
+    def needs(self) -> Needs:
+        """A prior that knows no classes: its samples are for all."""
+        return Needs(classes=False)
+
     @property
     def images_beforehand(self) -> int:
         """The samples."""
         return self.samples
+
+    @property
+    def images_judged(self) -> int:
+        """All attempts; if they are compared with each other, then also those that are kept."""
+        return self.attempts + (self.keep if self.choice == "agreement" else 0)
 
     @property
     def preparation(self) -> "Mirror":

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.attacks.alignment import ALIGNMENTS, Alignment, aligned
-from lightleak.attacks.frame import JUDGED, Attack, Common, Found, Part, Tell
+from lightleak.attacks.frame import JUDGED, Attack, Common, Found, Needs, Part, Tell
 from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.steps import (
     confidence_over_views,
@@ -67,6 +67,10 @@ class PPA(Attack):
         if self.cutoff is not None and self.cutoff < 0:
             problems.append(f"cutoff must be at least 0, not {self.cutoff}")
         refuse(problems)
+
+    def needs(self) -> Needs:
+        """A prior that knows no classes: candidates are for all; and a discriminator, if that counts."""
+        return Needs(classes=False, realism=self.critic != 0)
 
     @property
     def images_beforehand(self) -> int:

@@ -85,22 +85,23 @@ class Curve:
     """How far each class has come with how many queries, recorded at most `POINTS` times in `rounds` rounds."""
 
     def __init__(self, part: Part, rounds: int) -> None:
-        self.place, self.classes, self.rounds = part.place, len(part.identities), rounds
+        self.place, self.classes = part.place, len(part.identities)
         self.at = set(torch.linspace(0, rounds, min(rounds + 1, POINTS)).round().int().tolist())
         self.points: list[Tensor] = []
+        self.latest = torch.empty(0)
 
     def add(self, number: int, spent: Tensor, reached: Tensor) -> None:
         """After round `number`, from 0 to `rounds`: queries spent by each search, and the best that it has, N each."""
-        if number not in self.at:
-            return
         queries = torch.zeros(self.classes, device=spent.device).index_add(0, self.place, spent.float())
         best = torch.full_like(queries, -torch.inf).scatter_reduce(0, self.place, reached.float(), "amax")
-        self.points.append(torch.stack([queries, best], 1))
+        self.latest = torch.stack([queries, best], 1)
+        if number in self.at:
+            self.points.append(self.latest)
 
     def table(self) -> Tensor:
-        """C x P x 2: queries and the best so far; searches that ended early stay where they were."""
+        """C x P x 2: queries and the best so far; where all searches ended early, they stay where they ended."""
         missing = len(self.at) - len(self.points)
-        return torch.stack(self.points + self.points[-1:] * missing, 1)
+        return torch.stack([*self.points, *[self.latest] * missing], 1)
 
 
 def too_small(attack: Attack, queries: int, least: int, searches: int) -> list[str]:

@@ -86,9 +86,10 @@ class RLBMI(ByQueries):
         bandit = Bandit(streams, len(part), prior.latents, self.rate, self.temperature)
         memory = torch.empty(len(part), min(self.memory, self.each), prior.latents, device=part.device)
         rewards = torch.empty(memory.shape[:2], device=part.device)
-        best, confidence = torch.zeros_like(memory[:, 0]), torch.zeros_like(rewards[:, 0])
+        best, nothing = torch.zeros_like(memory[:, 0]), torch.zeros_like(rewards[:, 0])
+        confidence = nothing - 1  # whatever is shown is better, also where the target has no confidence in it
         curve, spent = Curve(part, self.steps), 0
-        curve.add(0, torch.zeros_like(part.classes), confidence)
+        curve.add(0, torch.zeros_like(part.classes), nothing)
         for step in range(self.steps):
             # 2. points, and their rewards
             count = min(self.actions, self.each - spent)

@@ -2,7 +2,8 @@
 
     1. score samples of the prior, once for all classes; each class starts at the one with the highest confidence
     2. descend the cross-entropy of surrogates of the target by Adam, in the prior's box
-    3. ask the target about where that ends, and go on from the better of both by separable CMA-ES on its scores
+    3. ask the target about where that ends, and go on from the better of both by separable CMA-ES on its scores;
+       without a descent go on from the start, about which the target has been asked
     4. return the best that the target was shown
 
 Surrogates are learnt beforehand, from what the target says of public images, with the attack's own access. All classes
@@ -47,6 +48,7 @@ class SMILE(ByQueries):
     kappa: float = 1.7  # candidates stay within so many standard deviations
     batch: int = field(default=256, compare=False)  # images at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "scores"
+    version: ClassVar[int] = 2  # 1 paid again, without a descent, for the sample that it began at
 
     def __post_init__(self) -> None:
         problems = []
@@ -55,7 +57,7 @@ class SMILE(ByQueries):
         elif self.population < 4:
             problems.append(f"a population has at least 4 candidates, not {self.population}")
         elif self.queries:
-            problems += too_small(self, self.queries, self.population + 1, self.attempts)
+            problems += too_small(self, self.queries, self.population + self.descends, self.attempts)
         if not min(self.rate, self.near, self.spread, self.kappa) > 0:
             problems.append("rate, near, spread and kappa must be above 0")
         refuse(problems)
@@ -67,8 +69,13 @@ class SMILE(ByQueries):
 
     @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Generations that the budget pays after the first query, the last one perhaps a smaller one."""
-        return max(0, -(-(self.each - 1) // self.population))
+        """Generations that the budget pays beside the end of a descent, the last one perhaps a smaller one."""
+        return max(0, -(-(self.each - self.descends) // self.population))
+
+    @property
+    def descends(self) -> bool:
+        """Whether a surrogate leads away from the sample; where that ends costs a query."""
+        return self.surrogate and self.descent > 0
 
     def needs(self) -> Needs:
         """A surrogate, unless there is to be none."""
@@ -94,23 +101,25 @@ class SMILE(ByQueries):
         said = part.table("said")
         first = select_candidates(said, part.identities, self.attempts)[part.place, part.attempts]
         best, confidence = part.table("latents")[first].clone(), said[first, part.classes].nan_to_num(nan=0.0)
-        spent, curve = torch.zeros_like(part.classes), Curve(part, self.steps + 1)
+        spent, curve = torch.zeros_like(part.classes), Curve(part, self.descends + self.steps)
         curve.add(0, spent, confidence)
         if not self.queries:
             return Found(best, confidence=confidence, per_class={"curve": curve.table()})
-        # 2. a surrogate's gradients
-        start = self.led(prior, part, best) if self.surrogate else best
-        # 3. evolution from the better of both
-        reached = answers_to(confidence_in(oracle), oracle, prior, start, part.rows(0), self.batch)
-        best, confidence = better(best, confidence, start[:, None], reached[:, None])
-        curve.add(1, spent + 1, confidence)
+        if self.descends:
+            # 2. a surrogate's gradients
+            end = self.led(prior, part, best)
+            # 3. evolution from the better of both
+            reached = answers_to(confidence_in(oracle), oracle, prior, end, part.rows(0), self.batch)
+            best, confidence = better(best, confidence, end[:, None], reached[:, None])
+            spent = spent + 1
+            curve.add(1, spent, confidence)
         (low, high), streams = box_for(prior, self.kappa, part), part.streams()
         centre, half = (low + high) / 2, (high - low) / 2
         state = Evolution.at((best - centre) / half, self.spread)
         rates, everybody = Rates.of(prior.latents, self.population), torch.arange(len(part))
         for step in range(self.steps):
             normals = streams.normals(everybody, self.population, prior.latents)
-            count = min(self.population, self.each - 1 - step * self.population)
+            count = min(self.population, self.each - self.descends - step * self.population)
             latents = (centre + half * state.candidates(normals)[:, :count]).clamp(low, high)
             rows = part.rows(step + 1).repeated(count)
             said = answers_to(confidence_in(oracle), oracle, prior, latents.flatten(0, 1), rows, self.batch)
@@ -118,7 +127,8 @@ class SMILE(ByQueries):
             best, confidence = better(best, confidence, latents, said)
             if count == self.population:
                 state = state.after(normals, said, rates).within(low.new_tensor(-1), low.new_tensor(1))
-            curve.add(step + 2, spent + 1 + step * self.population + count, confidence)
+            spent = spent + count
+            curve.add(self.descends + step + 1, spent, confidence)
             tell(step + 1, confidence=float(confidence.mean()))
         # 4. the best that was seen
         return Found(best, confidence=confidence, per_class={"curve": curve.table()})

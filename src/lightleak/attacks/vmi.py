@@ -67,7 +67,7 @@ class VMI(ReturnsAll):
     @property
     def images_a_step(self) -> int:
         """Draws of each distribution."""
-        return self.draws * super().images_a_step // self.attempts
+        return self.draws * super().images_a_step
 
     @property
     def group(self) -> int:

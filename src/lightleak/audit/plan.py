@@ -280,11 +280,7 @@ def cost(prepared: Prepared) -> Cost:
 def _queries(member: Member, people: int) -> tuple[int, int]:
     """Images that a member shows, and those among them with gradients."""
     attack = member.attack
-    if attack.budget is not None:
-        return attack.images_beforehand + people * attack.budget, 0
-    searched = people * attack.images_a_step * attack.steps if attack.steps > 1 else 0
-    shown = attack.images_beforehand + searched + people * attack.attempts * attack.looks
-    return shown, searched if attack.access == "gradients" else 0
+    return attack.images_shown(people), people * attack.images_searched if attack.access == "gradients" else 0
 
 
 def _timed(work) -> float:

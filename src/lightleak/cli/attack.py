@@ -2,8 +2,9 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Union, cast
+from typing import TYPE_CHECKING, Annotated, Any, Union, cast
 
 import torch
 import tyro
@@ -85,7 +86,8 @@ def main(
         prior: "rendered", "pixels" (no prior: an adversarial null), or the folder of a fitted prior.
         attack: which attack, and its settings.
         preset: a paper's settings instead: of PPA ppa, ppa-celeba, ppa-dogs, rolss, taa, published and others; of
-            another attack ATTACK:NAME, such as brepmi:ppdg, or NAME beside attack:brepmi.
+            another attack ATTACK:NAME, such as brepmi:ppdg, or NAME beside attack:brepmi. Only --attack.batch, which
+            decides speed and memory, may stand beside it.
         classes: whom to reconstruct; by default all.
         seed: decides everything random.
         precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
@@ -163,8 +165,11 @@ def check_arguments(
 
 
 def preset_of(preset: str, attack: Attack = DEFAULT) -> Attack:
-    """The settings of a preset: NAME for the chosen attack, or ATTACK:NAME if the attack is the default one."""
-    if attack not in (DEFAULT, type(attack)()):
+    """The settings of a preset: NAME for the chosen attack, or ATTACK:NAME if the attack is the default one; but for
+    what decides speed and memory alone, as the attack's own `batch`, where that was given.
+    """
+    plain = DEFAULT if attack == DEFAULT else type(attack)()
+    if attack != plain:
         raise UserError("give a preset or an attack with its own settings, not both")
     chosen = next((name for name, kind in ATTACKS.items() if type(attack) is kind), "")
     kind, _, name = preset.rpartition(":")
@@ -174,7 +179,8 @@ def preset_of(preset: str, attack: Attack = DEFAULT) -> Attack:
     if name not in own:
         known = ", ".join(own) if own else "those of " + ", ".join(f"{one}:..." for one in PRESETS)
         raise UserError(f"there is no preset {preset!r} of {kind or chosen}; choose from {known}")
-    return own[name]
+    given = {one.name: getattr(attack, one.name) for one in fields(cast(Any, attack)) if not one.compare}
+    return replace(cast(Any, own[name]), **{key: value for key, value in given.items() if value != getattr(plain, key)})
 
 
 def _public(public: str | None, settings: dict[str, str]) -> Images:

@@ -524,8 +524,8 @@ class StyleGAN2Prior(Prior):
 
     @property
     def judges(self) -> bool:
-        """Whether there is a discriminator."""
-        return self.critic is not None
+        """Whether there is a discriminator, of whole images as they are drawn."""
+        return self.critic is not None and self.critic.settings["size"] == self.size
 
     def untruncated(self, latents: Tensor, cutoff: int) -> Tensor:
         """Latents of W as latents of W+, truncated in the first `cutoff` slots only (PPA scores with 8), N x slots * L.

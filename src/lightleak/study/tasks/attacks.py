@@ -292,12 +292,13 @@ class Invert(Repeating):
         attack, people = self.attack, len(self.classes) if self.classes is not None else seen.people
         drawn = shown_to(self.target, self.prior, seen)
         if attack.budget is not None:
-            return (Amount("look", people * attack.budget, **drawn), LOADED)
-        if attack.steps <= 1:
-            return (Amount("look", people * attack.attempts * attack.looks, **drawn), LOADED)
-        networks = 1 + (len(self.knowledge.settings.students) if self.knowledge else 0)
+            return (Amount("look", people * attack.images_searched, **drawn), LOADED)
+        looked = people * attack.images_judged
+        if not attack.images_a_step * attack.steps:
+            return (Amount("look", looked, **drawn), LOADED)
+        students = len(self.knowledge.settings.students) if self.knowledge else 0
+        networks = max(1, students + (attack.images_searched > 0))  # the target, if it is one of those descended
         searched = people * attack.images_a_step * attack.steps * networks
-        looked = people * attack.attempts * attack.looks
         plain = {**drawn, "prior": "", "sketch": None, "painted": False}
         return (
             Amount("search", searched, **{**drawn, "batch": attack.batch}),
