@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
 from lightleak.cli.running import show
@@ -314,3 +315,21 @@ def test_the_same_people_divided_anew_are_no_worlds(tmp_path, name) -> None:
     said = [note for one in found for note in one.notes if "the same people" in note]
     assert len(said) == 1
     assert said[0].startswith("the seeds 100, 101, 102, 103, 104, 105 divide the pictures of the same people anew")
+
+
+def test_what_is_measured_of_all_images_at_once_has_its_column_and_a_reason_its_line(tmp_path) -> None:
+    """Worlds are the unit of a Fréchet distance; what no world has is named below the table, with its reason."""
+    folder = written(tmp_path)
+    for place in folder.glob("Evaluate/*/result.json"):
+        about = json.loads(place.read_text())
+        world = about["population"]["settings"]["seed"] - 100
+        about["evaluation"]["measures"]["fid"] = {"value": 30.0 + world}
+        about["evaluation"]["missing"] = {"delta_face": "no face network was given"}
+        place.write_text(json.dumps(about))
+    (found,) = pages(studied(folder))
+    fid = found.rows[0].measures["fid"]
+    values = 30.0 + np.arange(WORLDS)
+    half = student.ppf(0.975, WORLDS - 1) * values.std(ddof=1) / np.sqrt(WORLDS)
+    assert (fid.value, fid.low, fid.high) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half))
+    assert "no face network was given" in page(found)
+    assert found.whose["none"].attacked == found.whose["none"].tested == PEOPLE * WORLDS

@@ -17,7 +17,7 @@ from torch import Tensor
 from lightleak.data import DRAWN
 from lightleak.errors import UserError
 from lightleak.metrics.evaluation import METRICS
-from lightleak.metrics.evidence import Measure
+from lightleak.metrics.evidence import Measure, worlds_interval
 from lightleak.metrics.registry import shown_in
 from lightleak.report import trainings
 from lightleak.report.collect import NULLS
@@ -35,6 +35,7 @@ from lightleak.report.units import (
     by_world,
     even,
     interval_of,
+    natural_accuracy,
     paired,
     tables_of,
     units_of,
@@ -94,7 +95,9 @@ def collect_worlds(
         raise UserError("a page over worlds needs at least two; these evaluations are of one")
     first = next(iter(places.values()))
     judges = list(dict.fromkeys(record.judge.architecture for record in places.values()))
-    asked = [name for name in (ACCURACY, *shown_in("table")) if _of(next(iter(kept.values())), name)]
+    of_first = next(iter(kept.values()))
+    asked = [name for name in (ACCURACY, *shown_in("table")) if _of(of_first, name) or _of_sets(of_first, name)]
+    without = {why for own in kept.values() for why in trainings.reasons(_all(own))}
     by_judge = [f"hits@1 {judge}" for judge in judges] if len(judges) > 1 else []
     baseline = next(iter(kept))
     alike = {one.population.key: families_of(one) for one in places.values()}
@@ -106,13 +109,15 @@ def collect_worlds(
         if (difference := _compared(name, worlds, kept[baseline], metric, alike)) is not None
     ]
     rows = [_row(name, worlds, [*asked, *by_judge], alike) for name, worlds in kept.items()]
-    columned = tuple(_columns(asked, judges if by_judge else []))
+    told = [name for name in shown_in("table") if name in without and name not in asked]
+    columned = tuple(_columns([*asked, *told], judges if by_judge else []))
     return Results(
         title=title,
         columns=columned,
         rows=(*rows, *_nulls(kept[baseline], asked, alike), _chance(kept[baseline], asked)),
         summary=_summary(kept, first, judges),
         baseline=baseline,
+        whose={name: trainings.of_whom(_all(worlds)) for name, worlds in kept.items()},
         differences=corrected([one for one in found if any(one.column == column.name for column in columned)]),
         primary=tuple(name for name in primary if name in asked),
         tables={
@@ -160,6 +165,29 @@ def _of(worlds: Mapping[str, Sequence[Record]], metric: str) -> Scores:
     return {key: _mean(list(each.values())) for key, each in _judged(worlds, metric).items()}
 
 
+def _of_sets(worlds: Mapping[str, Sequence[Record]], metric: str) -> Measure | None:
+    """What was measured of all images at once, mean over judges, trainings and worlds; None where one lacks it.
+
+    Worlds are the unit: from three on they make its interval.
+    """
+    if metric == ACCURACY or any(metric in one.evaluation.per_class for one in _all(worlds)):
+        return None
+    each = [[one.evaluation.measures.get(metric) for one in own] for own in worlds.values()]
+    told = [[one for one in own if one is not None] for own in each]
+    if any(len(known) < len(own) or not known for known, own in zip(told, each)):
+        return None
+    mean = [torch.tensor([fmean(one.value for one in known)]) for known in told]
+    return (
+        worlds_interval(mean, rate=METRICS[metric].rate)
+        if len(mean) >= trainings.FEWEST
+        else Measure(fmean(map(float, mean)))
+    )
+
+
+def _all(worlds: Mapping[str, Sequence[Record]]) -> list[Record]:
+    return [one for own in worlds.values() for one in own]
+
+
 def _measured(record: Record, metric: str) -> Tensor | None:
     if metric == ACCURACY:
         return accuracy_of(record)
@@ -194,10 +222,14 @@ def _compared(
 
 
 def _row(name: str, worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str], alike: Alike) -> Row:
-    measures = {
-        metric: interval_of(scores, alike, rate=_rate(metric)) for metric in metrics if (scores := _of(worlds, metric))
+    measures: dict[str, Measure | None] = {
+        metric: interval_of(scores, alike, rate=_rate(metric)) if scores else _of_sets(worlds, metric)
+        for metric in metrics
+        if (scores := _of(worlds, metric)) or metric in METRICS
     }
-    return Row(name, measures, detail=f"{len(worlds)} worlds")
+    if ACCURACY in metrics:  # of all whom the targets know, not of the attacked alone
+        measures[ACCURACY] = natural_accuracy({(one.population.key, one.target.seed): one for one in _all(worlds)})
+    return Row(name, measures, detail=f"{len(worlds)} worlds", missing=trainings.reasons(_all(worlds)))
 
 
 def _nulls(worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str], alike: Alike) -> list[Row]:
@@ -250,7 +282,7 @@ def _pictured(places: Mapping[Path, Record], baseline: Mapping[str, Any], judge:
 
 
 def _warnings(kept: Kept, baseline: str, judges: Sequence[str]) -> list[str]:
-    everything = {name: [one for own in worlds.values() for one in own] for name, worlds in kept.items()}
+    everything = {name: _all(worlds) for name, worlds in kept.items()}
     said = [f"{name}: {text}" for name, records in everything.items() for text in trainings.warnings(records)]
     said += filter(None, [trainings.of_whom(everything[baseline]).some_attacked])
     said += of_leaks({name: trainings.unshown(records) for name, records in everything.items()})
