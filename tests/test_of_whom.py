@@ -221,6 +221,7 @@ def test_who_was_attacked_is_said_and_natural_accuracy_is_of_all(tmp_path):
     accuracy = results.rows[0].measures["accuracy"]
     assert accuracy is not None
     assert accuracy.value == pytest.approx((3 + 4.5) / 12)
+    assert results.runs["none"]["accuracy"] == pytest.approx((accuracy.value,))  # not 0.9, which is of all test images
     assert "that know 12 people, 3 of them inverted by PPA" in results.summary
     assert subject(results).endswith("trained on 12 rendered people, none of them real, 3 of them attacked by PPA")
     assert "leaks are of the 3 people who were attacked, of the 12 whom a target knows" in results.notes
