@@ -38,7 +38,7 @@ from lightleak.audit.exposures import EXPOSURES, compared
 from lightleak.audit.measure import _spread
 from lightleak.audit.page import BROWSERS, page, percent
 from lightleak.audit.record import seal_of
-from lightleak.audit.report import _together
+from lightleak.audit.report import _subjects, _together
 from lightleak.cli.audit import guarded
 from lightleak.data import faces
 from lightleak.data.population import Images
@@ -742,8 +742,25 @@ def test_the_training_list_divides_the_pictures(memorised, world, tmp_path, smal
         assert not any(bytes(picture.numpy().tobytes()) in shown for picture in held.pixels)
     wrong = tmp_path / "list.txt"
     wrong.write_text("nobody/1.png\n")
-    with pytest.raises(UserError, match="none of the 1 listed"):
+    with pytest.raises(UserError, match="1 of 1 listed training pictures is not among the readable ones below"):
         prepare(order(world, train_list=wrong), tmp_path)
+
+
+def test_what_of_the_training_list_was_not_found_is_warned_of_and_recorded(memorised, world, tmp_path, small):
+    whole = memorised[1]
+    assert whole.unmatched == 0
+    assert load(memorised[0])["subjects"]["training_list_unmatched"] == 0
+    assert not any("training list" in one for one in whole.warnings)
+    partly = tmp_path / "partly.txt"
+    partly.write_text((world / "trained-on.txt").read_text().replace("p00/0003.png", "p00/0003.jpg"))
+    prepared = prepare(order(world, train_list=partly), tmp_path)
+    assert prepared.unmatched == 1
+    assert any(one.startswith("Of the model's training list 1 picture was not found") for one in prepared.warnings)
+    assert any("1 of 84 listed training pictures is not" in note for note in prepared.population.notes)
+    assert _subjects(prepared)["training_list_unmatched"] == 1
+    without = prepare(order(world, train_list=None), tmp_path)
+    assert without.unmatched is None
+    assert any("training list was not given" in one for one in without.warnings)
 
 
 def test_bad_input_is_one_line(world, tmp_path, small):

@@ -19,7 +19,7 @@ from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, Prio
 from lightleak.audit.exposures import Exposure, exposures
 from lightleak.audit.measure import GALLERY, Embed, JudgeQuality, Measure, Verified
 from lightleak.audit.record import sha256
-from lightleak.data.listed import read_list
+from lightleak.data.listed import overlapping, read_list, unmatched
 from lightleak.data.population import Population
 from lightleak.errors import UserError
 from lightleak.fingerprint import weights_of
@@ -75,6 +75,7 @@ class Prepared:
     without: tuple[str, ...] = ()  # why recognisers cannot take part
     exposures: tuple[Exposure, ...] = ()
     behind: Mapping[str, Mapping[str, Measure]] = field(default_factory=dict)  # by exposure and member
+    unmatched: int | None = None  # pictures on the training list that match none; None without such a list
 
     @property
     def tasks(self) -> list[Task]:
@@ -151,10 +152,13 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         }
         for way in ways
     }
-    overlap = () if order.train_list else (
-        "The model's own training list was not given (--train-list): pictures that test and judge here may have been "
-        "trained on, which flatters the ceiling.",
-    )  # fmt: skip
+    overlap, missed = [overlapping("test and judge", "the ceiling")], None
+    if order.train_list is not None:
+        missed = len(unmatched(order.data, read_list(order.train_list), population.size))
+        overlap = [
+            f"Of the model's training list {missed} {'picture was' if missed == 1 else 'pictures were'} not found: "
+            "pictures that test and judge here may have been trained on, which flatters the ceiling."
+        ] if missed else []  # fmt: skip
     warnings = (*doubts, *examined.warnings, *overlap, *([lacking] if lacking else []))
     return Prepared(
         order,
@@ -170,6 +174,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         why,
         ways,
         behind,
+        missed,
     )
 
 

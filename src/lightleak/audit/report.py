@@ -134,6 +134,7 @@ def _subjects(prepared: Prepared) -> dict[str, Any]:
         "public_people": len(population.public.labels.unique()),
         "public_pictures": len(population.public),
         "training_list_given": order.train_list is not None,
+        "training_list_unmatched": prepared.unmatched,
         "division": population.division,
         "notes": list(population.notes),
         "consent": order.declared.get("consent", "not declared"),
