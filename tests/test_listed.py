@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lightleak import cli
 from lightleak.data import load
 from lightleak.data.listed import redivided, unmatched
 from lightleak.errors import UserError
+from lightleak.models.classifier import load as load_checkpoint
+from lightleak.models.classifier import save
+from lightleak.models.zoo import build
 
 NAMES = ("anna", "ben", "zoë", "émile")
 
@@ -84,3 +88,72 @@ def test_what_the_old_division_lacked_is_said_no_more(folder):
     untested = len(NAMES) - len(population.test.labels.unique())
     said = [note for note in population.notes if "held-out test picture" in note]
     assert said == ([f"{untested} of 4 people have no held-out test picture"] if untested else [])
+
+
+def test_what_a_brought_model_was_trained_on_neither_chooses_nor_tests(folder, tmp_path, capsys, monkeypatch):
+    """protect and train --from: by a list all others are held out; without one a warning is said and saved."""
+    monkeypatch.chdir(tmp_path)
+    save(build("timm:test_resnet", 4, 32), "converted.safetensors")
+    (tmp_path / "list.txt").write_text("\n".join(listed(count=4)))
+    (tmp_path / "part.txt").write_text("\n".join([*listed(count=4), "nobody/1.png"]))
+    data = ["--data", f"folder:{folder}", "--settings", "private", "all", "size", "16"]
+    short = ["--recipe.epochs", "1", "--recipe.batch", "8"]
+    protecting = ["protect", "--target", "converted.safetensors", "--epochs", "1", "--defence", "rolss", *data]
+    training = ["train", "--from", "converted.safetensors", *short, *data]
+    for verb in (protecting, training):
+        cli.main([*verb, "--out", "without.safetensors"])
+        assert "training list was not given (--train-list)" in " ".join(capsys.readouterr().out.split())
+        without = load_checkpoint("without.safetensors")
+        assert "pictures that choose and test here may have been trained on" in without.record["overlap"]
+        cli.main([*verb, "--out", "with.safetensors", "--train-list", "list.txt"])
+        told = " ".join(capsys.readouterr().out.split())
+        held = divided(folder, listed(count=4))
+        assert "may have been trained on" not in told
+        assert f"on {len(held.test)} test images" in told
+        found = load_checkpoint("with.safetensors")
+        assert "overlap" not in found.record
+        assert found.record["people"]["division"].endswith("by list")
+        cli.main([*verb, "--out", "part.safetensors", "--train-list", "part.txt"])
+        assert "1 picture was not found" in load_checkpoint("part.safetensors").record["overlap"]
+        capsys.readouterr()
+
+
+def test_what_was_trained_here_is_doubted_only_by_another_division(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = ["--data", f"folder:{folder}", "--settings", "private", "all", "size", "16"]
+    cli.main(["train", "--architecture", "timm:test_resnet", "--size", "32", "--recipe.epochs", "1", "--out",
+              "ours.safetensors", *data])  # fmt: skip
+    protecting = ["protect", "--target", "ours.safetensors", "--epochs", "1", "--out", "safe.safetensors", *data]
+    for seed, doubted in (("0", False), ("1", True)):
+        cli.main([*protecting, "seed", seed])
+        assert ("overlap" in load_checkpoint("safe.safetensors").record) == doubted
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (
+            ["protect", "--target", "x.safetensors", "--data", "digits"],
+            "to a folder of pictures, not to digits",
+        ),
+        (["train", "--data", "folder:people"], "weights that training goes on from; name them with --from"),
+    ],
+)
+def test_a_list_that_belongs_to_nothing_is_refused_at_once(folder, arguments, why, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    Path("list.txt").write_text("anna/0.png")
+    Path("x.safetensors").write_text("")
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "--train-list", "list.txt", "--out", "y.safetensors"])
+    assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_where_all_are_trained_on_nothing_is_measured(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(build("timm:test_resnet", 4, 32), "converted.safetensors")
+    (tmp_path / "list.txt").write_text("\n".join(listed(count=8)))
+    with pytest.raises(SystemExit):
+        cli.main(["protect", "--target", "converted.safetensors", "--train-list", "list.txt", "--out", "y.safetensors",
+                  "--data", f"folder:{folder}", "--settings", "private", "all", "size", "16"])  # fmt: skip
+    assert "none is left to choose or none to test by" in " ".join(capsys.readouterr().err.split())

@@ -152,14 +152,10 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         }
         for way in ways
     }
-    overlap, missed = [overlapping("test and judge", "the ceiling")], None
-    if order.train_list is not None:
-        missed = len(unmatched(order.data, read_list(order.train_list), population.size))
-        overlap = [
-            f"Of the model's training list {missed} {'picture was' if missed == 1 else 'pictures were'} not found: "
-            "pictures that test and judge here may have been trained on, which flatters the ceiling."
-        ] if missed else []  # fmt: skip
-    warnings = (*doubts, *examined.warnings, *overlap, *([lacking] if lacking else []))
+    listed = None if order.train_list is None else read_list(order.train_list)
+    missed = None if listed is None else len(unmatched(order.data, listed, population.size))
+    overlap = overlapping(missed, "test and judge", "the ceiling")
+    warnings = (*doubts, *examined.warnings, *filter(None, (overlap, lacking)))
     return Prepared(
         order,
         classifier,

@@ -27,6 +27,13 @@ def read_list(path: str | Path) -> tuple[str, ...]:
     return names
 
 
+def folder_of(source: str) -> Path:
+    """The folder of pictures that a list can belong to; UserError for other data."""
+    if not source.startswith(FOLDER):
+        raise UserError(f"a list of training pictures belongs to a folder of pictures, not to {source}")
+    return Path(source.removeprefix(FOLDER)).expanduser()
+
+
 def redivided(population: Population, source: str, listed: tuple[str, ...]) -> Population:
     """The population with listed pictures for training and all others held out, for validation, tests and judges.
 
@@ -76,12 +83,18 @@ def unmatched(source: str, listed: tuple[str, ...], size: int) -> tuple[str, ...
     return _matched(source, listed, size).missed
 
 
-def overlapping(do: str, what: str) -> str:
-    """What there is to know where nobody said which pictures a model was trained on, and others `do` something."""
-    return (
-        f"The model's own training list was not given (--train-list): pictures that {do} here may have been trained "
-        f"on, which flatters {what}."
-    )
+def overlapping(missed: int | None, do: str, what: str) -> str:
+    """The warning that pictures which `do` something may have been trained on; empty if the list tells of all.
+
+    `missed`: how many listed pictures match none, None without a list.
+    """
+    if missed == 0:
+        return ""
+    why = (
+        "The model's own training list was not given (--train-list)" if missed is None else
+        f"Of the model's training list {missed} {'picture was' if missed == 1 else 'pictures were'} not found"
+    )  # fmt: skip
+    return f"{why}: pictures that {do} here may have been trained on, which flatters {what}."
 
 
 @dataclass(frozen=True)
@@ -95,9 +108,7 @@ class _Matched:
 
 def _matched(source: str, listed: tuple[str, ...], size: int) -> _Matched:
     """What a list names below the folder of `source`, accents composed; UserError if most of it is not there."""
-    if not source.startswith(FOLDER):
-        raise UserError(f"a list of training pictures belongs to a folder of pictures, not to {source}")
-    root = Path(source.removeprefix(FOLDER)).expanduser()
+    root = folder_of(source)
     decoded = decode_cached(scan(root), size, cache_folder(None), None)[0]
     names = [printable(name) for name in decoded.files]
     there = frozenset(names)
