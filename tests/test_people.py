@@ -231,8 +231,8 @@ def test_loose_public_pictures_count_beside_folders(tmp_path):
     assert hashed["files"] == 8
     picture(flat / "0.png", 800)
     assert pictures_of(flat, loose=True)["sha256"] != hashed["sha256"]
+    (tmp_path / "bare" / "empty").mkdir(parents=True)
     with pytest.raises(UserError, match="holds no images, nor do its 1 folders; give a folder that holds images, or"):
-        (tmp_path / "bare" / "empty").mkdir(parents=True)
         load(f"folder:{root}", size=16, public=f"folder:{tmp_path}/bare")
 
 
