@@ -180,7 +180,8 @@ def unmarked(kind: Any) -> Any:
 def check(arguments: dict[str, tuple[Any, Any]], listed: Listed) -> None:
     """UserError, in one line, for the first argument whose value does not meet its annotation."""
     for name, (kind, value) in arguments.items():
-        for each in (kind, *get_args(kind)) if value is not None else ():
+        inner = get_args(kind)[0] if get_origin(kind) is Annotated else ()  # a positional one may be optional, too
+        for each in (kind, *get_args(kind), *get_args(inner)) if value is not None else ():
             for mark in get_args(each)[1:] if get_origin(each) is Annotated else ():
                 if isinstance(mark, MARKS):
                     mark.check(f"--{name.replace('_', '-')}", value, listed)
