@@ -2,7 +2,9 @@
 
 # ruff: noqa: ARG001
 
+import itertools
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 from sklearn.datasets import load_sample_image
 
 from browser import Browser
@@ -52,7 +55,7 @@ from lightleak.study import Store, run
 from lightleak.study.tasks import Invert, Score, Surrogate, ready, source
 from lightleak.terminal import console
 
-PEOPLE = 6
+PEOPLE = 8  # six are the fewest of whom a leak can be sure
 TINY = BUDGETS["tiny"]  # as it is; tests make it smaller
 SOURCE = '''
 import torch
@@ -62,7 +65,7 @@ from torch import nn
 class Memory(nn.Module):
     """A network that keeps its training pictures and tells people apart by the nearest one."""
 
-    def __init__(self, classes=6, each=14):
+    def __init__(self, classes=8, each=14):
         super().__init__()
         self.shape = (classes, each)
         self.pictures = nn.Parameter(torch.zeros(classes * each, 3 * 16 * 16))
@@ -142,10 +145,10 @@ def write(folder: Path, images: Images, names) -> list[str]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """Six people and fifty strangers as PNG files, a network that knows the six, and one that knows six others."""
+    """Eight people and fifty strangers as PNG files, a network that knows the eight, and one that knows eight others."""
     folder = tmp_path_factory.mktemp("theirs")
     made = faces.population(
-        people=PEOPLE, images=34, size=32, strength=0.25, noise=0.02, public_people=56, public_images=14,
+        people=PEOPLE, images=34, size=32, strength=0.25, noise=0.02, public_people=PEOPLE + 50, public_images=14,
         validation_images=1, test_images=1, judge_images=1, seed=5,
     )  # fmt: skip
     write(folder / "people", made.train, lambda label: f"p{label:02d}")
@@ -306,7 +309,7 @@ def test_recognisers_that_disagree_are_one_warning():
         "The recognisers disagree: One says leak shown (6 of 12); Two says no leak shown (0 of 12). The answer rests "
         "on One, the first named that is fit."
     )
-    assert recognisers.warnings([said("one", 6), said("two", 4)], 0) == []
+    assert recognisers.warnings([said("one", 6), said("two", 5)], 0) == []
     assert recognisers.warnings([said("one", 6), said("two", 0, ceiling=0.1)], 0) == []  # it cannot tell
     first, second = recognisers.warnings([said("bad", 7, ceiling=0.5), said("good", 0)], 1)
     assert "bad, is unfit for these pictures (it knows 50% of held-out photographs); the answer rests on good" in first
@@ -479,7 +482,7 @@ def test_a_damaged_record_is_one_line(tmp_path, damage):
 def test_a_model_that_never_saw_them_shows_no_leak_with_its_bound(world, tmp_path, small):
     _, answer = audited(order(world, "strange", train_list=None), tmp_path)
     assert answer.verdict == "no leak shown"
-    assert answer.at_most >= 0.39  # 0 of 6 still allows 39 %
+    assert answer.at_most >= 0.31  # 0 of 8 still allows 31 %
     assert "no leak is shown, but the model knows its training pictures of these people no better" in answer.sentence
     assert "the risk is unknown" in load(tmp_path)["residual_risk"]
     warnings = " ".join(load(tmp_path)["warnings"])
@@ -777,7 +780,7 @@ def test_who_cannot_take_part_is_said_before_anything_long(world, tmp_path, smal
     write(few, Images(torch.randint(0, 255, (60, 3, 32, 32), dtype=torch.uint8), torch.arange(60) // 12), "s{}".format)
     settings = order(world).settings | {"public": f"folder:{few}"}
     told = prepare(order(world, settings=settings, rate=None), tmp_path)
-    assert any("cannot be calibrated" in one and "there are 5 (360 claims)" in one for one in told.without)
+    assert any("cannot be calibrated" in one and "there are 5 (480 claims)" in one for one in told.without)
     assert told.embeds == ()  # nor is it shown every picture for nothing
     assert len(told.qualities) == 2
     listed = tmp_path / "listed.txt"  # of one person every picture
@@ -785,7 +788,7 @@ def test_who_cannot_take_part_is_said_before_anything_long(world, tmp_path, smal
     listed.write_text("\n".join(map(str, files)))
     alone = prepare(order(world, train_list=listed), tmp_path)
     assert (alone.qualities, alone.embeds) == ((), ())
-    assert any("1 of 6 people have no held-out picture to be known by" in one for one in alone.warnings)
+    assert any("1 of 8 people have no held-out picture to be known by" in one for one in alone.warnings)
 
 
 def test_the_extra_faces_is_the_recogniser_where_it_is_installed():
@@ -819,11 +822,11 @@ EMBED = {"calibration": {"rate": 0.01, "refused": ""}, "held_out": [1.0] * 12, "
 
 def test_the_sentence_of_a_leak_and_of_none():
     sees = {"PPA": "gradients", "copy": "labels", "guess": "scores"}
-    members = [_found("PPA", verified=_some(4)), _found("copy", verified=_some(0), confidence=0.2)]
+    members = [_found("PPA", verified=_some(5)), _found("copy", verified=_some(0), confidence=0.2)]
     null = _found("guess", True, _some(0))
     told = answer.answer([*members, null], sees, EMBED, FIT, 12)
     assert told.sentence == (
-        "Of 12 people, the attack's images show 4 to an independent recogniser (33 %, 14 to 61); images that cannot "
+        "Of 12 people, the attack's images show 5 to an independent recogniser (42 %, 19 to 68); images that cannot "
         "have leaked show 0; twelve people are too few to say more."
     )
     assert told.verdict == "leak shown"
@@ -851,10 +854,10 @@ def test_what_an_unfit_recogniser_sees_is_told_as_a_share_of_what_photographs_re
     assert none.at_most == pytest.approx(0.2209, abs=1e-4)
     assert 0.2209 / 0.79 < none.at_most_of_ceiling < 0.2209 / 0.7  # the ceiling is known from twelve people alone
     assert f"still allows 22.1 %, or {100 * none.at_most_of_ceiling:.0f} % of what photographs reach" in none.sentence
-    some = answer.answer([_found("PPA", verified=_some(4)), null], sees, unfit, FIT, 12)
+    some = answer.answer([_found("PPA", verified=_some(5)), null], sees, unfit, FIT, 12)
     assert some.verdict == "leak shown"
-    assert "(33 %, 14 to 61; of what photographs reach, 42 %, " in some.sentence
-    assert some.above_ceiling.value == pytest.approx(4 / 12 / 0.79)
+    assert "(42 %, 19 to 68; of what photographs reach, 53 %, " in some.sentence
+    assert some.above_ceiling.value == pytest.approx(5 / 12 / 0.79)
 
 
 def test_who_is_told_from_the_other_people_but_not_from_strangers_is_no_clean_bill():
@@ -868,19 +871,20 @@ def test_who_is_told_from_the_other_people_but_not_from_strangers_is_no_clean_bi
         ]
         return answer.answer(members, sees, EMBED | {"named": 0.94}, FIT, 12)
 
-    told = asked(5, 1)
+    told = asked(7, 1)
     assert told.verdict == "resemblance shown"
     assert told.sentence == (
         "Of 12 people, the attack's images show none to an independent recogniser (0 %, which still allows 22.1 %), "
-        "but 5 if it need only tell the twelve from each other (42 %, 19 to 68); images that cannot have leaked show "
+        "but 7 if it need only tell the twelve from each other (58 %, 32 to 81); images that cannot have leaked show "
         "0 and 1; twelve people are too few to say more."
     )
-    assert told.named.p == pytest.approx(evidence.above_chance(5, 12, 1 / 12))
+    assert told.named.p_against == pytest.approx({"chance": evidence.above_chance(7, 12, 1 / 12), "guess": 1 / 64})
+    assert told.named.p == told.named.p_against["guess"]
     assert told.named.ceiling == 0.94
     assert "holding personal data" in answer.RESIDUAL[told.verdict]
-    assert asked(3, 0).verdict == "no leak shown"  # p = .07
-    assert asked(5, 4).verdict == "no leak shown"
-    both = asked(12, 1, verified=4)
+    assert asked(3, 0).verdict == "no leak shown"  # p = .07 of chance
+    assert asked(6, 1).verdict == "no leak shown"  # p = .03 of what the null shows, and one of two questions is enough
+    both = asked(12, 1, verified=6)
     assert both.verdict == "leak shown"
     assert "each other" not in both.sentence
 
@@ -904,6 +908,101 @@ def test_what_the_nulls_show_is_no_leak():
     assert told.verdict == "no leak shown"
 
 
+def _share_of(verdicts, people, *each):
+    """How likely a true one of `verdicts` is: by how many people both images show, the attack's alone, the null's.
+
+    `each`: the probabilities of these three for a person. Summed, not drawn.
+    """
+    total, chances = 0.0, np.array([*each, 1 - sum(each)])
+    for counts, said in verdicts.items():
+        parts = np.array([*counts, people - sum(counts)])
+        total += said * math.factorial(people) / math.prod(map(math.factorial, parts)) * math.prod(chances**parts)
+    return total
+
+
+@pytest.mark.parametrize("people", [12, 20])
+def test_a_leak_is_wrongly_said_in_at_most_one_case_of_twenty(people):
+    """Whatever share of people both show alike, and whether those whom one shows are those whom the other does."""
+    sees, verdicts = {"PPA": "gradients", "guess": "scores"}, {}
+    for both, mine in itertools.product(range(people + 1), repeat=2):
+        for theirs in range(people + 1 - both - mine):
+            if mine <= theirs:  # the attack shows no more than the null
+                continue
+            attack = tuple(who < both + mine for who in range(people))
+            null = tuple(who < both or both + mine <= who < both + mine + theirs for who in range(people))
+            members = [
+                _found("PPA", judges={"one": attack}, people=people),
+                _found("guess", True, judges={"one": null}, people=people),
+            ]
+            said = answer.answer(members, sees, None, {"one": 0.97}, 1000).verdict
+            verdicts[both, mine, theirs] = said == "leak shown"
+    worst = 0.0
+    for rate in (0.02, 0.05, 0.1, 0.2, 0.35, 0.5):
+        for together in (rate**2, rate, 0.0):  # independent, the same people, others
+            alone = min(rate - together, 0.5)
+            worst = max(worst, _share_of(verdicts, people, together, alone, alone))
+    assert 0.01 < worst <= 0.05
+
+
+def test_neither_question_to_a_recogniser_finds_a_leak_in_what_the_null_shows_as_often():
+    """Drawn: verified and named of the same images, which are two chances to be wrong."""
+    rng, sees, wrong, times = np.random.default_rng(0), {"PPA": "gradients", "guess": "scores"}, 0, 200
+    embed = {"calibration": {"rate": 1e-3, "refused": ""}, "held_out": [1.0] * 50, "ceiling": 1.0, "named": 1.0}
+    for _ in range(times):
+        members = [
+            replace(_found(name, null, tuple(drawn[0] < 0.08), people=50), named=tuple(drawn.min(0) < 0.15))
+            for name, null, drawn in (("PPA", False, rng.random((2, 50))), ("guess", True, rng.random((2, 50))))
+        ]
+        wrong += answer.answer(members, sees, embed, FIT, 50).verdict in ("leak shown", "resemblance shown")
+    assert wrong / times <= 0.05
+
+
+@pytest.mark.parametrize(("people", "attack", "null"), [(50, 7, 2), (50, 1, 0), (20, 5, 1), (100, 9, 3)])
+def test_what_a_null_shows_is_known_no_better_than_what_the_attack_shows(people, attack, null):
+    sees, embed = {"PPA": "gradients", "guess": "scores"}, EMBED | {"held_out": [1.0] * people}
+    embed["calibration"] = {"rate": 1e-3, "refused": ""}
+    others = tuple(reversed(_some(null, people)))
+    members = [
+        _found("PPA", verified=_some(attack, people), people=people),
+        _found("guess", True, others, people=people),
+    ]
+    told = answer.answer(members, sees, embed, FIT, people)
+    assert told.verdict == "no leak shown"
+    assert "the difference may be chance, and no leak is shown" in told.sentence
+    assert (
+        told.p
+        == told.p_against["guess"]
+        == pytest.approx(binomtest(attack, attack + null, alternative="greater").pvalue)
+    )
+    assert told.p_against["chance"] < 0.05
+
+
+def test_a_null_counts_against_people_of_whom_it_has_an_image():
+    """Without an image it showed nobody because it found nothing, which no attack can be ahead of."""
+    sees = {"PPA": "gradients", "guess": "scores", "pixels": "gradients"}
+
+    def asked(*there, attack=None):
+        nulls = [replace(_found(f"null {n}", True, _some(0)), there=_some(count)) for n, count in enumerate(there)]
+        found = [replace(_found("PPA", verified=_some(8)), there=attack), *nulls]
+        return answer.answer(found, sees, EMBED, FIT, 12)
+
+    assert asked(12).p_against["null 0"] == pytest.approx(2**-8)
+    assert asked(6).p_against["null 0"] == pytest.approx(2**-6)
+    assert asked(12, attack=_some(5)).p_against["null 0"] == pytest.approx(2**-5)
+    assert asked(12, 3).p_against.keys() == {"chance", "null 0"}  # three people are no comparison
+    assert asked(12, 3).verdict == "leak shown"
+    few = asked(3, 4)
+    assert (few.verdict, few.p) == ("cannot tell", pytest.approx(2**-3))
+    assert "and too few people can be compared to tell a leak from none" in few.sentence
+
+
+def test_so_few_people_that_even_all_of_them_are_no_proof_are_no_clean_bill():
+    sees, embed = {"PPA": "gradients", "guess": "scores"}, EMBED | {"held_out": [1.0] * 4}
+    for shown in (0, 4):
+        members = [_found("PPA", verified=_some(shown, 4), people=4), _found("guess", True, _some(0, 4), people=4)]
+        assert answer.answer(members, sees, embed, FIT, 4).verdict == "cannot tell"
+
+
 def test_the_control_counts_against_judges_and_not_against_a_recogniser():
     sees = {"PPA": "gradients", "guess": "scores", "pixels": "gradients"}
     every, none = dict.fromkeys(FIT, _some(6)), _some(0)
@@ -924,7 +1023,26 @@ def test_a_model_that_hides_gradients_is_named():
         sees, EMBED, FIT, 12,
     )  # fmt: skip
     assert told.hides_gradients
-    assert any("hides its gradients" in one for one in told.warnings)
+    assert (
+        "The model hides its gradients. Of 12 people, copy, which sees labels alone, shows 11; PPA, the best of those "
+        "with gradients, 1. A defence that does so protects nobody."
+    ) in told.warnings
+
+
+def test_who_shows_more_than_gradients_do_is_named_with_its_access():
+    """Where scores alone show more, nothing is said of labels."""
+    sees = {"PPA": "gradients", "RLB-MI": "scores", "copy": "labels", "guess": "scores"}
+    members = [
+        _found("PPA", verified=_some(1)), _found("RLB-MI", verified=_some(11)), _found("copy", verified=_some(0)),
+        _found("guess", True, _some(0)),
+    ]  # fmt: skip
+    told = answer.answer(members, sees, EMBED, FIT, 12)
+    (line,) = [one for one in told.warnings if "hides" in one]
+    assert "RLB-MI, which sees scores, shows 11; PPA, the best of those with gradients, 1." in line
+    assert "label" not in line
+    members[2] = _found("copy", verified=_some(10))
+    (line,) = [one for one in answer.answer(members, sees, EMBED, FIT, 12).warnings if "hides" in one]
+    assert "RLB-MI, which sees scores, shows 11; copy, which sees labels alone, shows 10; PPA" in line
 
 
 def test_judges_below_the_mark_take_no_part_and_all_others_must_agree():

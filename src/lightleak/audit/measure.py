@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -205,6 +206,12 @@ class Measure(Task):
         """The image of each person, 3 x S x S bytes."""
         kept = load_file(store.folder(self) / "images.safetensors")
         return dict(zip(kept["people"].tolist(), kept["images"]))
+
+    def there(self, store: Store) -> tuple[bool, ...]:
+        """Whether there is an image of each of its people."""
+        with safe_open(store.folder(self) / "images.safetensors", "pt") as kept:
+            found = set(kept.get_tensor("people").tolist())
+        return tuple(person in found for person in store.result(self)["people"])
 
 
 @dataclass(frozen=True)

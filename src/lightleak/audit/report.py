@@ -195,7 +195,7 @@ def _result(measure: Measure, prepared: Prepared, store: Store, place: int) -> d
 
 def _members(measures: Mapping[str, Measure], prepared: Prepared, store: Store, place: int) -> list[Found]:
     """Every member of the ensemble, by the recogniser at `place`."""
-    return [_found(one, _result(measures[one.name], prepared, store, place)) for one in prepared.ensemble.members]
+    return [_found(one, measures[one.name], prepared, store, place) for one in prepared.ensemble.members]
 
 
 def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str], place: int) -> list[dict[str, Any]]:
@@ -203,7 +203,7 @@ def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str], p
     found, spent = {}, {}
     for way in prepared.exposures:
         measures, members = prepared.behind[way.name], way.ensemble.members
-        found[way.name] = [_found(one, _result(measures[one.name], prepared, store, place)) for one in members]
+        found[way.name] = [_found(one, measures[one.name], prepared, store, place) for one in members]
         spent[way.name] = _together(members, store)
     return compared(found, told, fit, spent, prepared.order.seed)
 
@@ -253,7 +253,9 @@ def _to_first(name: str, shown: int, people: int, prepared: Prepared, store: Sto
     return round(beforehand + found.shared + each * (people + 1) / (shown + 1))
 
 
-def _found(member: Member, result: Mapping[str, Any]) -> Found:
+def _found(member: Member, measure: Measure, prepared: Prepared, store: Store, place: int) -> Found:
+    result = _result(measure, prepared, store, place)
+
     def row(key: str):
         return tuple(result[key]) if key in result else None
 
@@ -268,6 +270,7 @@ def _found(member: Member, result: Mapping[str, Any]) -> Found:
         row("gap"),
         member.control,
         row("named"),
+        measure.there(store),
     )
 
 
