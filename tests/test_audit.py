@@ -37,17 +37,20 @@ from lightleak.audit import (
     verify,
 )
 from lightleak.audit.answer import Found
+from lightleak.audit.brought import examine
 from lightleak.audit.exposures import EXPOSURES, compared
-from lightleak.audit.measure import _spread
+from lightleak.audit.measure import Embed, JudgeQuality, _spread
 from lightleak.audit.page import BROWSERS, page, percent
 from lightleak.audit.record import seal_of
 from lightleak.audit.report import _together
 from lightleak.cli.audit import guarded
 from lightleak.data import faces
-from lightleak.data.population import Images
+from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.fingerprint import weights_of
 from lightleak.metrics import evidence
+from lightleak.metrics.evaluate import reference
+from lightleak.models.classifier import Classifier
 from lightleak.models.own import made
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import WganGp
@@ -145,7 +148,7 @@ def write(folder: Path, images: Images, names) -> list[str]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """Eight people and fifty strangers as PNG files, a network that knows the eight, and one that knows eight others."""
+    """Eight people and fifty strangers as PNG files, a network that knows the eight, one that knows eight others."""
     folder = tmp_path_factory.mktemp("theirs")
     made = faces.population(
         people=PEOPLE, images=34, size=32, strength=0.25, noise=0.02, public_people=PEOPLE + 50, public_images=14,
@@ -716,8 +719,10 @@ def test_names_in_another_order_are_noticed_and_the_right_one_is_handed_over(wor
     turned = tmp_path / "turned.txt"
     turned.write_text("\n".join([*names[1:], names[0]]))
     settings = {"private": "all", "public": f"folder:{world}/others", "classes": str(turned)}
+    told = order(world, settings=settings)
+    stated = replace(told.brought, mean=(0.5,) * 3, std=(0.5,) * 3)  # which names in another order cannot estimate
     with pytest.raises(UserError, match="another order") as error:
-        prepare(order(world, settings=settings), tmp_path)
+        prepare(replace(told, brought=stated), tmp_path)
     file = Path(re.findall(r"is in (\S+),", str(error.value))[0])
     assert file.read_text().split() == names
 
@@ -1055,6 +1060,115 @@ def test_judges_below_the_mark_take_no_part_and_all_others_must_agree():
     assert told.agreement == pytest.approx(9 / 12)
     nobody = answer.answer(members, sees, None, dict.fromkeys(qualities, 0.5), 12)
     assert (nobody.verdict, nobody.share, nobody.at_most) == ("cannot tell", None, None)
+
+
+OFTEN = [60] * 5 + [4] * 15  # photographs of each person: five are photographed often
+
+
+def _photographed():
+    """Labels of the photographs of twenty people, and of each photograph whether it is of the five."""
+    labels = torch.arange(20).repeat_interleave(torch.tensor(OFTEN))
+    return labels, labels < 5
+
+
+def test_a_recogniser_that_knows_few_people_well_is_unfit_however_often_they_are_photographed():
+    """It knows the five who are most of the photographs, and hardly anybody else."""
+    rng = torch.Generator().manual_seed(0)
+    labels, known = _photographed()
+    faces_, noise = torch.randn(20, 64, generator=rng), torch.where(torch.arange(20) < 5, 0.5, 4.0)
+
+    def pictures(whose):
+        return faces_[whose] + noise[whose, None] * torch.randn(len(whose), 64, generator=rng)
+
+    galleries = torch.arange(20).repeat_interleave(5)
+    tensors = {
+        "gallery.features": pictures(galleries), "gallery.labels": galleries,
+        "held_out.features": pictures(labels), "held_out.labels": labels,
+        "public.features": torch.randn(600, 64, generator=rng), "public.labels": torch.arange(100).repeat_interleave(6),
+    }  # fmt: skip
+    told = Embed(None, None)._calibrated(tensors, 20)  # pyright: ignore
+    assert known.double().mean() > 0.8
+    assert told["held_out"][:5] == [1.0] * 5
+    assert told["ceiling"] == pytest.approx(np.mean(told["held_out"]))
+    assert told["ceiling"] < 0.4
+    assert told["ceiling"] <= told["named"] < 0.6
+    (strictest, *_), *_, (loosest, most) = sorted(told["curve"])
+    assert (strictest, loosest) == (1e-3, 1e-1)
+    assert told["ceiling"] < most < 0.7
+    none, sees = _some(0, 20), {"PPA": "gradients", "guess": "scores"}
+    members = [_found("PPA", verified=none, people=20), _found("guess", True, none, people=20)]
+    found = answer.answer(members, sees, told, FIT, 20)
+    assert found.verdict == "cannot tell"
+    assert any("unfit for these pictures" in one for one in found.warnings)
+    some = answer.answer([replace(members[0], verified=_some(8, 20)), members[1]], sees, told, FIT, 20)
+    assert some.above_ceiling.value == pytest.approx(8 / 20 / told["ceiling"])
+
+
+class Often(torch.nn.Module):
+    """Knows the first five people by the brightness of a picture, and takes everybody else for the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(20, 20, bias=False)
+        self.head.weight.data = 9 * torch.eye(20)
+
+    def forward(self, images):
+        who = (images.mean((1, 2, 3)) * 255 / 10).round().long()
+        return self.head(torch.nn.functional.one_hot(who * (who < 5), 20).float())
+
+
+def _often():
+    """What knows five of twenty people, and a population in which these are most of the pictures."""
+    labels, _ = _photographed()
+    pixels = (labels * 10).to(torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8).contiguous()
+    images = Images(pixels, labels)
+    network = Classifier(Often(), size=8, classes=20, mean=(0.0,) * 3, std=(1.0,) * 3)
+    names = tuple(f"p{person}" for person in range(20))
+    return network, Population("often", names, images, images, images, images, images)
+
+
+def test_a_judge_is_as_good_as_it_is_on_people_not_on_pictures():
+    network, population = _often()
+    judge = SimpleNamespace(load=lambda _: network, population=SimpleNamespace(load=lambda _: population))
+    told = JudgeQuality(judge).run(None, None, None)  # pyright: ignore
+    assert np.mean(told["right"]) > 0.8
+    assert told["accuracy"] == pytest.approx(5 / 20)
+    assert told["accuracy"] == pytest.approx(reference(network, population).judge_accuracy.value)  # as in a study
+
+
+def test_a_models_accuracy_is_of_people_and_not_of_pictures(tmp_path):
+    network, population = _often()
+    found = examine(network, population, "stated", tmp_path)
+    assert found.right == (1.0,) * 5 + (0.0,) * 15
+    expected = evidence.interval(torch.tensor(found.right), rate=True)
+    assert (found.seen, found.held_out) == (expected, expected)
+    assert found.seen.value == 0.25
+    assert any("names only 25% of a person's training pictures" in one for one in found.warnings)
+
+
+def test_of_whom_there_is_no_picture_nothing_is_known_and_the_audit_reaches_its_record(world, tmp_path, small):
+    """A class is listed, as the model has it, and has one picture, which cannot both train and test."""
+    shutil.copytree(world / "people", tmp_path / "people")
+    (tmp_path / "people" / "p08").mkdir()
+    shutil.copy(world / "people" / "p00" / "0000.png", tmp_path / "people" / "p08" / "only.png")
+    (tmp_path / "names.txt").write_text((world / "names.txt").read_text() + "p08\n")
+    (tmp_path / "mine.py").write_text(f"{SOURCE}\n\ndef nine():\n    return Memory(9)\n")
+    held = torch.load(world / "knows.pt")["state_dict"]["module.pictures"]
+    torch.save({"pictures": torch.cat([held, torch.full((14, held.shape[1]), 9.0)])}, tmp_path / "nine.pt")
+    settings = {"private": "all", "public": f"folder:{world}/others", "classes": str(tmp_path / "names.txt")}
+    told = order(world, recogniser=None, train_list=None, settings=settings)
+    brought = Brought(str(tmp_path / "nine.pt"), f"{tmp_path}/mine.py:nine", size=32)
+    told = replace(told, brought=brought, data=f"folder:{tmp_path}/people")
+    prepared, found = audited(told, tmp_path / "out")
+    assert any("1 of 9 people have no held-out picture to be known by (p08)" in one for one in prepared.warnings)
+    assert (found.verdict, found.by, found.share) == ("cannot tell", "nobody", None)
+    record = load(tmp_path / "out")
+    names = {row["name"]: row["model_names"] for row in record["people"]["each"]}
+    assert names.pop("p08") is None
+    assert all(0 <= share <= 1 for share in names.values())
+    assert any("(p08)" in one for one in record["warnings"])
+    assert all(check.good for check in verify(tmp_path / "out"))
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", (tmp_path / "out" / "audit.html").read_text()).lower().split()
 
 
 def test_an_unfit_recogniser_is_said_to_be():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import safe_open
@@ -13,6 +13,7 @@ from torch import Tensor
 from lightleak.attacks import Access, Oracle, Reconstruction
 from lightleak.attacks.draws import Rows, own_draws
 from lightleak.attacks.frame import confidence_of
+from lightleak.audit import photographs
 from lightleak.data.population import Images, as_bytes
 from lightleak.data.views import DRAWS, View, resized
 from lightleak.errors import UserError
@@ -37,6 +38,7 @@ class Embed(Task):
 
     population: Draw
     recogniser: Recogniser
+    version: ClassVar[int] = 2  # the first averaged over pictures, not people
     rate: float | None = None
     seed: int = 0
 
@@ -85,7 +87,6 @@ class Embed(Task):
         labels = tensors["held_out.labels"]
         own = genuine.gather(1, labels[:, None]).squeeze(1)
         passed = verification.passes(own, found.threshold)
-        each = [float(passed[labels == person].double().mean()) for person in range(people)]  # NaN: no picture
         rates = verification.carried(found.scores, found.people)
         thresholds = {
             rate: verification.calibrate(impostors, tensors["public.labels"], rate).threshold for rate in rates
@@ -93,12 +94,12 @@ class Embed(Task):
         return {
             "calibration": asdict(found),
             "gallery": gallery.shape[1],
-            "held_out": [value if value == value else None for value in each],
+            "held_out": photographs.by_person(passed, labels, people),
             "held_out_images": len(own),
-            "named": float(verification.named(genuine, labels).double().mean()) if len(own) else None,
-            "ceiling": float(passed.double().mean()) if len(own) else None,
+            "named": photographs.share(verification.named(genuine, labels), labels),
+            "ceiling": photographs.share(passed, labels),
             "thresholds": [[rate, value] for rate, value in thresholds.items()],
-            "curve": [[rate, float((own > value).double().mean())] for rate, value in thresholds.items()],
+            "curve": [[rate, photographs.share(own > value, labels)] for rate, value in thresholds.items()],
         }
 
     def gallery(self, tensors: Mapping[str, Tensor], people: int, part: str = "gallery") -> Tensor:
@@ -247,6 +248,7 @@ class JudgeQuality(Task):
     """How far a judge can be trusted: its accuracy on pictures that it was not trained on."""
 
     judge: TrainJudge
+    version: ClassVar[int] = 2  # the first averaged over pictures, not people
 
     def needs(self) -> tuple[Task, ...]:
         """The judge, and the pictures."""
@@ -262,7 +264,7 @@ class JudgeQuality(Task):
         if not len(test):
             return {"accuracy": None, "images": 0, "right": []}
         right = answers(predict(network, test)) == test.labels
-        return {"accuracy": float(right.double().mean()), "images": len(test), "right": right.tolist()}
+        return {"accuracy": photographs.share(right, test.labels), "images": len(test), "right": right.tolist()}
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from lightleak.models.zoo import build
 from lightleak.study.task import Task
 from lightleak.study.tasks import Draw, Given, Redivided, Rendered, ready, source
 
+NAMED = 10  # people named in a line
 SQUARES = (8, 16, 32, 64, 128)  # pixels a side that a fitted GAN draws
 
 
@@ -215,11 +216,14 @@ def _recognisers(order: Order) -> tuple[tuple[Recogniser, ...], tuple[str, ...]]
 
 def _lacking(population: Population) -> str:
     """What is not held out though judges are trained, chosen and tested by it; empty if nothing is missing."""
-    absent = population.classes - len(population.judge.labels.unique())
+    known = set(population.judge.labels.tolist())
+    absent = [name for person, name in enumerate(population.class_names) if person not in known]
     if absent:
+        who = ", ".join(absent[:NAMED]) + (" ..." if len(absent) > NAMED else "")
         return (
-            f"{absent} of {population.classes} people have no held-out picture to be known by, so neither judges nor a "
-            "recogniser can take part; add pictures that the model was not trained on."
+            f"{len(absent)} of {population.classes} people have no held-out picture to be known by ({who}), so neither "
+            "judges nor a recogniser can take part, and whether anybody is shown cannot be said; add pictures of them "
+            "that the model was not trained on."
         )
     if not len(population.validation) or not len(population.test):
         return "Too few pictures are held out to choose judges and to test them, so none takes part."

@@ -20,7 +20,7 @@ from lightleak.audit.record import pictures, sha256
 from lightleak.metrics.evidence import wilson
 from lightleak.models.recogniser import Recogniser
 from lightleak.ranking import or_lowest
-from lightleak.study.task import Store, commit, device, versions
+from lightleak.study.task import Store, commit, device, plain, versions
 from lightleak.study.tasks import Ready
 
 PURPOSE = (
@@ -63,7 +63,7 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
     fit = [name for name in qualities if name not in told.unfit]
     spent = _spent(prepared, store)
     people = store.result(next(iter(prepared.measures.values())))["people"]
-    return {
+    whole = {
         "purpose": PURPOSE,
         "answer": told.to_json(),
         "warnings": [*told.warnings, *recognisers.warnings(opinions, first), *prepared.warnings],
@@ -115,7 +115,8 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
             "seconds": sum(row["seconds"] for row in spent.values()),
         },
         "hashes": _hashes(prepared, store, first),
-    }, told
+    }
+    return plain(whole), told  # what is no number is not known
 
 
 def _guard(prepared: Prepared) -> str:
