@@ -426,7 +426,7 @@ def test_whose_image_is_missing_is_shown_at_no_rate(there, memorised):
     for person in there:  # pictures of the galleries themselves, which pass at any rate
         own += (images.labels == person).nonzero().flatten().tolist()[:1]
     shown, classes = images.pixels[own], images.labels[own]
-    told = embed.verified(store, shown, classes, PEOPLE, _spread(range(PEOPLE), there))
+    told = embed.verified(store, shown, classes, _spread(range(PEOPLE), there))
     assert [rate for rate, _ in told["curve"]] == [rate for rate, _ in store.result(embed)["curve"]]
     assert [value for _, value in told["curve"]] == [len(there) / PEOPLE] * len(told["curve"])
     assert sum(told["verified"]) / PEOPLE == told["curve"][0][1]
@@ -791,9 +791,14 @@ def test_who_cannot_take_part_is_said_before_anything_long(world, tmp_path, smal
     listed = tmp_path / "listed.txt"  # of one person every picture
     files = [file for file in (world / "people").rglob("*.png") if file.parent.name == "p00" or file.stem < "0003"]
     listed.write_text("\n".join(map(str, files)))
+    others = prepare(order(world, train_list=listed), tmp_path)
+    assert (len(others.qualities), len(others.embeds)) == (2, 1)
+    assert any("1 of 8 people have no held-out picture to be known by (p00)" in one for one in others.warnings)
+    listed.write_text("\n".join(str(file) for file in (world / "people").rglob("*.png") if file.parent.name != "p00"))
     alone = prepare(order(world, train_list=listed), tmp_path)
     assert (alone.qualities, alone.embeds) == ((), ())
-    assert any("1 of 8 people have no held-out picture to be known by" in one for one in alone.warnings)
+    (line,) = [one for one in alone.warnings if "7 of 8 people have no held-out picture to be known by" in one]
+    assert "so neither judges nor a recogniser can take part, and whether anybody is shown cannot be said" in line
 
 
 def test_the_extra_faces_is_the_recogniser_where_it_is_installed():
@@ -1086,7 +1091,7 @@ def test_a_recogniser_that_knows_few_people_well_is_unfit_however_often_they_are
         "held_out.features": pictures(labels), "held_out.labels": labels,
         "public.features": torch.randn(600, 64, generator=rng), "public.labels": torch.arange(100).repeat_interleave(6),
     }  # fmt: skip
-    told = Embed(None, None)._calibrated(tensors, 20)  # pyright: ignore
+    told = Embed(None, None)._calibrated(tensors)  # pyright: ignore
     assert known.double().mean() > 0.8
     assert told["held_out"][:5] == [1.0] * 5
     assert told["ceiling"] == pytest.approx(np.mean(told["held_out"]))
@@ -1146,29 +1151,142 @@ def test_a_models_accuracy_is_of_people_and_not_of_pictures(tmp_path):
     assert any("names only 25% of a person's training pictures" in one for one in found.warnings)
 
 
-def test_of_whom_there_is_no_picture_nothing_is_known_and_the_audit_reaches_its_record(world, tmp_path, small):
-    """A class is listed, as the model has it, and has one picture, which cannot both train and test."""
-    shutil.copytree(world / "people", tmp_path / "people")
-    (tmp_path / "people" / "p08").mkdir()
-    shutil.copy(world / "people" / "p00" / "0000.png", tmp_path / "people" / "p08" / "only.png")
-    (tmp_path / "names.txt").write_text((world / "names.txt").read_text() + "p08\n")
-    (tmp_path / "mine.py").write_text(f"{SOURCE}\n\ndef nine():\n    return Memory(9)\n")
-    held = torch.load(world / "knows.pt")["state_dict"]["module.pictures"]
-    torch.save({"pictures": torch.cat([held, torch.full((14, held.shape[1]), 9.0)])}, tmp_path / "nine.pt")
-    settings = {"private": "all", "public": f"folder:{world}/others", "classes": str(tmp_path / "names.txt")}
-    told = order(world, recogniser=None, train_list=None, settings=settings)
-    brought = Brought(str(tmp_path / "nine.pt"), f"{tmp_path}/mine.py:nine", size=32)
-    told = replace(told, brought=brought, data=f"folder:{tmp_path}/people")
-    prepared, found = audited(told, tmp_path / "out")
-    assert any("1 of 9 people have no held-out picture to be known by (p08)" in one for one in prepared.warnings)
-    assert (found.verdict, found.by, found.share) == ("cannot tell", "nobody", None)
-    record = load(tmp_path / "out")
-    names = {row["name"]: row["model_names"] for row in record["people"]["each"]}
-    assert names.pop("p08") is None
-    assert all(0 <= share <= 1 for share in names.values())
-    assert any("(p08)" in one for one in record["warnings"])
-    assert all(check.good for check in verify(tmp_path / "out"))
-    assert "nan" not in re.sub(r'"data:[^"]*"', "", (tmp_path / "out" / "audit.html").read_text()).lower().split()
+ABSENT = "2 of 9 people have no held-out picture to be known by (p08, p03), so they are not audited"
+
+
+def _two_absent(world: Path, folder: Path) -> Order:
+    """Nine classes: the second has one picture, which cannot both train and test; of the fifth all were trained on."""
+    names = (world / "names.txt").read_text().split()
+    names.insert(1, "p08")
+    shutil.copytree(world / "people", folder / "people")
+    (folder / "people" / "p08").mkdir()
+    Image.effect_noise((32, 32), 60).save(folder / "people" / "p08" / "only.png")
+    every = [f"people/p03/{file.name}" for file in (world / "people" / "p03").iterdir()]
+    (folder / "trained-on.txt").write_text("\n".join([(world / "trained-on.txt").read_text(), *every]))
+    (folder / "names.txt").write_text("\n".join(names))
+    (folder / "mine.py").write_text(f"{SOURCE}\n\ndef nine():\n    return Memory(9)\n")
+    held, other = (torch.load(world / f"{of}.pt")["state_dict"]["module.pictures"] for of in ("knows", "strange"))
+    torch.save({"pictures": torch.cat([held[:14], other[:14], held[14:]])}, folder / "nine.pt")
+    settings = {"private": "all", "public": f"folder:{world}/others", "classes": str(folder / "names.txt")}
+    told = order(world, train_list=folder / "trained-on.txt", settings=settings)
+    brought = Brought(str(folder / "nine.pt"), f"{folder}/mine.py:nine", size=32)
+    return replace(told, brought=brought, data=f"folder:{folder}/people")
+
+
+def test_an_audit_is_about_those_who_have_held_out_pictures(world, tmp_path, small):
+    told, out = _two_absent(world, tmp_path), tmp_path / "out"
+    prepared, found = audited(told, out)
+    assert sum(ABSENT in one for one in prepared.warnings) == 1
+    assert prepared.audited == (0, 2, 3, 5, 6, 7, 8)
+    assert (found.verdict, found.by, found.people) == ("leak shown", "recogniser", 7)
+    assert found.sentence.startswith(f"Of 7 people, the attack's images show {found.shown} ")
+
+    record, store = load(out), Store(out / "work")
+    rows = {row["name"]: row for row in record["people"]["each"]}
+    assert sorted(rows) == ["p00", "p01", "p02", "p04", "p05", "p06", "p07"]
+    assert all(0 <= row["model_names"] <= 1 for row in rows.values())
+    subjects = record["subjects"]
+    assert (subjects["number"], subjects["not_audited"]) == (7, ["p08", "p03"])
+    assert subjects["training_pictures"] == 7 * 14
+    assert subjects["held_out_pictures"] == 7 * 20
+    assert subjects["training_pictures_each"] == {"least": 14, "most": 14}
+    assert record["verification"]["calibration"]["scores"] == 7 * len(prepared.population.public)
+    assert len(record["verification"]["held_out"]) == 7
+    spent = cost(prepared).queries
+    for member in record["members"]:
+        assert member["share"] == evidence.wilson(member["shows"], 7).__dict__
+        assert member["name"] not in ("PPA", "guess", "pixels") or member["queries"] == spent[member["name"]]
+
+    # Who is shown is told here again, by the galleries of each person alone.
+    network, (embed, *_) = made(f"{world}/mine.py:Colours").eval(), prepared.embeds
+    tensors, threshold = embed.load(store), record["verification"]["calibration"]["threshold"]
+    assert tensors["gallery.labels"].unique().tolist() == list(prepared.audited)
+    for place, (person, member) in enumerate(zip(prepared.audited, found.chosen)):
+        mine = tensors["gallery.features"][tensors["gallery.labels"] == person].double()
+        image = network(prepared.measures[member].images(store)[person][None].float() / 255).double()
+        score = float(torch.cosine_similarity(image, mine).max())
+        row = rows[prepared.population.class_names[person]]
+        assert row["score"] == pytest.approx(score, abs=1e-6)
+        assert row["shown"] == found.shows[place] == (score > threshold)
+        assert row["held_out"] == record["verification"]["held_out"][place]
+
+    assert sum(ABSENT in one for one in record["warnings"]) == 1
+    page = (out / "audit.html").read_text()
+    assert ABSENT in page
+    assert "for p04" in page
+    assert "for p03" not in page
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", page).lower().split()
+    assert all(check.good for check in verify(out))
+
+
+def test_who_is_not_audited_is_said_before_anything_runs(world, tmp_path, small, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 300)
+    _two_absent(world, tmp_path)
+    cli.main(["audit", "--model", f"{tmp_path}/mine.py:nine", "--weights", f"{tmp_path}/nine.pt", "--size", "32",
+              "--data", f"folder:{tmp_path}/people", "--public", f"folder:{world}/others", "--private", "all",
+              "--classes", f"{tmp_path}/names.txt", "--train-list", f"{tmp_path}/trained-on.txt",
+              "--prior", "rendered", "--recogniser", f"{world}/mine.py:Colours", "--dry-run"])  # fmt: skip
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count(ABSENT) == 1
+    assert "nothing was run" in told
+
+
+def test_only_who_is_missing_changes_what_is_run(memorised, world, tmp_path, small):
+    """Nobody is missing: the tasks are those that know nothing of it, so that their results still count."""
+    prepared = memorised[1]
+    again = ensemble(prepared.target, "gradients", "tiny", prepared.ensemble.members[0].task.prior, side=32)
+    assert [one.task.key for one in prepared.ensemble.members] == [one.task.key for one in again.members]
+    assert all(one.task.classes is None for one in prepared.everybody)
+    assert set(prepared.embeds[0].spec["fields"]) == {"population", "recogniser", "rate", "seed"}
+    assert load(memorised[0])["subjects"]["not_audited"] == []
+    without = prepare(replace(_two_absent(world, tmp_path), exposures=True), tmp_path / "out")
+    assert without.exposures
+    assert {one.task.classes for one in without.everybody} == {(0, 2, 3, 5, 6, 7, 8)}
+
+
+def test_strangers_make_no_claims_to_people_without_pictures(tmp_path):
+    """A threshold and all that follows are as if the absent class were not there, wherever it stands in the list."""
+    rng = torch.Generator().manual_seed(0)
+    faces_ = torch.randint(0, 256, (80, 3, 4, 4), generator=rng)
+
+    def pictures(people, each):
+        whose = torch.arange(people).repeat_interleave(each)
+        near = faces_[whose + 20 * (people > 20)] + torch.randint(-150, 150, (len(whose), 3, 4, 4), generator=rng)
+        return Images(near.clamp(0, 255).to(torch.uint8), whose)
+
+    train, test, judge, public = pictures(20, 6), pictures(20, 3), pictures(20, 7), pictures(60, 5)
+    names = tuple(f"p{person}" for person in range(20))
+    whole = Population("whole", names, train, test, test, judge, public)
+
+    def apart(images):  # the fourth class is somebody else; all who come later move on
+        return Images(images.pixels, images.labels + (images.labels >= 3))
+
+    def joined(images):  # of whom there are pictures, though none to be known by
+        extra = pictures(1, 4)
+        labels = torch.cat([apart(images).labels, extra.labels + 3])
+        return Images(torch.cat([images.pixels, extra.pixels]), labels)
+
+    one_more = (*names[:3], "absent", *names[3:])
+    lacking = Population("lacking", one_more, joined(train), joined(test), joined(test), apart(judge), public)
+    told = []
+    for population in (whole, lacking):
+        folder = tmp_path / population.name
+        folder.mkdir()
+        draw = SimpleNamespace(load=lambda _, population=population: population)
+        flat = SimpleNamespace(title="the picture itself", load=torch.nn.Flatten)
+        told.append(Embed(draw, flat).run(None, folder, lambda *_: None))  # pyright: ignore
+    assert told[0] == told[1]
+    assert told[0]["calibration"]["scores"] == 20 * len(public)
+    assert 0 < told[0]["ceiling"] < 1
+
+
+def test_a_judge_is_not_tested_by_people_whom_it_never_met():
+    network, population = _often()
+    first = population.judge.at(population.judge.labels < 5)
+    met = replace(population, judge=first)
+    judge = SimpleNamespace(load=lambda _: network, population=SimpleNamespace(load=lambda _: met))
+    told = JudgeQuality(judge).run(None, None, None)  # pyright: ignore
+    assert told == {"accuracy": 1.0, "images": 300, "right": [True] * 300}
 
 
 def test_an_unfit_recogniser_is_said_to_be():

@@ -57,7 +57,7 @@ class Found:
     score: tuple[float | None, ...] | None = None
     gap: tuple[float | None, ...] | None = None
     control: bool = False  # it is there to convince the model without showing anybody
-    named: tuple[bool, ...] | None = None  # by the recogniser, among the people of the model
+    named: tuple[bool, ...] | None = None  # by the recogniser, among the people who were attacked
     there: tuple[bool, ...] | None = None  # whether it came back with an image of each person; None: of everybody
 
 
@@ -125,6 +125,7 @@ def answer(
 ) -> Answer:
     """The answer to what members `found`; `embed` is the recogniser's result, `qualities` the judges' accuracies.
 
+    `classes`: of the model, among which judges choose; a recogniser names one of the people who were attacked.
     `knows`: whether the model names more of its training pictures right than a guess would. One that does not either
     holds nothing of these people or was not read as it was trained, so that no leak is shown says little.
     """
@@ -159,7 +160,7 @@ def answer(
     # A recogniser that is unfit and would hardly know photographs either has ruled nothing out.
     unable = ceiling is None or (ceiling < verification.FIT and (of_ceiling is None or of_ceiling >= 1))
     blind = not comparable or p is None or (by == "recogniser" and unable)
-    named = _named(attacks, nulls, chosen, classes, embed, pairs) if both else None
+    named = _named(attacks, nulls, chosen, embed, pairs) if both else None
     verdict: Verdict = (
         "leak shown" if p is not None and p < level and shown > null_shown
         else "resemblance shown" if named and named.p < level and named.count > named.null
@@ -193,14 +194,13 @@ def _named(
     attacks: Sequence[Found],
     nulls: Sequence[Found],
     chosen: Tensor,
-    classes: int,
     embed: Mapping[str, Any] | None,
     pairs: Mapping[str, Tensor],
 ) -> Named:
     """What the recogniser names right of the images that speak for each person, and of those that cannot leak."""
     mine = _of_chosen([one.named or () for one in attacks], chosen)
     theirs = {one.name: torch.tensor(one.named, dtype=torch.bool) for one in nulls}
-    against = _p_against(mine, 1 / classes, theirs, pairs)
+    against = _p_against(mine, 1 / len(mine), theirs, pairs)
     count, most = int(mine.sum()), max(int(one.sum()) for one in theirs.values())
     share = evidence.wilson(count, len(mine))
     return Named(count, share, most, (embed or {}).get("named"), max(against.values()), against)

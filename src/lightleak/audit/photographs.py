@@ -1,14 +1,26 @@
 """What share of people's photographs somebody knows: a recogniser, a judge, or the model itself.
 
 The unit is the person, as everywhere: each person's photographs are averaged first, so that nobody decides by having
-been photographed often.
+been photographed often. Of whom no picture is held out to be known by, nobody can say whether an image shows them.
 """
 
+import torch
 from torch import Tensor
 
+from lightleak.data.population import Images, Population
 from lightleak.metrics import evidence, recognition
 from lightleak.metrics.evidence import Measure
 from lightleak.study.task import plain
+
+
+def known(population: Population) -> Tensor:
+    """The people whom recogniser and judges can know by held-out pictures, ascending."""
+    return population.judge.labels.unique()
+
+
+def only(images: Images, people: Tensor) -> Images:
+    """The pictures of these people."""
+    return images.at(torch.isin(images.labels, people))
 
 
 def by_person(right: Tensor, labels: Tensor, people: int) -> list[float | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightleak.attacks import Access
-from lightleak.audit import mapping, recognisers
+from lightleak.audit import mapping, photographs, recognisers
 from lightleak.audit.answer import Answer, Found, answer, shows_by
 from lightleak.audit.ensemble import Member
 from lightleak.audit.exposures import compared
@@ -124,14 +124,16 @@ def _guard(prepared: Prepared) -> str:
 
 
 def _subjects(prepared: Prepared) -> dict[str, Any]:
-    order, population = prepared.order, prepared.population
-    each = torch.bincount(population.train.labels, minlength=population.classes)
+    order, population, who = prepared.order, prepared.population, torch.tensor(prepared.audited)
+    each = torch.bincount(population.train.labels, minlength=population.classes)[who]
+    held_out = (population.validation, population.test, population.judge)
     return {
         "what": order.subjects,
-        "number": population.classes,
-        "training_pictures": len(population.train),
+        "number": len(who),
+        "not_audited": [name for person, name in enumerate(population.class_names) if person not in prepared.audited],
+        "training_pictures": int(each.sum()),
         "training_pictures_each": {"least": int(each.min()), "most": int(each.max())},
-        "held_out_pictures": len(population.validation) + len(population.test) + len(population.judge),
+        "held_out_pictures": sum(len(photographs.only(images, who)) for images in held_out),
         "public_people": len(population.public.labels.unique()),
         "public_pictures": len(population.public),
         "training_list_given": order.train_list is not None,
@@ -338,7 +340,7 @@ def _people(prepared: Prepared, told: Answer, found: list[Found], embed: Any, pe
                 "belief": one.confidence[place],
                 "score": one.score[place] if one.score else None,
                 "judges": {name: values[place] for name, values in one.judges.items()},
-                "held_out": embed["held_out"][person] if embed and "held_out" in embed else None,
+                "held_out": embed["held_out"][place] if embed and "held_out" in embed else None,
                 "model_names": prepared.examined.right[person],
                 "members_that_show": sum(
                     shows_by(each, told.by, [n for n in each.judges if n not in told.unfit])[place]
