@@ -154,10 +154,10 @@ def ensemble(
 ) -> Ensemble:
     """The members that `access` to a model allows; `uncut`: its architecture by name, if skips were removed from it.
 
-    `defended`: the defences that its attackers know to be there (names of `attacks.adaptive.ADAPTIVE`), and `model` the
-    network itself, which shows whether a change of it undoes them. `mirrored`: whether a mirrored picture shows the
-    same, as of people; of digits or letters it does not, and judges are not to learn it. `side`: of the pictures, in
-    pixels.
+    `classes`: who is attacked, None for all. `defended`: the defences that its attackers know to be there (names of
+    `attacks.adaptive.ADAPTIVE`), and `model` the network itself, which shows whether a change of it undoes them.
+    `mirrored`: whether a mirrored picture shows the same, as of people; of digits or letters it does not, and judges
+    are not to learn it. `side`: of the pictures, in pixels.
     """
     if budget not in BUDGETS or access not in get_args(Access):
         raise UserError(
