@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
 from lightleak.attacks.oracle import Oracle
-from lightleak.defences import MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus, parse
+from lightleak.data.population import Images
+from lightleak.defences import MID, SSF, TLDMI, TTS, BiDO, LoFt, NegLS, RoLSS, RoLSSPlus, TrapMID, parse
 from lightleak.defences.bido import dependence, gaussian_kernel, linear_kernel
 from lightleak.defences.mid import averaged
 from lightleak.defences.smoothing import smoothed
 from lightleak.defences.transfer import pretrain
+from lightleak.defences.trapmid import Traps
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import Bottleneck, divergence, moments
 from lightleak.models.classifier import Classifier, load, save
@@ -286,6 +288,83 @@ def test_pretraining_keeps_the_head_and_learns_the_rest(tiny_population):
     assert torch.equal(result.net.head.weight, start.net.head.weight)
     assert not torch.equal(result.net.stem.weight, start.net.stem.weight)
     assert result.classes == 6
+
+
+# Heads
+
+
+class TwoHeads(TinyNet):
+    """The mean of two heads makes the logits, as in networks that were distilled; the second begins at zero."""
+
+    def __init__(self, classes=6):
+        super().__init__(classes)
+        self.distilled = nn.Linear(512, classes)
+        nn.init.zeros_(self.distilled.weight)
+
+    def forward(self, x):
+        seen = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        logits = super().forward(x)
+        hook.remove()
+        return (logits + self.distilled(seen[0])) / 2
+
+
+class Beside(TinyNet):
+    """Something that is no layer adds to the logits."""
+
+    def forward(self, x):
+        return super().forward(x) + x.mean((1, 2, 3))[:, None]
+
+
+class Spare(TinyNet):
+    """The last layer of as many outputs is never asked."""
+
+    def __init__(self, classes=6):
+        super().__init__(classes)
+        self.spare = nn.Linear(512, classes)
+
+
+def own(kind):
+    torch.manual_seed(0)
+    return Classifier(kind(6), size=32, classes=6)
+
+
+def test_all_layers_that_make_the_logits_are_found():
+    assert tiny_classifier().heads == ("head",)
+    assert MID().apply(tiny_classifier()).heads == ("head.head",)
+    assert own(TwoHeads).heads == ("head", "distilled")
+    assert own(Spare).heads == ("head",)
+    assert own(Beside).heads == ()
+    net = build("timm:deit_tiny_distilled_patch16_224", 5, 32)
+    assert net.heads == ("head", "head_dist")
+    assert build("timm:vit_tiny_patch16_224", 192, 32).heads == ("head",)  # blocks have layers of as many outputs
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        MID().apply,
+        LoFt(rank=4).apply,
+        lambda classifier: Traps(TrapMID(), SHORT, classifier),
+        lambda classifier: pretrain(classifier, Images(torch.zeros(8, 3, 32, 32).byte(), torch.arange(8) % 4), SHORT),
+    ],
+    ids=["MID", "LoFt", "Trap-MID", "pre-training"],
+)
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(TwoHeads, "'head', 'distilled' do"), (Beside, "'head' does not"), (Spare, "'spare' does not")],
+)
+def test_a_head_of_several_is_not_exchanged(do, kind, why):
+    with pytest.raises(UserError, match=f"needs one linear layer that alone makes the logits.*{why}") as error:
+        do(own(kind))
+    assert "\n" not in str(error.value)
+
+
+def test_what_comes_before_every_head_is_watched_and_frozen():
+    two = own(TwoHeads)
+    assert BiDO().watched(two) == BiDO().watched(tiny_classifier())
+    frozen = {n.split(".")[0] for n, p in TLDMI(share=1.0).apply(two).net.named_parameters() if not p.requires_grad}
+    assert frozen == {"stem", "first", "second", "third"}
 
 
 # Together

@@ -134,14 +134,14 @@ def _shapes(classifier: Classifier) -> dict[str, tuple[int, ...]]:
     """The output shape of each module that gives one tensor, in the order in which they end, before the head."""
     shapes: dict[str, tuple[int, ...]] = {}
     reached: list[nn.Module] = []
-    head = classifier.head
+    heads = [classifier.net.get_submodule(name) for name in classifier.heads or (classifier.head_name,)]
 
     def note(name: str, output: object) -> None:
         if isinstance(output, Tensor) and not reached:
             shapes.pop(name, None)
             shapes[name] = tuple(output.shape)
 
-    handles = [head.register_forward_pre_hook(lambda module, _: reached.append(module))]
+    handles = [head.register_forward_pre_hook(lambda module, _: reached.append(module)) for head in heads]
     for name, module in classifier.net.named_modules():
         handles.append(module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output)))
     try:

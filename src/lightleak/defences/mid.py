@@ -16,7 +16,7 @@ Deviations from the published code: noise is drawn where the tensors live; the d
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import average, divergence, insert
@@ -44,10 +44,8 @@ class MID:
         return Plan(changes=((0, self.apply),), terms=(term,), head=True)
 
     def apply(self, classifier: Classifier) -> Classifier:
-        """The classifier with a new bottleneck in place of its head; UserError if its head is no linear layer."""
-        name, head = _head(classifier)
-        if not isinstance(head, nn.Linear):
-            raise UserError(f"MID needs a linear layer as the head; {name!r} is a {type(head).__name__}")
+        """The classifier with a new bottleneck as its head; UserError if no linear layer alone makes the logits."""
+        name, head = classifier.only_head("MID")
         width = self.width or max(1, head.in_features // 2)
         if width > head.in_features:
             raise UserError(f"MID's bottleneck is 1 to {head.in_features} wide, as the features are, not {width}")
@@ -55,8 +53,7 @@ class MID:
         return classifier.with_net(insert(classifier.net, change), change=change)
 
     def _statistics(self, classifier: Classifier) -> tuple[str, ...]:
-        name, _ = _head(classifier)
-        return (f"{name.rpartition('.')[0]}.statistics",)
+        return (f"{classifier.head_name.rpartition('.')[0]}.statistics",)
 
     def _divergence(self, batch: Batch, outputs: list[Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         return {"kl": divergence(outputs[0])}
@@ -70,8 +67,3 @@ def averaged(classifier: Classifier, draws: int = 8) -> Classifier:
     change = {"kind": "draws", "draws": draws}
     result = classifier.with_net(average(classifier.net, change), change=change)
     return result.train(classifier.training)
-
-
-def _head(classifier: Classifier) -> tuple[str, nn.Module]:
-    head = classifier.head
-    return next(name for name, module in classifier.net.named_modules() if module is head), head
