@@ -290,6 +290,60 @@ def test_pretraining_keeps_the_head_and_learns_the_rest(tiny_population):
     assert result.classes == 6
 
 
+# Skips
+
+
+class Joined(nn.Module):
+    """A block that adds, concatenates or takes the larger of what went through it and what went around."""
+
+    def __init__(self, width, how):
+        super().__init__()
+        self.conv, self.norm, self.how = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), how
+        self.mix = nn.Conv2d(2 * width, width, 1) if how == "cat" else nn.Identity()
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        if self.how == "max":
+            return torch.maximum(y, x)
+        return self.mix(torch.cat([x, y], 1)) if self.how == "cat" else torch.relu(y + x)
+
+
+def staged(*stages):
+    """A network with stages of such blocks, each of half the resolution."""
+    torch.manual_seed(0)
+    parts: list[nn.Module] = [nn.Conv2d(3, 200, 3, padding=1)]
+    for stage in stages:
+        parts += [nn.Sequential(*(Joined(200, how) for how in stage)), nn.Conv2d(200, 200, 3, 2, 1)]
+    net = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(200, 5))
+    return Classifier(net, size=16, classes=5)
+
+
+def test_each_kind_of_skip_is_scaled_by_its_own_factor():
+    mixed = staged(("add", "add"), ("add", "cat", "add"))
+    cut = SSF().apply(mixed)
+    steps = [(change["factor"], [skip[0] for skip in change["skips"]]) for change in cut.changes]
+    assert steps == [(0.2, ["3.0.add", "3.2.add"]), (0.01, ["3.1.cat"])]
+    assert cut.net.get_submodule("3.1.mix").in_channels == 202  # two of 200 older channels are left
+    (one,) = SSF(factor=0.3).apply(mixed).changes
+    assert (one["factor"], len(one["skips"])) == (0.3, 3)
+    (one,) = SSF().apply(staged(("add",), ("cat", "cat"))).changes  # whatever earlier stages have
+    assert (one["factor"], one["where"]) == (0.01, "last")
+    assert SSF(factor=0.2, where=2).respelled(mixed) == SSF(factor=0.2)
+    assert SSF(factor=0.2, where=1).respelled(mixed) == SSF(where=1)
+    assert SSF(factor=0.01, where=2).respelled(staged(("add",), ("cat", "cat"))) == SSF()
+
+
+@pytest.mark.parametrize("defence", [RoLSS(), RoLSSPlus(), SSF()])
+@pytest.mark.parametrize("stages", [("add", "add", "max"), ("add", "max", "add")])
+def test_half_of_a_stage_is_never_cut(defence, stages):
+    net = staged(*((each, "add") for each in stages))
+    if stages[-1] == "add" and not isinstance(defence, RoLSSPlus):
+        assert defence.apply(net).changes
+        return
+    with pytest.raises(UserError, match=r"maximum.*which surgery cannot cut"):
+        defence.apply(net)
+
+
 # Heads
 
 

@@ -14,12 +14,13 @@ A row a defence; who knows of several undoes the first of each at once, too. DP-
 whoever knows it, and it is attacked like an open model.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.attacks.alignment import Alignment
@@ -35,7 +36,7 @@ from lightleak.models.changes import SURGERY, replay
 from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import straighten
 from lightleak.randomness import keyed
-from lightleak.surgery import find_skips, remove_skips, scale_skips
+from lightleak.surgery import Skip, find_joins, find_skips, remove_skips, scale_skips
 
 Way = Literal["mean draw", "straight tanh", "skips back"]
 
@@ -135,19 +136,22 @@ ADAPTIVE: Mapping[str, tuple[Knowing, ...]] = {
     "ssd": (LABELS, VOTES),
     "smoothed": (LABELS, VOTES),
 }
-OF_CHANGE = {"bottleneck": "mid", "low_rank": "loft", "traps": "trapmid", "group_norm": "dp"}
+OF_CHANGE = {"bottleneck": "mid", "low_rank": "loft", "traps": "trapmid"}
 
 
 def defended_by(classifier: Classifier, noisy: bool = False) -> tuple[str, ...]:
     """Which defences a checkpoint says that it was trained with, or shows by what was done to its network.
 
+    DP-SGD counts where the record has the privacy that it spent: group norm alone, or plain steps since, bound nothing.
     `noisy`: whether its answers are random.
     """
     told = classifier.record.get("defences")
-    found = [str(name) for name in told] if isinstance(told, list) else []
+    private = bool(classifier.record.get("privacy"))
+    found = [str(name) for name in told if name != "dp" or private] if isinstance(told, list) else []
+    found += ["dp"] if private else []
     for change in classifier.changes:
-        if change["kind"] == SURGERY and not {"rolss", "rolss+", "ssf", "tts"} & set(found):
-            found.append("rolss" if not change.get("factor") else "ssf")
+        if _cuts(change) and not {"rolss", "rolss+", "ssf", "tts"} & set(found):
+            found.append("ssf" if change.get("factor") else "rolss")
         found.append(OF_CHANGE.get(change["kind"], ""))
     found += ["noise"] if noisy and "mid" not in found else []
     return tuple(dict.fromkeys(name for name in found if name in ADAPTIVE))
@@ -207,12 +211,11 @@ def skips_back(classifier: Classifier, uncut: str | None = None, k: float = 0.2)
             "have them"
         )
     whole.net.load_state_dict({**state, **own})
-    lost = set(state) - set(own)
-    there = {skip.name for skip in find_skips(classifier.net, classifier.example)}
-    gone = [skip for skip in find_skips(whole.net, whole.example) if skip.name not in there]
-    never = [skip for skip in gone if any(key.startswith(f"{skip.owner}.") for key in lost)]
+    names = _removed(classifier, built.net, name)
+    gone = [skip for skip in find_skips(whole.net, whole.example) if skip.name in names]
+    never = _without_weights(gone, set(state) - set(own))
     back = [skip for skip in gone if skip not in never]
-    scaled = any(change["kind"] == SURGERY and change.get("factor") for change in classifier.changes)
+    scaled = any(_cuts(change) and change["factor"] for change in classifier.changes)
     if not back and not scaled:
         raise UserError("no skip can be put back: the weights of their projections are gone; a copy can learn them")
     net = whole.net
@@ -226,3 +229,63 @@ def skips_back(classifier: Classifier, uncut: str | None = None, k: float = 0.2)
         mean=classifier.mean, std=classifier.std, class_names=classifier.class_names, record=classifier.record,
         changes=changes, reading=classifier.reading,
     ).to(classifier.device)  # fmt: skip
+
+
+def _cuts(change: Mapping[str, Any]) -> bool:
+    """Whether a change removed or scaled skips."""
+    return change["kind"] == SURGERY and change.get("surgery") in ("remove", "scale")
+
+
+def _removed(classifier: Classifier, net: nn.Module, source: str) -> set[str]:
+    """The skips that the recorded surgeries removed, by their names in `net`, which is the network before them all.
+
+    Joins are counted block by block, so a step calls them as they were counted after the steps before it.
+    """
+    example, gone = classifier.example, set[str]()
+    steps = list(classifier.changes)
+    while steps and not (_cuts(steps[-1]) and not steps[-1]["factor"]):
+        steps.pop()
+    names = {join.name: join.name for join in find_joins(net, example)} if steps else {}
+    for place, change in enumerate(steps):
+        if _cuts(change) and not change["factor"]:
+            called = [str(skip[0]) for skip in change["skips"]]
+            if other := [each for each in called if each not in names]:
+                raise UserError(f"{source} has no skip {other[0]!r}, which was removed; is it the uncut architecture?")
+            gone |= {names[each] for each in called}
+        if place < len(steps) - 1:
+            net = replay(net, [change], example, source)
+            if _cuts(change):
+                names = _counted_anew(names, gone, [join.name for join in find_joins(net, example)])
+    return gone
+
+
+def _counted_anew(names: Mapping[str, str], gone: set[str], now: Sequence[str]) -> dict[str, str]:
+    """The joins' names after a cut -> before all cuts: of those with one stem, the order stays."""
+
+    def by_stem(called: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for each in called:
+            found.setdefault(re.sub(r"_\d+$", "", each), []).append(each)
+        return found
+
+    before, after = by_stem(names), by_stem(now)
+    result: dict[str, str] = {}
+    for stem, called in after.items():
+        first = [names[each] for each in before.get(stem, [])]
+        left = [each for each in first if each not in gone]
+        kept = first if len(called) == len(first) else left  # what cannot be taken out of a sum becomes zero in it
+        if len(called) != len(kept):
+            raise UserError(f"which skips were removed cannot be told: {stem!r} joins otherwise since an earlier cut")
+        result |= zip(called, kept)
+    return result
+
+
+def _without_weights(gone: Sequence[Skip], lost: set[str]) -> list[Skip]:
+    """Those of the removed skips that led through weights which went with them, `lost`."""
+
+    def under(owners: Iterable[str]) -> set[str]:
+        return {key for key in lost for owner in owners if key.startswith(f"{owner}.")}
+
+    projections = {skip.name: under(skip.projection) for skip in gone}
+    elsewhere = lost - set[str]().union(*projections.values())
+    return [skip for skip in gone if projections[skip.name] or under([skip.owner]) & elsewhere]
