@@ -12,6 +12,7 @@ tanh saturates, which hides gradients as well: attack it with a loss of logits, 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightleak.defences.mid import own_head
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import insert
@@ -35,7 +36,7 @@ class LoFt:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier with such a head; UserError if no one linear layer, wider than the rank, makes the logits."""
-        name, head = classifier.only_head("LoFt")
+        name, head = own_head(classifier, "LoFt")
         if self.rank >= head.in_features:
             raise UserError(
                 f"LoFt compresses {head.in_features} features to fewer numbers, not to {self.rank}; choose a rank below"

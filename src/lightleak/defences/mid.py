@@ -16,7 +16,7 @@ Deviations from the published code: noise is drawn where the tensors live; the d
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import average, divergence, insert
@@ -45,7 +45,7 @@ class MID:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier with a new bottleneck as its head; UserError if no linear layer alone makes the logits."""
-        name, head = classifier.only_head("MID")
+        name, head = own_head(classifier, "MID")
         width = self.width or max(1, head.in_features // 2)
         if width > head.in_features:
             raise UserError(f"MID's bottleneck is 1 to {head.in_features} wide, as the features are, not {width}")
@@ -67,3 +67,11 @@ def averaged(classifier: Classifier, draws: int = 8) -> Classifier:
     change = {"kind": "draws", "draws": draws}
     result = classifier.with_net(average(classifier.net, change), change=change)
     return result.train(classifier.training)
+
+
+def own_head(classifier: Classifier, who: str) -> tuple[str, nn.Linear]:
+    """`Classifier.only_head`; UserError, too, if a defence has put another head in its place already."""
+    others = {"bottleneck": "MID's bottleneck", "low_rank": "a head of low rank"}
+    if there := [others[change["kind"]] for change in classifier.changes if change["kind"] in others]:
+        raise UserError(f"{who} puts a head of its own into the network, which has {there[0]} already; begin without")
+    return classifier.only_head(who)

@@ -12,10 +12,12 @@ effect); "last stage" is the last one that has skips, so the defence never silen
 skip, without which an untrained timm ResNet stays at chance (the published networks are pretrained, or start at one).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lightleak.errors import UserError
+from lightleak.models.changes import SURGERY
 from lightleak.models.classifier import Classifier
 from lightleak.surgery import Skip, chosen_skips, find_skips, remove_skips, scale_skips
 from lightleak.training.plan import Plan
@@ -34,7 +36,8 @@ class RoLSS:
         return Plan(changes=((0, self.apply),))
 
     def apply(self, classifier: Classifier) -> Classifier:
-        """The classifier without those skips; UserError if there are none."""
+        """The classifier without those skips; UserError if there are none, or "last" means other ones than before."""
+        check_last(self.where, classifier, "RoLSS")
         return classifier.with_net(remove_skips(classifier.net, self.where, classifier.example, wake=self.wake))
 
     @property
@@ -63,6 +66,7 @@ class RoLSSPlus:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier without the skips of its last stage and of the tail of the one before."""
+        check_last("last", classifier, "RoLSS+")
         stages = sorted({skip.stage for skip in find_skips(classifier.net, classifier.example)})
         if len(stages) < 2:
             raise UserError(f"RoLSS+ needs skips in two stages, this network has them in {len(stages)}; use RoLSS")
@@ -89,10 +93,11 @@ class SSF:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier with those skips scaled."""
+        check_last(self.where, classifier, "SSF", ("remove", "scale"))
         net, example = classifier.net, classifier.example
         factors = self._factors(classifier)
         if len(factors) == 1:
-            return classifier.with_net(scale_skips(net, *factors, self.where, example))
+            return classifier.with_net(scale_skips(net, next(iter(factors)), self.where, example))
         for factor, names in factors.items():
             net = scale_skips(net, factor, names, example)
         return classifier.with_net(net)
@@ -116,6 +121,20 @@ class SSF:
             return RoLSS(where)
         plain = SSF(where=where)
         return plain if plain._factors(classifier) == self._factors(classifier) else replace(plain, factor=self.factor)
+
+
+def check_last(where: str | int, classifier: Classifier, who: str, cuts: Sequence[str] = ("remove",)) -> None:
+    """UserError if "last" is asked for of a network whose last stage is cut already: it would mean another one."""
+    steps = [change for change in classifier.changes if change["kind"] == SURGERY and change.get("surgery") in cuts]
+    before = max((int(stage) for step in steps for _, _, stage, _ in step["skips"]), default=0)
+    if where != "last" or not before:
+        return
+    now = max((skip.stage for skip in find_skips(classifier.net, classifier.example)), default=0)
+    if before >= now:
+        raise UserError(
+            f"{who}: the last stage of this network is cut already, and the last one that has skips is now another; "
+            f"name what else is to be cut, such as rolss(where={now}) or ssf(where={now})"
+        )
 
 
 def usual(skip: Skip) -> float:

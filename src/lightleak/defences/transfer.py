@@ -38,6 +38,7 @@ class TLDMI:
     until: str | None = None  # instead: the last module that is frozen, such as "layer2"
     public: Recipe | None = None  # how step 1 trains; None: as the private training that follows
     title: ClassVar[str] = "TL-DMI"
+    freezes: ClassVar[bool] = True  # it lasts as long as what it froze stays frozen
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
