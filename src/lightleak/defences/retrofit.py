@@ -175,9 +175,7 @@ def protect(
     result.record["defence_settings"] = {name: settings[name] for name in kept if name in settings}
     result.record["retrofit"] = {
         "surgery": name,
-        "recipe": json.loads(
-            json.dumps(asdict(whole))
-        ),  # of which recovery takes a tenth of the epochs, also of one that follows
+        "recipe": json.loads(json.dumps(asdict(whole))),  # of the original, for a retrofit that follows
         "original": fingerprint(dict(model.net.state_dict())),
         "original_accuracy": before,
         "keep_accuracy": keep_accuracy,
