@@ -1,6 +1,7 @@
 """Defences by regularisation and by freezing: closed forms, second implementations, and that they act."""
 
 import dataclasses
+import itertools
 import math
 from typing import ClassVar
 
@@ -139,6 +140,78 @@ def test_bido_finds_stages():
             return self.head(self.inner["backbone"](x))
 
     assert BiDO().watched(Classifier(Wrapper(), size=32, classes=5)) == ("body.1", "body.2", "body.3")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "layers"),
+    [
+        ("timm:resnet18", 64, "act1 layer1.1 layer2.1 layer3.1 layer4.1 global_pool"),
+        ("timm:vgg16", 64, "features.8 features.15 features.22 features.29 features.30 head.drop"),
+        ("face:vgg16", None, "feature.12 feature.22 feature.32 feature.42 feature.43 bn"),
+        (
+            "timm:densenet121", 64,
+            "features.norm0 features.transition1.conv features.transition2.conv features.transition3.conv "
+            "features.norm5 head_drop",
+        ),
+        ("timm:vit_tiny_patch16_224", 64, "blocks.2 blocks.5 blocks.8 blocks.11 head_drop"),
+        ("torchvision:vit_b_16", 64, "2 5 8 11"),
+        ("timm:xcit_nano_12_p16_224", 64, "blocks.2 blocks.5 blocks.8 blocks.11 head_drop"),
+        ("timm:levit_128s", 64, "stem.act1 stem.act2 stem.act3 stages.0 stages.1 head.drop"),
+        ("timm:pit_ti_224", 64, "transformers.0.blocks.1 transformers.1.blocks.5 transformers.2.blocks.3 head_drop"),
+        ("timm:hiera_tiny_224", 64, "blocks.0 blocks.2 blocks.9 blocks.11 head.drop"),
+        ("timm:twins_svt_small", 64, "blocks.0.1 blocks.1.1 blocks.2.9 norm head_drop"),
+        ("timm:coat_tiny", 64, "serial_blocks1.1 norm2 norm3 norm4 head_drop"),
+        (
+            "timm:tnt_s_legacy_patch16_224", 64,
+            "blocks.2.drop_path blocks.5.drop_path blocks.8.drop_path blocks.11.drop_path head_drop",
+        ),
+    ],
+)  # fmt: skip
+def test_bido_watches_the_whole_of_a_network(architecture, size, layers):
+    """As it always was for maps and for tokens of one resolution; pyramids of tokens have stages as those of maps."""
+    place = "encoder.layers.encoder_layer_" if architecture == "torchvision:vit_b_16" else ""
+    assert BiDO().watched(build(architecture, 5, size)) == tuple(place + each for each in layers.split())
+
+
+class Pair(nn.Module):
+    """A block that gives two tensors, so that only what lies within it is seen."""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, pair):
+        x = pair[0]
+        for part in self.parts:
+            x = part(x)
+        return x, pair[1]
+
+
+class Paired(nn.Module):
+    """Such blocks one after the other, on tokens of one resolution."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.embed = nn.Conv2d(3, blocks[0][0], 8, 8)
+        self.blocks = nn.ModuleList(Pair(*widths) for widths in blocks)
+        self.head = nn.Linear(blocks[-1][-1], 5)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).mT
+        pair = (x, x)
+        for block in self.blocks:
+            pair = block(pair)
+        return self.head(pair[0].mean(1))
+
+
+def test_bido_does_not_watch_one_block_alone():
+    def watched(*blocks):
+        return BiDO().watched(Classifier(Paired(*blocks), size=32, classes=5))
+
+    assert watched(*[(8, 8)] * 8) == tuple(f"blocks.{n}.parts.0" for n in (1, 3, 5, 7))
+    assert watched(*[(8, 8, 8, 8, 8)] * 4) == tuple(f"blocks.{n}.parts.3" for n in range(4))
+    with pytest.raises(UserError, match="nor blocks throughout it; name its layers"):
+        watched((8, 8, 8, 8, 8), *((width, width + 1, width + 1) for width in range(8, 14)))
 
 
 def test_looking_for_stages_leaves_no_trace():
