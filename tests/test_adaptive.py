@@ -21,7 +21,7 @@ from lightleak.attacks.adaptive import (
 )
 from lightleak.attacks.draws import Rows
 from lightleak.audit.ensemble import ensemble
-from lightleak.defences import DEFENCES, DPSGD, MID, SSF, LoFt, NegLS, RoLSS, TrapMID, plan
+from lightleak.defences import DEFENCES, DPSGD, MID, MIDRE, SSF, LoFt, NegLS, RoLSS, TrapMID, plan
 from lightleak.defences.midre import GREY
 from lightleak.defences.trapmid import Traps
 from lightleak.errors import UserError
@@ -205,6 +205,22 @@ def test_a_checkpoint_tells_its_defences():
     told.record["defences"] = ["tts", "negls", "of another version"]
     assert defended_by(RoLSS().apply(told)) == ("tts", "negls")
     assert plan((DPSGD(),), Recipe()).names == ("dp",)
+
+
+def test_who_knows_of_squares_knows_their_size():
+    target = tiny_classifier()
+    target.record = {"defences": ["midre", "negls"]}
+    assert defended_by(target) == ("midre", "negls")  # older records tell no settings
+    target.record["defence_settings"] = dict(plan((MIDRE(),), Recipe()).settings)
+    assert defended_by(target) == ("midre", "negls")
+    target.record["defence_settings"] = dict(plan((MIDRE(least=0.3, most=0.8),), Recipe()).settings)
+    assert defended_by(target) == ("midre(least=0.3, most=0.8)", "negls")
+    (through, *_) = knowing(defended_by(target))
+    assert through.alignment == Erased(copies=8, least=0.3, most=0.8)
+    assert knowing(["midre-0.8"])[0].alignment == Erased(copies=8, most=0.8)
+    assert knowing(["midre"])[0].alignment == Erased(copies=8)
+    with pytest.raises(UserError, match="nothing is known"):
+        knowing(["negls(alpha=-1)"])
 
 
 def test_what_was_fused_was_not_defended():

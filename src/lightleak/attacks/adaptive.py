@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightleak import defences
 from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.oracle import Access
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.surrogate import Lessons
-from lightleak.defences.midre import erase
+from lightleak.defences.lasting import remade
+from lightleak.defences.midre import MIDRE, erase
 from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.bottleneck import average
@@ -110,6 +112,13 @@ SURGERIES = (
     Knowing("a copy with its skips", copy="gradients", whole=True),
 )
 AVERAGED = Knowing("averaged over the noise", alignment=EOT)
+
+
+def squares(defence: MIDRE) -> Knowing:
+    """The countermeasure to MIDRE with these settings."""
+    return Knowing("through the same squares", alignment=Erased(copies=8, least=defence.least, most=defence.most))
+
+
 LOW_RANK = (MARGIN, Knowing("straight through tanh", margin=True, undo="straight tanh"), LABELS)
 
 # By the names of DEFENCES, of what stands in a checkpoint's record, and of guards.
@@ -124,7 +133,7 @@ ADAPTIVE: Mapping[str, tuple[Knowing, ...]] = {
     "tldmi": (VIEWS,),
     "dp": (),
     "atat": (Knowing("averaged over smooth views", alignment=LowPassed(copies=8)), MARGIN, LABELS),
-    "midre": (Knowing("through the same squares", alignment=Erased(copies=8)),),
+    "midre": (squares(MIDRE()),),
     "loft": LOW_RANK,
     "calor": LOW_RANK,
     "trapmid": (Knowing("trapdoor avoidance", alignment=LowPassed(copies=8), margin=True), LABELS),
@@ -142,7 +151,8 @@ OF_CHANGE = {"bottleneck": "mid", "low_rank": "loft", "traps": "trapmid"}
 def defended_by(classifier: Classifier, noisy: bool = False) -> tuple[str, ...]:
     """Which defences a checkpoint says that it was trained with, or shows by what was done to its network.
 
-    DP-SGD counts where the record has the privacy that it spent: group norm alone, or plain steps since, bound nothing.
+    MIDRE whose recorded squares are others than the paper's is named with them. DP-SGD counts where the record has the
+    privacy that it spent: group norm alone, or plain steps since, bound nothing.
     `noisy`: whether its answers are random.
     """
     told = classifier.record.get("defences")
@@ -154,7 +164,27 @@ def defended_by(classifier: Classifier, noisy: bool = False) -> tuple[str, ...]:
             found.append("ssf" if change.get("factor") else "rolss")
         found.append(OF_CHANGE.get(change["kind"], ""))
     found += ["noise"] if noisy and "mid" not in found else []
-    return tuple(dict.fromkeys(name for name in found if name in ADAPTIVE))
+    known = dict.fromkeys(name for name in found if name in ADAPTIVE)
+    return tuple(_spelled(name, classifier.record) if name == "midre" else name for name in known)
+
+
+def _spelled(name: str, record: Mapping[str, Any]) -> str:
+    """MIDRE's name, with the sizes of its squares in brackets if they are recorded and not the paper's."""
+    told = record.get("defence_settings")
+    made = remade(name, told.get(name)) if isinstance(told, dict) else None
+    if not isinstance(made, MIDRE) or (made.least, made.most) == (MIDRE().least, MIDRE().most):
+        return name
+    return f"{name}(least={made.least}, most={made.most})"
+
+
+def _ways(name: str) -> tuple[Knowing, ...]:
+    """The countermeasures to a defence by its name, to MIDRE also with settings in brackets; UserError for others."""
+    if name in ADAPTIVE:
+        return ADAPTIVE[name]
+    for each in defences.parse(name) if name.startswith("midre") else ():
+        if isinstance(each, MIDRE):
+            return (squares(each),)
+    raise UserError(f"nothing is known of the defence {name!r}; choose from {', '.join(ADAPTIVE)}")
 
 
 def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
@@ -163,12 +193,10 @@ def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
     Of several defences also the first of each that can be joined, all at once.
     """
     names = tuple(names)
-    unknown = [name for name in names if name not in ADAPTIVE]
-    if unknown:
-        raise UserError(f"nothing is known of the defence {unknown[0]!r}; choose from {', '.join(ADAPTIVE)}")
-    found = dict.fromkeys(each for name in names for each in ADAPTIVE[name])
+    rows = [_ways(name) for name in names]
+    found = dict.fromkeys(each for row in rows for each in row)
     together: Knowing | None = None
-    for ways in dict.fromkeys(ADAPTIVE[name] for name in names if ADAPTIVE[name]):
+    for ways in dict.fromkeys(row for row in rows if row):
         if together is None:
             together = ways[0]
         else:
