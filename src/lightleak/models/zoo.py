@@ -189,7 +189,7 @@ def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[
     if name in SIZED and size:
         if size % 16 or size < 32:
             raise UserError(f"face:{name} takes images of a multiple of 16 pixels from 32 on, not {size} x {size}")
-        return SIZED[name](classes, size), size
+        return FACE_MODELS[name](classes, size), size
     net = FACE_MODELS[name](classes)
     native = int(getattr(net, "input_size", (3, 64, 64))[-1])
     if size not in (None, native):
