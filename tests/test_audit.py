@@ -475,6 +475,13 @@ def test_a_record_is_verified_and_any_change_is_seen(memorised, tmp_path, world)
     assert [check.what for check in verify(tmp_path) if not check.good] == ["the page"]
 
 
+def test_what_it_took_is_of_prior_judges_and_copies_too(memorised):
+    out, _, _ = memorised
+    made = [json.loads(place.read_text())["seconds"] for place in (out / "work").glob("*/*/made.json")]
+    attacks = sum(row["seconds"] for row in load(out)["members"])
+    assert load(out)["provenance"]["seconds"] == pytest.approx(sum(made)) != pytest.approx(attacks)
+
+
 @pytest.mark.parametrize("damage", ["", "{}", "[1", '{"schema": "lightleak-audit"}', "[" * 100_000])
 def test_a_damaged_record_is_one_line(tmp_path, damage):
     (tmp_path / "audit.json").write_text(damage)

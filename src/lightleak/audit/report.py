@@ -20,7 +20,7 @@ from lightleak.audit.record import pictures, sha256
 from lightleak.metrics.evidence import wilson
 from lightleak.models.recogniser import Recogniser
 from lightleak.ranking import or_lowest
-from lightleak.study.task import Store, commit, device, plain, versions
+from lightleak.study.task import Store, commit, device, plain, versions, with_needs
 from lightleak.study.tasks import Ready
 
 PURPOSE = (
@@ -112,7 +112,7 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
             "versions": versions(),
             "commit": commit(),
             "device": device(),
-            "seconds": sum(row["seconds"] for row in spent.values()),
+            "seconds": sum(store.made(one)["seconds"] for one in with_needs(prepared.tasks) if store.done(one)),
         },
         "hashes": _hashes(prepared, store, first),
     }
