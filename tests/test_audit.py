@@ -52,8 +52,10 @@ from lightleak.metrics import evidence
 from lightleak.metrics.evaluate import reference
 from lightleak.models.classifier import Classifier
 from lightleak.models.own import made
-from lightleak.priors import RenderedPrior
+from lightleak.priors import ConditionalPrior, RenderedPrior, StyleGAN2Prior
+from lightleak.priors.conditional64 import ConditionalGenerator, ProjectionDiscriminator
 from lightleak.priors.fit import WganGp
+from lightleak.priors.stylegan2 import Generator
 from lightleak.study import Store, run
 from lightleak.study.tasks import Invert, Score, Surrogate, ready, source
 from lightleak.terminal import console
@@ -1331,6 +1333,23 @@ def test_every_budget_and_access_is_an_ensemble(memorised):
             told |= {ATTACKS[name].__name__ for name in group.untried}
             assert told == {kind.__name__ for kind in ATTACKS.values()}  # each is tried, or it is said why not
             assert not any(one.attack.needs().pixels for one in group.members)  # these priors are no pixels
+
+
+def test_a_prior_that_was_brought_decides_what_is_tried(memorised, tmp_path):
+    """A StyleGAN2 without its discriminator serves IF-GMI, which no fitted GAN does, and none that asks what is real."""
+    target = memorised[1].target
+    stylegan = StyleGAN2Prior(Generator(64, latents=6, styles=5, depth=2, base=128, widest=8))
+    priors.save(stylegan, tmp_path / "stylegan")
+    group = ensemble(target, "gradients", "standard", ready(tmp_path / "stylegan"))
+    told = {type(one.attack).__name__ for one in group.members}
+    assert {"PPA", "IFGMI", "VMI"} <= told
+    assert {ATTACKS[name].__name__ for name, why in group.untried.items() if "no discriminator" in why} == {
+        "GMI", "KEDMI", "LOMMA",
+    }  # fmt: skip
+    named = ConditionalPrior(ConditionalGenerator(32, 4, 8, classes=6), ProjectionDiscriminator(32, 2, classes=6))
+    priors.save(named, tmp_path / "people")
+    with pytest.raises(UserError, match="PPA searches a prior that knows no classes"):
+        ensemble(target, "labels", "tiny", ready(tmp_path / "people"))
 
 
 def test_every_command_of_the_page_on_your_own_model(world, tmp_path, small, monkeypatch, memorised, capsys):
