@@ -1336,7 +1336,7 @@ def test_every_budget_and_access_is_an_ensemble(memorised):
 
 
 def test_a_prior_that_was_brought_decides_what_is_tried(memorised, tmp_path):
-    """A StyleGAN2 without its discriminator serves IF-GMI, which no fitted GAN does, and none that asks what is real."""
+    """A StyleGAN2 without its discriminator serves IF-GMI, as no fitted GAN does, and none that asks what is real."""
     target = memorised[1].target
     stylegan = StyleGAN2Prior(Generator(64, latents=6, styles=5, depth=2, base=128, widest=8))
     priors.save(stylegan, tmp_path / "stylegan")
