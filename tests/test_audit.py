@@ -42,7 +42,8 @@ from lightleak.audit.exposures import EXPOSURES, compared
 from lightleak.audit.measure import Embed, JudgeQuality, _spread
 from lightleak.audit.page import BROWSERS, page, percent
 from lightleak.audit.record import seal_of
-from lightleak.audit.report import _together
+from lightleak.audit.report import _subjects, _together
+from lightleak.cli.arguments import Own
 from lightleak.cli.audit import guarded
 from lightleak.data import faces
 from lightleak.data.population import Images, Population
@@ -50,8 +51,8 @@ from lightleak.errors import UserError
 from lightleak.fingerprint import weights_of
 from lightleak.metrics import evidence
 from lightleak.metrics.evaluate import reference
-from lightleak.models.classifier import Classifier
-from lightleak.models.own import made
+from lightleak.models.classifier import Classifier, save
+from lightleak.models.own import made, own
 from lightleak.priors import ConditionalPrior, RenderedPrior, StyleGAN2Prior
 from lightleak.priors.conditional64 import ConditionalGenerator, ProjectionDiscriminator
 from lightleak.priors.fit import WganGp
@@ -759,8 +760,54 @@ def test_the_training_list_divides_the_pictures(memorised, world, tmp_path, smal
         assert not any(bytes(picture.numpy().tobytes()) in shown for picture in held.pixels)
     wrong = tmp_path / "list.txt"
     wrong.write_text("nobody/1.png\n")
-    with pytest.raises(UserError, match="none of the 1 listed"):
+    with pytest.raises(UserError, match="1 of 1 listed training pictures is not among the readable ones below"):
         prepare(order(world, train_list=wrong), tmp_path)
+
+
+def test_the_model_is_a_function_with_weights_or_a_checkpoint(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    checkpoint, spec = tmp_path / "converted.safetensors", "mine.py:make_model"
+    save(own(spec, "knows.pt", size=32), checkpoint)
+
+    def brought(*given: str):
+        arguments = dict(zip(given[::2], given[1::2]))
+        weights = Path(arguments["--weights"]) if "--weights" in arguments else None
+        mine = Own(arguments.get("--net"), weights, mean=(0.5,) * 3 if "--mean" in arguments else ())
+        return cli.audit._order(arguments.get("--model"), "folder:people", mine, None)
+
+    def is_refused(*given: str, why: str):
+        with pytest.raises(UserError, match=why):
+            brought(*given)
+
+    assert brought("--model", spec, "--weights", "knows.pt") == Brought("knows.pt", spec)
+    assert brought("--net", spec, "--weights", "knows.pt") == Brought("knows.pt", spec)
+    found = brought("--model", str(checkpoint), "--net", spec)
+    assert found == Brought(str(checkpoint), spec)
+    assert found.open().classes == PEOPLE
+    is_refused("--model", str(checkpoint), "--net", spec, "--weights", "knows.pt", why="has weights of its own")
+    is_refused("--model", str(checkpoint), "--weights", "knows.pt", why="has weights of its own")
+    is_refused("--model", spec, "--net", spec, "--weights", "knows.pt", why="two networks")
+    is_refused("--model", spec, why="expected a model, its weights")
+    is_refused("--model", "mine.py", "--weights", "knows.pt", why=r"^mine\.py names no function: mine\.py:NAME$")
+    is_refused("--model", str(checkpoint), "--mean", "0.5", why="name it with --net")  # it was ignored
+    is_refused("--model", str(checkpoint), "--net", spec, "--mean", "0.5", why="says itself how")
+
+
+def test_what_of_the_training_list_was_not_found_is_warned_of_and_recorded(memorised, world, tmp_path, small):
+    whole = memorised[1]
+    assert whole.unmatched == 0
+    assert load(memorised[0])["subjects"]["training_list_unmatched"] == 0
+    assert not any("training list" in one for one in whole.warnings)
+    partly = tmp_path / "partly.txt"
+    partly.write_text((world / "trained-on.txt").read_text().replace("p00/0003.png", "p00/0003.jpg"))
+    prepared = prepare(order(world, train_list=partly), tmp_path)
+    assert prepared.unmatched == 1
+    assert any(one.startswith("Of the model's training list 1 picture was not found") for one in prepared.warnings)
+    assert any("1 of 84 listed training pictures is not" in note for note in prepared.population.notes)
+    assert _subjects(prepared)["training_list_unmatched"] == 1
+    without = prepare(order(world, train_list=None), tmp_path)
+    assert without.unmatched is None
+    assert any("training list was not given" in one for one in without.warnings)
 
 
 def test_bad_input_is_one_line(world, tmp_path, small):

@@ -216,6 +216,8 @@ def test_every_verb_takes_it(folder, capsys):
     torch.save({"model": net.state_dict(), "model_ema": net.state_dict()}, "w.pt")
     cli.main(["skips", "mymodel.py:Net"])
     assert "1 skip connections at 32 x 32" in told(capsys)
+    cli.main(["skips", "--net", "mymodel.py:Net", "--weights", "w.pt", "--entry", "model_ema"])
+    assert "mymodel.py:Net: 1 skip connections at 32 x 32" in told(capsys)
     cli.main(["convert", "w.pt", "--net", "mymodel.py:Net", "--normalise", "none", "--out", "mine.safetensors"])
     assert "mymodel.py:Net, 6 classes, images of 32 pixels" in told(capsys)
     assert read_recipe("mine.safetensors")["mean"] == [0.0, 0.0, 0.0]
@@ -371,6 +373,8 @@ def test_what_further_training_undoes_is_struck_and_said(tmp_path, caplog):
         (["skips", "mymodel.py:Net", "--weights", "gone.pt"], "there are no weights gone.pt"),
         (["skips", "a", "--net", "mymodel.py:Net", "--weights", "w.pt"], "give a checkpoint or --weights, not both"),
         (["skips", "mymodel.py:Net", "--net", "mymodel.py:Both"], "are two networks; give one of them"),
+        (["skips"], "name a network: timm:NAME, FILE.py:NAME"),
+        (["skips", "--weights", "w.pt"], "name a network: timm:NAME, FILE.py:NAME"),
         (["skips", "timm:resnet18", "--weights", "w.pt"], "timm:resnet18 is a library's network; --net, --weights"),
         (["evaluate", "--found", "x", "--out", "y", "--data", "digits"], "expected --judge"),
         (["convert", "w.pt", "--out", "x", "--output", "1"], "--output is of a network of your own"),

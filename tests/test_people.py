@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from lightleak.audit.record import pictures as pictures_of
 from lightleak.convert.names import of as names_of_network
 from lightleak.data import People, Population, division, faces, folders, load
 from lightleak.data.images import UnreadableImageError, decode
@@ -201,6 +202,38 @@ def test_all_are_private_and_others_public(tmp_path):
     assert len(load(f"folder:{root}", size=16, public=f"folder:{flat}").public) == 5
     with pytest.raises(UserError, match="for all write private=all"):
         load(f"folder:{people(tmp_path / 'four', list('abcd'), 8)}", size=16, private=4)
+
+
+def test_loose_public_pictures_count_beside_folders(tmp_path):
+    """Each is of one more person; an empty folder changes nothing, and what is left out gets its reason."""
+    root = people(tmp_path / "mine", ["anna", "ben", "carla"])
+    flat = tmp_path / "flat"
+    for number in range(5):
+        picture(flat / f"{number}.png", 600 + number)
+    (flat / "readme.txt").write_text("hello")
+
+    def public():
+        population = load(f"folder:{root}", size=16, public=f"folder:{flat}")
+        return population.public, [note for note in population.notes if note.startswith("public images: ")]
+
+    plain, told = public()
+    assert (len(plain), told) == (5, ["public images: 1 left out (no images by their names): readme.txt"])
+    (flat / "@eaDir").mkdir()
+    again, said = public()
+    assert (again.labels.tolist(), said) == (plain.labels.tolist(), told)
+    assert torch.equal(again.pixels, plain.pixels)
+    for number in range(3):
+        picture(flat / "zora" / f"{number}.png", 700 + number)
+    both, said = public()
+    assert (len(both), len(both.labels.unique()), said) == (8, 6, told)
+    assert sorted(both.labels.bincount().tolist()) == [1, 1, 1, 1, 1, 3]
+    hashed = pictures_of(flat, loose=True)
+    assert hashed["files"] == 8
+    picture(flat / "0.png", 800)
+    assert pictures_of(flat, loose=True)["sha256"] != hashed["sha256"]
+    (tmp_path / "bare" / "empty").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no images, nor do its 1 folders; give a folder that holds images, or"):
+        load(f"folder:{root}", size=16, public=f"folder:{tmp_path}/bare")
 
 
 def test_labels_follow_a_list_of_classes(tmp_path):

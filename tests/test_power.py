@@ -6,8 +6,13 @@ from scipy.stats import ttest_1samp
 from tests.test_worlds import JUDGES, TARGETS, WORLDS, drawn
 
 from lightleak.cli import main
+from lightleak.cli.study import seconds_each
 from lightleak.errors import UserError
 from lightleak.report.power import KNOWN, Variances, power, sizes, varied
+from lightleak.study import Store, schedule
+from lightleak.study.comparison import Setting, compare
+from lightleak.study.task import with_needs
+from lightleak.study.tasks import Evaluate, source
 
 
 def test_power_agrees_with_simulation() -> None:
@@ -29,6 +34,40 @@ def test_more_people_or_trainings_need_no_more_worlds() -> None:
     assert first.hours == pytest.approx(60 * first.worlds * first.trainings * first.people / 32 / 3600)
     with pytest.raises(UserError, match="up to 100 points"):
         sizes(0.0)
+
+
+def test_hours_are_of_the_people_for_whom_seconds_are_given() -> None:
+    few, many = sizes(0.1, seconds=60.0, seconds_people=8), sizes(0.1, seconds=240.0, seconds_people=32)
+    assert [one.hours for one in few] == pytest.approx([one.hours for one in many])
+
+
+def study_of(people: int):
+    return [
+        one for seed in range(2) for one in compare(Setting(source("faces", people=people, lookalikes=4, seed=seed)))
+    ]
+
+
+def test_what_a_training_takes_is_recorded_or_expected(tmp_path) -> None:
+    """The same for any number of people in a study, and also where all of it is done."""
+    store = Store(tmp_path)
+    (few, of_few), (many, of_many) = (seconds_each(study_of(people), store) for people in (8, 32))
+    assert (of_few, of_many) == (8, 32)
+    assert few is not None
+    assert many is not None
+    assert many > few
+    tasks = study_of(8)
+    everything = with_needs(tasks)
+    trainings = len({one.found.target.key for one in tasks if isinstance(one, Evaluate)})
+    for number, task in enumerate(everything):
+        store.publish(task, store.begin(task), {"classes": 8}, float(number))
+        if number == len(everything) // 2:
+            half, _ = seconds_each(tasks, store)
+            assert half is not None
+    assert not schedule(tasks, store).seconds
+    seconds, people = seconds_each(tasks, store)
+    assert people == 8
+    assert seconds == pytest.approx(sum(range(len(everything))) / trainings)
+    assert seconds_each([], store) == (None, 1.0)
 
 
 def test_variances_come_from_records() -> None:

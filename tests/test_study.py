@@ -689,6 +689,7 @@ TASKS = "from lightleak.study.tasks import *\ndef tasks():\n    return "
     [
         (None, "there is no study"),
         ("x = 1", "has no function tasks"),
+        ("def tasks():\n    return []", "gave no tasks, so there is nothing to run"),
         ("def tasks():\n    yield 3", "gave a int"),
         ("def tasks(:", "line 1: "),
         ("import nothing_of_that_name", "line 1: ModuleNotFoundError: No module named"),

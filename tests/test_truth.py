@@ -354,7 +354,7 @@ def test_the_judge_is_left_alone_and_its_accuracy_told(stolen, tiny_population) 
     assert judge.training
     assert all(torch.equal(value, weights[name]) for name, value in judge.state_dict().items())
     assert got.judge_accuracy.value < 0.6
-    assert any("the judge is right on only" in w for w in got.warnings)
+    assert any("the judge is right on only" in w and "of a person's test images on average" in w for w in got.warnings)
 
 
 def test_the_target_is_no_judge_of_itself(tiny_target, tiny_judge, tiny_population, tmp_path) -> None:

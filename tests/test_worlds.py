@@ -288,11 +288,12 @@ def test_checkpoints_of_a_world_stand_beside_their_ends(tmp_path) -> None:
 
 def test_a_study_may_only_declare_measures_that_there_are(tmp_path) -> None:
     file = tmp_path / "s.py"
-    file.write_text("PRIMARY = ('true@1',)\ndef tasks():\n    return []\n")
+    some = "from lightleak.study.tasks import source\ndef tasks():\n    return [source('faces')]\n"
+    file.write_text(f"PRIMARY = ('true@1',)\n{some}")
     load(file)
     assert declared(file) == ("true@1",)
     other = tmp_path / "t.py"
-    other.write_text("PRIMARY = ('truth',)\ndef tasks():\n    return []\n")
+    other.write_text(f"PRIMARY = ('truth',)\n{some}")
     load(other)
     with pytest.raises(UserError, match="declares truth"):
         declared(other)

@@ -21,7 +21,7 @@ from lightleak.audit.exposures import Exposure, exposures
 from lightleak.audit.measure import GALLERY, Embed, JudgeQuality, Measure, Verified
 from lightleak.audit.record import sha256
 from lightleak.data.division import FEWEST
-from lightleak.data.listed import read_list
+from lightleak.data.listed import overlapping, read_list, unmatched
 from lightleak.data.population import Population
 from lightleak.errors import UserError
 from lightleak.fingerprint import weights_of
@@ -79,6 +79,7 @@ class Prepared:
     without: tuple[str, ...] = ()  # why recognisers cannot take part
     exposures: tuple[Exposure, ...] = ()
     behind: Mapping[str, Mapping[str, Measure]] = field(default_factory=dict)  # by exposure and member
+    unmatched: int | None = None  # pictures on the training list that match none; None without such a list
 
     @property
     def tasks(self) -> list[Task]:
@@ -157,11 +158,10 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         }
         for way in ways
     }
-    overlap = () if order.train_list else (
-        "The model's own training list was not given (--train-list): pictures that test and judge here may have been "
-        "trained on, which flatters the ceiling.",
-    )  # fmt: skip
-    warnings = (*doubts, *examined.warnings, *overlap, *_lacking(population))
+    listed = None if order.train_list is None else read_list(order.train_list)
+    missed = None if listed is None else len(unmatched(order.data, listed, population.size))
+    overlap = overlapping(missed, "test and judge", "the ceiling")
+    warnings = (*doubts, *examined.warnings, *filter(None, (overlap,)), *_lacking(population))
     return Prepared(
         order,
         classifier,
@@ -177,6 +177,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
         why,
         ways,
         behind,
+        missed,
     )
 
 

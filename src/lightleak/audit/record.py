@@ -101,13 +101,13 @@ def verify(folder: str | Path) -> list[Check]:
     for what, name in FOLDERS:
         entry = hashes.get(name)
         if isinstance(entry, dict) and isinstance(entry.get("folder"), str):
-            checks.append(_same_pictures(what, Path(entry["folder"]), entry.get("sha256")))
+            checks.append(_same_pictures(what, Path(entry["folder"]), entry.get("sha256"), name == "public_pictures"))
     return checks
 
 
-def pictures(folder: Path) -> dict[str, Any]:
-    """How many pictures lie in a folder, and one hash of their names and bytes."""
-    total, names = hashlib.sha256(), scan(folder).files
+def pictures(folder: Path, loose: bool) -> dict[str, Any]:
+    """How many pictures lie in a folder, and one hash of their names and bytes; `loose`: also those in no class."""
+    total, names = hashlib.sha256(), scan(folder, loose).files
     for name in names:
         total.update(f"{name}\0".encode(errors="surrogateescape"))
         total.update(bytes.fromhex(sha256(folder / name)))
@@ -130,9 +130,9 @@ def _same_file(what: str, path: Path, recorded: Any) -> Check:
     return Check(what, "as recorded" if same else "changed", "" if same else f"{path} is another file by now")
 
 
-def _same_pictures(what: str, folder: Path, recorded: Any) -> Check:
+def _same_pictures(what: str, folder: Path, recorded: Any, loose: bool) -> Check:
     try:
-        same = pictures(folder)["sha256"] == recorded
+        same = pictures(folder, loose)["sha256"] == recorded
     except UserError as error:
         return Check(what, "not there", str(error))
     return Check(what, "as recorded" if same else "changed", "" if same else f"{folder} holds others by now")

@@ -137,6 +137,7 @@ def _subjects(prepared: Prepared) -> dict[str, Any]:
         "public_people": len(population.public.labels.unique()),
         "public_pictures": len(population.public),
         "training_list_given": order.train_list is not None,
+        "training_list_unmatched": prepared.unmatched,
         "division": population.division,
         "notes": list(population.notes),
         "consent": order.declared.get("consent", "not declared"),
@@ -375,7 +376,7 @@ def _hashes(prepared: Prepared, store: Store, first: int) -> dict[str, Any]:
         hashes["source"] = {"file": file, "sha256": prepared.target.source}
     for name, where in (("pictures", order.data), ("public_pictures", str(order.settings.get("public", "")))):
         if where.startswith("folder:"):
-            hashes[name] = pictures(Path(where.partition(":")[2]).expanduser())
+            hashes[name] = pictures(Path(where.partition(":")[2]).expanduser(), loose=name == "public_pictures")
     if order.train_list is not None:
         hashes["training_list"] = {"file": str(order.train_list), "sha256": sha256(order.train_list)}
     if prepared.embeds:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lightleak import data
+from lightleak.data.listed import folder_of, overlapping, read_list, redivided, unmatched
 from lightleak.errors import UserError
 from lightleak.models import named
 from lightleak.place import choose, first_line
@@ -23,6 +24,7 @@ from lightleak.terminal import bar, console
 if TYPE_CHECKING:
     from lightleak.models.classifier import Classifier
 
+OVERLAP = "overlap"  # in a classifier's record: why held-out pictures may be ones that it was trained on
 Settings = Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")]
 
 
@@ -70,10 +72,13 @@ def check_weights(file: Path | None) -> None:
         raise UserError(f"there are no weights {file}")
 
 
-def check_data(source: str | None, settings: dict[str, str]) -> None:
-    """UserError, before anything is read, for an unknown data set, or settings that it does not take."""
+def check_data(source: str | None, settings: dict[str, str], train_list: Path | None = None) -> None:
+    """UserError, before anything is read, for an unknown data set, or settings or a list that it does not take."""
     if source is not None:
         data.check(source, **values(settings))
+        if train_list is not None:
+            folder_of(source)
+            read_list(train_list)
 
 
 def classifier_of(checkpoint: Path | None, own: Own, size: int | None = None) -> "Classifier":
@@ -114,12 +119,42 @@ def values(settings: dict[str, str]) -> dict[str, Any]:
     return read
 
 
-def population_of(source: str, settings: dict[str, str], aloud: bool = True) -> data.Population:
+def population_of(
+    source: str, settings: dict[str, str], aloud: bool = True, train_list: Path | None = None
+) -> data.Population:
+    """The population, divided by a list of the pictures that a model was trained on where there is one."""
     with bar(f"read {source}") as watch:
         population = data.load(source, **values(settings), watch=watch)
+    if train_list is not None:
+        population = redivided(population, source, read_list(train_list))
+        if not len(population.validation) or not len(population.test):
+            raise UserError(
+                f"of the pictures that are not on {train_list}, none is left to choose or none to test by; add "
+                "pictures that the model was not trained on"
+            )
     for note in population.notes if aloud else ():
-        console.print(f"[yellow]![/] {escape(note)}", highlight=False)
+        warn(note)
     return population
+
+
+def overlap(model: "Classifier", source: str, train_list: Path | None, population: data.Population) -> str:
+    """The warning that a model may have been trained on pictures that are held out here; empty if it was not.
+
+    What Lightleak trained has a recipe and the division of its people, and OVERLAP in its record if it began with
+    weights of which this is unknown.
+    """
+    from lightleak.models import whose
+
+    divided = whose.people_of(model).division in ("", population.division)
+    if train_list is None and "recipe" in model.record and OVERLAP not in model.record and divided:
+        return ""
+    missed = None if train_list is None else len(unmatched(source, read_list(train_list), population.size))
+    return overlapping(missed, "choose and test", "natural accuracy")
+
+
+def warn(text: str) -> None:
+    """Print a remark."""
+    console.print(f"[yellow]![/] {escape(text)}", highlight=False)
 
 
 def command() -> str:

@@ -18,6 +18,7 @@ from lightleak.cli.kinds import Architecture, Count, Device, File, Folder, Seed,
 from lightleak.cli.running import NOBODY, run_tasks, workers_on
 from lightleak.data import check as check_population
 from lightleak.errors import UserError
+from lightleak.models.own import is_checkpoint
 from lightleak.study import Store
 from lightleak.terminal import bar, console
 
@@ -65,7 +66,8 @@ def main(
     Example: lightleak audit --verify runs/audit
 
     Args:
-        model: FILE.py:NAME, your own function that returns the network (it is executed), or a checkpoint of ours.
+        model: FILE.py:NAME, your own function that returns the network (it is executed; its weights in --weights), or
+            a checkpoint of ours (of your own network with --net FILE.py:NAME).
         data: pictures of the people whom the model knows, folder:PATH with one folder a person (or faces, digits).
         out: where everything is kept; the same command again continues.
         private: "all": everybody in the folder is known to the model; with --public it goes without saying.
@@ -188,14 +190,29 @@ def guarded(text: str | None) -> Guard | None:
         raise UserError(f"expected a guard such as rounded:2, top-k:1 or labels, not {text!r}") from None
 
 
-def _order(model: str | None, data: str | None, own, size: int | None) -> Brought:
-    net = own.net or (model if model and ".py:" in model else None)
-    file = own.weights or (Path(model) if model and net is None else None)
-    if file is None or data is None:
+def _order(model: str | None, data: str | None, own: Own, size: int | None) -> Brought:
+    """The model in --model, a function of one's own with --weights or a checkpoint, or in --net with --weights."""
+    net, file = own.net, own.weights
+    if model is not None and ".py:" in model:
+        if own.net is not None:
+            raise UserError(f"--model {model} and --net {own.net} are two networks; give one of them")
+        net = model
+    elif model is not None and Path(model).suffix == ".py":
+        raise UserError(f"{model} names no function: {model}:NAME")
+    elif model is not None:
+        if own.weights is not None:
+            raise UserError(f"--model {model} has weights of its own: leave --weights out, or give FILE.py:NAME")
+        file = Path(model)
+    if file is None or data is None or (model is None and net is None):
         raise UserError(
             "expected a model, its weights and pictures: --model FILE.py:NAME --weights w.pt --data folder:PATH; or "
             "--verify DIR"
         )
+    if own.mean or own.std or own.entry or own.output:
+        if net is None:
+            raise UserError("--mean, --std, --entry and --output are of a network of your own; name it with --net")
+        if is_checkpoint(file) and (own.mean or own.std or own.entry):
+            raise UserError(f"{file} says itself how its images are normalised: leave --mean, --std and --entry out")
     return Brought(str(file), net, size, own.mean or None, own.std or None, own.entry, own.output)
 
 

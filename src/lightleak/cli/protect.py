@@ -8,6 +8,7 @@ from rich.markup import escape
 from lightleak import defences
 from lightleak.cli.arguments import (
     NOTHING,
+    OVERLAP,
     Own,
     OwnNet,
     Settings,
@@ -15,9 +16,11 @@ from lightleak.cli.arguments import (
     check_network,
     classifier_of,
     computing,
+    overlap,
     population_of,
+    warn,
 )
-from lightleak.cli.kinds import Checkpoint, Count, Device, Seed, Share, Source
+from lightleak.cli.kinds import Checkpoint, Count, Device, File, Seed, Share, Source
 from lightleak.defences.retrofit import protect, summary_lines
 from lightleak.errors import UserError
 from lightleak.files import check_place
@@ -39,6 +42,7 @@ def main(
     seed: Seed = 0,
     device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
+    train_list: File | None = None,
     size: Count | None = None,
     own: OwnNet = NOTHING,
 ) -> None:
@@ -59,13 +63,16 @@ def main(
         seed: decides the order of images.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
+        train_list: a file with the pictures that the model was trained on, one a line: all others choose and test.
         size: of an own network: side of the images that it takes, in pixels; by default what it says of itself.
         own: a network of your own, in place of a checkpoint of Lightleak's.
     """
     model = classifier_of(target, own, size).to(here().device)
-    population = population_of(data, settings)
+    population = population_of(data, settings, train_list=train_list)
     if population.classes != model.classes:
         raise UserError(f"{data} has {population.classes} classes, the model {model.classes}; give its own pictures")
+    if unsure := overlap(model, data, train_list, population):
+        warn(unsure)
     before, _ = accuracy_and_loss(model, population.test)
     scratch = out.with_name(f".{out.name}.retrofit")
     with bar("recover") as watch:
@@ -80,6 +87,7 @@ def main(
             folder=scratch,
             watch=watch,
         )
+    result.record |= {OVERLAP: unsure} if unsure else {}
     save(whose.name(result, population), out)
     shutil.rmtree(scratch, ignore_errors=True)
     for line in summary_lines(result.record):
@@ -94,10 +102,10 @@ def main(
 
 
 def check_arguments(
-    out: Path, target: Path | None, data: str, defence: str, settings: dict[str, str], own: Own
+    out: Path, target: Path | None, data: str, defence: str, settings: dict[str, str], train_list: Path | None, own: Own
 ) -> None:
     """UserError, before anything is read, for arguments that do not go together."""
     check_network(target, own, "--target")
     defences.parse(defence)
-    check_data(data, settings)
+    check_data(data, settings, train_list)
     check_place(out, "the checkpoint")

@@ -19,7 +19,7 @@ from lightleak.terminal import console
 
 
 def main(
-    model: tyro.conf.Positional[Model],
+    model: tyro.conf.Positional[Model | None] = None,
     size: Count | None = None,
     json: bool = False,
     joins: bool = False,
@@ -33,11 +33,13 @@ def main(
 
     Args:
         model: a name, FILE.py:NAME, or the path of a checkpoint; a pattern such as "timm:res*" lists names that fit.
+            By default the network of --net.
         size: side length of the images; by default the model's own.
         json: print JSON with everything that is known.
         joins: also list the joins that are no skips, and why.
         own: the network that a checkpoint of an own network was saved from, or weights of one.
     """
+    model = _named(model, own)
     if "*" in model:
         print("\n".join(zoo.matching(model)))
         return
@@ -65,8 +67,9 @@ def main(
         console.print(f"{told}. 'last' means stage {max(stages)}.", highlight=False)
 
 
-def check_arguments(model: str, own: Own) -> None:
+def check_arguments(model: str | None, own: Own) -> None:
     """UserError, before anything is read, unless `model` and `own` together name one network."""
+    model = _named(model, own)
     if is_spec(model):
         if own.net not in (None, model):
             raise UserError(f"{model} and --net {own.net} are two networks; give one of them")
@@ -78,6 +81,14 @@ def check_arguments(model: str, own: Own) -> None:
             f"{model} is a library's network; --net, --weights, --entry, --mean, --std and --output are of a network "
             "of your own: give FILE.py:NAME in its place"
         )
+
+
+def _named(model: str | None, own: Own) -> str:
+    if model is None and own.net is None:
+        raise UserError(
+            "name a network: timm:NAME, FILE.py:NAME, a checkpoint, or --net FILE.py:NAME with --weights FILE"
+        )
+    return model or str(own.net)
 
 
 def _is_of_library(model: str) -> bool:

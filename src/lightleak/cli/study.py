@@ -29,8 +29,9 @@ from lightleak.study.loading import published as published_numbers
 from lightleak.study.payload import Cluster
 from lightleak.study.progress import duration
 from lightleak.study.record import read
-from lightleak.study.task import Task
-from lightleak.study.tasks import Evaluate
+from lightleak.study.task import Task, with_needs
+from lightleak.study.tasks import Evaluate, Invert
+from lightleak.study.tasks.work import counts as counted
 from lightleak.terminal import bar, console
 
 TOLD = 40  # tasks that a dry run names
@@ -137,14 +138,14 @@ def _cluster(
 def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, primary: Sequence[str]) -> None:
     """Print how large the study must be, given how its own records, or else earlier ones, varied."""
     metric = next(iter(primary), "true@1")
-    done = [task for task in tasks if task.name == "Evaluate" and Store(out).done(task)]
-    known = varied([read(Store(out).folder(task)) for task in done], metric) or KNOWN
-    targets = {one.found.target.title for one in tasks if isinstance(one, Evaluate)}
-    expected = [seconds for seconds in schedule_of(tasks, Store(out)).seconds.values() if seconds]
-    evaluations = max(1, sum(task.name == "Evaluate" for task in tasks) - len(done))
-    tests = max(1, len(targets) - 1)
-    each = sum(expected) / evaluations * (tests + 1) if expected else None
-    found = sizes(effect, wanted, known, tests, seconds=each)
+    store, evaluations = Store(out), [task for task in tasks if isinstance(task, Evaluate)]
+    done = [task for task in evaluations if store.done(task) and not store.absent(task)]
+    known = varied([read(store.folder(task)) for task in done], metric) or KNOWN
+    tests = max(1, len({one.found.target.title for one in evaluations}) - 1)
+    each, people = seconds_each(tasks, store)
+    found = sizes(
+        effect, wanted, known, tests, seconds=None if each is None else each * (tests + 1), seconds_people=people
+    )
     if not found:
         raise UserError(f"no study of up to {MOST} worlds finds {100 * effect:g} points that often; ask for less")
     label = f"{METRICS[metric].label} ({metric})" if metric in METRICS else metric
@@ -158,6 +159,32 @@ def tell_sizes(tasks: Sequence[Task], out: Path, effect: float, wanted: float, p
     console.print(table)
     corrected = f", corrected for {tests} tests" if tests > 1 else ""
     console.print(f"from {known.source}; paired t over worlds{corrected}", highlight=False)
+
+
+def seconds_each(tasks: Sequence[Task], store: Store) -> tuple[float | None, float]:
+    """What one training with its attacks takes, as recorded or else as expected, and of how many people on average.
+
+    None for the seconds where neither they nor the number of people are known.
+    """
+    evaluations = [task for task in tasks if isinstance(task, Evaluate)]
+    trainings = {one.found.target.key: one.found for one in evaluations}
+    people = [count for found in trainings.values() if (count := people_of(found, store))]
+    expected = schedule_of(tasks, store).seconds
+    made = [store.made(one)["seconds"] for one in with_needs(tasks) if one.key not in expected and store.done(one)]
+    total = sum(made) + sum(seconds or 0.0 for seconds in expected.values())
+    if not people or not total:
+        return None, 1.0
+    return total / len(trainings), sum(people) / len(people)
+
+
+def people_of(found: Invert, store: Store) -> int | None:
+    """How many people an attack is on; None where that is not known before its pictures are read."""
+    if found.classes is not None:
+        return len(found.classes)
+    pictures = found.target.population
+    if (seen := counted(pictures)) is not None:
+        return seen.people
+    return store.result(pictures)["classes"] if store.done(pictures) else None
 
 
 def tell_plan(todo: Schedule, workers: int) -> None:

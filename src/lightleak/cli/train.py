@@ -10,6 +10,7 @@ import tyro
 from lightleak import defences, randomness
 from lightleak.cli.arguments import (
     NOTHING,
+    OVERLAP,
     Own,
     OwnNet,
     Settings,
@@ -17,9 +18,11 @@ from lightleak.cli.arguments import (
     check_own,
     check_weights,
     computing,
+    overlap,
     population_of,
+    warn,
 )
-from lightleak.cli.kinds import Architecture, Count, Device, LikeRecipe, Seed, Source
+from lightleak.cli.kinds import Architecture, Count, Device, File, LikeRecipe, Seed, Source
 from lightleak.data import Population
 from lightleak.defences.lasting import lasting
 from lightleak.errors import UserError
@@ -50,6 +53,7 @@ def main(
     device: Device = "auto",  # noqa: ARG001
     settings: Settings = {},  # noqa: B006
     start: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+    train_list: File | None = None,
     own: OwnNet = NOTHING,
 ) -> None:
     """Train a classifier, with or without defences, and save it as a checkpoint.
@@ -71,10 +75,12 @@ def main(
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function.
         start: weights to go on from: a checkpoint, or with --net any file of your own network's.
+        train_list: a file with the pictures that those weights were trained on, one a line: training goes on with them,
+            all others choose and test.
         own: a network of your own in place of --architecture.
     """
     recipe = RECIPES[like] if like else recipe
-    population = population_of(data, settings)
+    population = population_of(data, settings, train_list=train_list)
     chosen = defences.parse(defence)
     plan, public = defences.plan(chosen, recipe), defences.pretraining(chosen, recipe)
     if not population.classes:
@@ -89,6 +95,10 @@ def main(
         log.warning(f"training undoes {', '.join(gone)}, which the network has; the result is recorded without")
     if any(epoch for epoch, _ in plan.changes):
         phases(classifier, plan, recipe, seed)  # what is refused at a later epoch is refused now
+    begun = start or own.weights
+    unsure = overlap(classifier, data, train_list, population) if begun else ""
+    if unsure:
+        warn(unsure)
     whose.name(classifier, population)
     images = population.judge if judge else population.train
     scratch = out.with_name(f".{out.name}.training")
@@ -97,6 +107,7 @@ def main(
             classifier = defences.pretrain(classifier, population.public, public, seed, scratch / "public", watch)
     with bar(f"train {architecture}") as watch:
         trained = train(classifier, images, population.validation, recipe, plan, seed=seed, folder=scratch, watch=watch)
+    trained.record |= {OVERLAP: unsure} if unsure else {}
     save(whose.name(trained, population), out)
     shutil.rmtree(scratch, ignore_errors=True)
     right, _ = accuracy_and_loss(trained, population.test)
@@ -112,7 +123,7 @@ main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Defences: {NAMES}.\n\n    {E
 
 def check_arguments(
     out: Path, data: str, architecture: str | None, defence: str, recipe: Recipe, like: str | None,
-    settings: dict[str, str], size: int | None, start: Path | None, own: Own,
+    settings: dict[str, str], size: int | None, start: Path | None, train_list: Path | None, own: Own,
 ) -> None:  # fmt: skip
     """UserError, before anything is read, for arguments that do not go together."""
     if like is not None and recipe != RECIPES["small"]:
@@ -123,6 +134,8 @@ def check_arguments(
         raise UserError(
             "--weights, --entry, --mean, --std and --output are of a network of your own; name it with --net"
         )
+    if train_list is not None and start is None and own.weights is None:
+        raise UserError("--train-list is of weights that training goes on from; name them with --from")
     check_weights(start)
     check_own(own)
     file = start or own.weights
@@ -131,7 +144,7 @@ def check_arguments(
     if size is not None and file is not None and (own.net is None or is_checkpoint(file)):
         raise UserError(f"{file} says at how many pixels its network sees: leave --size out")
     defences.parse(defence)
-    check_data(data, settings)
+    check_data(data, settings, train_list)
     check_place(out, "the checkpoint")
 
 

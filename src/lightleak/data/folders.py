@@ -161,7 +161,7 @@ def _without_empty(
     untested = used - {label for label, part in zip(labels, parts) if part == division.TEST}
     if untested:
         text = f"{len(untested)} of {len(mine.names)} people have no test image, such as {mine.names[min(untested)]}"
-        findings.append(Finding("departure", text))
+        findings.append(Finding("division", text))
     if fixed or not empty:
         return mine, parts, findings
     gone = set(empty)

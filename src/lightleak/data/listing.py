@@ -15,7 +15,7 @@ class Listing:
     """The contents of a folder of classes."""
 
     root: Path
-    files: tuple[str, ...]  # relative to root, sorted; the first part is the class
+    files: tuple[str, ...]  # relative to root, sorted; the first part is the class, a name alone is in none
     classes: tuple[str, ...]  # sorted, also those without images
     strangers: tuple[str, ...] = ()  # files that are no images by name, or lie outside of any class
     frames: tuple[Frame, ...] = ()  # what counts of each file; empty: the centre square of all
@@ -25,9 +25,12 @@ class Listing:
     marked: bool = False  # whether pictures get a hash of what they show in full
 
 
-def scan(root: Path) -> Listing:
-    """List the files below `root`; hidden files are skipped, and links to folders within a class are not followed."""
-    what = "give a folder that holds one folder of images per class"
+def scan(root: Path, loose: bool = False) -> Listing:
+    """List the files below `root`; hidden files are skipped, and links to folders within a class are not followed.
+
+    `loose`: images at the root count too, and folders are not needed.
+    """
+    what = f"give a folder that holds {'images, or ' if loose else ''}one folder of images per class"
     if not root.exists():
         raise UserError(f"there is no folder {printable(str(root))}; {what}")
     if not root.is_dir():
@@ -37,8 +40,9 @@ def scan(root: Path) -> Listing:
     except OSError as error:
         raise UserError(f"{root} cannot be read ({error.strerror}); check its permissions") from None
     classes = tuple(entry.name for entry in entries if entry.is_dir())
-    files: list[str] = []
-    strangers = [entry.name for entry in entries if not entry.is_dir()]
+    single = [entry.name for entry in entries if not entry.is_dir()]
+    files = [name for name in single if loose and Path(name).suffix.lower() in SUFFIXES]
+    strangers = [name for name in single if name not in set(files)]
     links: list[str] = []
     closed: list[str] = []
     for name in classes:
@@ -46,10 +50,12 @@ def scan(root: Path) -> Listing:
             place = f"{name}/{file}"
             (files if Path(file).suffix.lower() in SUFFIXES else strangers).append(place)
     where = tuple(Path(place).relative_to(root).as_posix() for place in (*links, *closed))
-    if not classes:
+    if not classes and not loose:
         raise UserError(f"{root} holds {len(strangers)} files but no folders; give each class a folder of its own")
     if not files:
         why = f" ({len(closed)} of them cannot be read: check permissions)" if closed else ""
+        if loose:
+            raise UserError(f"{root} holds no images, nor do its {len(classes)} folders{why}; {what}")
         raise UserError(
             f"{root} holds no images in its {len(classes)} folders{why}; expected files like CLASS/NAME.jpg"
         )

@@ -87,7 +87,10 @@ def remarks(first: People, second: People, here: str, there: str) -> tuple[str, 
     """Remarks although labels agree: people who are unknown, divided differently, or have other pictures."""
     if not first or not second:
         what = here if not first else there
-        return (f"{what} does not say whose labels it holds (an older file?): they were taken to be the same people",)
+        return (
+            f"{what} does not say whose labels it holds, as older files and bare weights do not ('lightleak convert' "
+            "with --class-names makes a checkpoint that does): they were taken to be the same people",
+        )
     found = []
     if first.division and second.division and first.division != second.division:
         found.append(

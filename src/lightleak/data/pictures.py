@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from lightleak.data.collections import SUFFIXES, Collection, Picture, Reading, folder, public_only
-from lightleak.data.images import SUFFIXES as IMAGES
 from lightleak.data.images import Frame
 from lightleak.data.listing import printable, scan, walk
 from lightleak.data.population import Finding, Population
@@ -96,19 +95,17 @@ def afhq(
 
 
 def folder_collection(path: str | Path) -> Collection:
-    """The pictures of a folder with one folder per person, or of one folder of unnamed people."""
+    """The pictures of a folder with one folder per person; each one beside such folders is of a person without name."""
     root = Path(path).expanduser()
-    frame = Frame()
-    if root.is_dir() and not any(entry.is_dir() for entry in root.iterdir() if not entry.name.startswith(".")):
-        files = sorted(entry.name for entry in root.iterdir() if entry.suffix.lower() in IMAGES)
-        if not files:
-            raise UserError(f"{root} holds no images; give a folder of pictures, or of one folder per person")
-        return Collection("folder", root, tuple(Picture(file, index, frame=frame) for index, file in enumerate(files)))
-    listing = scan(root)
-    place = {name: index for index, name in enumerate(listing.classes)}
-    pictures = tuple(Picture(file, place[file.split("/", 1)[0]], frame=frame) for file in listing.files)
+    listing = scan(root, loose=True)
+    people = list(dict.fromkeys(file.split("/", 1)[0] for file in listing.files if "/" in file))
+    place = {name: index for index, name in enumerate(people)}
+    loose = (file for file in listing.files if "/" not in file)
+    labels = {file: len(people) + index for index, file in enumerate(loose)}
+    labels |= {file: place[file.split("/", 1)[0]] for file in listing.files if "/" in file}
+    pictures = tuple(Picture(file, labels[file], frame=Frame()) for file in listing.files)
     findings = _passed_over(listing.strangers, listing.links, listing.closed)
-    return Collection("folder", root, pictures, tuple(map(printable, listing.classes)), findings)
+    return Collection("folder", root, pictures, tuple(map(printable, people)), findings)
 
 
 # What `public="NAME:PATH"` may name: (path, size) -> pictures.

@@ -89,7 +89,7 @@ class Images:
 class Finding:
     """Something that a reader should know about a data set, with the files that it concerns."""
 
-    kind: Literal["missing", "unreadable", "duplicate", "overlap", "few", "departure"]
+    kind: Literal["missing", "unreadable", "duplicate", "overlap", "few", "departure", "division"]
     text: str
     files: tuple[str, ...] = ()
 

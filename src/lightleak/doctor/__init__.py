@@ -95,7 +95,7 @@ def whole(population: Population) -> list[Line]:
             text = f"{len(images):,} images"
         lines.append(Line(name, text))
     for finding in population.findings:
-        noted = finding.kind in ("departure", "duplicate")
+        noted = finding.kind in ("departure", "duplicate", "division")
         lines.append(Line(finding.kind, finding.text, "note" if noted else "bad", finding.files))
     known = {str(finding) for finding in population.findings}
     lines += [Line("note", note, "note") for note in population.notes if note not in known]

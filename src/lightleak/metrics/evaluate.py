@@ -400,7 +400,8 @@ def _unanswered(reconstruction: Reconstruction, evaluation: Evaluation) -> Itera
 def _warnings(evaluation: Evaluation) -> Iterator[str]:
     accuracy, people, best = evaluation.judge_accuracy.value, len(evaluation.classes), evaluation.appraiser
     if accuracy < GOOD_JUDGE:
-        yield f"the judge is right on only {accuracy:.1%} of the test images (wanted: {GOOD_JUDGE:.0%})"
+        wanted = f"wanted: {GOOD_JUDGE:.0%}"
+        yield f"the judge is right on only {accuracy:.1%} of a person's test images on average ({wanted})"
     if people < FEW_PEOPLE:
         yield f"only {people} people were attacked: intervals are wide"
     if best is not None:

@@ -70,10 +70,12 @@ def sizes(
     people: Sequence[int] = (16, 32, 56),
     trainings: Sequence[int] = (1, 2, 3),
     seconds: float | None = None,
+    seconds_people: float = 32,
 ) -> list[Size]:
     """For each number of people and trainings, the fewest worlds that find an effect (a share) with the power wanted.
 
-    `seconds` is what one training with its attack costs for 32 people. Cheapest first: fewest trainings times people.
+    `seconds` is what one training of each target with its attacks costs for `seconds_people` people.
+    Cheapest first: fewest trainings times people.
     """
     check_effect(effect, wanted)
     found = []
@@ -82,7 +84,7 @@ def sizes(
             variance = variances.of_a_world(count, each)
             enough = (n for n in range(2, MOST + 1) if power(effect, variance, n, tests) >= wanted)
             if (worlds := next(enough, None)) is not None:
-                hours = None if seconds is None else seconds * worlds * each * count / 32 / 3600
+                hours = None if seconds is None else seconds * worlds * each * count / seconds_people / 3600
                 found.append(Size(worlds, count, each, power(effect, variance, worlds, tests), hours))
     return sorted(found, key=lambda one: one.worlds * one.trainings * one.people)
 

@@ -63,6 +63,8 @@ def load(path: Path | str, **settings: Any) -> list[Task]:
         strangers = [thing for thing in found if not isinstance(thing, Task)]
         if strangers:
             raise UserError(f"tasks() of {path} gave a {type(strangers[0]).__name__}; expected tasks only")
+        if not found:
+            raise UserError(f"tasks() of {path} gave no tasks, so there is nothing to run")
         _ = [task.key for task in found]  # what cannot be part of a key is said before anything runs
     return found
 
