@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import TinyNet, tiny_classifier
 from lightleak.attacks import GUARDS, PPA, Oracle
@@ -12,6 +13,7 @@ from lightleak.attacks.adaptive import (
     Erased,
     Knowing,
     LowPassed,
+    _without_weights,
     defended_by,
     knowing,
     skips_back,
@@ -19,7 +21,7 @@ from lightleak.attacks.adaptive import (
 )
 from lightleak.attacks.draws import Rows
 from lightleak.audit.ensemble import ensemble
-from lightleak.defences import DEFENCES, DPSGD, MID, SSF, LoFt, NegLS, RoLSS, TrapMID, plan
+from lightleak.defences import DEFENCES, DPSGD, MID, MIDRE, SSF, LoFt, NegLS, RoLSS, TrapMID, plan
 from lightleak.defences.midre import GREY
 from lightleak.defences.trapmid import Traps
 from lightleak.errors import UserError
@@ -27,7 +29,7 @@ from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import LowRank
 from lightleak.models.zoo import build
 from lightleak.study.tasks import Given, Rendered, Undone, source
-from lightleak.surgery import find_skips
+from lightleak.surgery import find_skips, fuse, recipe, remove_skips, scale_skips
 from lightleak.training import Recipe
 
 
@@ -138,6 +140,42 @@ def test_removed_skips_come_back_where_no_projection_is_missing():
     assert not torch.allclose(cut(images), back(images))
 
 
+@pytest.mark.parametrize("steps", [("*attn*",), ("*mlp*",), ("*attn*", 1), ("blocks.0.*", "blocks.1.*")])
+def test_the_skips_that_were_removed_come_back_and_no_others(steps):
+    """Of a block that loses the first of two joins, the second is called as the first was."""
+    net = build("timm:vit_tiny_patch16_224", 4, 32).eval()
+    whole = {skip.name: skip for skip in find_skips(net.net, net.example)}
+    cut, left = net, dict(whole)
+    for where in steps:  # by position: what is counted anew keeps its order
+        now = find_skips(cut.net, cut.example)
+        after = remove_skips(cut.net, where, cut.example, wake=False)
+        taken = {skip[0] for skip in recipe(after)[-1]["skips"]}
+        left = {name: each for (name, each), skip in zip(left.items(), now, strict=True) if skip.name not in taken}
+        cut = cut.with_net(after).eval()
+    gone = [name for name in whole if name not in left]
+    wanted = net.with_net(scale_skips(net.net, 0.2, gone, net.example, wake=False)).eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert not torch.allclose(cut(images), wanted(images), atol=1e-4)
+    assert torch.allclose(skips_back(cut)(images), wanted(images), atol=1e-5)
+
+
+def test_a_sum_comes_back_though_the_projection_beside_it_is_lost():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.project = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+            self.c = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            x = self.b(torch.relu(self.a(x))) + self.project(x)
+            return x + self.c(torch.relu(x))
+
+    joins = find_skips(nn.Sequential(Block(), nn.Conv2d(3, 3, 1)), torch.rand(2, 3, 8, 8))
+    assert [skip.projection for skip in joins] == [("0.project",), ()]
+    assert [skip.name for skip in _without_weights(joins, {"0.project.weight"})] == ["0.add"]
+    assert [skip.name for skip in _without_weights(joins, {"0.gain"})] == ["0.add", "0.add_2"]
+
+
 def test_scaled_skips_count_in_full_again():
     net = build("timm:resnet10t", 4, 32).eval()
     images = torch.rand(2, 3, 32, 32)
@@ -167,6 +205,40 @@ def test_a_checkpoint_tells_its_defences():
     told.record["defences"] = ["tts", "negls", "of another version"]
     assert defended_by(RoLSS().apply(told)) == ("tts", "negls")
     assert plan((DPSGD(),), Recipe()).names == ("dp",)
+
+
+def test_who_knows_of_squares_knows_their_size():
+    target = tiny_classifier()
+    target.record = {"defences": ["midre", "negls"]}
+    assert defended_by(target) == ("midre", "negls")  # older records tell no settings
+    target.record["defence_settings"] = dict(plan((MIDRE(),), Recipe()).settings)
+    assert defended_by(target) == ("midre", "negls")
+    target.record["defence_settings"] = dict(plan((MIDRE(least=0.3, most=0.8),), Recipe()).settings)
+    assert defended_by(target) == ("midre(least=0.3, most=0.8)", "negls")
+    (through, *_) = knowing(defended_by(target))
+    assert through.alignment == Erased(copies=8, least=0.3, most=0.8)
+    assert knowing(["midre-0.8"])[0].alignment == Erased(copies=8, most=0.8)
+    assert knowing(["midre"])[0].alignment == Erased(copies=8)
+    with pytest.raises(UserError, match="nothing is known"):
+        knowing(["negls(alpha=-1)"])
+
+
+def test_what_was_fused_was_not_defended():
+    net = build("timm:repvgg_a0", 4, 32).eval()
+    assert defended_by(net.with_net(fuse(net.net))) == ()
+    assert defended_by(RoLSS().apply(net)) == ("rolss",)
+
+
+def test_privacy_is_what_the_record_says_was_spent():
+    private = DPSGD().apply(tiny_classifier())
+    assert private.changes
+    assert defended_by(private) == ()
+    private.record = {"defences": ["dp", "rolss"]}  # plain steps since: nothing is bounded any more
+    assert defended_by(private) == ("rolss",)
+    private.record = {"defences": ["dp", "rolss"], "privacy": {"epsilon": 8.0}}
+    assert defended_by(private) == ("dp", "rolss")
+    private.record = {"privacy": {"epsilon": 8.0}}
+    assert defended_by(private) == ("dp",)
 
 
 def test_what_is_known_is_known_once():

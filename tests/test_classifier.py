@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from conftest import TinyNet, tiny_classifier
 from lightleak.defences import DPSGD, MID, SSF, RoLSS
@@ -71,6 +72,47 @@ def test_unknown_architectures(architecture, message):
 def test_a_size_that_cannot_be():
     with pytest.raises(UserError, match="cannot be built"):
         build("torchvision:vit_b_16", 3, 50)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "native"),
+    [
+        ("timm:efficientformer_l1", 64, 224),
+        ("timm:crossvit_tiny_240", 64, 240),
+        ("timm:mvitv2_tiny", 48, 224),
+        ("timm:hrnet_w18_small", 50, 224),
+        ("torchvision:inception_v3", 64, 299),
+    ],
+)
+def test_a_size_at_which_a_network_does_not_run(architecture, size, native):
+    for _ in range(2):  # also when a pass has shown it before
+        with pytest.raises(UserError, match=f"{size} x {size} pixels; it is made for .*size {native}$") as error:
+            build(architecture, 3, size)
+    assert "\n" not in str(error.value)
+
+
+def test_a_size_is_tried_once_and_without_a_trace(monkeypatch):
+    monkeypatch.setattr("lightleak.models.zoo._TAKEN", {})
+    passes = []
+    hook = register_module_forward_hook(lambda module, *_: passes.append(type(module).__name__))
+    try:
+        found = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            net = build("timm:resnet10t", 3, 40)
+            found.append((net.state_dict(), torch.get_rng_state(), net.training))
+        assert passes.count("ResNet") == 1
+        passes.clear()
+        build("timm:resnet10t", 3, 176)  # its own
+        with torch.device("meta"):
+            build("timm:resnet10t", 3, 48)
+        assert not passes
+    finally:
+        hook.remove()
+    (first, state, training), (second, again, mode) = found
+    assert all(torch.equal(first[name], value) for name, value in second.items())
+    assert torch.equal(state, again)
+    assert training is mode is True
 
 
 def test_names_are_those_of_the_libraries():

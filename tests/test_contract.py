@@ -166,6 +166,24 @@ def test_the_course_of_searches_that_end_early_is_whole_in_any_batch(name, tiny_
         assert torch.allclose(found.per_class[course], runs[0].per_class[course], atol=2e-3)
 
 
+class Watched(Oracle):
+    """An oracle that notes how many images it is shown at most, with gradients and without."""
+
+    def _count(self, images, copies=1):
+        self.most = getattr(self, "most", {True: 0, False: 0})
+        self.most[torch.is_grad_enabled()] = max(self.most[torch.is_grad_enabled()], images)
+        super()._count(images, copies)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_no_query_shows_more_images_than_a_batch(name, tiny_target, prior, learnt):
+    """Without gradients four times as many, or all views of one image; with them, all views of a step."""
+    attack, oracle = ROWS[name].attack, Watched(tiny_target, ROWS[name].attack.access)
+    run(name, None, prior, learnt, classes=[1, 4], batch=1, oracle=oracle, **dict(ROWS[name].short))
+    assert oracle.most[True] <= (attack.views if name == "plgmi" else 1)
+    assert oracle.most[False] <= max(4, attack.looks)
+
+
 # Identities of three attempts: two, three to a batch; one is left over.
 @pytest.mark.parametrize("batch", [7, pytest.param(9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ROWS)

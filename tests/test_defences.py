@@ -1,6 +1,7 @@
 """Defences by regularisation and by freezing: closed forms, second implementations, and that they act."""
 
 import dataclasses
+import itertools
 import math
 from typing import ClassVar
 
@@ -12,11 +13,13 @@ from torch.nn import functional as F
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
 from lightleak.attacks.oracle import Oracle
-from lightleak.defences import MID, SSF, TLDMI, TTS, BiDO, NegLS, RoLSS, RoLSSPlus, parse
+from lightleak.data.population import Images
+from lightleak.defences import MID, SSF, TLDMI, TTS, BiDO, LoFt, NegLS, RoLSS, RoLSSPlus, TrapMID, parse
 from lightleak.defences.bido import dependence, gaussian_kernel, linear_kernel
 from lightleak.defences.mid import averaged
 from lightleak.defences.smoothing import smoothed
 from lightleak.defences.transfer import pretrain
+from lightleak.defences.trapmid import Traps
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import Bottleneck, divergence, moments
 from lightleak.models.classifier import Classifier, load, save
@@ -137,6 +140,78 @@ def test_bido_finds_stages():
             return self.head(self.inner["backbone"](x))
 
     assert BiDO().watched(Classifier(Wrapper(), size=32, classes=5)) == ("body.1", "body.2", "body.3")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "layers"),
+    [
+        ("timm:resnet18", 64, "act1 layer1.1 layer2.1 layer3.1 layer4.1 global_pool"),
+        ("timm:vgg16", 64, "features.8 features.15 features.22 features.29 features.30 head.drop"),
+        ("face:vgg16", None, "feature.12 feature.22 feature.32 feature.42 feature.43 bn"),
+        (
+            "timm:densenet121", 64,
+            "features.norm0 features.transition1.conv features.transition2.conv features.transition3.conv "
+            "features.norm5 head_drop",
+        ),
+        ("timm:vit_tiny_patch16_224", 64, "blocks.2 blocks.5 blocks.8 blocks.11 head_drop"),
+        ("torchvision:vit_b_16", 64, "2 5 8 11"),
+        ("timm:xcit_nano_12_p16_224", 64, "blocks.2 blocks.5 blocks.8 blocks.11 head_drop"),
+        ("timm:levit_128s", 64, "stem.act1 stem.act2 stem.act3 stages.0 stages.1 head.drop"),
+        ("timm:pit_ti_224", 64, "transformers.0.blocks.1 transformers.1.blocks.5 transformers.2.blocks.3 head_drop"),
+        ("timm:hiera_tiny_224", 64, "blocks.0 blocks.2 blocks.9 blocks.11 head.drop"),
+        ("timm:twins_svt_small", 64, "blocks.0.1 blocks.1.1 blocks.2.9 norm head_drop"),
+        ("timm:coat_tiny", 64, "serial_blocks1.1 norm2 norm3 norm4 head_drop"),
+        (
+            "timm:tnt_s_legacy_patch16_224", 64,
+            "blocks.2.drop_path blocks.5.drop_path blocks.8.drop_path blocks.11.drop_path head_drop",
+        ),
+    ],
+)  # fmt: skip
+def test_bido_watches_the_whole_of_a_network(architecture, size, layers):
+    """As it always was for maps and for tokens of one resolution; pyramids of tokens have stages as those of maps."""
+    place = "encoder.layers.encoder_layer_" if architecture == "torchvision:vit_b_16" else ""
+    assert BiDO().watched(build(architecture, 5, size)) == tuple(place + each for each in layers.split())
+
+
+class Pair(nn.Module):
+    """A block that gives two tensors, so that only what lies within it is seen."""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, pair):
+        x = pair[0]
+        for part in self.parts:
+            x = part(x)
+        return x, pair[1]
+
+
+class Paired(nn.Module):
+    """Such blocks one after the other, on tokens of one resolution."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.embed = nn.Conv2d(3, blocks[0][0], 8, 8)
+        self.blocks = nn.ModuleList(Pair(*widths) for widths in blocks)
+        self.head = nn.Linear(blocks[-1][-1], 5)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).mT
+        pair = (x, x)
+        for block in self.blocks:
+            pair = block(pair)
+        return self.head(pair[0].mean(1))
+
+
+def test_bido_does_not_watch_one_block_alone():
+    def watched(*blocks):
+        return BiDO().watched(Classifier(Paired(*blocks), size=32, classes=5))
+
+    assert watched(*[(8, 8)] * 8) == tuple(f"blocks.{n}.parts.0" for n in (1, 3, 5, 7))
+    assert watched(*[(8, 8, 8, 8, 8)] * 4) == tuple(f"blocks.{n}.parts.3" for n in range(4))
+    with pytest.raises(UserError, match="nor blocks throughout it; name its layers"):
+        watched((8, 8, 8, 8, 8), *((width, width + 1, width + 1) for width in range(8, 14)))
 
 
 def test_looking_for_stages_leaves_no_trace():
@@ -288,6 +363,137 @@ def test_pretraining_keeps_the_head_and_learns_the_rest(tiny_population):
     assert result.classes == 6
 
 
+# Skips
+
+
+class Joined(nn.Module):
+    """A block that adds, concatenates or takes the larger of what went through it and what went around."""
+
+    def __init__(self, width, how):
+        super().__init__()
+        self.conv, self.norm, self.how = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), how
+        self.mix = nn.Conv2d(2 * width, width, 1) if how == "cat" else nn.Identity()
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        if self.how == "max":
+            return torch.maximum(y, x)
+        return self.mix(torch.cat([x, y], 1)) if self.how == "cat" else torch.relu(y + x)
+
+
+def staged(*stages):
+    """A network with stages of such blocks, each of half the resolution."""
+    torch.manual_seed(0)
+    parts: list[nn.Module] = [nn.Conv2d(3, 200, 3, padding=1)]
+    for stage in stages:
+        parts += [nn.Sequential(*(Joined(200, how) for how in stage)), nn.Conv2d(200, 200, 3, 2, 1)]
+    net = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(200, 5))
+    return Classifier(net, size=16, classes=5)
+
+
+def test_each_kind_of_skip_is_scaled_by_its_own_factor():
+    mixed = staged(("add", "add"), ("add", "cat", "add"))
+    cut = SSF().apply(mixed)
+    steps = [(change["factor"], [skip[0] for skip in change["skips"]]) for change in cut.changes]
+    assert steps == [(0.2, ["3.0.add", "3.2.add"]), (0.01, ["3.1.cat"])]
+    assert cut.net.get_submodule("3.1.mix").in_channels == 202  # two of 200 older channels are left
+    (one,) = SSF(factor=0.3).apply(mixed).changes
+    assert (one["factor"], len(one["skips"])) == (0.3, 3)
+    (one,) = SSF().apply(staged(("add",), ("cat", "cat"))).changes  # whatever earlier stages have
+    assert (one["factor"], one["where"]) == (0.01, "last")
+    assert SSF(factor=0.2, where=2).respelled(mixed) == SSF(factor=0.2)
+    assert SSF(factor=0.2, where=1).respelled(mixed) == SSF(where=1)
+    assert SSF(factor=0.01, where=2).respelled(staged(("add",), ("cat", "cat"))) == SSF()
+
+
+@pytest.mark.parametrize("defence", [RoLSS(), RoLSSPlus(), SSF()])
+@pytest.mark.parametrize("stages", [("add", "add", "max"), ("add", "max", "add")])
+def test_half_of_a_stage_is_never_cut(defence, stages):
+    net = staged(*((each, "add") for each in stages))
+    if stages[-1] == "add" and not isinstance(defence, RoLSSPlus):
+        assert defence.apply(net).changes
+        return
+    with pytest.raises(UserError, match=r"maximum.*which surgery cannot cut"):
+        defence.apply(net)
+
+
+# Heads
+
+
+class TwoHeads(TinyNet):
+    """The mean of two heads makes the logits, as in networks that were distilled; the second begins at zero."""
+
+    def __init__(self, classes=6):
+        super().__init__(classes)
+        self.distilled = nn.Linear(512, classes)
+        nn.init.zeros_(self.distilled.weight)
+
+    def forward(self, x):
+        seen = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        logits = super().forward(x)
+        hook.remove()
+        return (logits + self.distilled(seen[0])) / 2
+
+
+class Beside(TinyNet):
+    """Something that is no layer adds to the logits."""
+
+    def forward(self, x):
+        return super().forward(x) + x.mean((1, 2, 3))[:, None]
+
+
+class Spare(TinyNet):
+    """The last layer of as many outputs is never asked."""
+
+    def __init__(self, classes=6):
+        super().__init__(classes)
+        self.spare = nn.Linear(512, classes)
+
+
+def own(kind):
+    torch.manual_seed(0)
+    return Classifier(kind(6), size=32, classes=6)
+
+
+def test_all_layers_that_make_the_logits_are_found():
+    assert tiny_classifier().heads == ("head",)
+    assert MID().apply(tiny_classifier()).heads == ("head.head",)
+    assert own(TwoHeads).heads == ("head", "distilled")
+    assert own(Spare).heads == ("head",)
+    assert own(Beside).heads == ()
+    net = build("timm:deit_tiny_distilled_patch16_224", 5, 32)
+    assert net.heads == ("head", "head_dist")
+    assert build("timm:vit_tiny_patch16_224", 192, 32).heads == ("head",)  # blocks have layers of as many outputs
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        MID().apply,
+        LoFt(rank=4).apply,
+        lambda classifier: Traps(TrapMID(), SHORT, classifier),
+        lambda classifier: pretrain(classifier, Images(torch.zeros(8, 3, 32, 32).byte(), torch.arange(8) % 4), SHORT),
+    ],
+    ids=["MID", "LoFt", "Trap-MID", "pre-training"],
+)
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(TwoHeads, "'head', 'distilled' do"), (Beside, "'head' does not"), (Spare, "'spare' does not")],
+)
+def test_a_head_of_several_is_not_exchanged(do, kind, why):
+    with pytest.raises(UserError, match=f"needs one linear layer that alone makes the logits.*{why}") as error:
+        do(own(kind))
+    assert "\n" not in str(error.value)
+
+
+def test_what_comes_before_every_head_is_watched_and_frozen():
+    two = own(TwoHeads)
+    assert BiDO().watched(two) == BiDO().watched(tiny_classifier())
+    frozen = {n.split(".")[0] for n, p in TLDMI(share=1.0).apply(two).net.named_parameters() if not p.requires_grad}
+    assert frozen == {"stem", "first", "second", "third"}
+
+
 # Together
 
 
@@ -329,6 +535,10 @@ def test_they_compose_and_resume(names, tiny_population, tmp_path):
         (lambda: MID(width=0), "at least 1"),
         (lambda: MID(width=4096).apply(tiny_classifier()), "1 to 512"),
         (lambda: MID().apply(build("torchvision:squeezenet1_1", 5, 64)), "linear layer"),
+        (lambda: MID().apply(MID().apply(tiny_classifier())), "has MID's bottleneck already"),
+        (lambda: LoFt(4).apply(MID().apply(tiny_classifier())), "has MID's bottleneck already"),
+        (lambda: MID().apply(LoFt(4).apply(tiny_classifier())), "has a head of low rank already"),
+        (lambda: LoFt(4).apply(LoFt(8).apply(tiny_classifier())), "has a head of low rank already"),
         (lambda: averaged(tiny_classifier()), "no bottleneck"),
         (lambda: NegLS(alpha=0.1), "below 0"),
         (lambda: NegLS(start=0.8), "ramp"),

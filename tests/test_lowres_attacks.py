@@ -2,21 +2,24 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from conftest import tiny_classifier
-from lightleak.attacks import GMI, KEDMI, LOMMA, Distillation, Guess, Knowledge, Oracle, learn
+from lightleak.attacks import GMI, KEDMI, LOMMA, Distillation, Guess, Knowledge, Oracle, Transfer, learn
 from lightleak.attacks.draws import Rows, own_latents, own_normals, seed_of
 from lightleak.attacks.gmi import moved
-from lightleak.attacks.knowledge import SMALL
+from lightleak.attacks.knowledge import SMALL, SMALL_TRANSFER
 from lightleak.attacks.steps import negative_logit
 from lightleak.attacks.surrogate import divergence
-from lightleak.cli.attack import _knowledge
+from lightleak.cli.attack import _knowledge, main
 from lightleak.errors import UserError
 from lightleak.fingerprint import weights_of
+from lightleak.models.classifier import save
+from lightleak.models.zoo import build
 from lightleak.priors import GanPrior, RenderedPrior
 from lightleak.priors.fit import KED_QUICK, QUICK, fit
 from lightleak.priors.gan64 import Critic, Generator, InversionPrior, MinibatchDiscriminator
@@ -267,6 +270,58 @@ def test_what_was_learnt_of_another_target_is_refused_on_the_command_line(tiny_t
         _knowledge(Oracle(tiny_judge), tmp_path, lambda: pytest.fail("learnt anew"), SMALL, 0)
     replace(learnt, target="").save(tmp_path)  # an older file, which does not say
     assert _knowledge(Oracle(tiny_judge), tmp_path, lambda: pytest.fail("learnt anew"), SMALL, 0).target == ""
+
+
+def test_knowledge_that_was_learnt_otherwise_than_is_asked_for_is_refused(
+    tiny_target, tiny_population, learnt, tmp_path, capsys
+):
+    learnt.save(tmp_path)
+    oracle, public = Oracle(tiny_target), tiny_population.public
+
+    def taken(lessons=SMALL, images=None, seed=0):
+        return _knowledge(
+            oracle, tmp_path, lambda: images or pytest.fail("nobody named images"), lessons, seed, bool(images)
+        )
+
+    for found in (taken(seed=7), taken(STUDENT), taken(replace(STUDENT, checkpoint_every=1)), taken(STUDENT, public)):
+        assert found.made == learnt.made
+    for lessons, images, message in (
+        (replace(STUDENT, epochs=3), None, r"learnt otherwise \(epochs 2, not 3\); name another folder"),
+        (replace(STUDENT, epochs=3), tiny_population.train, r"\(epochs 2, not 3; of other images\)"),
+        (STUDENT, tiny_population.train, r"\(of other images\)"),
+        (SMALL, public, r"\(students \('timm:test_efficientnet',\), not"),
+        (SMALL_TRANSFER, public, "students"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            taken(lessons, images)
+        assert "\n" not in str(error.value)
+    capsys.readouterr()
+    replace(learnt, made={}).save(tmp_path)  # an older file
+    assert taken().made == {}
+    assert not capsys.readouterr().out
+    assert taken(replace(STUDENT, epochs=3)).made == {}
+    assert "does not say how it was learnt" in " ".join(capsys.readouterr().out.split())
+    assert oracle.queries == 0
+
+
+@pytest.mark.parametrize(
+    ("attack", "given", "message"),
+    [
+        (GMI(), {"distillation": STUDENT}, "GMI learns nothing beforehand; leave --distillation out"),
+        (GMI(), {"transfer": Transfer()}, "GMI learns nothing beforehand; leave --transfer out"),
+        (GMI(), {"distillation": STUDENT, "settings": {"people": "4"}}, "leave --settings, --distillation out"),
+        (GMI(), {"public": "faces", "knowledge": Path("k")}, "leave --knowledge, --public out"),
+        (
+            LOMMA(around="gmi"),
+            {"transfer": Transfer()},
+            "learns from public images; leave --transfer out",
+        ),
+    ],
+)
+def test_options_of_learning_that_an_attack_does_not_use_are_refused(attack, given, message, tmp_path):
+    save(build("timm:test_efficientnet", 4, 32).eval(), tmp_path / "target.safetensors")
+    with pytest.raises(UserError, match=message):
+        main(out=tmp_path / "found.safetensors", target=tmp_path / "target.safetensors", attack=attack, **given)
 
 
 def test_lomma_asks_for_knowledge(tiny_target, gan, learnt):

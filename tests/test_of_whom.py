@@ -221,13 +221,20 @@ def test_who_was_attacked_is_said_and_natural_accuracy_is_of_all(tmp_path):
     accuracy = results.rows[0].measures["accuracy"]
     assert accuracy is not None
     assert accuracy.value == pytest.approx((3 + 4.5) / 12)
-    assert results.runs["none"]["accuracy"] == pytest.approx((accuracy.value,))  # not 0.9, which is of all test images
     assert "that know 12 people, 3 of them inverted by PPA" in results.summary
     assert subject(results).endswith("trained on 12 rendered people, none of them real, 3 of them attacked by PPA")
     assert "leaks are of the 3 people who were attacked, of the 12 whom a target knows" in results.notes
     whole = collect([evaluated(tmp_path / "whole", "none", 0.9, 0.8)], "T")
     assert "that know 12 people, inverted by PPA" in whole.summary
     assert not whole.notes
+
+
+def test_a_training_s_dot_is_a_mean_over_people_as_its_row_is(tmp_path):
+    own = [[1.0] * 3 + [0.5] * 9, [1.0] * 12, [1.0] * 12]  # by their test images, of which some have many, 0.9 of all
+    folders = [
+        changed(evaluated(tmp_path, "none", 0.9, 0.8, seed=seed), accuracy_of=each) for seed, each in enumerate(own)
+    ]
+    assert collect(folders, "T").runs["none"]["accuracy"] == pytest.approx((7.5 / 12, 1.0, 1.0))
 
 
 def test_an_image_counts_once_whoever_judges_it_and_people_of_two_worlds_are_not_the_same():

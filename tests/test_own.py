@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from conftest import TinyNet
 from lightleak import cli
 from lightleak.attacks import Reconstruction
+from lightleak.attacks.adaptive import defended_by
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, read_recipe, save
 from lightleak.models.named import is_spec
 from lightleak.models.own import made, opened, own, side_of
+from lightleak.models.zoo import build
 from lightleak.study.protocols import PROTOCOLS, Protocol
 
 SOURCE = '''
@@ -320,9 +322,38 @@ def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
     again = load("b.safetensors", made("mymodel.py:Net"))
     assert torch.allclose(again.net.state_dict()["fc.weight"], given["fc.weight"], atol=1e-6)
     assert len(again.changes) == 1  # what was cut stays cut
+    assert again.record["defences"] == ["rolss"]  # which is said
+    assert again.record["defence_settings"] == first.record["defence_settings"]
+    capsys.readouterr()
+    for more, said in (
+        (["--defence", "rolss"], "cut already"),
+        (["--defence", "tts", "--recipe.epochs", "2"], "cut already"),  # and not after an epoch
+        (["--size", "16"], "leave --size out"),
+        (["--architecture", "timm:resnet18"], "leave --architecture out"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["train", *mine, "--from", "a.safetensors", "--out", "d.safetensors", *short, *more])
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told
+        assert "epoch 1" not in told
     cli.main(["train", *mine, "--out", "c.safetensors", *short])
     new = load("c.safetensors", made("mymodel.py:Net"))
     assert not torch.allclose(new.net.state_dict()["fc.weight"], given["fc.weight"], atol=1e-3)
+
+
+def test_what_further_training_undoes_is_struck_and_said(tmp_path, caplog):
+    small = "people 4 images 4 size 32 public_people 1 public_images 1 judge_images 1 validation_images 1 test_images 1"
+    start = build("timm:resnet10t", 4, 32)
+    start.record = {"defences": ["negls", "dp", "loft", "midre"], "privacy": {"epsilon": 8.0}}
+    save(start, tmp_path / "a.safetensors")
+    line = f"train --from {tmp_path}/a.safetensors --out {tmp_path}/b.safetensors --settings {small} --recipe.epochs 1"
+    with caplog.at_level("WARNING", "lightleak"):
+        cli.main([*line.split(), "--defence", "midre", "--device", "cpu"])
+    assert "training undoes dp, negls, which" in caplog.text
+    found = load(tmp_path / "b.safetensors")
+    assert found.record["defences"] == ["loft", "midre"]
+    assert "privacy" not in found.record
+    assert defended_by(found) == ("loft", "midre")
 
 
 @pytest.mark.parametrize(
@@ -336,6 +367,9 @@ def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
         (["attack", "--out", "x", "--net", "mymodel.py:Net", "--weights", "gone.pt"], "there are no weights gone.pt"),
         (["train", "--out", "x", "--net", "mymodel.py:Net", "--weights", "gone.pt"], "there are no weights gone.pt"),
         (["train", "--out", "x", "--from", "gone.pt"], "there are no weights gone.pt"),
+        (["train", "--out", "x", "--from", "w.pt", "--size", "32"], "leave --size out"),
+        (["train", "--out", "x", "--from", "w.pt", "--architecture", "timm:resnet18"], "leave --architecture out"),
+        (["train", "--out", "x", "--net", "mymodel.py:Net", "--architecture", "timm:resnet18"], "--net says which"),
         (["skips", "mymodel.py:Net", "--weights", "gone.pt"], "there are no weights gone.pt"),
         (["skips", "a", "--net", "mymodel.py:Net", "--weights", "w.pt"], "give a checkpoint or --weights, not both"),
         (["skips", "mymodel.py:Net", "--net", "mymodel.py:Both"], "are two networks; give one of them"),

@@ -11,15 +11,17 @@ from torch import nn
 
 import lightleak as ll
 from conftest import TINY, TinyNet, tiny_classifier
-from lightleak import cli
+from lightleak import cli, defences
 from lightleak.data.population import Images
-from lightleak.defences import ATAT, SSF, TLDMI, LoFt, RoLSS
-from lightleak.defences.retrofit import FACTORS, Cut, Recovery, Tried, held_out, protect, search, shortened
+from lightleak.defences import ATAT, MIDRE, SSF, TLDMI, LoFt, RoLSS, plan
+from lightleak.defences.lasting import lasting
+from lightleak.defences.midre import GREY
+from lightleak.defences.retrofit import FACTORS, Cut, Recovery, Tried, held_out, protect, search, settle, shortened
 from lightleak.errors import UserError
 from lightleak.models.classifier import load, save
 from lightleak.models.zoo import build
 from lightleak.surgery import find_skips
-from lightleak.training import Batch, Recipe, accuracy_and_loss, predict
+from lightleak.training import Batch, Recipe, accuracy_and_loss, predict, train
 
 
 def test_the_loss_by_hand():
@@ -127,6 +129,112 @@ def trials(kept) -> Any:
 
     found.recovered = recovered
     return found
+
+
+def defended(population, *chosen, recipe=None):
+    """A network trained with defences for a moment."""
+    recipe = recipe or dataclasses.replace(TINY, epochs=2, milestones=())
+    return train(tiny_classifier(), population.train, population.validation, recipe, plan(chosen, recipe))
+
+
+def retold(classifier, path):
+    """The same from the disk, where nothing is known but what was recorded."""
+    save(classifier, path)
+    return load(path, net=TinyNet())
+
+
+def test_plain_steps_void_the_bound_of_private_ones(tiny_population):
+    private = tiny_classifier()
+    private.record = {"defences": ["dp"], "privacy": {"epsilon": 8.0}}
+    with pytest.raises(UserError, match=r"trained with dp.*void its bound") as error:
+        protect(private, tiny_population.train, tiny_population.validation)
+    assert "\n" not in str(error.value)
+
+
+def test_what_plain_steps_leave_of_a_defence_is_what_its_plan_says():
+    def left(**record):
+        found = lasting({"defences": [*defences.DEFENCES, "of another version"], **record})
+        return found.names, tuple(found.by_views), found.by_freezing, found.void, found.undone
+
+    changes = ("rolss", "rolss+", "ssf", "tts", "loft")
+    losses = ("bido", "mid", "negls", "atat", "calor", "trapmid", "of another version")
+    names, views, freezing, void, undone = left()
+    assert (names, views, freezing, void) == (changes, (), (), ())
+    assert set(undone) == {*losses, "midre", "tldmi", "dp"}  # older records tell no settings and no frozen layers
+    settings = {"midre": {"least": 0.1, "most": 0.8}}
+    names, views, freezing, void, undone = left(defence_settings=settings, frozen=["a"], privacy={"epsilon": 8})
+    assert (names, views, freezing, void) == (changes, ("midre",), ("tldmi",), ("dp",))
+    assert set(undone) == set(losses)
+    assert left(defence_settings={"midre": {"later": 1}})[1] == ()
+
+
+def test_what_recovery_undoes_is_struck_and_said(tiny_population, caplog):
+    target = tiny_classifier()
+    target.record = {"defences": ["negls", "loft", "midre"]}
+    with caplog.at_level("WARNING", "lightleak"):
+        safer = protect(target, tiny_population.train, tiny_population.validation, "rolss", epochs=1)
+    assert "recovery undoes negls, midre" in caplog.text
+    assert safer.record["defences"] == ["loft", "rolss"]
+    assert safer.record["defence_settings"] == {"rolss": {"where": "last", "wake": True}}
+
+
+def test_recovery_sees_a_face_no_more_whole_than_training_did(tiny_population, tmp_path):
+    target = retold(defended(tiny_population, MIDRE(least=0.5, most=0.8)), tmp_path / "a.safetensors")
+    assert target.record["defence_settings"] == {"midre": {"least": 0.5, "most": 0.8, "fill": list(GREY)}}
+    shares = []
+
+    class Seeing(Recovery):
+        def __call__(self, batch):
+            grey = (batch.images - torch.tensor(GREY).view(1, 3, 1, 1)).abs().amax(1) < 1e-6
+            shares.extend(grey.float().flatten(1).mean(1).tolist())
+            return super().__call__(batch)
+
+    both = tiny_population.train, tiny_population.validation
+    safer = protect(target, *both, "rolss", epochs=1, recovery=Seeing)
+    assert min(shares) > 0.45
+    assert max(shares) < 0.85
+    assert safer.record["defences"] == ["midre", "rolss"]
+    assert safer.record["defence_settings"]["midre"]["most"] == 0.8
+    blank = settle(tiny_classifier(), tiny_population.train, 8, views=(torch.zeros_like,))
+    dark = tiny_population.train.at(torch.arange(16))
+    dark = Images(torch.zeros_like(dark.pixels), dark.labels)
+    wanted = settle(tiny_classifier(), dark, 8)
+    assert torch.allclose(blank.net.first[1].running_mean, wanted.net.first[1].running_mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("disk", [True, False])
+def test_frozen_layers_stay_frozen_in_recovery(disk, tiny_population, tmp_path):
+    target = defended(tiny_population, TLDMI(until="first"))
+    target = retold(target, tmp_path / "a.safetensors") if disk else target
+    before = {name: value.clone() for name, value in target.net.state_dict().items()}
+    safer = protect(target, tiny_population.train, tiny_population.validation, "rolss", epochs=1)
+    same = {name for name, value in safer.net.state_dict().items() if torch.equal(value, before[name])}
+    assert same == {name for name in before if name.startswith(("stem", "first"))}
+    assert safer.record["defences"] == ["tldmi", "rolss"]
+    again = protect(retold(safer, tmp_path / "b.safetensors"), *(tiny_population.train, tiny_population.validation),
+                    "ssf(where=1)", epochs=1)  # fmt: skip
+    assert again.record["defences"] == ["tldmi", "rolss", "ssf"]
+
+
+def test_a_retrofit_of_a_retrofit_takes_a_tenth_of_the_originals_epochs(tiny_population):
+    target = tiny_classifier()
+    target.record = {"recipe": dataclasses.asdict(dataclasses.replace(TINY, epochs=20))}
+    both = tiny_population.train, tiny_population.validation
+    once = protect(target, *both, "ssf")
+    twice = protect(once, *both, "ssf(where=1)")
+    assert [each.record["recipe"]["epochs"] for each in (once, twice)] == [2, 2]
+    assert twice.record["retrofit"]["recipe"]["epochs"] == 20
+
+
+def test_the_last_stage_is_not_cut_twice(tiny_population):
+    both = tiny_population.train, tiny_population.validation
+    once = RoLSS().apply(tiny_classifier())
+    for defence in ("rolss", "ssf"):
+        with pytest.raises(UserError, match=r"cut already.*where=1"):
+            protect(once, *both, defence)
+    assert [skip.stage for skip in find_skips(RoLSS(where=1).apply(tiny_classifier()).net, once.example)]
+    assert len(RoLSS().apply(RoLSS(where=1).apply(build("timm:resnet10t", 4, 32))).changes) == 2  # an earlier stage
+    assert len(RoLSS().apply(SSF().apply(tiny_classifier())).changes) == 2  # the same skips, first weaker, then gone
 
 
 def test_the_search_takes_stages_first_and_then_the_smallest_k():

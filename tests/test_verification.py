@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
@@ -17,6 +18,7 @@ from lightleak.metrics.verification import (
     choose,
     claims,
     galleries,
+    more_than,
     named,
     passes,
 )
@@ -193,6 +195,20 @@ def test_an_image_is_named_if_no_other_persons_score_is_as_high():
         [[0.9, 0.5, 0.1], [0.5, 0.5, 0.1], [0.2, 0.1, 0.3], [math.nan, 0.1, 0.1], [0.9, math.nan, 0.1]]
     )
     assert named(scores, torch.tensor([0, 0, 2, 0, 0])).tolist() == [True, False, True, False, False]
+
+
+def test_more_people_is_mcnemars_exact_test():
+    """Only people of whom one side alone is true count, whatever the others."""
+    for both, ahead, behind, neither in [(0, 5, 0, 0), (3, 5, 0, 9), (2, 9, 1, 4), (0, 7, 2, 41), (1, 0, 3, 0)]:
+        counts = torch.tensor([both, ahead, behind, neither])
+        first = torch.tensor([True, True, False, False]).repeat_interleave(counts)
+        second = torch.tensor([True, False, True, False]).repeat_interleave(counts)
+        exact = binomtest(ahead, ahead + behind, alternative="greater").pvalue
+        assert more_than(first, second) == pytest.approx(exact)
+    alike = torch.tensor([True, False])
+    assert more_than(alike, alike) == 1.0
+    with pytest.raises(UserError, match="the same people"):
+        more_than(alike, alike[:1])
 
 
 def test_what_successes_allow_of_what_photographs_reach():

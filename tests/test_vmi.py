@@ -1,15 +1,17 @@
 """VMI: golden values, densities by a second way, and a toy whose best distribution is known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
+from conftest import tiny_classifier
 from lightleak.attacks import VMI, Oracle, Reconstruction
 from lightleak.attacks.distributions import Couplings, Normal, distribution_of, standard_log_density, tensors
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.priors import RenderedPrior
 from lightleak.priors.prior import Prior
 
 
@@ -30,6 +32,20 @@ def test_divergence_golden():
     assert (log_density - standard_log_density(z)).mean().item() == pytest.approx(divergence, abs=0.05)
     theirs = torch.distributions.MultivariateNormal(q.mean[0], scale_tril=factor)
     assert torch.allclose(log_density[0, :9], theirs.log_prob(z[0, :9]), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["flow", "normal"])
+def test_draws_that_no_batch_holds_come_one_after_the_other(family):
+    """To the same distribution, whose divergence counts once."""
+    attack = VMI(family=family, attempts=2, steps=8, draws=5, couplings=2, width=8, rate=0.03, divergence=0.1)
+    whole, *parts = (
+        replace(attack, batch=batch).run(Oracle(tiny_classifier()), RenderedPrior(size=32), torch.arange(2), rng())
+        for batch in (64, 3, 1)
+    )
+    for found in parts:
+        for name, value in whole.per_class.items():
+            assert torch.allclose(found.per_class[name], value, atol=1e-5), name
+        assert found.queries == whole.queries
 
 
 @pytest.fixture(scope="module")

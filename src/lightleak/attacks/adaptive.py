@@ -14,27 +14,30 @@ A row a defence; who knows of several undoes the first of each at once, too. DP-
 whoever knows it, and it is attacked like an open model.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightleak import defences
 from lightleak.attacks.alignment import Alignment
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.oracle import Access
 from lightleak.attacks.ppa import PPA
 from lightleak.attacks.surrogate import Lessons
-from lightleak.defences.midre import erase
+from lightleak.defences.lasting import remade
+from lightleak.defences.midre import MIDRE, erase
 from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.bottleneck import average
 from lightleak.models.changes import SURGERY, replay
 from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import straighten
-from lightleak.surgery import find_skips, remove_skips, scale_skips
+from lightleak.surgery import Skip, find_joins, find_skips, remove_skips, scale_skips
 
 Way = Literal["mean draw", "straight tanh", "skips back"]
 
@@ -107,6 +110,13 @@ SURGERIES = (
     Knowing("a copy with its skips", copy="gradients", whole=True),
 )
 AVERAGED = Knowing("averaged over the noise", alignment=EOT)
+
+
+def squares(defence: MIDRE) -> Knowing:
+    """The countermeasure to MIDRE with these settings."""
+    return Knowing("through the same squares", alignment=Erased(copies=8, least=defence.least, most=defence.most))
+
+
 LOW_RANK = (MARGIN, Knowing("straight through tanh", margin=True, undo="straight tanh"), LABELS)
 
 # By the names of DEFENCES, of what stands in a checkpoint's record, and of guards.
@@ -121,7 +131,7 @@ ADAPTIVE: Mapping[str, tuple[Knowing, ...]] = {
     "tldmi": (VIEWS,),
     "dp": (),
     "atat": (Knowing("averaged over smooth views", alignment=LowPassed(copies=8)), MARGIN, LABELS),
-    "midre": (Knowing("through the same squares", alignment=Erased(copies=8)),),
+    "midre": (squares(MIDRE()),),
     "loft": LOW_RANK,
     "calor": LOW_RANK,
     "trapmid": (Knowing("trapdoor avoidance", alignment=LowPassed(copies=8), margin=True), LABELS),
@@ -133,22 +143,46 @@ ADAPTIVE: Mapping[str, tuple[Knowing, ...]] = {
     "ssd": (LABELS, VOTES),
     "smoothed": (LABELS, VOTES),
 }
-OF_CHANGE = {"bottleneck": "mid", "low_rank": "loft", "traps": "trapmid", "group_norm": "dp"}
+OF_CHANGE = {"bottleneck": "mid", "low_rank": "loft", "traps": "trapmid"}
 
 
 def defended_by(classifier: Classifier, noisy: bool = False) -> tuple[str, ...]:
     """Which defences a checkpoint says that it was trained with, or shows by what was done to its network.
 
+    MIDRE whose recorded squares are others than the paper's is named with them. DP-SGD counts where the record has the
+    privacy that it spent: group norm alone, or plain steps since, bound nothing.
     `noisy`: whether its answers are random.
     """
     told = classifier.record.get("defences")
-    found = [str(name) for name in told] if isinstance(told, list) else []
+    private = bool(classifier.record.get("privacy"))
+    found = [str(name) for name in told if name != "dp" or private] if isinstance(told, list) else []
+    found += ["dp"] if private else []
     for change in classifier.changes:
-        if change["kind"] == SURGERY and not {"rolss", "rolss+", "ssf", "tts"} & set(found):
-            found.append("rolss" if not change.get("factor") else "ssf")
+        if _cuts(change) and not {"rolss", "rolss+", "ssf", "tts"} & set(found):
+            found.append("ssf" if change.get("factor") else "rolss")
         found.append(OF_CHANGE.get(change["kind"], ""))
     found += ["noise"] if noisy and "mid" not in found else []
-    return tuple(dict.fromkeys(name for name in found if name in ADAPTIVE))
+    known = dict.fromkeys(name for name in found if name in ADAPTIVE)
+    return tuple(_spelled(name, classifier.record) if name == "midre" else name for name in known)
+
+
+def _spelled(name: str, record: Mapping[str, Any]) -> str:
+    """MIDRE's name, with the sizes of its squares in brackets if they are recorded and not the paper's."""
+    told = record.get("defence_settings")
+    made = remade(name, told.get(name)) if isinstance(told, dict) else None
+    if not isinstance(made, MIDRE) or (made.least, made.most) == (MIDRE().least, MIDRE().most):
+        return name
+    return f"{name}(least={made.least}, most={made.most})"
+
+
+def _ways(name: str) -> tuple[Knowing, ...]:
+    """The countermeasures to a defence by its name, to MIDRE also with settings in brackets; UserError for others."""
+    if name in ADAPTIVE:
+        return ADAPTIVE[name]
+    for each in defences.parse(name) if name.startswith("midre") else ():
+        if isinstance(each, MIDRE):
+            return (squares(each),)
+    raise UserError(f"nothing is known of the defence {name!r}; choose from {', '.join(ADAPTIVE)}")
 
 
 def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
@@ -157,12 +191,10 @@ def knowing(names: Iterable[str]) -> tuple[Knowing, ...]:
     Of several defences also the first of each that can be joined, all at once.
     """
     names = tuple(names)
-    unknown = [name for name in names if name not in ADAPTIVE]
-    if unknown:
-        raise UserError(f"nothing is known of the defence {unknown[0]!r}; choose from {', '.join(ADAPTIVE)}")
-    found = dict.fromkeys(each for name in names for each in ADAPTIVE[name])
+    rows = [_ways(name) for name in names]
+    found = dict.fromkeys(each for row in rows for each in row)
     together: Knowing | None = None
-    for ways in dict.fromkeys(ADAPTIVE[name] for name in names if ADAPTIVE[name]):
+    for ways in dict.fromkeys(row for row in rows if row):
         if together is None:
             together = ways[0]
         else:
@@ -205,12 +237,11 @@ def skips_back(classifier: Classifier, uncut: str | None = None, k: float = 0.2)
             "have them"
         )
     whole.net.load_state_dict({**state, **own})
-    lost = set(state) - set(own)
-    there = {skip.name for skip in find_skips(classifier.net, classifier.example)}
-    gone = [skip for skip in find_skips(whole.net, whole.example) if skip.name not in there]
-    never = [skip for skip in gone if any(key.startswith(f"{skip.owner}.") for key in lost)]
+    names = _removed(classifier, built.net, name)
+    gone = [skip for skip in find_skips(whole.net, whole.example) if skip.name in names]
+    never = _without_weights(gone, set(state) - set(own))
     back = [skip for skip in gone if skip not in never]
-    scaled = any(change["kind"] == SURGERY and change.get("factor") for change in classifier.changes)
+    scaled = any(_cuts(change) and change["factor"] for change in classifier.changes)
     if not back and not scaled:
         raise UserError("no skip can be put back: the weights of their projections are gone; a copy can learn them")
     net = whole.net
@@ -224,3 +255,63 @@ def skips_back(classifier: Classifier, uncut: str | None = None, k: float = 0.2)
         mean=classifier.mean, std=classifier.std, class_names=classifier.class_names, record=classifier.record,
         changes=changes, reading=classifier.reading,
     ).to(classifier.device)  # fmt: skip
+
+
+def _cuts(change: Mapping[str, Any]) -> bool:
+    """Whether a change removed or scaled skips."""
+    return change["kind"] == SURGERY and change.get("surgery") in ("remove", "scale")
+
+
+def _removed(classifier: Classifier, net: nn.Module, source: str) -> set[str]:
+    """The skips that the recorded surgeries removed, by their names in `net`, which is the network before them all.
+
+    Joins are counted block by block, so a step calls them as they were counted after the steps before it.
+    """
+    example, gone = classifier.example, set[str]()
+    steps = list(classifier.changes)
+    while steps and not (_cuts(steps[-1]) and not steps[-1]["factor"]):
+        steps.pop()
+    names = {join.name: join.name for join in find_joins(net, example)} if steps else {}
+    for place, change in enumerate(steps):
+        if _cuts(change) and not change["factor"]:
+            called = [str(skip[0]) for skip in change["skips"]]
+            if other := [each for each in called if each not in names]:
+                raise UserError(f"{source} has no skip {other[0]!r}, which was removed; is it the uncut architecture?")
+            gone |= {names[each] for each in called}
+        if place < len(steps) - 1:
+            net = replay(net, [change], example, source)
+            if _cuts(change):
+                names = _counted_anew(names, gone, [join.name for join in find_joins(net, example)])
+    return gone
+
+
+def _counted_anew(names: Mapping[str, str], gone: set[str], now: Sequence[str]) -> dict[str, str]:
+    """The joins' names after a cut -> before all cuts: of those with one stem, the order stays."""
+
+    def by_stem(called: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for each in called:
+            found.setdefault(re.sub(r"_\d+$", "", each), []).append(each)
+        return found
+
+    before, after = by_stem(names), by_stem(now)
+    result: dict[str, str] = {}
+    for stem, called in after.items():
+        first = [names[each] for each in before.get(stem, [])]
+        left = [each for each in first if each not in gone]
+        kept = first if len(called) == len(first) else left  # what cannot be taken out of a sum becomes zero in it
+        if len(called) != len(kept):
+            raise UserError(f"which skips were removed cannot be told: {stem!r} joins otherwise since an earlier cut")
+        result |= zip(called, kept)
+    return result
+
+
+def _without_weights(gone: Sequence[Skip], lost: set[str]) -> list[Skip]:
+    """Those of the removed skips that led through weights which went with them, `lost`."""
+
+    def under(owners: Iterable[str]) -> set[str]:
+        return {key for key in lost for owner in owners if key.startswith(f"{owner}.")}
+
+    projections = {skip.name: under(skip.projection) for skip in gone}
+    elsewhere = lost - set[str]().union(*projections.values())
+    return [skip for skip in gone if projections[skip.name] or under([skip.owner]) & elsewhere]

@@ -285,7 +285,7 @@ class Attack(Protocol):
 
     def prepared(self, oracle: Oracle, prior: Prior, rng: torch.Generator) -> Common | None:
         """What `prepare` makes for the run that has an equal rng."""
-        refuse(unsuited(self, oracle, prior))
+        refuse(unsuited(self, oracle.classes, prior))
         return self.prepare(oracle, prior, seed_of(rng))
 
     @property
@@ -384,20 +384,20 @@ def check(attack: Attack, oracle: Oracle, prior: Prior, classes: Tensor) -> None
         )
     elif len(classes.unique()) < len(classes):
         problems.append("a class is named twice; it would count twice")
-    refuse([*problems, *unsuited(attack, oracle, prior)])
+    refuse([*problems, *unsuited(attack, oracle.classes, prior)])
 
 
-def unsuited(attack: Attack, oracle: Oracle, prior: Prior) -> list[str]:
-    """Why a prior cannot serve an attack on this target, a line each."""
+def unsuited(attack: Attack, classes: int, prior: Prior) -> list[str]:
+    """Why a prior cannot serve an attack on a target of so many classes, a line each."""
     name, kind, needs, problems = type(attack).__name__, type(prior).__name__, attack.needs(), []
     if needs.classes and prior.classes is None:
         problems.append(
             f"{name} needs a prior that draws people of given classes, not {kind}; fit one for this "
             "target, by its gradients (training:plgmi) or labels (training:lokt)"
         )
-    elif needs.classes and prior.classes != oracle.classes:
+    elif needs.classes and prior.classes != classes:
         problems.append(
-            f"this prior draws {prior.classes} classes and the target has {oracle.classes}; it was made for another one"
+            f"this prior draws {prior.classes} classes and the target has {classes}; it was made for another one"
         )
     if needs.classes is False and prior.classes is not None:
         problems.append(

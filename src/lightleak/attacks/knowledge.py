@@ -12,7 +12,7 @@ temperature, as published, where others multiply (at temperature 1 there is no d
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from lightleak.data.population import Images, as_bytes
 from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.fingerprint import deciding, fingerprint
 from lightleak.models.classifier import Classifier, load, save
 from lightleak.models.weight_files import Weights
 from lightleak.priors.prior import Prior
@@ -109,6 +110,9 @@ class Knowledge:
     access: Access = "gradients"  # what the oracle granted of which this was learnt
     named: tuple[int, ...] = ()  # how often the target named each class of the images; empty: nobody counted
     target: str = ""  # `weights_of` its network; "": unknown, as in older files
+    made: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # by which settings, seed, images; empty: unknown, as in older
 
     def oracles(self, device: torch.device) -> tuple[Oracle, ...]:
         """The students as targets with gradients, made ready once."""
@@ -120,13 +124,20 @@ class Knowledge:
     def _ready(self) -> dict[torch.device, tuple[Oracle, ...]]:
         return {}
 
+    def differing(self, settings: Distillation | Transfer, images: Images | None) -> list[str]:
+        """How it was learnt otherwise than by these settings and of these images, where some are given, in words."""
+        was, now = self.made.get("settings", {}), deciding(settings)
+        others = [f"{name} {was.get(name)}, not {value}" for name, value in now.items() if was.get(name) != value]
+        same = images is None or self.made.get("images") == fingerprint(images.pixels)
+        return others if same else [*others, "of other images"]
+
     def save(self, folder: str | Path) -> None:
         """Write one checkpoint for each student, and the features, each whole or not at all."""
         folder = Path(folder)
         for number, student in enumerate(self.students):
             save(student, folder / f"student-{number}.safetensors")
         about: dict[str, Any] = {"students": len(self.students), "agreement": self.agreement, "queries": self.queries}
-        about |= {"access": self.access, "named": self.named, "target": self.target}
+        about |= {"access": self.access, "named": self.named, "target": self.target, "made": dict(self.made)}
         both = {"mean": self.mean, "spread": self.spread}
         tensors = {name: value.cpu().contiguous() for name, value in both.items() if value is not None}
         metadata = {"knowledge": json.dumps(about)}
@@ -144,13 +155,15 @@ class Knowledge:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             count, agreement, queries = about["students"], tuple(about["agreement"]), about["queries"]
             access, named = about.get("access", "gradients"), tuple(about.get("named", ()))
-            target = about.get("target", "")
+            target, made = about.get("target", ""), about.get("made", {})
             if access == "gradients" and not {"mean", "spread"} <= set(tensors):
                 raise KeyError("mean and spread")
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise UserError(f"{folder / FEATURES} holds no knowledge of Lightleak ({error}); learn it again") from error
         students = tuple(load(folder / f"student-{number}.safetensors") for number in range(count))
-        return cls(students, tensors.get("mean"), tensors.get("spread"), agreement, queries, access, named, target)
+        return cls(
+            students, tensors.get("mean"), tensors.get("spread"), agreement, queries, access, named, target, made
+        )
 
 
 def learn(
@@ -194,7 +207,11 @@ def learn(
             theirs = torch.cat([student(images.floats(part)) for part in torch.arange(len(images)).split(256)])
         agreement.append(agreement_of(theirs, logits))
     spent, counts = oracle.queries - before, tuple(tally(named(logits), oracle.classes).tolist())
-    return Knowledge(tuple(students), mean, spread, tuple(agreement), spent, oracle.access, counts, oracle.weights)
+    made = {"settings": deciding(settings), "seed": seed, "images": fingerprint(images.pixels)}
+    made |= {"weights": [one.sha256 for one in weights]} if weights else {}
+    return Knowledge(
+        tuple(students), mean, spread, tuple(agreement), spent, oracle.access, counts, oracle.weights, made
+    )
 
 
 @torch.no_grad()

@@ -91,19 +91,26 @@ class VMI(ReturnsAll):
         optimiser = torch.optim.SGD(moving, self.rate, self.momentum)
         identity = aligned(identity_loss(oracle, self.loss), self.alignment, oracle.size)
         streams, everyone = part.streams(), torch.arange(len(part), device=part.device)
-        classes = part.classes.repeat_interleave(self.draws)
+        classes, width = part.classes.repeat_interleave(self.draws), max(1, self.batch // len(part))
+        places = torch.arange(len(classes), device=part.device).view(len(part), -1).split(width, 1)
         for step in range(self.steps):
-            z, _ = q.push(streams.normals(everyone, self.draws, prior.noise_size))
-            images = prior.decode(prior.from_noise(z.flatten(0, 1)), classes)
-            losses, logits = identity(images, part.rows(step).repeated(self.draws))
-            far = q.divergence(streams.normals(everyone, self.draws, prior.noise_size))
-            loss = losses.sum() / self.draws + self.divergence * far.sum()
-            for variable, slope in zip(moving, torch.autograd.grad(loss, moving), strict=True):
-                variable.grad = slope
+            rows, confidence = part.rows(step).repeated(self.draws), torch.empty_like(classes, dtype=torch.float32)
+            noise, other = (streams.normals(everyone, self.draws, prior.noise_size) for _ in range(2))
+            for variable in moving:
+                variable.grad = None
+            # As many draws of each at a time as a batch holds; their gradients add up.
+            for mine, draws in zip((place.flatten() for place in places), noise.split(width, 1), strict=True):
+                z, _ = q.push(draws)
+                images = prior.decode(prior.from_noise(z.flatten(0, 1)), classes[mine])
+                losses, logits = identity(images, rows.at(mine))
+                loss = losses.sum() / self.draws
+                if mine[-1] == len(classes) - 1:
+                    loss = loss + self.divergence * q.divergence(other).sum()
+                for variable, slope in zip(moving, torch.autograd.grad(loss, moving), strict=True):
+                    variable.grad = slope if variable.grad is None else variable.grad + slope
+                confidence[mine] = logits.detach().float().softmax(1).gather(1, classes[mine, None]).squeeze(1)
             optimiser.step()
-            with torch.no_grad():
-                confidence = logits.softmax(1).gather(1, classes[:, None]).mean()
-            tell(step + 1, confidence=float(confidence))
+            tell(step + 1, confidence=float(confidence.mean()))
         # 3. draw images of each
         classes = part.classes.repeat_interleave(self.attempts)
         attempts = torch.arange(self.attempts, device=part.device).repeat(len(part))

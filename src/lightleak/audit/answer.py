@@ -16,6 +16,7 @@ By = Literal["recogniser", "judges", "nobody"]
 SURELY = 0.05
 FEW = 20  # people; fewer are said to be too few
 FIT_JUDGE = 0.95  # natural accuracy
+ALONE = {"scores": "scores", "labels": "labels alone"}  # access without gradients, in words
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 RESIDUAL: dict[Verdict, str] = {
     "leak shown": (
@@ -28,13 +29,13 @@ RESIDUAL: dict[Verdict, str] = {
         "personal data of them."
     ),
     "no leak shown": (
-        "The attacks tested did not show these people beyond what images that cannot leak show. This is evidence "
+        "The attacks tested did not surely show more of these people than images that cannot leak do. This is evidence "
         "against these attacks with this budget and access, not proof that the model holds no personal data; the upper "
         "bound says what these numbers still allow."
     ),
     "cannot tell": (
-        "Nothing in this audit can recognise these people well enough to say whether they are shown. The "
-        "risk is unknown."
+        "This audit cannot say whether these people are shown: nothing in it recognises them well enough, or too few "
+        "of them can be compared with images that cannot leak. The risk is unknown."
     ),
 }  # fmt: skip
 UNREAD = (
@@ -56,7 +57,8 @@ class Found:
     score: tuple[float | None, ...] | None = None
     gap: tuple[float | None, ...] | None = None
     control: bool = False  # it is there to convince the model without showing anybody
-    named: tuple[bool, ...] | None = None  # by the recogniser, among the people of the model
+    named: tuple[bool, ...] | None = None  # by the recogniser, among the people who were attacked
+    there: tuple[bool, ...] | None = None  # whether it came back with an image of each person; None: of everybody
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Named:
     share: Measure
     null: int  # as many of the images that cannot leak
     ceiling: float | None  # as many held-out photographs
-    p: float  # of so many where only chance and the nulls' rate were at work
+    p: float  # of so many where only chance and the nulls' rate were at work: the largest of `p_against`
+    p_against: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class Answer:
     at_most: float | None  # the one-sided upper bound of what these numbers allow
     null: str  # of the nulls, the one that shows most
     null_shown: int
-    p: float | None  # of so many where only chance and the nulls' rate were at work
+    p: float | None  # of so many where only chance and the nulls' rate were at work: the largest of `p_against`
+    p_against: Mapping[str, float]  # of so many where only chance was at work, and where only what a null shows was
     chance: float | None
     chosen: tuple[str, ...]  # the member that speaks for each person
     shows: tuple[bool, ...]  # whether that member's image shows the person
@@ -121,6 +125,7 @@ def answer(
 ) -> Answer:
     """The answer to what members `found`; `embed` is the recogniser's result, `qualities` the judges' accuracies.
 
+    `classes`: of the model, among which judges choose; a recogniser names one of the people who were attacked.
     `knows`: whether the model names more of its training pictures right than a guess would. One that does not either
     holds nothing of these people or was not read as it was trained, so that no leak is shown says little.
     """
@@ -135,25 +140,27 @@ def answer(
     # 1. the member that speaks for each person is chosen by the model's confidence in the others
     chosen = verification.choose(torch.tensor([one.confidence for one in attacks]), seed)
     people = len(attacks[0].confidence)
-    shows = torch.stack([tables[attacks[int(m)].name][i] for i, m in enumerate(chosen)])
+    shows = _of_chosen([tables[one.name].tolist() for one in attacks], chosen)
     worst = max(nulls, key=lambda one: int(tables[one.name].sum()))
     null = tables[worst.name]
     shown, null_shown = int(shows.sum()), int(null.sum())
 
-    # 2. more than chance, and more than images that cannot leak?
+    # 2. surely more than chance, and surely more than each of the images that cannot leak?
     rate = embed["calibration"]["rate"] if by == "recogniser" and embed else 1 / classes
-    pooled = max(float(tables[one.name].double().mean()) for one in nulls)
-    chance = max(rate, pooled)
-    p = evidence.above_chance(shown, people, min(chance, 1.0)) if by != "nobody" else None
+    chance = max(rate, float(null.double().mean()))
+    both = by == "recogniser" and all(one.named is not None for one in (*attacks, *nulls))
+    level = SURELY / 2 if both else SURELY  # one of two questions is enough
+    pairs, comparable = _pairs(attacks, nulls, chosen, level)
+    against = _p_against(shows, rate, {name: tables[name] for name in pairs}, pairs) if by != "nobody" else {}
+    p = max(against.values(), default=None)
     ceiling = embed.get("ceiling") if embed and by == "recogniser" else None
     held = _held_out(embed, people) if embed and by == "recogniser" else None
     known = torch.empty(0) if held is None else held[held.isfinite()]
     of_ceiling = verification.at_most_of_ceiling(shown, people, known) if len(known) else None
     # A recogniser that is unfit and would hardly know photographs either has ruled nothing out.
     unable = ceiling is None or (ceiling < verification.FIT and (of_ceiling is None or of_ceiling >= 1))
-    blind = p is None or (by == "recogniser" and unable)
-    named = _named(attacks, nulls, chosen, classes, embed) if by == "recogniser" else None
-    level = SURELY / 2 if named else SURELY  # one of two questions is enough
+    blind = not comparable or p is None or (by == "recogniser" and unable)
+    named = _named(attacks, nulls, chosen, embed, pairs) if both else None
     verdict: Verdict = (
         "leak shown" if p is not None and p < level and shown > null_shown
         else "resemblance shown" if named and named.p < level and named.count > named.null
@@ -169,30 +176,65 @@ def answer(
     warnings = _warnings(by, people, ceiling, ratio, hides, unfit, embed, word)
     warnings += [_fooled(one.name, told, people, word) for one in found if (told := _odd(one, tables, by, rate))]
     return Answer(
-        sentence=_sentence(by, verdict, shown, people, null_shown, len(fit), word, photographs, named, knows),
+        sentence=_sentence(
+            by, verdict, shown, people, null_shown, len(fit), word, photographs, named, knows, comparable
+        ),
         verdict=verdict, by=by, knows=knows, people=people, shown=shown,
         share=evidence.wilson(shown, people) if by != "nobody" else None,
         at_most=verification.at_most(shown, people) if by != "nobody" else None,
-        null=worst.name, null_shown=null_shown, p=p, chance=chance if p is not None else None,
+        null=worst.name, null_shown=null_shown, p=p, p_against=against, chance=chance if p is not None else None,
         chosen=tuple(attacks[int(m)].name for m in chosen), shows=tuple(shows.tolist()),
         null_shows=tuple(null.tolist()), ceiling=ceiling, above_ceiling=ratio,
         at_most_of_ceiling=of_ceiling, named=named, memorisation_gap=gap,
-        hides_gradients=hides, unfit=unfit, agreement=_agreed(attacks, fit), warnings=tuple(warnings),
+        hides_gradients=bool(hides), unfit=unfit, agreement=_agreed(attacks, fit), warnings=tuple(warnings),
     )  # fmt: skip
 
 
 def _named(
-    attacks: Sequence[Found], nulls: Sequence[Found], chosen: Tensor, classes: int, embed: Mapping[str, Any] | None
-) -> Named | None:
+    attacks: Sequence[Found],
+    nulls: Sequence[Found],
+    chosen: Tensor,
+    embed: Mapping[str, Any] | None,
+    pairs: Mapping[str, Tensor],
+) -> Named:
     """What the recogniser names right of the images that speak for each person, and of those that cannot leak."""
-    if any(one.named is None for one in (*attacks, *nulls)):  # measured by a version before
-        return None
-    tables = [one.named or () for one in attacks]
-    count, people = sum(tables[int(member)][person] for person, member in enumerate(chosen)), len(chosen)
-    theirs = [sum(one.named or ()) for one in nulls]
-    chance = max(1 / classes, max(theirs) / people)
-    share, ceiling = evidence.wilson(count, people), (embed or {}).get("named")
-    return Named(count, share, max(theirs), ceiling, evidence.above_chance(count, people, min(chance, 1.0)))
+    mine = _of_chosen([one.named or () for one in attacks], chosen)
+    theirs = {one.name: torch.tensor(one.named, dtype=torch.bool) for one in nulls}
+    against = _p_against(mine, 1 / len(mine), theirs, pairs)
+    count, most = int(mine.sum()), max(int(one.sum()) for one in theirs.values())
+    share = evidence.wilson(count, len(mine))
+    return Named(count, share, most, (embed or {}).get("named"), max(against.values()), against)
+
+
+def _of_chosen(rows: Sequence[Sequence[bool]], chosen: Tensor) -> Tensor:
+    """Of a row of outcomes a member, what the member that speaks for each person has there."""
+    return torch.tensor([rows[int(member)][person] for person, member in enumerate(chosen)], dtype=torch.bool)
+
+
+def _pairs(
+    attacks: Sequence[Found], nulls: Sequence[Found], chosen: Tensor, level: float
+) -> tuple[dict[str, Tensor], bool]:
+    """For each null the people of whom both it and the member that speaks for them have an image; whether they suffice.
+
+    So few that even all of them shown, and none by the null, would not be sure are no comparison: such a null is left
+    out, unless all are such.
+    """
+    everybody = (True,) * len(chosen)
+    mine = _of_chosen([one.there or everybody for one in attacks], chosen)
+    shared = {one.name: mine & torch.tensor(one.there or everybody) for one in nulls}
+    enough = {name: both for name, both in shared.items() if 0.5 ** int(both.sum()) < level}
+    return enough or shared, bool(enough)
+
+
+def _p_against(
+    mine: Tensor, chance: float, nulls: Mapping[str, Tensor], pairs: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """How likely `mine` is of people where only chance, or only what a null shows, is at work; paired by person.
+
+    A null's own share is known no better than the attack's, as it comes from as many people.
+    """
+    told = {"chance": evidence.above_chance(int(mine.sum()), len(mine), min(chance, 1.0))}
+    return told | {name: verification.more_than(mine[both], nulls[name][both]) for name, both in pairs.items()}
 
 
 def shows_by(one: Found, by: By, fit: Sequence[str]) -> list[bool]:
@@ -219,6 +261,7 @@ def _sentence(
     of_photographs: str,
     named: Named | None,
     knows: bool,
+    comparable: bool,
 ) -> str:
     if by == "nobody":
         return (
@@ -234,9 +277,13 @@ def _sentence(
         told = f"0 %, which still allows {100 * verification.at_most(0, people):.1f} %"
     told = told.replace("%,", " %,").replace("  %", " %") + of_photographs
     endings = {
-        "no leak shown": "; no leak is shown"
+        "no leak shown": (
+            "; the difference may be chance, and no leak is shown" if shown > null else "; no leak is shown"
+        )
         + ("" if knows else f", but the model knows its training pictures of these {word} no better than a guess"),
-        "cannot tell": ", and nothing here knows these pictures well enough to rule a leak out",
+        "cannot tell": ", and nothing here knows these pictures well enough to rule a leak out"
+        if comparable
+        else f", and too few {word} can be compared to tell a leak from none",
     }
     end = endings.get(verdict, "")
     few = f"; {_number(people)} {word} are too few to say more" if people < FEW else ""
@@ -314,18 +361,19 @@ def _fooled(name: str, shown: int, people: int, word: str) -> str:
     )
 
 
-def _hides(attacks: Sequence[Found], sees: Mapping[str, str], tables: Mapping[str, Tensor]) -> bool:
-    """Whether a member without gradients shows more people than every one with them, surely."""
+def _hides(attacks: Sequence[Found], sees: Mapping[str, str], tables: Mapping[str, Tensor]) -> str:
+    """Which members without gradients show more people than every one with them, surely; empty if none does."""
     with_gradients = [one.name for one in attacks if sees[one.name] == "gradients"]
     without = [one.name for one in attacks if sees[one.name] != "gradients"]
     if not with_gradients or not without:
-        return False
+        return ""
     best = max(with_gradients, key=lambda name: int(tables[name].sum()))
+    more = []
     for name in without:
         told = evidence.compare(tables[name].double(), tables[best].double(), rate=True)
         if told.value > 0 and told.p < SURELY / len(without):
-            return True
-    return False
+            more.append(f"{name}, which sees {ALONE[sees[name]]}, shows {int(tables[name].sum())}")
+    return f"{'; '.join(more)}; {best}, the best of those with gradients, {int(tables[best].sum())}" if more else ""
 
 
 def _agreed(attacks: Sequence[Found], fit: Sequence[str]) -> float | None:
@@ -338,7 +386,7 @@ def _warnings(
     people: int,
     ceiling: float | None,
     ratio: Measure | None,
-    hides: bool,
+    hides: str,
     unfit: Sequence[str],
     embed: Mapping[str, Any] | None,
     word: str,
@@ -367,8 +415,7 @@ def _warnings(
         )
     if hides:
         told.append(
-            "The model hides its gradients: an attack that sees labels alone shows more people than those with "
-            "gradients. A defence that does so protects nobody."
+            f"The model hides its gradients. Of {people} {word}, {hides}. A defence that does so protects nobody."
         )
     if ratio is None and ceiling is not None:
         told.append(

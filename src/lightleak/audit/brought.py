@@ -10,10 +10,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from lightleak.audit import photographs
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
 from lightleak.metrics.calibration import calibration
-from lightleak.metrics.evidence import Measure, wilson
+from lightleak.metrics.evidence import Measure
 from lightleak.models import normalisation
 from lightleak.models.classifier import Classifier
 from lightleak.models.normalisation import HALF, IMAGENET, NONE
@@ -50,7 +51,7 @@ class Brought:
 class Examined:
     """What the pictures say of a model."""
 
-    seen: Measure  # accuracy on the pictures that count as its training's
+    seen: Measure  # accuracy on the pictures that count as its training's, averaged over people
     held_out: Measure | None  # on all others
     calibration_error: float | None  # expected, on held-out pictures (OWASP AISVS 11.2.3)
     overconfidence: float | None  # mean confidence in its answer less accuracy, there
@@ -59,7 +60,7 @@ class Examined:
     normalised: str  # who said so
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    right: tuple[float, ...] = field(default=())  # of each person's pictures, the share that it names
+    right: tuple[float | None, ...] = field(default=())  # of each person's pictures, the share that it names
 
     @property
     def knows(self) -> bool:
@@ -134,18 +135,19 @@ def examine(classifier: Classifier, population: Population, said: str, out: Path
     _check_order(said_labels, labels, names, out)
     right = said_labels == labels
     notes, warnings = list(classifier.notes), []
-    accuracy = _share(right[: len(seen)])
+    accuracy = photographs.measured(right[: len(seen)], population.train.labels, population.families)
+    assert accuracy is not None  # a population has pictures to train with
     if accuracy.value < KNOWS:
         warnings.append(
-            f"The model names only {accuracy.value:.0%} of the training pictures right: it does not know these people "
-            "under these names, or its images are normalised otherwise than in training. Check --weights, --classes, "
-            "--mean and --std first: little can leak of people whom a model does not know."
+            f"The model names only {accuracy.value:.0%} of a person's training pictures right on average: it does not "
+            "know these people under these names, or its images are normalised otherwise than in training. Check "
+            "--weights, --classes, --mean and --std first: little can leak of people whom a model does not know."
         )
     error, over = calibration(rest, held.labels)
-    each = [float(right[labels == person].double().mean()) for person in range(len(names))]
     return Examined(
-        accuracy, _share(right[len(seen) :]), error, over, classifier.mean, classifier.std, said,
-        tuple(notes), tuple(warnings), tuple(each),
+        accuracy, photographs.measured(right[len(seen) :], held.labels, population.families), error, over,
+        classifier.mean, classifier.std, said, tuple(notes), tuple(warnings),
+        tuple(photographs.by_person(right, labels, len(names))),
     )  # fmt: skip
 
 
@@ -166,10 +168,6 @@ def _check_order(said: Tensor, labels: Tensor, names: tuple[str, ...], out: Path
         f"the classes are in another order than the model's: as listed it names {given:.0%} of the pictures right, in "
         f"another order {best:.0%}; that order is in {file}, pass it with --classes"
     )
-
-
-def _share(right: Tensor) -> Measure:
-    return wilson(int(right.sum()), len(right))
 
 
 def _some(images: Images, most: int = 400) -> Images:

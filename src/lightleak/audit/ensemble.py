@@ -9,17 +9,17 @@ the nearest, descent in pixels brings them out. Judges of the same people are fo
 they decide the control counts as one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lightleak.attacks import ATTACKS, PPA, Access, Attack, Guess
 from lightleak.attacks.adaptive import Knowing, knowing, undone
 from lightleak.attacks.alignment import ALIGNMENTS
-from lightleak.attacks.frame import grants, weaker
+from lightleak.attacks.frame import grants, unsuited, weaker
 from lightleak.attacks.surrogate import Lessons
 from lightleak.data.views import View
-from lightleak.errors import UserError
+from lightleak.errors import UserError, refuse
 from lightleak.models.classifier import Classifier
 from lightleak.priors.fit import QUICK, FitSettings, WganGp
 from lightleak.study.tasks import (
@@ -154,10 +154,10 @@ def ensemble(
 ) -> Ensemble:
     """The members that `access` to a model allows; `uncut`: its architecture by name, if skips were removed from it.
 
-    `defended`: the defences that its attackers know to be there (names of `attacks.adaptive.ADAPTIVE`), and `model` the
-    network itself, which shows whether a change of it undoes them. `mirrored`: whether a mirrored picture shows the
-    same, as of people; of digits or letters it does not, and judges are not to learn it. `side`: of the pictures, in
-    pixels.
+    `classes`: who is attacked, None for all. `defended`: the defences that its attackers know to be there (names of
+    `attacks.adaptive.ADAPTIVE`), and `model` the network itself, which shows whether a change of it undoes them.
+    `mirrored`: whether a mirrored picture shows the same, as of people; of digits or letters it does not, and judges
+    are not to learn it. `side`: of the pictures, in pixels.
     """
     if budget not in BUDGETS or access not in get_args(Access):
         raise UserError(
@@ -166,7 +166,14 @@ def ensemble(
     if target.guard is not None:
         access = weaker(access, "labels" if target.guard.labels else "scores")
     plan = BUDGETS[budget]
+    brought = prior.sketch() if isinstance(prior, Ready | Rendered) else None
     prior = prior or FitPrior(target.population, plan.prior, seed)
+
+    def unserved(attack: Attack) -> list[str]:
+        known = 0 if brought is None else brought.classes or 0
+        return [] if brought is None else unsuited(attack, model.classes if model is not None else known, brought)
+
+    refuse(unserved(plan.attack))  # every copy is attacked by it
     members: list[Member] = []
 
     def add(
@@ -182,7 +189,7 @@ def ensemble(
     if access == "gradients":
         for name, attack in _rated(plan.variants, prior).items():
             add(name, attack, "gradients")
-    untried = _from_registry(add, access, plan.registry, budget)
+    untried = _from_registry(add, access, plan.registry, budget, None if brought is None else unserved)
     # 2. by copies of the model: of labels always, of scores where they are granted and gradients are not
     student, attack = plan.student, _rated({"": plan.attack}, prior)[""]
     by_labels = Surrogate(target, "labels", student, plan.lessons, seed)
@@ -249,8 +256,13 @@ def _rated(attacks: Mapping[str, PPA], prior: PriorTask) -> dict[str, PPA]:
     return dict(attacks)
 
 
-def _from_registry(add, access: Access, tried: bool, budget: str) -> dict[str, str]:
-    """Every other attack in ATTACKS that the access allows and this prior serves; why for those left out."""
+def _from_registry(
+    add, access: Access, tried: bool, budget: str, unserved: Callable[[Attack], list[str]] | None
+) -> dict[str, str]:
+    """Every other attack in ATTACKS that the access allows and this prior serves; why for those left out.
+
+    `unserved` says why a prior that was brought does not serve an attack; None: a small GAN is fitted for the audit.
+    """
     untried: dict[str, str] = {}
     for name, kind in ATTACKS.items():
         if kind.null or kind is PPA:
@@ -261,11 +273,13 @@ def _from_registry(add, access: Access, tried: bool, budget: str) -> dict[str, s
             untried[name] = f"needs {attack.access}, which were not granted"
         elif not tried:
             untried[name] = f"has no settings within the budget {budget}"
-        elif needs.classes:
-            untried[name] = "needs a prior that was made for this model; bring one with --prior"
         elif needs.pixels:
             untried[name] = f"searches in pixels, as the control '{CONTROL}' does"
-        elif needs.blocks:
+        elif unserved is not None and (why := unserved(attack)):
+            untried[name] = why[0]
+        elif needs.classes and unserved is None:
+            untried[name] = "needs a prior that was made for this model; bring one with --prior"
+        elif needs.blocks and unserved is None:
             untried[name] = "needs a StyleGAN2 prior; bring one with --prior"
         else:
             add(attack.title or kind.__name__, attack, attack.access)

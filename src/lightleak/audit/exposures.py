@@ -41,12 +41,14 @@ class Exposure:
         return "labels" if self.target.guard is not None and self.target.guard.labels else "scores"
 
 
-def exposures(target: Given, budget: BudgetName, prior: PriorTask | None, seed: int) -> tuple[Exposure, ...]:
-    """The same model behind each guard, attacked through its API alone."""
+def exposures(
+    target: Given, budget: BudgetName, prior: PriorTask | None, seed: int, classes: tuple[int, ...] | None = None
+) -> tuple[Exposure, ...]:
+    """The same model behind each guard, attacked through its API alone; `classes`: who is attacked, None for all."""
     found = []
     for name, guard in EXPOSURES.items():
         behind = replace(target, guard=guard)
-        group = ensemble(behind, "scores", budget, prior, seed)
+        group = ensemble(behind, "scores", budget, prior, seed, classes=classes)
         found.append(Exposure(name, behind, replace(group, members=group.attacks)))
     return tuple(found)
 

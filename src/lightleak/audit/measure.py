@@ -3,15 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightleak.attacks import Access, Oracle, Reconstruction
 from lightleak.attacks.draws import Rows, own_draws
 from lightleak.attacks.frame import confidence_of
+from lightleak.audit import photographs
 from lightleak.data.population import Images, as_bytes
 from lightleak.data.views import DRAWS, View, resized
 from lightleak.errors import UserError
@@ -36,6 +38,7 @@ class Embed(Task):
 
     population: Draw
     recogniser: Recogniser
+    version: ClassVar[int] = 2  # the first averaged over pictures, not people
     rate: float | None = None
     seed: int = 0
 
@@ -49,8 +52,9 @@ class Embed(Task):
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:
         population, network = self.population.load(store), self.recogniser.load()
-        sets = {"gallery": self._drawn(population.judge, population.classes), "held_out": population.test}
-        sets |= {"train": self._drawn(population.train, population.classes), "public": population.public}
+        who = photographs.known(population)
+        sets = {"gallery": self._drawn(population.judge, who), "held_out": photographs.only(population.test, who)}
+        sets |= {"train": self._drawn(population.train, who), "public": population.public}
         total, done, tensors = sum(map(len, sets.values())), 0, {}
         for name, images in sets.items():
             pieces = []
@@ -61,19 +65,21 @@ class Embed(Task):
             features = torch.cat(pieces) if pieces else torch.empty(0, 1)
             tensors |= {f"{name}.features": features, f"{name}.labels": images.labels}
         save_file(tensors, folder / "features.safetensors")
-        return {"title": self.recogniser.title, "images": total} | self._calibrated(tensors, population.classes)
+        return {"title": self.recogniser.title, "images": total} | self._calibrated(tensors)
 
-    def _drawn(self, images: Images, people: int) -> Images:
+    def _drawn(self, images: Images, who: Tensor) -> Images:
         """The pictures of a set that its galleries are made of: a recogniser may take a tenth of a second for each."""
+        images = photographs.only(images, who)
         try:
-            return images.at(verification.drawn(images.labels, people, GALLERY, self.seed).flatten())
+            places = torch.searchsorted(who, images.labels)
+            return images.at(verification.drawn(places, len(who), GALLERY, self.seed).flatten())
         except UserError:  # somebody has none; what needs one says so
             return images
 
-    def _calibrated(self, tensors: Mapping[str, Tensor], people: int) -> dict[str, Any]:
+    def _calibrated(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """The calibration, and what held-out pictures reach; the reason where there is none."""
         try:
-            gallery = self.gallery(tensors, people)
+            gallery = self.gallery(tensors)
             impostors = verification.claims(tensors["public.features"], gallery)
             found = verification.calibrate(impostors, tensors["public.labels"], self.rate)
         except UserError as error:
@@ -81,10 +87,9 @@ class Embed(Task):
                 raise
             return {"missing": str(error)}
         genuine = verification.claims(tensors["held_out.features"], gallery)
-        labels = tensors["held_out.labels"]
+        labels = _places(tensors, tensors["held_out.labels"])
         own = genuine.gather(1, labels[:, None]).squeeze(1)
         passed = verification.passes(own, found.threshold)
-        each = [float(passed[labels == person].double().mean()) for person in range(people)]  # NaN: no picture
         rates = verification.carried(found.scores, found.people)
         thresholds = {
             rate: verification.calibrate(impostors, tensors["public.labels"], rate).threshold for rate in rates
@@ -92,21 +97,20 @@ class Embed(Task):
         return {
             "calibration": asdict(found),
             "gallery": gallery.shape[1],
-            "held_out": [value if value == value else None for value in each],
+            "held_out": photographs.by_person(passed, labels, len(gallery)),
             "held_out_images": len(own),
-            "named": float(verification.named(genuine, labels).double().mean()) if len(own) else None,
-            "ceiling": float(passed.double().mean()) if len(own) else None,
+            "named": photographs.share(verification.named(genuine, labels), labels),
+            "ceiling": photographs.share(passed, labels),
             "thresholds": [[rate, value] for rate, value in thresholds.items()],
-            "curve": [[rate, float((own > value).double().mean())] for rate, value in thresholds.items()],
+            "curve": [[rate, photographs.share(own > value, labels)] for rate, value in thresholds.items()],
         }
 
-    def gallery(self, tensors: Mapping[str, Tensor], people: int, part: str = "gallery") -> Tensor:
-        """So many pictures of each person, drawn once."""
-        return verification.galleries(
-            tensors[f"{part}.features"], tensors[f"{part}.labels"], people, GALLERY, self.seed
-        )
+    def gallery(self, tensors: Mapping[str, Tensor], part: str = "gallery") -> Tensor:
+        """So many pictures of each person who has one to be known by, drawn once."""
+        places, people = _places(tensors, tensors[f"{part}.labels"]), len(_who(tensors))
+        return verification.galleries(tensors[f"{part}.features"], places, people, GALLERY, self.seed)
 
-    def verified(self, store: Store, shown: Tensor, classes: Tensor, people: int, spread: Spread) -> dict[str, Any]:
+    def verified(self, store: Store, shown: Tensor, classes: Tensor, spread: Spread) -> dict[str, Any]:
         """Of each image as a claim to its person, of all others, and of training pictures; empty without a threshold.
 
         `shown`: N x 3 x S x S bytes, of `classes` (N); `spread` makes one value a person of N.
@@ -116,29 +120,29 @@ class Embed(Task):
             return {}
         features = embedded(self.recogniser.load(), shown) if len(shown) else torch.empty(0, 1)
         threshold = told["calibration"]["threshold"]
-        gallery = self.gallery(tensors, people)
+        gallery, places = self.gallery(tensors), _places(tensors, classes)
         if not len(shown):
             missing = {"score": None, "verified": False, "named": False, "gap": None}
             nobody = {"curve": [[rate, 0.0] for rate, _ in told["thresholds"]]}
             return {name: spread(classes, value) for name, value in missing.items()} | nobody
         scores = verification.claims(features, gallery)
-        own = scores.gather(1, classes[:, None]).squeeze(1)
+        own = scores.gather(1, places[:, None]).squeeze(1)
         passed = verification.passes(scores, threshold)
         strange = passed.sum() - verification.passes(own, threshold).sum()
         result = {
             "score": spread(own, None),
             "verified": spread(verification.passes(own, threshold), False),
-            "named": spread(verification.named(scores, classes), False),
+            "named": spread(verification.named(scores, places), False),
             "as_others": float(strange) / max(1, passed.numel() - len(own)),
             "curve": [[rate, _share(spread(own > value, False))] for rate, value in told["thresholds"]],
         }
         try:  # with as many training pictures as held-out ones, or the larger gallery would win
-            trained = self.gallery(tensors, people, "train")
+            trained = self.gallery(tensors, "train")
         except UserError:
             return result
         size = min(trained.shape[1], gallery.shape[1])
-        near = verification.claims(features, trained[:, :size]).gather(1, classes[:, None]).squeeze(1)
-        far = verification.claims(features, gallery[:, :size]).gather(1, classes[:, None]).squeeze(1)
+        near = verification.claims(features, trained[:, :size]).gather(1, places[:, None]).squeeze(1)
+        far = verification.claims(features, gallery[:, :size]).gather(1, places[:, None]).squeeze(1)
         return result | {"gap": spread(near - far, None)}
 
     def load(self, store: Store) -> dict[str, Tensor]:
@@ -198,13 +202,19 @@ class Measure(Task):
             )
             result["judges"][judge.architecture] = spread(right, False)
         if self.embed is not None:
-            result |= self.embed.verified(store, shown, classes, population.classes, spread)
+            result |= self.embed.verified(store, shown, classes, spread)
         return result
 
     def images(self, store: Store) -> dict[int, Tensor]:
         """The image of each person, 3 x S x S bytes."""
         kept = load_file(store.folder(self) / "images.safetensors")
         return dict(zip(kept["people"].tolist(), kept["images"]))
+
+    def there(self, store: Store) -> tuple[bool, ...]:
+        """Whether there is an image of each of its people."""
+        with safe_open(store.folder(self) / "images.safetensors", "pt") as kept:
+            found = set(kept.get_tensor("people").tolist())
+        return tuple(person in found for person in store.result(self)["people"])
 
 
 @dataclass(frozen=True)
@@ -213,10 +223,6 @@ class Verified(Task):
 
     measure: Measure
     embed: Embed
-
-    def needs(self) -> tuple[Task, ...]:
-        """Its fields, and whose people they are."""
-        return (self.measure, self.embed, self.embed.population)
 
     @property
     def label(self) -> str:
@@ -230,9 +236,7 @@ class Verified(Task):
         images, people = self.measure.images(store), store.result(self.measure)["people"]
         there = [person for person in people if person in images]
         shown = torch.stack([images[person] for person in there]) if there else torch.empty(0, dtype=torch.uint8)
-        classes = self.embed.population.load(store).classes
-        spread = _spread(people, there)
-        return self.embed.verified(store, shown, torch.tensor(there, dtype=torch.int64), classes, spread)
+        return self.embed.verified(store, shown, torch.tensor(there, dtype=torch.int64), _spread(people, there))
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,7 @@ class JudgeQuality(Task):
     """How far a judge can be trusted: its accuracy on pictures that it was not trained on."""
 
     judge: TrainJudge
+    version: ClassVar[int] = 2  # the first averaged over pictures, not people
 
     def needs(self) -> tuple[Task, ...]:
         """The judge, and the pictures."""
@@ -251,11 +256,11 @@ class JudgeQuality(Task):
 
     def run(self, store: Store, folder: Path, watch: Progress) -> dict[str, Any]:  # noqa: ARG002
         population = self.judge.population.load(store)
-        network, test = self.judge.load(store), population.test
+        network, test = self.judge.load(store), photographs.only(population.test, photographs.known(population))
         if not len(test):
             return {"accuracy": None, "images": 0, "right": []}
         right = answers(predict(network, test)) == test.labels
-        return {"accuracy": float(right.double().mean()), "images": len(test), "right": right.tolist()}
+        return {"accuracy": photographs.share(right, test.labels), "images": len(test), "right": right.tolist()}
 
 
 @torch.no_grad()
@@ -273,6 +278,16 @@ def confidence_over_views(oracle: Oracle, found: Reconstruction, seed: int) -> T
         seen = VIEW(images, draws.to(there))
         confidence.append(confidence_of(oracle, seen, rows).view(len(index), VIEWS).mean(1).cpu())
     return torch.cat(confidence) if confidence else torch.empty(0)
+
+
+def _who(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The people who have a gallery, ascending."""
+    return tensors["gallery.labels"].unique()
+
+
+def _places(tensors: Mapping[str, Tensor], classes: Tensor) -> Tensor:
+    """The places of these people's galleries."""
+    return torch.searchsorted(_who(tensors), classes)
 
 
 def _spread(people: Sequence[int], there: Sequence[int]) -> Spread:

@@ -14,11 +14,13 @@ from lightleak import priors
 from lightleak.attacks import GUARDS, Access, Guard, Oracle
 from lightleak.attacks.adaptive import defended_by
 from lightleak.attacks.frame import grants
+from lightleak.audit import photographs
 from lightleak.audit.brought import Brought, Examined, estimating, examine, normalised
 from lightleak.audit.ensemble import BUDGETS, BudgetName, Ensemble, Member, PriorTask, ensemble
 from lightleak.audit.exposures import Exposure, exposures
 from lightleak.audit.measure import GALLERY, Embed, JudgeQuality, Measure, Verified
 from lightleak.audit.record import sha256
+from lightleak.data.division import FEWEST
 from lightleak.data.listed import overlapping, read_list, unmatched
 from lightleak.data.population import Population
 from lightleak.errors import UserError
@@ -30,6 +32,7 @@ from lightleak.models.zoo import build
 from lightleak.study.task import Task
 from lightleak.study.tasks import Draw, Given, Redivided, Rendered, ready, source
 
+NAMED = 10  # people named in a line
 SQUARES = (8, 16, 32, 64, 128)  # pixels a side that a fitted GAN draws
 
 
@@ -65,6 +68,7 @@ class Prepared:
     order: Order  # with the normalisation stated
     classifier: Classifier
     population: Population  # at the size at which attackers, judges and the recogniser see it
+    audited: tuple[int, ...]  # who is attacked: whoever can be known by held-out pictures, or all if nearly nobody can
     examined: Examined
     target: Given
     ensemble: Ensemble
@@ -127,16 +131,18 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     if uncut:
         build(uncut, classifier.classes, size)  # said now, not when a copy of it is to be taught
     known = (*told, *([name for name, kind in GUARDS.items() if type(order.guard) is kind]))
+    people = photographs.known(population).tolist()
+    able = len(people) >= FEWEST
+    audited = tuple(people) if able else tuple(range(population.classes))
+    classes = audited if len(audited) < population.classes else None
     group = ensemble(
-        target, order.access, order.budget, prior, order.seed, uncut, defended=known, model=classifier,
-        mirrored=order.subjects == "people", side=population.size,
+        target, order.access, order.budget, prior, order.seed, uncut, classes, defended=known,
+        model=classifier, mirrored=order.subjects == "people", side=population.size,
     )  # fmt: skip
-    lacking = _lacking(population)
-    judges = () if lacking else group.judges
+    judges = group.judges if able and len(population.validation) and len(population.test) else ()
     group = replace(group, judges=judges)
     found, why = _recognisers(order)
-    galleries = len(population.judge.labels.unique()) == population.classes
-    asked = tuple(Embed(draw, one, order.rate, order.seed) for one in found) if galleries else ()
+    asked = tuple(Embed(draw, one, order.rate, order.seed) for one in found) if able else ()
     why = (*why, *dict.fromkeys(line for one in asked for line in _checked(one, population)))
     embeds = () if why else asked
     embed = embeds[0] if embeds else None
@@ -145,7 +151,7 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     measures = {one.name: Measure(one.task, target, seen_as, judges, embed, order.seed) for one in group.members}
     if order.exposures and order.guard is not None:
         raise UserError("--exposures tries every guard by itself; leave --guard out")
-    ways = exposures(target, order.budget, prior, order.seed) if order.exposures else ()
+    ways = exposures(target, order.budget, prior, order.seed, classes) if order.exposures else ()
     behind = {
         way.name: {
             one.name: Measure(one.task, way.target, way.sees, judges, embed, order.seed) for one in way.ensemble.members
@@ -155,11 +161,12 @@ def prepare(order: Order, out: Path, watch=None) -> Prepared:
     listed = None if order.train_list is None else read_list(order.train_list)
     missed = None if listed is None else len(unmatched(order.data, listed, population.size))
     overlap = overlapping(missed, "test and judge", "the ceiling")
-    warnings = (*doubts, *examined.warnings, *filter(None, (overlap, lacking)))
+    warnings = (*doubts, *examined.warnings, *filter(None, (overlap,)), *_lacking(population))
     return Prepared(
         order,
         classifier,
         population,
+        audited,
         examined,
         target,
         group,
@@ -214,17 +221,24 @@ def _recognisers(order: Order) -> tuple[tuple[Recogniser, ...], tuple[str, ...]]
     return (recogniser(FACES),), ()
 
 
-def _lacking(population: Population) -> str:
-    """What is not held out though judges are trained, chosen and tested by it; empty if nothing is missing."""
-    absent = population.classes - len(population.judge.labels.unique())
+def _lacking(population: Population) -> tuple[str, ...]:
+    """What is not held out, though people are to be known by it and judges chosen and tested, a line each."""
+    known, lines = set(photographs.known(population).tolist()), []
+    absent = [name for person, name in enumerate(population.class_names) if person not in known]
     if absent:
-        return (
-            f"{absent} of {population.classes} people have no held-out picture to be known by, so neither judges nor a "
-            "recogniser can take part; add pictures that the model was not trained on."
+        who = ", ".join(absent[:NAMED]) + (" ..." if len(absent) > NAMED else "")
+        told = (
+            "they are not audited"
+            if len(known) >= FEWEST
+            else "neither judges nor a recogniser can take part, and whether anybody is shown cannot be said"
         )
-    if not len(population.validation) or not len(population.test):
-        return "Too few pictures are held out to choose judges and to test them, so none takes part."
-    return ""
+        lines.append(
+            f"{len(absent)} of {population.classes} people have no held-out picture to be known by ({who}), so {told}; "
+            "add pictures of them that the model was not trained on."
+        )
+    if len(known) >= FEWEST and not (len(population.validation) and len(population.test)):
+        lines.append("Too few pictures are held out to choose judges and to test them, so none takes part.")
+    return tuple(lines)
 
 
 def _checked(embed: Embed, population: Population) -> tuple[str, ...]:
@@ -232,7 +246,7 @@ def _checked(embed: Embed, population: Population) -> tuple[str, ...]:
     features = embedded(embed.recogniser.load(), population.judge.pixels[:2])
     if not features.isfinite().all():
         raise UserError(f"the recogniser {embed.recogniser.title} gives NaN or infinity for these pictures")
-    who, scores = len(population.public.labels.unique()), len(population.public) * population.classes
+    who, scores = len(population.public.labels.unique()), len(population.public) * len(photographs.known(population))
     if embed.rate is not None:
         verification.check_rate(embed.rate, scores, who)
     if verification.carried(scores, who):
@@ -259,9 +273,9 @@ def cost(prepared: Prepared) -> Cost:
     images = population.train.floats(torch.arange(min(32, len(population.train)))).to(model.device)
     both = _timed(lambda: model(images.requires_grad_()).sum().backward()) / len(images)
     one = both / 3
-    queries, passes, seconds = {}, {}, 0.0
+    people, queries, passes, seconds = len(prepared.audited), {}, {}, 0.0
     for member in prepared.everybody:
-        asked, back = _queries(member, population.classes)
+        asked, back = _queries(member, people)
         on_model = member.copy is None
         queries.setdefault(member.name, asked if on_model else len(population.public))
         passes.setdefault(member.name, back if on_model else 0)
@@ -271,7 +285,7 @@ def cost(prepared: Prepared) -> Cost:
     copies = (
         len({m.copy.key for m in prepared.everybody if m.copy}) * plan.lessons.epochs * len(population.public) * 0.01
     )
-    embedding = 0.085 * (len(population.public) + len(population.test) + 2 * GALLERY * population.classes)
+    embedding = 0.085 * (len(population.public) + len(population.test) + 2 * GALLERY * people)
     prior = 40.0 if prepared.order.prior is None else 0.0
     seconds += judging + copies + prior + embedding * len(prepared.embeds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightleak.attacks import Access
-from lightleak.audit import mapping, recognisers
+from lightleak.audit import mapping, photographs, recognisers
 from lightleak.audit.answer import Answer, Found, answer, shows_by
 from lightleak.audit.ensemble import Member
 from lightleak.audit.exposures import compared
@@ -20,7 +20,7 @@ from lightleak.audit.record import pictures, sha256
 from lightleak.metrics.evidence import wilson
 from lightleak.models.recogniser import Recogniser
 from lightleak.ranking import or_lowest
-from lightleak.study.task import Store, commit, device, versions
+from lightleak.study.task import Store, commit, device, plain, versions, with_needs
 from lightleak.study.tasks import Ready
 
 PURPOSE = (
@@ -63,7 +63,7 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
     fit = [name for name in qualities if name not in told.unfit]
     spent = _spent(prepared, store)
     people = store.result(next(iter(prepared.measures.values())))["people"]
-    return {
+    whole = {
         "purpose": PURPOSE,
         "answer": told.to_json(),
         "warnings": [*told.warnings, *recognisers.warnings(opinions, first), *prepared.warnings],
@@ -112,10 +112,11 @@ def record(prepared: Prepared, store: Store, command: str) -> tuple[dict[str, An
             "versions": versions(),
             "commit": commit(),
             "device": device(),
-            "seconds": sum(row["seconds"] for row in spent.values()),
+            "seconds": sum(store.made(one)["seconds"] for one in with_needs(prepared.tasks) if store.done(one)),
         },
         "hashes": _hashes(prepared, store, first),
-    }, told
+    }
+    return plain(whole), told  # what is no number is not known
 
 
 def _guard(prepared: Prepared) -> str:
@@ -123,14 +124,16 @@ def _guard(prepared: Prepared) -> str:
 
 
 def _subjects(prepared: Prepared) -> dict[str, Any]:
-    order, population = prepared.order, prepared.population
-    each = torch.bincount(population.train.labels, minlength=population.classes)
+    order, population, who = prepared.order, prepared.population, torch.tensor(prepared.audited)
+    each = torch.bincount(population.train.labels, minlength=population.classes)[who]
+    held_out = (population.validation, population.test, population.judge)
     return {
         "what": order.subjects,
-        "number": population.classes,
-        "training_pictures": len(population.train),
+        "number": len(who),
+        "not_audited": [name for person, name in enumerate(population.class_names) if person not in prepared.audited],
+        "training_pictures": int(each.sum()),
         "training_pictures_each": {"least": int(each.min()), "most": int(each.max())},
-        "held_out_pictures": len(population.validation) + len(population.test) + len(population.judge),
+        "held_out_pictures": sum(len(photographs.only(images, who)) for images in held_out),
         "public_people": len(population.public.labels.unique()),
         "public_pictures": len(population.public),
         "training_list_given": order.train_list is not None,
@@ -196,7 +199,7 @@ def _result(measure: Measure, prepared: Prepared, store: Store, place: int) -> d
 
 def _members(measures: Mapping[str, Measure], prepared: Prepared, store: Store, place: int) -> list[Found]:
     """Every member of the ensemble, by the recogniser at `place`."""
-    return [_found(one, _result(measures[one.name], prepared, store, place)) for one in prepared.ensemble.members]
+    return [_found(one, measures[one.name], prepared, store, place) for one in prepared.ensemble.members]
 
 
 def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str], place: int) -> list[dict[str, Any]]:
@@ -204,7 +207,7 @@ def _exposures(prepared: Prepared, store: Store, told: Answer, fit: list[str], p
     found, spent = {}, {}
     for way in prepared.exposures:
         measures, members = prepared.behind[way.name], way.ensemble.members
-        found[way.name] = [_found(one, _result(measures[one.name], prepared, store, place)) for one in members]
+        found[way.name] = [_found(one, measures[one.name], prepared, store, place) for one in members]
         spent[way.name] = _together(members, store)
     return compared(found, told, fit, spent, prepared.order.seed)
 
@@ -254,7 +257,9 @@ def _to_first(name: str, shown: int, people: int, prepared: Prepared, store: Sto
     return round(beforehand + found.shared + each * (people + 1) / (shown + 1))
 
 
-def _found(member: Member, result: Mapping[str, Any]) -> Found:
+def _found(member: Member, measure: Measure, prepared: Prepared, store: Store, place: int) -> Found:
+    result = _result(measure, prepared, store, place)
+
     def row(key: str):
         return tuple(result[key]) if key in result else None
 
@@ -269,6 +274,7 @@ def _found(member: Member, result: Mapping[str, Any]) -> Found:
         row("gap"),
         member.control,
         row("named"),
+        measure.there(store),
     )
 
 
@@ -335,7 +341,7 @@ def _people(prepared: Prepared, told: Answer, found: list[Found], embed: Any, pe
                 "belief": one.confidence[place],
                 "score": one.score[place] if one.score else None,
                 "judges": {name: values[place] for name, values in one.judges.items()},
-                "held_out": embed["held_out"][person] if embed and "held_out" in embed else None,
+                "held_out": embed["held_out"][place] if embed and "held_out" in embed else None,
                 "model_names": prepared.examined.right[person],
                 "members_that_show": sum(
                     shows_by(each, told.by, [n for n in each.judges if n not in told.unfit])[place]

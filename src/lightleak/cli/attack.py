@@ -92,6 +92,7 @@ def main(
         seed: decides everything random.
         precision: of the target's and the prior's convolutions; bfloat16 is faster where the hardware has it.
         knowledge: the folder of what an attack (LOMMA, SMILE, LOKT) learns beforehand; learnt there if it is not yet.
+            What lies there is used with any seed, and refused where it was learnt otherwise than the options below say.
         public: the data set whose public images LOMMA and SMILE learn from (faces, digits or folder:PATH).
         distillation: how their students learn.
         transfer: how LOKT's surrogates learn, of images that its prior draws.
@@ -119,9 +120,19 @@ def main(
     if made and priors.target_of(prior) not in ("", oracle.weights):
         raise UserError(f"the prior in {prior} was made for another target than {name}; fit one for this target")
     check(attack, oracle, generator, wanted)
-    if (needs := attack.needs()).knowledge:
-        if needs.drawn and public:
-            raise UserError(f"{called} learns of images that its prior draws, not of public ones; leave --public out")
+    needs = attack.needs()
+    of_public = needs.knowledge and not needs.drawn
+    idle = {
+        "--knowledge": knowledge and not needs.knowledge,
+        "--public": public and not of_public,
+        "--settings": settings and not of_public,
+        "--distillation": distillation != SMALL and not of_public,
+        "--transfer": transfer != SMALL_TRANSFER and not needs.drawn,
+    }
+    if unused := ", ".join(option for option, given in idle.items() if given):
+        source = "of images that its prior draws" if needs.drawn else "from public images"
+        raise UserError(f"{called} learns {source if needs.knowledge else 'nothing beforehand'}; leave {unused} out")
+    if needs.knowledge:
 
         def images() -> Images:
             if needs.drawn:
@@ -129,9 +140,7 @@ def main(
             return _public(public, settings)
 
         lessons = transfer if needs.drawn else distillation
-        learnt = _knowledge(Oracle(classifier, attack.access), knowledge, images, lessons, seed)
-    elif knowledge or public:
-        raise UserError(f"{called} uses no knowledge from public images; leave --knowledge, --public out")
+        learnt = _knowledge(Oracle(classifier, attack.access), knowledge, images, lessons, seed, bool(public))
     with bar(f"{called} on {Path(name).name}") as watch:
         rng, scratch = torch.Generator().manual_seed(seed), out.with_name(f".{out.name}.attack")
         found = attack.run(oracle, generator, wanted, rng, watch, knowledge=learnt, folder=scratch)
@@ -159,6 +168,8 @@ def check_arguments(
     if below := [label for label in classes if label < 0]:
         raise UserError(f"classes are numbers from 0, not {below[0]}")
     check_data(public, settings)
+    if settings and public is None:
+        raise UserError("--settings are those of the data set that --public names; name it, or leave them out")
     check_place(out, "a reconstruction")
     if preset is not None:
         preset_of(preset, attack)
@@ -193,13 +204,28 @@ def _public(public: str | None, settings: dict[str, str]) -> Images:
 
 
 def _knowledge(
-    oracle: Oracle, folder: Path | None, images: Callable[[], Images], lessons: Distillation | Transfer, seed: int
+    oracle: Oracle,
+    folder: Path | None,
+    images: Callable[[], Images],
+    lessons: Distillation | Transfer,
+    seed: int,
+    named: bool = False,
 ) -> Knowledge:
-    """What is in the folder, or what the images teach, kept there."""
+    """What is in the folder, or what the images teach, kept there; if lessons or images were `named` and what is there
+    was learnt otherwise, UserError.
+    """
     if folder and (folder / FEATURES).exists():
         found = Knowledge.load(folder)
         if found.target and found.target != oracle.weights:
             raise UserError(f"what lies in {folder} was learnt of another target; name another folder, or delete it")
+        if named or lessons not in (SMALL, SMALL_TRANSFER):
+            if not found.made:
+                console.print(f"what lies in {folder} is used; of an older version, it does not say how it was learnt")
+            elif why := found.differing(lessons, images() if named else None):
+                raise UserError(
+                    f"what lies in {folder} was learnt otherwise ({'; '.join(why[:3])}); name another folder, or leave "
+                    "out how it is to be learnt"
+                )
         return found
     seen, scratch = images(), folder / ".training" if folder else None
     with bar("learn from images") as watch:

@@ -220,7 +220,8 @@ def _introduce(prepared: Prepared) -> None:
     """What was found of the model before anything long begins."""
     seen, people = prepared.examined, prepared.population
     console.print(
-        f"the model names {seen.seen.value:.0%} of {len(people.train)} training pictures right"
+        f"the model names {seen.seen.value:.0%} of a person's training pictures right on average, of "
+        f"{len(people.train)} in all"
         + (f", {seen.held_out.value:.0%} of the others" if seen.held_out else "")
         + f"; normalisation: {escape(seen.normalised)}",
         highlight=False,

@@ -84,8 +84,8 @@ def main(
             console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
         return
     priors.save(found, out)
-    judged = "with" if found.judges else "without"
-    console.print(f"{out}: a prior of {found.size} x {found.size} images, {judged} a discriminator", highlight=False)
+    judged = "with a discriminator of these" if found.judges else "without a discriminator of these"
+    console.print(f"{out}: a prior of {found.size} x {found.size} images, {judged}", highlight=False)
 
 
 def check_arguments(

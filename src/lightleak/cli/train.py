@@ -1,5 +1,6 @@
 """`lightleak train`: train a classifier, with or without defences."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from lightleak.cli.arguments import (
 )
 from lightleak.cli.kinds import Architecture, Count, Device, File, LikeRecipe, Seed, Source
 from lightleak.data import Population
+from lightleak.defences.lasting import lasting
 from lightleak.errors import UserError
 from lightleak.files import check_place
 from lightleak.metrics.robustness import robust_accuracy
@@ -32,13 +34,16 @@ from lightleak.models.own import is_checkpoint, opened
 from lightleak.models.own import own as own_network
 from lightleak.terminal import bar, console
 from lightleak.training import RECIPES, Recipe, accuracy_and_loss, train
+from lightleak.training.loop import phases
+
+log = logging.getLogger("lightleak")
 
 
 @computing
 def main(
     out: Path,
     data: Source = "faces",
-    architecture: Architecture = "timm:resnet18",
+    architecture: Architecture | None = None,
     defence: str = "none",
     recipe: Recipe = RECIPES["small"],
     like: LikeRecipe | None = None,
@@ -60,7 +65,7 @@ def main(
     Args:
         out: the checkpoint to write.
         data: faces, digits, folder:PATH, or a published set such as celeba:PATH.
-        architecture: timm:NAME, torchvision:NAME or face:NAME.
+        architecture: timm:NAME, torchvision:NAME or face:NAME; by default timm:resnet18.
         defence: none, or names separated by commas, with settings in brackets: "ssf(factor=0.5),bido".
         recipe: how to train.
         like: a recipe by name, such as rolss or ir152, in place of --recipe.
@@ -81,8 +86,15 @@ def main(
     if not population.classes:
         raise UserError(f"{data} has public images only; they train priors ('lightleak fit')")
     with randomness.own(seed):
-        classifier = _untrained(architecture, population, size, start, own)
-    architecture = architecture if own.net is None and start is None else "the network"
+        classifier = _untrained(architecture or USUAL, population, size, start, own)
+    architecture = (architecture or USUAL) if own.net is None and start is None else "the network"
+    left = lasting(classifier.record)
+    plan = left.joined(plan)
+    gone = [name for name in (*left.by_views, *left.by_freezing, *left.void, *left.undone) if name not in plan.names]
+    if gone:
+        log.warning(f"training undoes {', '.join(gone)}, which the network has; the result is recorded without")
+    if any(epoch for epoch, _ in plan.changes):
+        phases(classifier, plan, recipe, seed)  # what is refused at a later epoch is refused now
     begun = start or own.weights
     unsure = overlap(classifier, data, train_list, population) if begun else ""
     if unsure:
@@ -103,14 +115,15 @@ def main(
     console.print(f"natural accuracy {right:.1%}{held} on {len(population.test)} test images: {out}")
 
 
+USUAL = "timm:resnet18"
 EXAMPLE = "Example: lightleak train"
 NAMES = ", ".join([*defences.DEFENCES, *defences.PRESETS])
 main.__doc__ = str(main.__doc__).replace(EXAMPLE, f"Defences: {NAMES}.\n\n    {EXAMPLE}", 1)
 
 
 def check_arguments(
-    out: Path, data: str, defence: str, recipe: Recipe, like: str | None, settings: dict[str, str],
-    start: Path | None, train_list: Path | None, own: Own,
+    out: Path, data: str, architecture: str | None, defence: str, recipe: Recipe, like: str | None,
+    settings: dict[str, str], size: int | None, start: Path | None, train_list: Path | None, own: Own,
 ) -> None:  # fmt: skip
     """UserError, before anything is read, for arguments that do not go together."""
     if like is not None and recipe != RECIPES["small"]:
@@ -125,6 +138,11 @@ def check_arguments(
         raise UserError("--train-list is of weights that training goes on from; name them with --from")
     check_weights(start)
     check_own(own)
+    file = start or own.weights
+    if architecture is not None and (own.net is not None or file is not None):
+        raise UserError(f"{'--net' if own.net else '--from'} says which network it is: leave --architecture out")
+    if size is not None and file is not None and (own.net is None or is_checkpoint(file)):
+        raise UserError(f"{file} says at how many pixels its network sees: leave --size out")
     defences.parse(defence)
     check_data(data, settings, train_list)
     check_place(out, "the checkpoint")

@@ -196,8 +196,7 @@ def _shapes(name: str) -> tuple[str, dict[str, tuple[int, ...]]]:
     """The name of a network's last layer, and the shapes of all tensors, for one class."""
     with torch.device("meta"):
         empty = zoo.build(name, 1)
-    head = next(path for path, module in empty.net.named_modules() if module is empty.head)
-    return head, {key: tuple(value.shape) for key, value in empty.net.state_dict().items()}
+    return empty.head_name, {key: tuple(value.shape) for key, value in empty.net.state_dict().items()}
 
 
 def inception(state: State, hints: Hints, source: str) -> Classifier:

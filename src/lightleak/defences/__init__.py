@@ -1,6 +1,7 @@
 """Defences: frozen settings with a `plan` that says what they do to plain training; one file each."""
 
 import ast
+import json
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from lightleak.defences.transfer import TLDMI, pretrain
 from lightleak.defences.trapmid import TrapMID
 from lightleak.defences.two_stage import TTS
 from lightleak.errors import UserError, nearest
+from lightleak.fingerprint import told
 from lightleak.models.classifier import Classifier
 from lightleak.plugins import Registry
 from lightleak.training.plan import Plan, combine
@@ -158,8 +160,16 @@ def plan(defences: tuple[Defence, ...], recipe: Recipe) -> Plan:
     twice = [title for title in dict.fromkeys(titles) if titles.count(title) > 1]
     if twice:
         raise UserError(f"{twice[0]} is asked for twice; give it once, with the settings it should have")
-    plans = {defence.title: replace(defence.plan(recipe), names=(name_of(defence),)) for defence in defences}
+    plans = {}
+    for defence in defences:
+        name = name_of(defence)
+        plans[defence.title] = replace(defence.plan(recipe), names=(name,), settings=((name, settings_of(defence)),))
     return combine(plans)
+
+
+def settings_of(defence: Defence) -> dict[str, Any]:
+    """A defence's settings as JSON data, for the record of a network."""
+    return json.loads(json.dumps(told(defence), default=str)) if is_dataclass(defence) else {}
 
 
 def name_of(defence: Defence) -> str:

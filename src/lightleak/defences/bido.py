@@ -15,8 +15,10 @@ the Frobenius norm, where the literature has the largest singular value.
 """
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -83,7 +85,9 @@ class BiDO:
             )
         found = self.layers or _stages(classifier, shapes)
         if not found:
-            raise UserError(f"BiDO finds no stages in {type(classifier.net).__name__}; name its layers")
+            raise UserError(
+                f"BiDO finds no stages in {type(classifier.net).__name__}, nor blocks throughout it; name its layers"
+            )
         return found
 
     def _measure(self, batch: Batch, outputs: list[Tensor]) -> dict[str, Tensor]:
@@ -134,14 +138,14 @@ def _shapes(classifier: Classifier) -> dict[str, tuple[int, ...]]:
     """The output shape of each module that gives one tensor, in the order in which they end, before the head."""
     shapes: dict[str, tuple[int, ...]] = {}
     reached: list[nn.Module] = []
-    head = classifier.head
+    heads = [classifier.net.get_submodule(name) for name in classifier.heads or (classifier.head_name,)]
 
     def note(name: str, output: object) -> None:
         if isinstance(output, Tensor) and not reached:
             shapes.pop(name, None)
             shapes[name] = tuple(output.shape)
 
-    handles = [head.register_forward_pre_hook(lambda module, _: reached.append(module))]
+    handles = [head.register_forward_pre_hook(lambda module, _: reached.append(module)) for head in heads]
     for name, module in classifier.net.named_modules():
         handles.append(module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output)))
     try:
@@ -154,27 +158,72 @@ def _shapes(classifier: Classifier) -> dict[str, tuple[int, ...]]:
 
 
 def _stages(classifier: Classifier, shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """The last module at each resolution below the image's; where there is but one, the quarters of the blocks."""
-    units = _units(classifier.net, shapes)
+    """The last module at each resolution below the image's; where there is but one, the quarters of the blocks.
+
+    Nothing where all of them lie in one block, so that the rest of the network would not be watched.
+    """
+    net, order = classifier.net, list(shapes)
+    units = [name for name in _units(net, shapes) if _of_images(shapes[name], classifier)]
     last: dict[int, str] = {}
     for name in units:
         last.pop(side := _side(shapes[name]), None)
         last[side] = name
     features = (last[1],) if 1 in last else ()
     maps = tuple(name for side, name in last.items() if side not in (1, classifier.size))
-    if len(maps) > 1 and 0 not in last:
+    blocks = _quarters(shapes, lambda name: name.rpartition(".")[0])
+    blocks = () if _in_one_block(net, blocks, order) else blocks
+    tokens = any(len(shapes[name]) == 3 for name in units)
+    if tokens and _span(blocks, order) > 0.5:  # of one resolution, whatever made them
+        return (*blocks, *features)
+    beside = tokens and len(maps) > 1 and order.index(maps[0]) > len(order) / 2  # all resolutions last to the end
+    if len(maps) > 1 and not beside and not _in_one_block(net, maps, order):
         return maps + features
-    blocks = _blocks(shapes)
-    quarters = [blocks[round(len(blocks) * part / 4) - 1] for part in (1, 2, 3, 4)] if len(blocks) >= 4 else maps
-    return (*quarters, *features)
+    blocks = blocks or _quarters(shapes, lambda name: re.sub(r"\b\d+\b", "*", name)) or maps
+    return () if _in_one_block(net, blocks, order) else (*blocks, *features)
+
+
+def _span(names: Sequence[str], order: list[str]) -> float:
+    """The share of a run between the first and the last of some layers."""
+    return (order.index(names[-1]) - order.index(names[0])) / len(order) if names else 0.0
+
+
+def _quarters(shapes: dict[str, tuple[int, ...]], kind: Callable[[str], str]) -> tuple[str, ...]:
+    """The ends of the quarters of the longest row of blocks of one kind and shape; () if no row has four.
+
+    Of rows as long, it is the shallowest, and of these the one that ends last.
+    """
+    rows: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, shape in shapes.items():
+        rows.setdefault((kind(name), shape), []).append(name)
+    order = {name: place for place, name in enumerate(shapes)}
+    row = max(rows.values(), key=lambda row: (len(row), -row[0].count("."), order[row[-1]]), default=[])
+    return tuple(row[round(len(row) * part / 4) - 1] for part in (1, 2, 3, 4)) if len(row) >= 4 else ()
+
+
+def _of_images(shape: tuple[int, ...], classifier: Classifier) -> bool:
+    """Whether an output has a row for each image and, of square images, square maps; heads and windows have not."""
+    square = len(shape) != 4 or classifier.sides is not None or shape[2] in (shape[1], shape[3])
+    return shape[0] == len(classifier.example) and square
+
+
+def _in_one_block(net: nn.Module, names: Sequence[str], order: list[str]) -> bool:
+    """Whether several layers lie within one of several blocks of a row, which is not most of the network itself."""
+    if len(names) < 2 or _span(names, order) > 0.5:
+        return False
+    shared: list[str] = []
+    for parts in zip(*(name.split(".") for name in names)):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    rows = (net.get_submodule(".".join(shared[:depth])) for depth in range(len(shared)))
+    return any(_plain(row) and len(list(row.children())) > 1 for row in rows)
 
 
 def _units(net: nn.Module, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     """The modules of the main path, in order: children; of plain sequences and of what holds the head, theirs."""
 
     def opened(name: str, child: nn.Module) -> bool:
-        plain = isinstance(child, nn.ModuleList) or type(child).forward is nn.Sequential.forward
-        return plain or (name not in shapes and not isinstance(child, Bottleneck))
+        return _plain(child) or (name not in shapes and not isinstance(child, Bottleneck))
 
     def within(module: nn.Module, prefix: str) -> list[str]:
         names = []
@@ -192,14 +241,11 @@ def _units(net: nn.Module, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     return units
 
 
-def _blocks(shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """The longest row of siblings of one shape."""
-    rows: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    for name, shape in shapes.items():
-        rows.setdefault((name.rpartition(".")[0], shape), []).append(name)
-    return max(rows.values(), key=len, default=[])
+def _plain(module: nn.Module) -> bool:
+    """Whether a module does nothing but hold others, or run them one after the other."""
+    return isinstance(module, nn.ModuleList) or type(module).forward is nn.Sequential.forward
 
 
 def _side(shape: Sequence[int]) -> int:
-    """Side of a square map, channels first or last; 1 for features, 0 for tokens."""
-    return shape[2] if len(shape) == 4 else 0 if len(shape) == 3 else 1
+    """Side of a square map, channels first or last, or of as many tokens, give or take a class's; 1 for features."""
+    return shape[2] if len(shape) == 4 else isqrt(shape[1]) if len(shape) == 3 else 1

@@ -12,8 +12,7 @@ tanh saturates, which hides gradients as well: attack it with a loss of logits, 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
+from lightleak.defences.mid import own_head
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import insert
@@ -36,11 +35,8 @@ class LoFt:
         return Plan(changes=((0, self.apply),), head=True)
 
     def apply(self, classifier: Classifier) -> Classifier:
-        """The classifier with such a head; UserError if its own is no linear layer, or not wider than the rank."""
-        head = classifier.head
-        name = next(name for name, module in classifier.net.named_modules() if module is head)
-        if not isinstance(head, nn.Linear):
-            raise UserError(f"LoFt needs a linear layer as the head; {name!r} is a {type(head).__name__}")
+        """The classifier with such a head; UserError if no one linear layer, wider than the rank, makes the logits."""
+        name, head = own_head(classifier, "LoFt")
         if self.rank >= head.in_features:
             raise UserError(
                 f"LoFt compresses {head.in_features} features to fewer numbers, not to {self.rank}; choose a rank below"

@@ -44,10 +44,8 @@ class MID:
         return Plan(changes=((0, self.apply),), terms=(term,), head=True)
 
     def apply(self, classifier: Classifier) -> Classifier:
-        """The classifier with a new bottleneck in place of its head; UserError if its head is no linear layer."""
-        name, head = _head(classifier)
-        if not isinstance(head, nn.Linear):
-            raise UserError(f"MID needs a linear layer as the head; {name!r} is a {type(head).__name__}")
+        """The classifier with a new bottleneck as its head; UserError if no linear layer alone makes the logits."""
+        name, head = own_head(classifier, "MID")
         width = self.width or max(1, head.in_features // 2)
         if width > head.in_features:
             raise UserError(f"MID's bottleneck is 1 to {head.in_features} wide, as the features are, not {width}")
@@ -55,8 +53,7 @@ class MID:
         return classifier.with_net(insert(classifier.net, change), change=change)
 
     def _statistics(self, classifier: Classifier) -> tuple[str, ...]:
-        name, _ = _head(classifier)
-        return (f"{name.rpartition('.')[0]}.statistics",)
+        return (f"{classifier.head_name.rpartition('.')[0]}.statistics",)
 
     def _divergence(self, batch: Batch, outputs: list[Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         return {"kl": divergence(outputs[0])}
@@ -72,6 +69,9 @@ def averaged(classifier: Classifier, draws: int = 8) -> Classifier:
     return result.train(classifier.training)
 
 
-def _head(classifier: Classifier) -> tuple[str, nn.Module]:
-    head = classifier.head
-    return next(name for name, module in classifier.net.named_modules() if module is head), head
+def own_head(classifier: Classifier, who: str) -> tuple[str, nn.Linear]:
+    """`Classifier.only_head`; UserError, too, if a defence has put another head in its place already."""
+    others = {"bottleneck": "MID's bottleneck", "low_rank": "a head of low rank"}
+    if there := [others[change["kind"]] for change in classifier.changes if change["kind"] in others]:
+        raise UserError(f"{who} puts a head of its own into the network, which has {there[0]} already; begin without")
+    return classifier.only_head(who)

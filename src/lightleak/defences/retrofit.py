@@ -13,9 +13,11 @@ is used. With a wanted accuracy, the strongest surgery that keeps it is looked f
 their skips while accuracy holds, then the next stage's are scaled by the smallest k that holds (`search`).
 """
 
+import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,8 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightleak import randomness
 from lightleak.data.population import Images
 from lightleak.data.views import View
+from lightleak.defences.lasting import Lasting, lasting
 from lightleak.errors import UserError
 from lightleak.fingerprint import fingerprint
 from lightleak.models.classifier import Classifier
@@ -42,6 +46,8 @@ SHARE = 0.1  # of the epochs that the original took
 FACTORS = (0.1, 0.2, 0.4, 0.6, 0.8)
 HELD = 10  # without validation images, every tenth of each class's images is held out
 Families = Literal["rolss", "ssf"]
+Views = Sequence[Callable[[Tensor], Tensor]]
+log = logging.getLogger("lightleak")
 
 
 @dataclass(frozen=True)
@@ -123,19 +129,28 @@ def protect(
     is held out. `defence`: rolss, rolss+ or ssf, by name or with settings. `keep_accuracy`: a share of the original's
     validation accuracy; then the strongest surgery that keeps it is looked for, by stages ("rolss") or by stages and k
     ("ssf"). `recipe`: as the model was trained (None: what its record says, else "small"); `epochs` of recovery
-    (None: a tenth of the recipe's). With a `folder`, a stopped call goes on from there. UserError if the defence does
-    more than surgery, or no surgery keeps the accuracy.
+    (None: a tenth of the recipe's). With a `folder`, a stopped call goes on from there. Of the defences that the model
+    has, its record keeps those that `lasting` finds. UserError if the defence does more than surgery, no surgery keeps
+    the accuracy, or the model was trained with DP-SGD.
     """
     if not isinstance(model, Classifier):
         raise UserError(
             f"protect takes a Classifier, not a {type(model).__name__}; wrap your network: "
             "lightleak.Classifier(net, size=..., classes=...)"
         )
+    left = lasting(model.record)
+    if left.void:
+        raise UserError(
+            "the model was trained with dp, and the plain steps of recovery, on the same images, would void its bound; "
+            "train it anew with both, such as --defence dp,rolss"
+        )
+    from lightleak.defences import name_of, settings_of
+
     images, validation = (images, validation) if validation is not None else held_out(images)
-    recipe = shortened(recipe or _recipe_of(model), epochs)
+    whole = recipe or _recipe_of(model)
+    recipe = shortened(whole, epochs)
     before, _ = accuracy_and_loss(model, validation)
-    tried: list[Tried] = []
-    found = Trials(model, images, validation, recipe, recovery(model.eval()), before, seed, folder, watch, tried)
+    found = Trials(model, images, validation, recipe, recovery(model.eval()), before, seed, folder, watch, left)
     if keep_accuracy is None:
         change, name = surgery_of(defence, recipe)
         result = found.recovered(change, name)
@@ -150,15 +165,21 @@ def protect(
                 "nothing to keep; are these the people that it knows, in its order?"
             )
         result, name = search(found, keep_accuracy, defence == "ssf")
-    told = model.record.get("defences")
-    names = list(told) if isinstance(told, list) else []
-    result.record["defences"] = list(dict.fromkeys([*names, *surgery_names(defence)]))
+    if left.undone:
+        log.warning(f"recovery undoes {', '.join(left.undone)}: the result is recorded without")
+    new = {name_of(each): {} if keep_accuracy else settings_of(each) for each in chosen_of(defence)}
+    settings = {name: each for name, each in {**left.settings, **new}.items() if each}
+    lasts = {*left.names, *left.by_views, *left.by_freezing}
+    kept = dict.fromkeys([*(name for name in (model.record["defences"] if lasts else ()) if name in lasts), *new])
+    result.record["defences"] = list(kept)
+    result.record["defence_settings"] = {name: settings[name] for name in kept if name in settings}
     result.record["retrofit"] = {
         "surgery": name,
+        "recipe": json.loads(json.dumps(asdict(whole))),  # of the original, for a retrofit that follows
         "original": fingerprint(dict(model.net.state_dict())),
         "original_accuracy": before,
         "keep_accuracy": keep_accuracy,
-        "tried": [asdict(one) for one in tried],
+        "tried": [asdict(one) for one in found.tried],
     }
     return result
 
@@ -202,8 +223,7 @@ def surgery_of(
     """The change of the network that a defence is, and its title; UserError if it is more than that."""
     from lightleak import defences
 
-    chosen = defences.parse(defence) if isinstance(defence, str) else defence
-    chosen = tuple(chosen) if isinstance(chosen, Sequence) else (chosen,)
+    chosen = chosen_of(defence)
     if not chosen:
         raise UserError("name the surgery to retrofit: rolss, rolss+ or ssf")
     for each in chosen:
@@ -230,12 +250,12 @@ def surgery_of(
     return change, " + ".join(defences.title(each) for each in chosen)
 
 
-def surgery_names(defence: "str | Defence | Sequence[Defence]") -> list[str]:
-    """The defences by their names in DEFENCES."""
+def chosen_of(defence: "str | Defence | Sequence[Defence]") -> "tuple[Defence, ...]":
+    """The defences that are meant."""
     from lightleak import defences
 
     chosen = defences.parse(defence) if isinstance(defence, str) else defence
-    return [defences.name_of(each) for each in (chosen if isinstance(chosen, Sequence) else (chosen,))]
+    return tuple(chosen) if isinstance(chosen, Sequence) else (chosen,)
 
 
 def shortened(recipe: Recipe, epochs: int | None = None) -> Recipe:
@@ -258,9 +278,16 @@ def held_out(images: Images) -> tuple[Images, Images]:
 
 
 @torch.no_grad()
-def settle(classifier: Classifier, images: Images, batch: int, seed: int = 0) -> Classifier:
-    """The classifier, its batch norms' running means and variances averaged anew over whole batches of `images`."""
-    norms = [one for one in classifier.net.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
+def settle(classifier: Classifier, images: Images, batch: int, seed: int = 0, views: Views = ()) -> Classifier:
+    """The classifier, its batch norms' running means and variances averaged anew over whole batches of `images`.
+
+    The images are seen through `views`; frozen layers keep their statistics.
+    """
+    norms = [
+        one for one in classifier.net.modules()
+        if isinstance(one, _BatchNorm) and one.track_running_stats
+        and all(parameter.requires_grad for parameter in one.parameters())
+    ]  # fmt: skip
     if not norms:
         return classifier
     held = [one.momentum for one in norms]
@@ -271,8 +298,12 @@ def settle(classifier: Classifier, images: Images, batch: int, seed: int = 0) ->
         one.train()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     size = min(batch, len(images))
-    for start in range(0, len(images) - size + 1, size):
-        classifier(images.floats(order[start : start + size], classifier.device))
+    with randomness.own(seed, classifier.device):
+        for start in range(0, len(images) - size + 1, size):
+            pixels = images.floats(order[start : start + size], classifier.device)
+            for view in views:
+                pixels = view(pixels)
+            classifier(pixels)
     for one, momentum in zip(norms, held):
         one.momentum = momentum
     return classifier.eval()
@@ -291,19 +322,22 @@ class Trials:
     seed: int
     folder: Path | None
     watch: Watch | None
-    tried: list[Tried]
+    left: Lasting  # of the original's defences
+    tried: list[Tried] = field(default_factory=list)
 
     def recovered(self, change: Callable[[Classifier], Classifier], name: str) -> Classifier:
         """The network so changed, recovered; what it reached is noted."""
-        cut = settle(change(self.model), self.images, self.recipe.batch, self.seed).train()
-        for parameter in cut.net.parameters():
-            parameter.requires_grad_(True)
+        views = tuple(view for each in self.left.by_views.values() for view in each)
+        cut = change(self.model)
+        for own, parameter in cut.net.named_parameters():
+            parameter.requires_grad_(not (self.left.by_freezing and own in self.left.frozen))
+        cut = settle(cut, self.images, self.recipe.batch, self.seed, views).train()
         folder = None if self.folder is None else self.folder / fingerprint(name)[:8]
         result = train(
-            cut, self.images, self.validation, self.recipe, Plan(loss=self.loss), seed=self.seed, folder=folder,
-            watch=self.watch,
+            cut, self.images, self.validation, self.recipe, Plan(loss=self.loss, views=views),
+            seed=self.seed, folder=folder, watch=self.watch,
         )  # fmt: skip
-        settle(result, self.images, self.recipe.batch, self.seed)
+        settle(result, self.images, self.recipe.batch, self.seed, views)
         accuracy, _ = accuracy_and_loss(result, self.validation)
         result.record["validation_accuracy"] = accuracy
         self.tried.append(Tried(name, accuracy, accuracy / self.before if self.before else math.nan))
@@ -311,8 +345,9 @@ class Trials:
 
 
 def _recipe_of(model: Classifier) -> Recipe:
-    """How the model was trained, as its record says; where it says nothing, as for small images."""
-    told: Any = model.record.get("recipe")
+    """How the model was trained before any retrofit, as its record says; if it says nothing, as for small images."""
+    before = model.record.get("retrofit")  # the recipe of a retrofit is that of its recovery
+    told: Any = (before.get("recipe") if isinstance(before, dict) else None) or model.record.get("recipe")
     if not isinstance(told, dict):
         return RECIPES["small"]
     try:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lightleak.errors import UserError
+from lightleak.models.changes import SURGERY
 from lightleak.models.classifier import Classifier
-from lightleak.surgery import Skip, find_skips, remove_skips, scale_skips
+from lightleak.surgery import Skip, chosen_skips, find_skips, remove_skips, scale_skips
 from lightleak.training.plan import Plan
 from lightleak.training.recipes import Recipe
 
@@ -35,7 +36,8 @@ class RoLSS:
         return Plan(changes=((0, self.apply),))
 
     def apply(self, classifier: Classifier) -> Classifier:
-        """The classifier without those skips; UserError if there are none."""
+        """The classifier without those skips; UserError if there are none, or "last" means other ones than before."""
+        check_last(self.where, classifier, "RoLSS")
         return classifier.with_net(remove_skips(classifier.net, self.where, classifier.example, wake=self.wake))
 
     @property
@@ -64,10 +66,11 @@ class RoLSSPlus:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier without the skips of its last stage and of the tail of the one before."""
-        skips = find_skips(classifier.net, classifier.example)
-        stages = sorted({skip.stage for skip in skips})
+        check_last("last", classifier, "RoLSS+")
+        stages = sorted({skip.stage for skip in find_skips(classifier.net, classifier.example)})
         if len(stages) < 2:
             raise UserError(f"RoLSS+ needs skips in two stages, this network has them in {len(stages)}; use RoLSS")
+        skips = chosen_skips(classifier.net, ["last", *stages[-2:]], classifier.example)  # no half of a stage
         before = [skip for skip in skips if skip.stage == stages[-2]]
         chosen = before[int(self.keep * len(before)) :] + [skip for skip in skips if skip.stage == stages[-1]]
         return classifier.with_net(remove_skips(classifier.net, chosen, example=classifier.example))
@@ -90,11 +93,21 @@ class SSF:
 
     def apply(self, classifier: Classifier) -> Classifier:
         """The classifier with those skips scaled."""
-        factor = self.factor
-        if factor is None:
-            skips = find_skips(classifier.net, classifier.example)
-            factor = usual(skips)
-        return classifier.with_net(scale_skips(classifier.net, factor, self.where, example=classifier.example))
+        check_last(self.where, classifier, "SSF", ("remove", "scale"))
+        net, example = classifier.net, classifier.example
+        factors = self._factors(classifier)
+        if len(factors) == 1:
+            return classifier.with_net(scale_skips(net, next(iter(factors)), self.where, example))
+        for factor, names in factors.items():
+            net = scale_skips(net, factor, names, example)
+        return classifier.with_net(net)
+
+    def _factors(self, classifier: Classifier) -> dict[float, list[str]]:
+        """Each factor, and the names of the skips that it scales; what may leave nothing of a skip comes last."""
+        found: dict[float, list[str]] = {}
+        for skip in chosen_skips(classifier.net, self.where, classifier.example):
+            found.setdefault(usual(skip) if self.factor is None else self.factor, []).append(skip.name)
+        return dict(sorted(found.items(), reverse=True))
 
     @property
     def ambiguous(self) -> bool:
@@ -106,13 +119,27 @@ class SSF:
         where = shortest(self.where, classifier)
         if self.factor == 0:
             return RoLSS(where)
-        skips = find_skips(classifier.net, classifier.example)
-        return SSF(None if self.factor == usual(skips) else self.factor, where)
+        plain = SSF(where=where)
+        return plain if plain._factors(classifier) == self._factors(classifier) else replace(plain, factor=self.factor)
 
 
-def usual(skips: Sequence[Skip]) -> float:
+def check_last(where: str | int, classifier: Classifier, who: str, cuts: Sequence[str] = ("remove",)) -> None:
+    """UserError if "last" is asked for of a network whose last stage is cut already: it would mean another one."""
+    steps = [change for change in classifier.changes if change["kind"] == SURGERY and change.get("surgery") in cuts]
+    before = max((int(stage) for step in steps for _, _, stage, _ in step["skips"]), default=0)
+    if where != "last" or not before:
+        return
+    now = max((skip.stage for skip in find_skips(classifier.net, classifier.example)), default=0)
+    if before >= now:
+        raise UserError(
+            f"{who}: the last stage of this network is cut already, and the last one that has skips is now another; "
+            f"name what else is to be cut, such as rolss(where={now}) or ssf(where={now})"
+        )
+
+
+def usual(skip: Skip) -> float:
     """The paper's factor: 0.01 for concatenations, 0.2 for sums."""
-    return 0.01 if skips and all(skip.kind == "cat" for skip in skips) else 0.2
+    return 0.01 if skip.kind == "cat" else 0.2
 
 
 def numbered(where: str | int) -> bool:

@@ -38,6 +38,7 @@ class TLDMI:
     until: str | None = None  # instead: the last module that is frozen, such as "layer2"
     public: Recipe | None = None  # how step 1 trains; None: as the private training that follows
     title: ClassVar[str] = "TL-DMI"
+    freezes: ClassVar[bool] = True  # it lasts as long as what it froze stays frozen
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -71,9 +72,10 @@ class TLDMI:
         kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
         layers = [began[name] for name, m in classifier.net.named_modules() if isinstance(m, kinds) and name in began]
         layers.sort()
-        count = int(self.share * (len(layers) - 1) + 1e-9)  # the last one is the head
+        before = len(layers) - max(1, len(classifier.heads))  # the last ones are the heads
+        count = int(self.share * before + 1e-9)
         if count == 0:
-            raise UserError(f"a share of {self.share:.2f} of {len(layers) - 1} layers is none; nothing would be frozen")
+            raise UserError(f"a share of {self.share:.2f} of {before} layers is none; nothing would be frozen")
         return layers[count]
 
 
@@ -87,13 +89,10 @@ def pretrain(
 ) -> Classifier:
     """Step 1: the network trained to tell public people apart, with its own head put back.
 
-    Every fifth image is held out to choose the best epoch; `folder` and `watch` as for `train`. UserError if the head
-    is no linear layer.
+    Every fifth image is held out to choose the best epoch; `folder` and `watch` as for `train`. UserError if no linear
+    layer alone makes the logits.
     """
-    head = classifier.head
-    name = next(name for name, module in classifier.net.named_modules() if module is head)
-    if not isinstance(head, nn.Linear):
-        raise UserError(f"pre-training exchanges a linear head; {name!r} is a {type(head).__name__}")
+    name, head = classifier.only_head("pre-training, which exchanges the head,")
     people = int(public.labels.max()) + 1
     with randomness.own(seed):
         fresh = nn.Linear(head.in_features, people).to(head.weight)

@@ -74,10 +74,7 @@ class Traps:
 
     def __init__(self, settings: TrapMID, recipe: Recipe, classifier: Classifier) -> None:
         self.settings, self.recipe = settings, recipe
-        head = classifier.head
-        name = next(name for name, module in classifier.net.named_modules() if module is head)
-        if not isinstance(head, nn.Linear):
-            raise UserError(f"Trap-MID needs a linear layer as the head; {name!r} is a {type(head).__name__}")
+        name, head = classifier.only_head("Trap-MID")
         if classifier.sides is not None:
             raise UserError("Trap-MID's patterns are square, and this network takes images that are not")
         size = classifier.size

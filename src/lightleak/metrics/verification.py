@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.errors import UserError
-from lightleak.metrics.evidence import Measure, compare, interval
+from lightleak.metrics.evidence import Measure, above_chance, compare, interval
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)  # false match rates that are spoken of
 LEAST_FALSE = 10  # impostor scores above a threshold that are expected at least, or its rate is no estimate
@@ -126,6 +126,18 @@ def at_most(successes: int, trials: int, level: float = 0.95) -> float:
     if not 0 <= successes <= trials or trials == 0:
         raise UserError(f"expected 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
     return 1.0 if successes == trials else float(beta.ppf(level, successes + 1, trials - successes))
+
+
+def more_than(first: Tensor, second: Tensor) -> float:
+    """One-sided p value of `first` being true of more people than `second` (booleans of the same C): McNemar's, exact.
+
+    People of whom both or neither is true say nothing. Of the others as many would fall to either side, by a fair coin
+    each, however much people differ: so 5 against none are the fewest that are sure at 5 %.
+    """
+    if first.shape != second.shape:
+        raise UserError(f"expected the same people on both sides, got {tuple(first.shape)} and {tuple(second.shape)}")
+    ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())
+    return above_chance(ahead, ahead + behind, 0.5) if ahead else 1.0
 
 
 def at_most_of_ceiling(successes: int, trials: int, held_out: Tensor) -> float:

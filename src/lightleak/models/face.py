@@ -181,12 +181,6 @@ def vgg16_narrow(classes: int, size: int = 64) -> nn.Module:
     return VGG16(classes, width=NARROW, size=size)
 
 
-# Those that also take other sizes than 64 pixels: any multiple of 16 from 32 on.
-SIZED: dict[str, Callable[..., nn.Module]] = {
-    "ir18-narrow": ir18_narrow,
-    "vgg16-narrow": vgg16_narrow,
-    "densenet-narrow": NarrowDenseNet,
-}
 FACE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "ir50": ir50,
     "ir152": ir152,
@@ -194,5 +188,9 @@ FACE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "facenet112": facenet112,
     "vgg16": VGG16,
     "vgg16-plain": vgg16_plain,
-    **SIZED,
+    "ir18-narrow": ir18_narrow,
+    "vgg16-narrow": vgg16_narrow,
+    "densenet-narrow": NarrowDenseNet,
 }
+# Those that also take other sizes than 64 pixels: any multiple of 16 from 32 on.
+SIZED = tuple(name for name in FACE_MODELS if name.endswith("-narrow"))

@@ -109,7 +109,7 @@ def _own(classifier: Classifier) -> tuple[str, ...]:
     """Beginnings of the names of layers that no file brings: the head, and all that is beside a face's backbone."""
     if _beginnings(classifier) != ("", ""):
         return tuple(f"{name}." for name, _ in classifier.net.named_children() if name != "feature")
-    return (next(f"{name}." for name, module in classifier.net.named_modules() if module is classifier.head),)
+    return (f"{classifier.head_name}.",)
 
 
 def _beginnings(classifier: Classifier) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from lightleak.data.views import resized
 from lightleak.errors import UserError
 from lightleak.models import normalisation, trial
 from lightleak.models.changes import with_surgeries
+from lightleak.models.heads import could_be, heads_of
 from lightleak.models.normalisation import Normalisation
 from lightleak.models.trial import Item, Reading
 from lightleak.notebook import table
@@ -120,12 +121,36 @@ class Classifier(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The layer that makes the logits: the last linear layer or convolution with one output per class."""
-        for module in reversed(list(self.net.modules())):
-            width = getattr(module, "out_features", getattr(module, "out_channels", None))
-            if isinstance(module, nn.Linear | nn.Conv2d) and width == self.classes:
-                return module
-        raise UserError(f"found no layer with {self.classes} outputs in {type(self.net).__name__}; is 'classes' right?")
+        """The last linear layer or convolution with one output per class; `heads` tells what makes the logits."""
+        return self.net.get_submodule(self.head_name)
+
+    @property
+    def head_name(self) -> str:
+        """The name of `head` in the network."""
+        found = [name for name, module in self.net.named_modules() if could_be(module, self.classes)]
+        if not found:
+            raise UserError(
+                f"found no layer with {self.classes} outputs in {type(self.net).__name__}; is 'classes' right?"
+            )
+        return found[-1]
+
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """All layers that make the logits, by name, as a few passes show; () if something else makes them, too."""
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(2, 3, *(self.sides or (self.size, self.size)), generator=generator).to(self.device)
+        return heads_of(self.net, self.classes, lambda: self(images))
+
+    def only_head(self, who: str) -> tuple[str, nn.Linear]:
+        """The linear layer that alone makes the logits, and its name; UserError that says why `who` needs one."""
+        name, head = self.head_name, self.head
+        if not isinstance(head, nn.Linear):
+            raise UserError(f"{who} needs a linear layer as the head; {name!r} is a {type(head).__name__}")
+        if self.heads != (name,):
+            made = f"layers {', '.join(map(repr, self.heads))} do" if self.heads[1:] else f"{name!r} does not"
+            whose = self.architecture or type(self.net).__name__
+            raise UserError(f"{who} needs one linear layer that alone makes the logits; in {whose} {made}")
+        return name, head
 
     @property
     def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from lightleak.errors import UserError
 from lightleak.models import named
 from lightleak.models.wrap import Classifier
 from lightleak.place import here
+from lightleak.surgery.observe import undone
 
 # Constructor arguments that some torchvision models need to give plain logits and a deterministic, quick start.
 TORCHVISION_OPTIONS = {
@@ -30,13 +31,49 @@ def build(architecture: str, classes: int, size: int | None = None, *, pretraine
     if classes < 1:
         raise UserError(f"expected at least one class, got {classes}")
     library, name = named.library_of(architecture)
+    wanted = size
     net, size = BUILDERS[library](name, classes, size, pretrained)
+    if wanted is not None and library != "face" and not _takes(architecture, net, wanted):  # those of ours say so
+        own = _native(architecture)
+        raise UserError(
+            f"{architecture} cannot take images of {wanted} x {wanted} pixels; it is made for {own} x {own}: give "
+            f"size {own}"
+        )
     mean = std = (0.5,) * 3
     if library == "face":  # ours of the 64-pixel attacks bring the normalisation that they were published with
         mean, std = getattr(net, "mean", mean), getattr(net, "std", std)
     about: dict[str, Any] = {"architecture": architecture, "mean": tuple(mean), "std": tuple(std)}
     # Built on the processor everywhere, so that all devices begin with the same weights.
     return here().put(Classifier(net, size=size, classes=classes, **about))
+
+
+_TAKEN: dict[tuple[str, int], bool] = {}  # what a pass of an earlier network of that name has shown
+
+
+def _takes(architecture: str, net: nn.Module, size: int) -> bool:
+    """Whether a network can be run on images of that size: it was made for them, or a trial pass shows it."""
+    key = architecture, size
+    if key not in _TAKEN and size != _native(architecture):
+        anchor = next(net.parameters())
+        if anchor.is_meta:  # has nothing to compute with; whoever runs it builds it again
+            return True
+        try:
+            with undone(net), torch.no_grad():
+                net(anchor.new_zeros(1, 3, size, size))
+        except Exception:  # libraries raise what they like
+            _TAKEN[key] = False
+        else:
+            _TAKEN[key] = True
+    return _TAKEN.get(key, True)
+
+
+def _native(architecture: str) -> int:
+    """The side of the images that a network of timm's or torchvision's is made for."""
+    library, _, name = architecture.partition(":")
+    config = timm.get_pretrained_cfg(name) if library == "timm" else None
+    if config:
+        return int(config.input_size[-1])
+    return 299 if architecture == "torchvision:inception_v3" else 224
 
 
 def only_size(architecture: str) -> int | None:
@@ -88,8 +125,7 @@ def _known(library: str, name: str) -> None:
 
 def _timm(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[nn.Module, int]:
     _known("timm", name)
-    config = timm.get_pretrained_cfg(name)
-    native = config.input_size[-1] if config else 224
+    native = _native(f"timm:{name}")
     # Only models with a position table or windows take an image size; the others take any.
     options: dict[str, Any] = {"img_size": size} if size and size != native else {}
     try:
@@ -108,7 +144,7 @@ def _torchvision(name: str, classes: int, size: int | None, pretrained: bool) ->
     _known("torchvision", name)
     make = torchvision.models.get_model_builder(name)
     options: dict = dict(TORCHVISION_OPTIONS.get(name, {}))
-    native = 299 if name == "inception_v3" else 224
+    native = _native(f"torchvision:{name}")
     if size and "vit" in name and "maxvit" not in name:
         options["image_size"] = size
     if name == "maxvit_t" and size:
@@ -153,7 +189,7 @@ def _face(name: str, classes: int, size: int | None, pretrained: bool) -> tuple[
     if name in SIZED and size:
         if size % 16 or size < 32:
             raise UserError(f"face:{name} takes images of a multiple of 16 pixels from 32 on, not {size} x {size}")
-        return SIZED[name](classes, size), size
+        return FACE_MODELS[name](classes, size), size
     net = FACE_MODELS[name](classes)
     native = int(getattr(net, "input_size", (3, 64, 64))[-1])
     if size not in (None, native):

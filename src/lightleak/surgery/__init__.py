@@ -1,6 +1,6 @@
 """Skip surgery on any model: find the signals that go around layers, remove or scale them, and keep a record of it."""
 
-from lightleak.surgery.edit import remove_skips, replay, scale_skips, without_inplace
+from lightleak.surgery.edit import chosen_skips, remove_skips, replay, scale_skips, without_inplace
 from lightleak.surgery.fuse import fuse
 from lightleak.surgery.recipe import recipe
 from lightleak.surgery.skips import find_joins, find_skips
@@ -11,6 +11,7 @@ __all__ = [
     "Join",
     "Skip",
     "SurgeryError",
+    "chosen_skips",
     "find_joins",
     "find_skips",
     "fuse",

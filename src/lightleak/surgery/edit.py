@@ -18,7 +18,8 @@ from lightleak.surgery.joins import Call, put
 from lightleak.surgery.narrow import Refusal, concatenate, narrow
 from lightleak.surgery.observe import Observation, find_places, observe
 from lightleak.surgery.recipe import ATTRIBUTE, check, note, recipe, step_of
-from lightleak.surgery.skips import Skip, find_skips, joins_of, prepare
+from lightleak.surgery.skips import find_joins, find_skips, joins_of, prepare
+from lightleak.surgery.stages import Join, Skip
 from lightleak.surgery.through import SurgeryError
 from lightleak.surgery.trace import MethodTracer, graphs_of, join_at
 from lightleak.surgery.unused import drop_unused, reached
@@ -27,6 +28,17 @@ from lightleak.surgery.where import Where, choose
 
 LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)
 DROPS = {"DropPath", "StochasticDepth"}
+
+
+def chosen_skips(model: nn.Module, where: Where = "last", example: Tensor | None = None) -> list[Skip]:
+    """The skips that `remove_skips` would remove, in the order of computation; SurgeryError where it raises one."""
+    joins = find_joins(model, example)
+    return _chosen(model, joins, where)
+
+
+def _chosen(model: nn.Module, joins: list[Join], where: Where) -> list[Skip]:
+    stuck = [join for join in joins if join.is_stuck]
+    return choose([join for join in joins if join.is_skip], where, type(model).__name__, stuck)
 
 
 def remove_skips(
@@ -77,9 +89,7 @@ def _scaled(
         raise SurgeryError(f"the factor must lie between 0 (remove) and 1 (change nothing), not {factor}")
     example = prepare(model, example)
     seen = observe(model, example)
-    joins = joins_of(model, seen)
-    skips = [join for join in joins if join.is_skip]
-    chosen = choose(skips, where, type(model).__name__, [join for join in joins if join.is_stuck])
+    chosen = _chosen(model, joins_of(model, seen), where)
     before = reached(model, example)
     masked = False
     for masked in ways:

@@ -91,6 +91,8 @@ def train(
         spent = mechanism.spent()
         trained.record = {**settings, **run, "seconds": round(state.seconds, 2), **more}
         trained.record |= {"privacy": spent} if spent else {}
+        frozen = [name for name, parameter in trained.net.named_parameters() if not parameter.requires_grad]
+        trained.record |= {"frozen": frozen} if frozen else {}
         return trained.eval()
 
     todo = list(plan.changes)
@@ -138,6 +140,7 @@ def _settings(classifier: Classifier, images: int, recipe: Recipe, plan: Plan, s
         "device": Place(classifier.device).name,
         **{name: value for name, value in classifier.record.items() if name == "pretraining"},
         **({"defences": list(plan.names)} if plan.names else {}),
+        **({"defence_settings": dict(plan.settings)} if plan.settings else {}),
     }
 
 

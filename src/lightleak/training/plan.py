@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -157,6 +157,7 @@ class Plan:
     passes: int = 1  # how often its loss passes an image through the network that is trained
     names: tuple[str, ...] = ()  # of the defences that it is made of, for the record
     robust: bool = False  # whether it is about adversarial examples, so that robust accuracy stands beside natural
+    settings: tuple[tuple[str, Any], ...] = field(default=(), compare=False)  # of those defences, for the record
 
 
 UNDEFENDED = Plan()
@@ -183,6 +184,7 @@ def combine(plans: dict[str, Plan]) -> Plan:
         max((plan.passes for plan in each), default=1),
         tuple(name for plan in each for name in plan.names),
         any(plan.robust for plan in each),
+        tuple(one for plan in each for one in plan.settings),
     )
 
 
