@@ -41,6 +41,7 @@ class Row:
     patient: tuple[tuple[str, Any], ...] = ()  # what keeps its searches from ending early, where they might
     # Further settings by which it shows the target more or fewer images.
     counted: tuple[tuple[tuple[str, Any], ...], ...] = ()
+    above: float = 0.3  # how much more sure the target is than of the null; less where that draws the class from labels
 
 
 ALIGNED = (("alignment", Alignment(copies=3)), ("steps", 2))
@@ -95,7 +96,7 @@ ROWS = {
         counted=((("queries", 10 * 2 + 4),),),
         early=(("largest", 0.6), ("queries", 10 * 24)),
     ),
-    "lokt": Row(LOKT(attempts=2, steps=16, rate=0.2), prior="naming", knowledge=True),
+    "lokt": Row(LOKT(attempts=2, steps=16, rate=0.2), prior="naming", knowledge=True, above=0.05),
     "guess": Row(Guess(keep=2), short=(), start=()),
 }
 LEVEL = 1.1 / 255  # images are kept in 8 bits: what differs by rounding may differ by one of 256 levels

@@ -265,7 +265,7 @@ def test_it_raises_the_confidence_above_start_and_null(name, tiny_target, prior,
     else:
         assert confidence(found) > confidence(start) - 1e-3
         assert found.confidence.mean() > start.confidence.mean() + 0.02
-    assert confidence(found) > confidence(null) + 0.3
+    assert confidence(found) > confidence(null) + ROWS[name].above
 
 
 @pytest.mark.parametrize("kind", ["transforms", "noise"])
