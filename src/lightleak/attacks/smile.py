@@ -48,7 +48,6 @@ class SMILE(ByQueries):
     kappa: float = 1.7  # candidates stay within so many standard deviations
     batch: int = field(default=256, compare=False)  # images at a time: decides speed and memory, not the result
     access: ClassVar[Access] = "scores"
-    version: ClassVar[int] = 2  # 1 paid again, without a descent, for the sample that it began at
 
     def __post_init__(self) -> None:
         problems = []
