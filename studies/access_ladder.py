@@ -26,8 +26,8 @@ Declared in advance. A defence *hides gradients* where an attack by labels finds
 strongest attack with gradients does, and by more than of the undefended one, while gradients find less than there: all
 three by paired intervals over people and trainings, by the truth, corrected by Holm (`lightleak.report.ladder`).
 
-In the record in results/access-ladder, LOKT, surrogate + CMA-ES and PLG-MI, which learn something of each network
-beforehand, are shown the first three networks alone (`--settings attacks BREPMI,LOKT=3,...` says so). They take two to
+In the record in results/access-ladder, surrogate + CMA-ES and PLG-MI, which learn something of each network beforehand,
+are shown the first three networks alone (`--settings attacks BREPMI,PLGMI=3,...` says so). They and LOKT take two to
 five minutes of a core for a network, each other attack half a minute to a minute.
 `--settings attacks BREPMI,PPA` runs some alone.
 """
