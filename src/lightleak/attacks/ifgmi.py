@@ -70,8 +70,8 @@ class IFGMI(ReturnsAll):
 
     @property
     def images_beforehand(self) -> int:
-        """The candidates, and their mirror images."""
-        return 2 * self.candidates
+        """The candidates that PPA would score."""
+        return self.preparation.images_beforehand
 
     def needs(self) -> Needs:
         """A prior that can be stopped before the block of its last stage."""

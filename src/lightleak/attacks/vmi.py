@@ -99,12 +99,12 @@ class VMI(ReturnsAll):
             for variable in moving:
                 variable.grad = None
             # As many draws of each at a time as a batch holds; their gradients add up.
-            for mine, draws in zip((place.flatten() for place in places), noise.split(width, 1), strict=True):
-                z, _ = q.push(draws)
+            for number, (place, draws) in enumerate(zip(places, noise.split(width, 1), strict=True), 1):
+                (z, _), mine = q.push(draws), place.flatten()
                 images = prior.decode(prior.from_noise(z.flatten(0, 1)), classes[mine])
                 losses, logits = identity(images, rows.at(mine))
                 loss = losses.sum() / self.draws
-                if mine[-1] == len(classes) - 1:
+                if number == len(places):
                     loss = loss + self.divergence * q.divergence(other).sum()
                 for variable, slope in zip(moving, torch.autograd.grad(loss, moving), strict=True):
                     variable.grad = slope if variable.grad is None else variable.grad + slope

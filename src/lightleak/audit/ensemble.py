@@ -9,7 +9,7 @@ the nearest, descent in pixels brings them out. Judges of the same people are fo
 they decide the control counts as one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -21,6 +21,7 @@ from lightleak.attacks.surrogate import Lessons
 from lightleak.data.views import View
 from lightleak.errors import UserError, refuse
 from lightleak.models.classifier import Classifier
+from lightleak.priors import Prior
 from lightleak.priors.fit import QUICK, FitSettings, WganGp
 from lightleak.study.tasks import (
     Distil,
@@ -168,12 +169,10 @@ def ensemble(
     plan = BUDGETS[budget]
     brought = prior.sketch() if isinstance(prior, Ready | Rendered) else None
     prior = prior or FitPrior(target.population, plan.prior, seed)
-
-    def unserved(attack: Attack) -> list[str]:
-        known = 0 if brought is None else brought.classes or 0
-        return [] if brought is None else unsuited(attack, model.classes if model is not None else known, brought)
-
-    refuse(unserved(plan.attack))  # every copy is attacked by it
+    known = model.classes if model is not None else 0  # an unknown model has the classes of the prior
+    if brought is not None:
+        known = known or brought.classes or 0
+        refuse(unsuited(plan.attack, known, brought))  # every copy is attacked by it
     members: list[Member] = []
 
     def add(
@@ -189,7 +188,7 @@ def ensemble(
     if access == "gradients":
         for name, attack in _rated(plan.variants, prior).items():
             add(name, attack, "gradients")
-    untried = _from_registry(add, access, plan.registry, budget, None if brought is None else unserved)
+    untried = _from_registry(add, access, plan.registry, budget, brought, known)
     # 2. by copies of the model: of labels always, of scores where they are granted and gradients are not
     student, attack = plan.student, _rated({"": plan.attack}, prior)[""]
     by_labels = Surrogate(target, "labels", student, plan.lessons, seed)
@@ -257,12 +256,9 @@ def _rated(attacks: Mapping[str, PPA], prior: PriorTask) -> dict[str, PPA]:
 
 
 def _from_registry(
-    add, access: Access, tried: bool, budget: str, unserved: Callable[[Attack], list[str]] | None
+    add, access: Access, tried: bool, budget: str, brought: Prior | None, classes: int
 ) -> dict[str, str]:
-    """Every other attack in ATTACKS that the access allows and this prior serves; why for those left out.
-
-    `unserved` says why a prior that was brought does not serve an attack; None: a small GAN is fitted for the audit.
-    """
+    """Every other attack in ATTACKS that the access allows and this prior serves; why for those left out."""
     untried: dict[str, str] = {}
     for name, kind in ATTACKS.items():
         if kind.null or kind is PPA:
@@ -275,12 +271,17 @@ def _from_registry(
             untried[name] = f"has no settings within the budget {budget}"
         elif needs.pixels:
             untried[name] = f"searches in pixels, as the control '{CONTROL}' does"
-        elif unserved is not None and (why := unserved(attack)):
-            untried[name] = why[0]
-        elif needs.classes and unserved is None:
-            untried[name] = "needs a prior that was made for this model; bring one with --prior"
-        elif needs.blocks and unserved is None:
-            untried[name] = "needs a StyleGAN2 prior; bring one with --prior"
+        elif why := _unserved(attack, brought, classes):
+            untried[name] = why
         else:
             add(attack.title or kind.__name__, attack, attack.access)
     return untried
+
+
+def _unserved(attack: Attack, brought: Prior | None, classes: int) -> str:
+    """Why a prior does not serve an attack on so many classes, empty if it does; a GAN is fitted if none is brought."""
+    if brought is not None:
+        return next(iter(unsuited(attack, classes, brought)), "")
+    if attack.needs().classes:
+        return "needs a prior that was made for this model; bring one with --prior"
+    return "needs a StyleGAN2 prior; bring one with --prior" if attack.needs().blocks else ""

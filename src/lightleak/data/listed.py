@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import torch
+from torch import Tensor
 
 from lightleak.data.decoded import cache_folder, decode_cached
 from lightleak.data.listing import printable, scan
@@ -42,9 +43,10 @@ def redivided(population: Population, source: str, listed: tuple[str, ...]) -> P
     judge. A note says which listed files match nothing; UserError if most do.
     """
     matched = _matched(source, listed, population.size)
+    shown = {_mark(picture) for picture in matched.listed}
     sets = {name: getattr(population, name) for name in ("train", "validation", "test", "judge")}
     inside = {
-        name: torch.tensor([_mark(picture) in matched.shown for picture in images.pixels], dtype=torch.bool)
+        name: torch.tensor([_mark(picture) in shown for picture in images.pixels], dtype=torch.bool)
         for name, images in sets.items()
     }
     train = _together([images.at(inside[name]) for name, images in sets.items()])
@@ -101,7 +103,7 @@ def overlapping(missed: int | None, do: str, what: str) -> str:
 class _Matched:
     """A list held against the readable pictures of a folder."""
 
-    shown: frozenset[bytes]  # marks of the listed pictures
+    listed: Tensor  # the pictures on the list, N x 3 x S x S bytes
     missed: tuple[str, ...]  # lines that match none
     told: str  # how many these are
 
@@ -119,8 +121,8 @@ def _matched(source: str, listed: tuple[str, ...], size: int) -> _Matched:
     if 2 * len(missed) > len(found):
         example = names[0] if names else "PERSON/1.png"
         raise UserError(f"{told}, such as {missed[0]}; name them as there, such as {example}")
-    shown = frozenset(_mark(picture) for name, picture in zip(names, decoded.pixels) if name in known)
-    return _Matched(shown, missed, told)
+    on_list = torch.tensor([name in known for name in names], dtype=torch.bool)
+    return _Matched(decoded.pixels[on_list], missed, told)
 
 
 def _tails(line: str, root: Path) -> Iterator[str]:

@@ -5,8 +5,10 @@ A table holds what was measured alone: whoever has no test images is in none of 
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
@@ -91,8 +93,7 @@ def everybody(record: Record) -> list[int]:
 
 def families_of(record: Record) -> Tensor | None:
     """The family of each person whom an attack was to find, where some look alike."""
-    known = families(record)
-    return None if known is None else known[everybody(record)]
+    return groups([record], everybody(record))
 
 
 def scored(records: Sequence[Record], metric: str) -> Tensor | None:
@@ -198,9 +199,8 @@ def _null(nulls: Sequence[Evaluation], records: Sequence[Record]) -> dict[str, M
         if metric in METRICS:
             people = everybody(records[0]) if METRICS[metric].rate else nulls[0].classes
             rows = [values_of(one, metric, people) for one in distinct if metric in one.per_class]
-            known = families(records[0])
-            clusters = None if known is None else known[list(people)]
-            measured[metric] = seeds_interval(torch.tensor(rows).double(), rate=METRICS[metric].rate, clusters=clusters)
+            values, rate = torch.tensor(rows).double(), METRICS[metric].rate
+            measured[metric] = seeds_interval(values, rate=rate, clusters=groups(records, people))
     return measured
 
 
@@ -292,15 +292,15 @@ def unshown(records: Sequence[Record]) -> list[Unshown]:
 def _each_image_once(records: Sequence[Record]) -> list[Evaluation]:
     """The evaluations of every reconstruction: the mean over its judges. Each world has people of its own."""
     same: dict[tuple[str, int], list[Record]] = {}
+    seen: Counter[tuple[str, str]] = Counter()  # by reconstruction and judge: the same twice is another attempt
+    sizes: dict[str, int] = {}  # people by world
     for one in records:
         what = [one.population.key, one.target.key, vars(one.attack), vars(one.prior), one.evaluation.images]
-        name, by = json.dumps(what, sort_keys=True, default=str), one.judge
-        again = sum(by == other.judge for (told, _), own in same.items() if told == name for other in own)
-        same.setdefault((name, again), []).append(one)
-    before, first = 0, {}
-    for one in records:
-        if one.population.key not in first:
-            first[one.population.key], before = before, before + one.population.classes
+        name, by = json.dumps(what, sort_keys=True, default=str), repr(one.judge)
+        same.setdefault((name, seen[name, by]), []).append(one)
+        seen[name, by] += 1
+        sizes[one.population.key] = one.population.classes
+    first = dict(zip(sizes, accumulate(sizes.values(), initial=0)))
     return [_mean_of([one.evaluation for one in own], first[own[0].population.key]) for own in same.values()]
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from lightleak.study.record import Record
 Key = tuple[str, int]  # a world and a training seed
 Scores = Mapping[Key, Tensor]  # what was found of each attacked person, C
 Alike = Mapping[str, Tensor | None]  # by world: the families of its people
+Own = TypeVar("Own")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def natural_accuracy(records: Mapping[Key, Record]) -> Measure:
     found: dict[Key, Tensor] = {}
     alike: dict[str, Tensor | None] = {}
     for world in dict.fromkeys(world for world, _ in records):
-        own = {key: one for key, one in records.items() if key[0] == world}
+        own = of_world(records, world)
         together = list(own.values())
         if (known := table(together, ACCURACY)) is None:
             return Measure(fmean(one.target.accuracy for one in records.values()))
@@ -136,9 +138,9 @@ def _families(tables: Mapping[str, Tensor], alike: Alike) -> Tensor | None:
     return torch.cat(own)
 
 
-def of_world(scores: Scores, world: str) -> Scores:
+def of_world(found: Mapping[Key, Own], world: str) -> dict[Key, Own]:
     """What is of one world."""
-    return {key: own for key, own in scores.items() if key[0] == world}
+    return {key: own for key, own in found.items() if key[0] == world}
 
 
 def mean_of(scores: Scores) -> float:

@@ -97,7 +97,7 @@ def collect_worlds(
     judges = list(dict.fromkeys(record.judge.architecture for record in places.values()))
     of_first = next(iter(kept.values()))
     asked = [name for name in (ACCURACY, *shown_in("table")) if _of(of_first, name) or _of_sets(of_first, name)]
-    without = {why for own in kept.values() for why in trainings.reasons(_all(own))}
+    without = {metric for own in kept.values() for metric in trainings.reasons(_all(own))}
     by_judge = [f"hits@1 {judge}" for judge in judges] if len(judges) > 1 else []
     baseline = next(iter(kept))
     alike = {one.population.key: families_of(one) for one in places.values()}
@@ -170,8 +170,8 @@ def _of_sets(worlds: Mapping[str, Sequence[Record]], metric: str) -> Measure | N
 
     Worlds are the unit: from three on they make its interval.
     """
-    if metric == ACCURACY or any(metric in one.evaluation.per_class for one in _all(worlds)):
-        return None
+    if metric not in METRICS or any(metric in one.evaluation.per_class for one in _all(worlds)):
+        return None  # natural accuracy, or by one of several judges
     each = [[one.evaluation.measures.get(metric) for one in own] for own in worlds.values()]
     told = [[one for one in own if one is not None] for own in each]
     if any(len(known) < len(own) or not known for known, own in zip(told, each)):
@@ -222,14 +222,16 @@ def _compared(
 
 
 def _row(name: str, worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str], alike: Alike) -> Row:
-    measures: dict[str, Measure | None] = {
-        metric: interval_of(scores, alike, rate=_rate(metric)) if scores else _of_sets(worlds, metric)
-        for metric in metrics
-        if (scores := _of(worlds, metric)) or metric in METRICS
-    }
-    if ACCURACY in metrics:  # of all whom the targets know, not of the attacked alone
-        measures[ACCURACY] = natural_accuracy({(one.population.key, one.target.seed): one for one in _all(worlds)})
+    measures = {metric: found for metric in metrics if (found := _measure(worlds, metric, alike)) is not None}
     return Row(name, measures, detail=f"{len(worlds)} worlds", missing=trainings.reasons(_all(worlds)))
+
+
+def _measure(worlds: Mapping[str, Sequence[Record]], metric: str, alike: Alike) -> Measure | None:
+    """A metric over worlds; natural accuracy is of all whom the targets know, not of the attacked alone."""
+    if metric == ACCURACY:
+        return natural_accuracy({(one.population.key, one.target.seed): one for one in _all(worlds)})
+    scores = _of(worlds, metric)
+    return interval_of(scores, alike, rate=_rate(metric)) if scores else _of_sets(worlds, metric)
 
 
 def _nulls(worlds: Mapping[str, Sequence[Record]], metrics: Sequence[str], alike: Alike) -> list[Row]:

@@ -289,7 +289,7 @@ class Invert(Repeating):
 
     def repeated(self, seen: Outlook) -> tuple[Amount, ...]:
         """Steps of its searches, and the views that judge them; of searches by queries, the queries."""
-        attack, people = self.attack, len(self.classes) if self.classes is not None else seen.people
+        attack, people = self.attack, self.people_of(seen)
         drawn = shown_to(self.target, self.prior, seen)
         if attack.budget is not None:
             return (Amount("look", people * attack.images_searched, **drawn), LOADED)
@@ -312,9 +312,13 @@ class Invert(Repeating):
         seen = counts(self.target.population)
         if seen is None:
             return 0
-        people = len(self.classes) if self.classes is not None else seen.people
+        people = self.people_of(seen)
         large = self.prior.size if self.attack.needs().blocks and isinstance(self.prior, Ready) else 0
         return people * self.attack.keep * (3 * (seen.size**2 + (large**2 if large > seen.size else 0)) + 4096)
+
+    def people_of(self, seen: Outlook) -> int:
+        """How many people it is on, of those of its pictures."""
+        return seen.people if self.classes is None else len(self.classes)
 
     def identities(self, store: Store) -> Tensor:
         """The classes to reconstruct, in order."""

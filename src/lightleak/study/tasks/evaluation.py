@@ -50,7 +50,7 @@ MEASURED = Amount("rest", 2.5)  # what an evaluation takes beside what it looks 
 
 def kept_of(found: Invert, seen: Outlook) -> int:
     """Images that an attack returns."""
-    return (seen.people if found.classes is None else len(found.classes)) * found.attack.keep
+    return found.people_of(seen) * found.attack.keep
 
 
 @dataclass(frozen=True)
