@@ -34,7 +34,8 @@ So there are three steps, for each of two networks (`--settings network timm:res
 The IR-18 was declared alone. When its first world was done, RoLSS had done nothing there by either loss. So that one
 knows whether that is the world's doing or the network's, ResNet-18 was added, undefended and with RoLSS first.
 
-About three hours on two cores for a network; `--dry-run` says better.
+About three hours on two cores for a network; `--dry-run` says better. In the record, times were measured alone (`--here 1
+--settings part costs`), since what runs beside them moves them.
 """
 
 import json
@@ -99,10 +100,15 @@ def told():
     return json.loads(STRENGTHS.read_text()) if STRENGTHS.is_file() else {}
 
 
-def regularised(network, combined=True):
-    """The defences whose strength was chosen, alone and on top of RoLSS; none before that."""
-    chosen = [SWEEP[name][place] for name, place in told().get(network, {"chosen": {}})["chosen"].items()]
-    return (*chosen, *((RoLSS(), *each) for each in chosen if combined))
+def rows_of(network, combined="yes"):
+    """The networks that are compared, the undefended one first; only: RoLSS and what stands on top of it."""
+    chosen = [SWEEP[name][place] for name, place in told()[network]["chosen"].items()]
+    over = [(RoLSS(), *each) for each in chosen]
+    return {
+        "yes": (*NONE, *SURGERY, *chosen, *over),
+        "no": (*NONE, *SURGERY, *chosen),
+        "only": (*NONE, (RoLSS(),), *over),
+    }[combined]
 
 
 def attacked(setting, loss):
@@ -145,23 +151,32 @@ def retrofitted(setting):
     return found
 
 
-def tasks(network=NETWORK, worlds=2, combined=True):
-    """The sweep; once strengths are chosen everything else, or less of it: one world, or defences alone."""
-    if network not in RATES:
-        raise UserError(f"the networks of this study are {', '.join(RATES)}, not {network!r}")
-    found = [task for row in sweep(network).values() for task in row]
+def tasks(network=NETWORK, worlds=2, combined="yes", part="all"):
+    """The sweep until strengths are chosen, then everything else, or less of it: fewer worlds; defences alone (`combined no`)
+    or on top of RoLSS (`only`, without retrofits); attacks or costs (`part`).
+    """
+    for name, asked, known in (
+        ("network", network, tuple(RATES)),
+        ("combined", combined, ("yes", "no", "only")),
+        ("part", part, ("all", "attacks", "costs")),
+    ):
+        if asked not in known:
+            raise UserError(f"{name} is one of {', '.join(known)} in this study, not {asked!r}")
     if network not in told():
-        return found
-    rows = (*NONE, *SURGERY, *regularised(network, str(combined).lower() not in ("no", "false", "0")))
-    for setting in worlds_of(network)[: int(worlds)]:
-        found += [task for loss in LOSSES for task in compare(attacked(setting, loss), rows)]
-        found += [task for loss in LOSSES for task in compare_on_the_way(attacked(setting, loss), NONE)]
-        found += [task for row in rows[1:] for task in against(setting, row)]
-        found += controls(setting)
-        found += retrofitted(setting)
-        found += [Utility(setting.target(row, seed)) for row in rows for seed in setting.seeds]
-    first = worlds_of(network)[0]
-    found += [Costs(first.population, first.architecture, first.recipe, row) for row in rows]
+        return [task for row in sweep(network).values() for task in row]
+    rows, planned = rows_of(network, combined), worlds_of(network)[: int(worlds)]
+    found = []
+    if part != "costs":
+        for setting in planned:
+            found += [task for loss in LOSSES for task in compare(attacked(setting, loss), rows)]
+            found += [task for loss in LOSSES for task in compare_on_the_way(attacked(setting, loss), NONE)]
+            found += [task for row in rows[1:] for task in against(setting, row)]
+            found += controls(setting)
+            found += retrofitted(setting) if combined != "only" else []
+    if part != "attacks":
+        first = planned[0]
+        found += [Costs(first.population, first.architecture, first.recipe, row) for row in rows]
+        found += [Utility(each.target(row, seed)) for each in planned for row in rows for seed in each.seeds]
     return list({(task.name, task.key): task for task in found}.values())
 
 

@@ -10,6 +10,7 @@ from lightleak.attacks import PPA
 from lightleak.attacks.adaptive import ADAPTIVE
 from lightleak.attacks.surrogate import Lessons
 from lightleak.defences import DEFENCES, LoFt, RoLSS
+from lightleak.errors import UserError
 from lightleak.metrics.registry import METRICS
 from lightleak.report.collect import collect
 from lightleak.study import Store, run
@@ -90,6 +91,12 @@ def test_a_part_of_it_is_asked_for_by_settings(study, monkeypatch):
 
     assert parts(study.tasks(NETWORK)) == ({0, 1}, True)
     assert parts(study.tasks(NETWORK, worlds="1", combined="no")) == ({0}, False)
+    over = study.tasks(NETWORK, worlds="1", combined="only", part="attacks")
+    titles = {task.found.target.title.partition(" (")[0] for task in over if task.name == "Evaluate"}
+    assert {"no defence", "RoLSS", "RoLSS + BiDO"} <= titles and not titles & {"BiDO", "RoLSS, retrofitted"}
+    assert {task.name for task in study.tasks(NETWORK, part="costs")} == {"Costs", "Utility"}
+    with pytest.raises(UserError, match="combined is one of yes, no, only"):
+        study.tasks(NETWORK, combined="none")
 
 
 @pytest.mark.slow
