@@ -9,11 +9,15 @@ The paper (Koh et al., ECCV 2024, Fig. 4; CelebA, IR-152): without the last stag
 less.
 
 About 20 minutes of one core: lightleak study studies/lowres_faces.py --here 2
+At the papers' 64 pixels, with three trainings of the IR network whole and cut:
+
+    lightleak study studies/lowres_faces.py --here 2 --settings size 64 trainings 3 networks face:ir18-narrow
 """
 
 from lightleak.study.lowres import LowRes
 
 
-def tasks():
-    """Target by target."""
-    return LowRes().tasks()
+def tasks(size=32, trainings=1, networks="", attacks=""):
+    """Target by target; of some networks or attacks alone: their names, separated by commas."""
+    chosen = [[name.strip() for name in text.split(",")] if text else [] for text in (networks, attacks)]
+    return LowRes(size=int(size), trainings=int(trainings)).tasks(*chosen)

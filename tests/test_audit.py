@@ -37,7 +37,7 @@ from lightleak.audit import (
     verify,
 )
 from lightleak.audit.answer import Found
-from lightleak.audit.brought import examine
+from lightleak.audit.brought import examine, normalised
 from lightleak.audit.exposures import EXPOSURES, compared
 from lightleak.audit.measure import Embed, JudgeQuality, _spread
 from lightleak.audit.page import BROWSERS, page, percent
@@ -729,10 +729,15 @@ def test_names_in_another_order_are_noticed_and_the_right_one_is_handed_over(wor
     turned = tmp_path / "turned.txt"
     turned.write_text("\n".join([*names[1:], names[0]]))
     settings = {"private": "all", "public": f"folder:{world}/others", "classes": str(turned)}
-    told = order(world, settings=settings)
-    stated = replace(told.brought, mean=(0.5,) * 3, std=(0.5,) * 3)  # which names in another order cannot estimate
+    told = order(world, settings=settings)  # whose normalisation nobody states
     with pytest.raises(UserError, match="another order") as error:
-        prepare(replace(told, brought=stated), tmp_path)
+        prepare(told, tmp_path)
+    population = prepare(order(world), tmp_path / "right").population
+    train = Images(population.train.pixels, (population.train.labels + 1) % PEOPLE)
+    found, said, doubts = normalised(told.brought, replace(population, train=train))
+    assert found.mean == (0.5,) * 3
+    assert "in the best order of the names" in said
+    assert not doubts
     file = Path(re.findall(r"is in (\S+),", str(error.value))[0])
     assert file.read_text().split() == names
 
@@ -790,7 +795,8 @@ def test_the_model_is_a_function_with_weights_or_a_checkpoint(world, tmp_path, m
     is_refused("--model", spec, why="expected a model, its weights")
     is_refused("--model", "mine.py", "--weights", "knows.pt", why=r"^mine\.py names no function: mine\.py:NAME$")
     is_refused("--model", str(checkpoint), "--mean", "0.5", why="name it with --net")  # it was ignored
-    is_refused("--model", str(checkpoint), "--net", spec, "--mean", "0.5", why="says itself how")
+    with pytest.raises(UserError, match="says itself how"):
+        brought("--model", str(checkpoint), "--net", spec, "--mean", "0.5").open()
 
 
 def test_what_of_the_training_list_was_not_found_is_warned_of_and_recorded(memorised, world, tmp_path, small):

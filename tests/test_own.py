@@ -306,6 +306,15 @@ def test_which_of_two_equal_outputs_is_said_to_every_verb(folder, capsys):
         own("mymodel.py:Both", "w.pt", output=7)
 
 
+@pytest.mark.parametrize("spec", [None, "mymodel.py:from_timm"])
+@pytest.mark.parametrize("stated", [{"mean": (0.5,) * 3}, {"std": (0.5,) * 3}, {"entry": "ema"}, {"size": 16}])
+def test_what_a_checkpoint_says_itself_is_not_stated_beside_it(spec, stated, folder):
+    save(own("mymodel.py:from_timm", size=32) if spec else build("timm:resnet10t", 4, 32), "mine.safetensors")
+    assert opened(spec, "mine.safetensors").size == 32
+    with pytest.raises(UserError, match=r"mine\.safetensors says"):
+        opened(spec, "mine.safetensors", **stated)
+
+
 def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
     """From nothing, from a plain state dict and from a checkpoint; the defence is applied to the plain network."""
     world = ["--data", "faces", "--settings", "people", "6", "images", "4", "size", "32", "public_people", "2",
@@ -329,6 +338,7 @@ def test_training_takes_it_and_goes_on_from_weights(folder, capsys):
         (["--defence", "rolss"], "cut already"),
         (["--defence", "tts", "--recipe.epochs", "2"], "cut already"),  # and not after an epoch
         (["--size", "16"], "leave --size out"),
+        (["--mean", "0.5", "0.5", "0.5"], "leave --mean, --std and --entry out"),
         (["--architecture", "timm:resnet18"], "leave --architecture out"),
     ):
         with pytest.raises(SystemExit):

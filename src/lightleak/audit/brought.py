@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -86,7 +87,8 @@ def estimating() -> Iterator[None]:
 def normalised(brought: Brought, population: Population) -> tuple[Brought, str, tuple[str, ...]]:
     """The model with its normalisation stated, who said so, and warnings: estimated where neither says.
 
-    The estimate is the one of three usual ones by which it names most pictures right.
+    The estimate is the one of three usual ones by which it names most pictures right; where that is hardly any, the one
+    by which some order of the names makes most right, as the names may be in another order than the model's.
     """
     if brought.mean is not None:
         return brought, "stated by its owner", ()
@@ -95,19 +97,26 @@ def normalised(brought: Brought, population: Population) -> tuple[Brought, str, 
     if not normalisation.of(unwrapped(made(brought.net))).assumed:
         return brought, "stated by the network itself", ()
     images = _some(population.train)
-    found: dict[str, tuple[Brought, float]] = {}
+    found: dict[str, Brought] = {}
+    said: dict[str, Tensor] = {}
     for name, (mean, std) in USUAL.items():
         channels = brought.open().reading.channels
-        one = replace(brought, mean=mean[:channels], std=std[:channels])
-        found[name] = one, float((answers(predict(one.open(), images)) == images.labels).double().mean())
-    ranked = sorted(found, key=lambda name: -found[name][1])
-    told = ", ".join(f"{name} {found[name][1]:.0%}" for name in ranked)
-    sure = found[ranked[0]][1] - found[ranked[1]][1] > 2 / len(images)
+        found[name] = replace(brought, mean=mean[:channels], std=std[:channels])
+        said[name] = answers(predict(found[name].open(), images))
+    right = {name: float((one == images.labels).double().mean()) for name, one in said.items()}
+    order = ""
+    if max(right.values()) < KNOWS:
+        matched = {name: _matched(one, images.labels, population.classes) for name, one in said.items()}
+        right = {name: float(table[pairs].sum()) / len(images) for name, (table, pairs) in matched.items()}
+        order = " in the best order of the names"
+    ranked = sorted(right, key=lambda name: -right[name])
+    told = ", ".join(f"{name} {right[name]:.0%}" for name in ranked) + order
+    sure = right[ranked[0]] - right[ranked[1]] > 2 / len(images)
     warning = () if sure else (
         f"nobody stated the model's normalisation and the pictures do not tell it (right answers: {told}); "
         f"{ranked[0]} was taken. State it with --mean and --std",
     )  # fmt: skip
-    return found[ranked[0]][0], f"estimated by accuracy on {len(images)} pictures ({told})", warning
+    return found[ranked[0]], f"estimated by accuracy on {len(images)} pictures ({told})", warning
 
 
 def examine(classifier: Classifier, population: Population, said: str, out: Path) -> Examined:
@@ -153,10 +162,7 @@ def examine(classifier: Classifier, population: Population, said: str, out: Path
 
 def _check_order(said: Tensor, labels: Tensor, names: tuple[str, ...], out: Path) -> None:
     """UserError, and a file with the order that fits, if the names are plainly in another order than the model's."""
-    valid = said >= 0
-    table = torch.zeros(len(names), len(names), dtype=torch.int64)
-    table.index_put_((labels[valid], said[valid]), torch.ones(int(valid.sum()), dtype=torch.int64), accumulate=True)
-    rows, columns = linear_sum_assignment(table.numpy(), maximize=True)
+    table, (rows, columns) = _matched(said, labels, len(names))
     best, given = int(table[rows, columns].sum()) / len(labels), int(table.diagonal().sum()) / len(labels)
     if best < SURELY_REORDERED or given > best / 2:
         return
@@ -168,6 +174,14 @@ def _check_order(said: Tensor, labels: Tensor, names: tuple[str, ...], out: Path
         f"the classes are in another order than the model's: as listed it names {given:.0%} of the pictures right, in "
         f"another order {best:.0%}; that order is in {file}, pass it with --classes"
     )
+
+
+def _matched(said: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, tuple[Any, Any]]:
+    """How often people (rows) were given each answer (columns), and who each answer means so that most are right."""
+    valid = (said >= 0) & (said < classes)
+    table = torch.zeros(classes, classes, dtype=torch.int64)
+    table.index_put_((labels[valid], said[valid]), torch.ones(int(valid.sum()), dtype=torch.int64), accumulate=True)
+    return table, linear_sum_assignment(table.numpy(), maximize=True)
 
 
 def _some(images: Images, most: int = 400) -> Images:

@@ -18,7 +18,6 @@ from lightleak.cli.kinds import Architecture, Count, Device, File, Folder, Seed,
 from lightleak.cli.running import NOBODY, run_tasks, workers_on
 from lightleak.data import check as check_population
 from lightleak.errors import UserError
-from lightleak.models.own import is_checkpoint
 from lightleak.study import Store
 from lightleak.terminal import bar, console
 
@@ -208,11 +207,8 @@ def _order(model: str | None, data: str | None, own: Own, size: int | None) -> B
             "expected a model, its weights and pictures: --model FILE.py:NAME --weights w.pt --data folder:PATH; or "
             "--verify DIR"
         )
-    if own.mean or own.std or own.entry or own.output:
-        if net is None:
-            raise UserError("--mean, --std, --entry and --output are of a network of your own; name it with --net")
-        if is_checkpoint(file) and (own.mean or own.std or own.entry):
-            raise UserError(f"{file} says itself how its images are normalised: leave --mean, --std and --entry out")
+    if (own.mean or own.std or own.entry or own.output) and net is None:
+        raise UserError("--mean, --std, --entry and --output are of a network of your own; name it with --net")
     return Brought(str(file), net, size, own.mean or None, own.std or None, own.entry, own.output)
 
 

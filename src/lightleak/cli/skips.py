@@ -15,6 +15,7 @@ from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
 from lightleak.models.named import is_spec
+from lightleak.models.own import is_checkpoint
 from lightleak.terminal import console
 
 
@@ -96,11 +97,13 @@ def _is_of_library(model: str) -> bool:
 
 
 def _classifier(model: str, size: int | None, own: Own) -> Classifier:
-    if is_spec(model):
-        return classifier_of(None, replace(own, net=model), size)
     if _is_of_library(model):
         return zoo.build(model, 1000, size).eval()
-    classifier = classifier_of(Path(model), own, size)
+    file = None if is_spec(model) else Path(model)
+    saved = file is not None or (own.weights is not None and is_checkpoint(own.weights))
+    if file is None:
+        own = replace(own, net=model)
+    classifier = classifier_of(file, own, None if saved else size)
     if size is not None:
         classifier.size = size
     return classifier

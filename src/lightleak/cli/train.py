@@ -154,7 +154,9 @@ def _untrained(architecture: str, population: Population, size: int | None, star
     if own.net is None and file is None:
         return zoo.build(architecture, population.classes, size or zoo.only_size(architecture) or population.size)
     if own.net is None or (file is not None and is_checkpoint(file)):
-        classifier = opened(own.net, file, output=own.output)
+        classifier = opened(
+            own.net, file, mean=own.mean or None, std=own.std or None, entry=own.entry, output=own.output
+        )
     else:
         classifier = own_network(
             own.net, file, size=size, classes=population.classes, mean=own.mean or None, std=own.std or None,

@@ -96,12 +96,17 @@ def opened(
 ) -> Classifier:
     """The classifier in a checkpoint of Lightleak's, or the network of `spec`, FILE.py:NAME, with a file's weights.
 
-    A saved Classifier of an own network is rebuilt with `spec`; its record, surgery, normalisation and choice of output
-    are kept. Raises UserError if `output` asks it for another.
+    A saved Classifier of an own network is rebuilt with `spec`; its record, surgery, size, normalisation and choice of
+    output are kept. Raises UserError if it is asked for others.
     """
+    if spec is None and file is None:
+        raise UserError("give a checkpoint, or --net FILE.py:NAME with --weights FILE")
+    if spec is None or (file is not None and is_checkpoint(file)):
+        if entry is not None or mean is not None or std is not None:
+            raise UserError(f"{file} says itself how its images are normalised: leave --mean, --std and --entry out")
+        if size is not None:
+            raise UserError(f"{file} says at how many pixels its network sees: leave --size out")
     if spec is None:
-        if file is None:
-            raise UserError("give a checkpoint, or --net FILE.py:NAME with --weights FILE")
         return load(file)
     if file is not None and is_checkpoint(file):
         found = load(file, unwrapped(made(spec)))

@@ -6,11 +6,13 @@ rendered people (or digits) for CelebA. Each attack has the prior that its paper
 targets, KED-MI and PLG-MI one for each. All is small, so the numbers are no one else's; who beats whom is the question.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lightleak.attacks import GMI, KEDMI, LOMMA, PLGMI, Attack, Guess
 from lightleak.attacks.knowledge import Distillation
 from lightleak.defences import Defence, RoLSS
+from lightleak.errors import UserError
 from lightleak.metrics.attribute_regressor import Fit
 from lightleak.priors.fit import KED_QUICK, PLG_QUICK, QUICK, FitSettings
 from lightleak.study.protocols import PROTOCOLS
@@ -49,26 +51,33 @@ class LowRes:
     data: str = "faces"  # faces, digits or folder:PATH
     people: int = 24  # private people of the rendered world
     attempts: int = 2  # images of each person by each attack; all of them count
-    seed: int = 0
+    seed: int = 0  # of the world, and of the first training
+    size: int = 32
+    trainings: int = 1  # of each target
 
-    def tasks(self) -> list[Evaluate]:
-        """The evaluations, target by target."""
+    def tasks(self, networks: Sequence[str] = (), attacks: Sequence[str] = ()) -> list[Evaluate]:
+        """The evaluations, target by target; of some networks and attacks, or of all."""
+        for named, known in ((networks, {name for name, _ in TARGETS}), (attacks, self.attacks)):
+            if unknown := [name for name in named if name not in known]:
+                raise UserError(f"here are {', '.join(sorted(known))}, not {', '.join(unknown)}")
         return [
-            self.evaluate(self.target(architecture, defences), name)
+            self.evaluate(self.target(architecture, defences, self.seed + training), name)
             for architecture, defences in TARGETS
-            for name in self.attacks
+            if architecture in (networks or (architecture,))
+            for training in range(self.trainings)
+            for name in attacks or self.attacks
         ]
 
     @property
     def population(self) -> Draw:
         """Rendered people in clusters of four look-alikes, and many others in public; or what `data` names."""
         if self.data != "faces":
-            return source(self.data, size=32, seed=self.seed)
+            return source(self.data, size=self.size, seed=self.seed)
         return source(
             "faces",
             people=self.people,
             images=16,
-            size=32,
+            size=self.size,
             lookalikes=4,
             strength=0.8,
             noise=0.04,
@@ -91,10 +100,10 @@ class LowRes:
             "PLG-MI": ("plgmi", PLGMI(self.attempts, steps=50)),
         }
 
-    def target(self, architecture: str, defences: tuple[Defence, ...]) -> TrainTarget:
-        """A target, trained alike whatever it is."""
+    def target(self, architecture: str, defences: tuple[Defence, ...], seed: int | None = None) -> TrainTarget:
+        """A target, trained alike whatever it is; with the world's seed unless another is given."""
         recipe = replace(RECIPES["small"], epochs=20, rate=2e-3, least_steps=self._least)
-        return TrainTarget(self.population, architecture, recipe, defences, self.seed)
+        return TrainTarget(self.population, architecture, recipe, defences, self.seed if seed is None else seed)
 
     @property
     def judge(self) -> TrainJudge:
@@ -110,10 +119,14 @@ class LowRes:
         """One attack on one target, beside images of the same prior that nobody optimised."""
         kind, attack = self.attacks[name]
         settings = PRIORS[kind]
-        prior = FitPrior(self.population, settings, self.seed, target if settings.needs_target else None)
+        prior = (
+            FitPrior(self.population, settings, target.seed, target)
+            if settings.needs_target
+            else FitPrior(self.population, settings, self.seed)
+        )
         knowledge = Distil(target, STUDENTS, access=attack.access) if attack.needs().knowledge else None
         return Evaluate(
-            Invert(target, prior, attack, seed=self.seed, knowledge=knowledge),
+            Invert(target, prior, attack, seed=target.seed, knowledge=knowledge),
             self.judge,
             nulls={"never optimised": Invert(target, prior, Guess(self.attempts))},
             appraiser=FitAttributeRegressor(APPRAISER) if self.data == "faces" else None,
