@@ -34,8 +34,8 @@ So there are three steps, for each of two networks (`--settings network timm:res
 The IR-18 was declared alone. When its first world was done, RoLSS had done nothing there by either loss. So that one
 knows whether that is the world's doing or the network's, ResNet-18 was added, undefended and with RoLSS first.
 
-About three hours on two cores for a network; `--dry-run` says better. What runs beside the tasks that measure times moves
-them: run these alone (`--here 1 --settings part costs`).
+About three hours on two cores for a network; `--dry-run` says better. What runs beside the tasks that measure times
+moves them: run these alone (`--here 1 --settings part costs`).
 """
 
 import json
@@ -152,8 +152,8 @@ def retrofitted(setting):
 
 
 def tasks(network=NETWORK, worlds=2, combined="yes", part="all"):
-    """The sweep until strengths are chosen, then everything else, or less of it: fewer worlds; defences alone (`combined
-    no`) or on top of RoLSS (`only`, without retrofits); attacks or costs (`part`).
+    """The sweep until strengths are chosen, then everything else, or less of it: fewer worlds, defences alone
+    (`combined no`) or on top of RoLSS (`only`, without retrofits), attacks or costs (`part`).
     """
     for name, asked, known in (
         ("network", network, tuple(RATES)),
