@@ -99,16 +99,16 @@ def opened(
     A saved Classifier of an own network is rebuilt with `spec`; its record, surgery, size, normalisation and choice of
     output are kept. Raises UserError if it is asked for others.
     """
-    if spec is None and file is None:
-        raise UserError("give a checkpoint, or --net FILE.py:NAME with --weights FILE")
-    if spec is None or (file is not None and is_checkpoint(file)):
-        if entry is not None or mean is not None or std is not None:
-            raise UserError(f"{file} says itself how its images are normalised: leave --mean, --std and --entry out")
-        if size is not None:
-            raise UserError(f"{file} says at how many pixels its network sees: leave --size out")
+    saved = file is not None and is_checkpoint(file)
+    if saved and not (entry is mean is std is None):
+        raise UserError(f"{file} says itself how its images are normalised: leave --mean, --std and --entry out")
+    if saved and size is not None:
+        raise UserError(f"{file} says at how many pixels its network sees: leave --size out")
     if spec is None:
+        if file is None:
+            raise UserError("give a checkpoint, or --net FILE.py:NAME with --weights FILE")
         return load(file)
-    if file is not None and is_checkpoint(file):
+    if file is not None and saved:
         found = load(file, unwrapped(made(spec)))
         if output is not None and str(output) != found.reading.item:
             kept = "its only output" if found.reading.item is None else f"output {found.reading.item!r}"
