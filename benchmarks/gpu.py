@@ -409,9 +409,9 @@ def learnt_prior(place: Place, minutes: float, out: Path, tiny: bool) -> Path:
             except Enough:  # fewer steps than the checkpoint has seen give what it holds
                 prior = fit(population.public, replace(settings, steps=1), 0, Path(scratch))
         prior = replace(prior, critic=None)  # which no attack of ours asks
-        priors.show(prior, out / "faces64" / "samples.png")
         prior.generator.half()  # half the file; it is read as float32
         priors.save(prior, out / "faces64")
+        priors.show(priors.load(out / "faces64"), out / "faces64" / "samples.png")
     return out / "faces64"
 
 

@@ -23,7 +23,7 @@ from lightleak.models.classifier import load, save
 from lightleak.models.zoo import build
 from lightleak.place import Place, choose, here
 from lightleak.priors import RenderedPrior
-from lightleak.priors.fit import PlgMi, SmallStyleGAN2, WganGp, fit
+from lightleak.priors.fit import FITS, PlgMi, SmallStyleGAN2, WganGp, fit
 from lightleak.study import Store, Task, pool
 from lightleak.training import Recipe, predict, train
 from second_device import card
@@ -165,6 +165,7 @@ def test_priors_are_learnt_there_and_come_back_there(there, tiny_population, tmp
     asked = Oracle(there.put(tiny_classifier())).logits if settings.needs_target else None
     prior = fit(tiny_population.public, settings, target=asked)
     assert prior.device == there.device
+    priors.show(prior, tmp_path / "samples.png")
     priors.save(prior, tmp_path)
     back = priors.load(tmp_path)
     assert back.device == there.device
@@ -277,6 +278,19 @@ def test_a_full_card_ends_an_attack_in_one_line_and_a_smaller_batch_goes_on(tmp_
     found = run_it(replace(attack, batch=2))
     assert searched == [[0, 1], [2, 3], [2], [3], [4], [5]]  # the first two people stayed done
     assert found.classes.tolist() == list(range(6))
+
+
+def test_a_card_that_is_full_of_candidates_or_of_a_prior_names_the_setting_of_its_batch(monkeypatch, tiny_population):
+    def fills_up(*_, **__):
+        raise torch.OutOfMemoryError(FULL)
+
+    monkeypatch.setattr(PPA, "prepare", fills_up)
+    oracle = Oracle(tiny_classifier(), "gradients")
+    with pytest.raises(UserError, match=r"--attack.batch \d"):
+        ATTACKING["ppa"].run(oracle, RenderedPrior(size=32), torch.arange(2), torch.Generator().manual_seed(0))
+    monkeypatch.setitem(FITS, WganGp, fills_up)
+    with pytest.raises(UserError, match=r"a batch of 4 does not fit .*--training.batch 2"):
+        fit(tiny_population.public, FITTING["wgan"])
 
 
 @pytest.mark.gpu

@@ -165,6 +165,31 @@ def test_which_batch_fits(size, before, peak, room, fits):
     assert fitting(size, before, peak, room) == fits
 
 
+@pytest.mark.parametrize(("size", "fits"), [(100, 50), (128, 64), (160, 80)])
+def test_what_failed_still_holds_its_memory_when_the_advice_is_worked_out(monkeypatch, size, fits):
+    """A card of 139 GiB, 1.41 an image: while the error is handled hardly anything is free, and all of it is ours."""
+    gib, total, weights, each = 2**30, 139, 1, 1.41
+    held = [weights]
+    told = {
+        "memory_allocated": lambda _: int(held[0] * gib),
+        "max_memory_allocated": lambda _: int(held[0] * gib),
+        "memory_reserved": lambda _: int(held[0] * gib),
+        "reset_peak_memory_stats": lambda _: None,
+        "mem_get_info": lambda _: (int((total - held[0]) * gib), total * gib),
+        "get_device_name": lambda _: "a card",
+    }
+    for name, said in told.items():
+        monkeypatch.setattr(torch.cuda, name, said)
+
+    def fills_up():
+        with batch_of(size, "--attack.batch", torch.device("cuda:0")):
+            held[0] = min(total, weights + size * each)
+            raise torch.OutOfMemoryError(FULL)
+
+    with pytest.raises(UserError, match=rf"about {fits} should fit: --attack.batch {fits};"):
+        fills_up()
+
+
 def test_pieces_shrink_until_they_fit():
     rows, asked = torch.arange(20.0), []
 

@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
+from lightleak.data.augmentation import DRAWS as AUGMENTING
+from lightleak.data.augmentation import Augmentation
 from lightleak.data.views import (
     DRAWS,
     View,
     antialiased,
     crop,
     crop_matrices,
+    gathered,
     recolour,
     resampled,
     resized,
@@ -132,11 +135,39 @@ def test_a_product_with_two_matrices_is_a_crop(size):
     assert torch.allclose(*slopes, atol=1e-6)
 
 
-def test_no_step_off_the_cpu_goes_backward_through_a_sampler():
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", ["border", "zeros"])
+def test_four_gathers_are_a_sampler(padding, align_corners):
+    images = torch.rand(3, 3, 9, 12, dtype=torch.float64, requires_grad=True)
+    grid = 3 * torch.rand(3, 7, 8, 2, dtype=torch.float64) - 1.5  # beside the image, too
+    ours = gathered(images, grid, padding, align_corners)
+    theirs = F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=align_corners)
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    slopes = [torch.autograd.grad(seen.square().sum(), images)[0] for seen in (ours, theirs)]
+    assert torch.allclose(*slopes, atol=1e-12)
+
+
+def uniforms(count):
+    return torch.rand(2, count, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("change", "product"),
+    [
+        (lambda images: FULL(resized(images, 32), uniforms(DRAWS)), True),
+        (
+            lambda images: crop(images, *FULL.boxes(torch.rand(2, DRAWS, device="meta")), torch.rand(2).to("meta")),
+            False,
+        ),
+        (lambda images: Augmentation()(images, uniforms(AUGMENTING)), False),
+    ],
+    ids=["view", "turned", "augmentation"],
+)
+def test_no_step_off_the_cpu_goes_backward_through_a_sampler(change, product):
     """`grid_sample` and antialiased interpolation have no deterministic backward pass on a GPU."""
     images = torch.rand(2, 3, 40, 40, device="meta", requires_grad=True)
-    seen = FULL(resized(images, 32), torch.rand(2, DRAWS, device="meta"))
-    assert seen.shape == (2, 3, 32, 32)
+    seen = change(images)
+    assert seen.shape[:2] == (2, 3)
     waiting, names = [seen.grad_fn], set()
     while waiting:
         node = waiting.pop()
@@ -144,4 +175,4 @@ def test_no_step_off_the_cpu_goes_backward_through_a_sampler():
             names.add(node)
             waiting += [following for following, _ in node.next_functions]
     assert not {node.name() for node in names if "grid" in node.name().lower() or "upsample" in node.name().lower()}
-    assert any("MmBackward" in node.name() or "Matmul" in node.name() for node in names)
+    assert product == any("MmBackward" in node.name() or "Matmul" in node.name() for node in names)

@@ -292,8 +292,11 @@ def batch_of(size: int, setting: str, device: torch.device) -> Iterator[None]:
         if not is_full(error):
             raise
         memory = place.memory()
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else before
-        fits = fitting(size, before, peak, before + memory.free if memory else peak)
+        # What failed still holds its memory here: whatever this process has reserved will be free for the next try.
+        on_cuda = device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(device) if on_cuda else before
+        own = torch.cuda.memory_reserved(device) if on_cuda else before
+        fits = fitting(size, before, peak, own + memory.free if memory else peak)
         advice = f"about {fits} should fit: {setting} {fits}" if fits else "not even one fits: take a larger card"
         raise UserError(
             f"a batch of {size} does not fit into the memory of {_called(place)} ({_state(place)}); {advice}; what "

@@ -251,7 +251,9 @@ class Attack(Protocol):
         given = common is not None
         if given and common.seed != seed:
             raise UserError("what is common to all classes was made with another seed; make it with the same rng")
-        common = common if given else self.prepare(oracle, prior, seed)
+        if not given:
+            with batch_of(self.batch, "--attack.batch", oracle.device):
+                common = self.prepare(oracle, prior, seed)
         # 2. and 3. batch by batch
         each, parts = self.searches, whole_batches(len(classes), self.searches, self._width)
         total = len(classes) * each * self.steps

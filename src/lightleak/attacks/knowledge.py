@@ -202,9 +202,10 @@ def learn(
         more = {"number": number, "folder": place, "tell": tell, "device": oracle.device}
         more |= {"practice": settings.practice, "weights": weights[number] if weights else None}
         student = taught(images, logits, name, lessons, seed, **more)
-        students.append(student.cpu())
         with torch.no_grad():
-            theirs = torch.cat([student(images.floats(part)) for part in torch.arange(len(images)).split(256)])
+            parts = torch.arange(len(images)).split(256)
+            theirs = torch.cat([student(images.floats(part).to(oracle.device)).cpu() for part in parts])
+        students.append(student.cpu())
         agreement.append(agreement_of(theirs, logits))
     spent, counts = oracle.queries - before, tuple(tally(named(logits), oracle.classes).tolist())
     made = {"settings": deciding(settings), "seed": seed, "images": fingerprint(images.pixels)}

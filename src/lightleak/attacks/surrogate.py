@@ -28,7 +28,7 @@ from lightleak.optimisers import fused
 from lightleak.priors.fit import FitSettings
 from lightleak.priors.fit.state import Asked, State, digest_of, update
 from lightleak.priors.fit.state import answers as answers_to
-from lightleak.randomness import keyed
+from lightleak.randomness import keyed, own
 
 SURE = 20.0  # the logit of a class that is all that was told; the others' are 0
 
@@ -158,8 +158,7 @@ def learn(
     """
     if len(images) < 2:
         raise UserError(f"students need public images to learn from, got {len(images)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(keyed(seed, number, 0)))
+    with own(seed_of(keyed(seed, number, 0))):
         built = build(architecture, answers.shape[1], images.size, pretrained=lessons.pretrained)
     built = begin(built, weights) if weights else built
     # It sees images in [0, 1] as they are, and its last layer without dropout.
@@ -184,8 +183,7 @@ def learn(
         epoch, place = divmod(state.step, each)
         order = torch.randperm(len(images), generator=keyed(seed, number, 2 + epoch))
         chosen = order[place * lessons.batch : (place + 1) * lessons.batch]
-        with torch.random.fork_rng(devices=[]):  # networks that drop whole branches draw from the global generator
-            torch.manual_seed(seed_of(state.rng))
+        with own(seed_of(state.rng), device):  # networks that drop whole branches draw from the global generator
             seen, said = images.floats(chosen).to(device), answers[chosen.to(device)]
             if practice.augmented:
                 copies = Augmentation()(seen, torch.rand(len(seen), DRAWS, generator=state.rng))

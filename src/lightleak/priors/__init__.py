@@ -17,7 +17,7 @@ from torch import nn
 from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
-from lightleak.place import here
+from lightleak.place import here, in_pieces
 from lightleak.plugins import Registry
 from lightleak.priors.conditional64 import ConditionalPrior, NamingPrior
 from lightleak.priors.gan64 import GanPrior, InversionPrior
@@ -78,9 +78,10 @@ def save(prior: Prior, folder: str | Path, learnt: Mapping[str, Any] | None = No
 def show(prior: Prior, path: str | Path, rows: int = 8, seed: int = 0) -> Path:
     """Write rows x rows samples as one PNG; a prior with classes draws its first classes in turn."""
     count = rows * rows
-    latents = prior.sample(count, torch.Generator().manual_seed(seed))
-    images = prior.decode(latents, torch.arange(count) % (prior.classes or count))
-    sheet = as_bytes(images).unflatten(0, (rows, rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    latents = prior.sample(count, torch.Generator().manual_seed(seed)).to(prior.device)
+    classes = (torch.arange(count) % (prior.classes or count)).to(prior.device)
+    images = in_pieces(lambda part: as_bytes(prior.decode(latents[part], classes[part])), count, count)
+    sheet = images.unflatten(0, (rows, rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return publish(path, lambda part: Image.fromarray(sheet.numpy()).save(part, format="PNG"), "the samples")
 
 

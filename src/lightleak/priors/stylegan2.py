@@ -147,6 +147,11 @@ class Prepared(NamedTuple):
         return self._replace(const=self.const.to(kind), steps=steps)
 
 
+def as_computed(device: torch.device) -> tuple[torch.memory_format, bool]:
+    """The layout that `Synthesis.prepare` is given on a device, and whether blurs are merged there."""
+    return (torch.channels_last, True) if device.type == "cuda" else (torch.contiguous_format, False)
+
+
 class Synthesis(nn.Module):
     """Styles to images, block by block from 4 x 4 up."""
 
@@ -163,7 +168,7 @@ class Synthesis(nn.Module):
 
     def forward(self, w: Tensor, noise: Noise | torch.Generator = "const", crop: slice | None = None) -> Tensor:
         """Images N x 3 x size x size, about in [-1, 1], from styles as in `synthesise`; arguments as in `prepare`."""
-        return synthesise(self.prepare(noise, crop, len(w)), w)
+        return synthesise(self.prepare(noise, crop, len(w), *as_computed(w.device)), w)
 
     def prepare(
         self,
@@ -607,11 +612,9 @@ class StyleGAN2Prior(Prior):
     def _ready(self) -> Prepared:
         if self.device not in self._prepared:
             start = round((self.generator.settings["size"] - self.size) / 2)
-            card = self.device.type == "cuda"
-            layout = torch.channels_last if card else torch.contiguous_format
             with torch.no_grad():
                 prepared = self.generator.synthesis.prepare(
-                    self.noise, slice(start, start + self.size), 1, layout, card
+                    self.noise, slice(start, start + self.size), 1, *as_computed(self.device)
                 )
             self._prepared[self.device] = prepared if self.precision == "float32" else prepared.cast(torch.bfloat16)
         return self._prepared[self.device]

@@ -11,7 +11,7 @@ import torch
 
 from lightleak.data.population import Images
 from lightleak.errors import UserError
-from lightleak.place import here
+from lightleak.place import batch_of, here
 from lightleak.priors import Prior
 from lightleak.priors.fit.kedmi import KED_QUICK, KedMi, fit_kedmi
 from lightleak.priors.fit.lokt import LOKT_QUICK, Lokt, fit_lokt
@@ -61,7 +61,9 @@ def fit(
     """
     check_target(settings, target is not None)
     asked = () if target is None else (target if isinstance(target, Asked) else Asked(target),)
-    return FITS[type(settings)](images, settings, seed, folder, watch, device or here().device, *asked)
+    device = torch.device(device or here().device)
+    with batch_of(settings.batch, "--training.batch", device):
+        return FITS[type(settings)](images, settings, seed, folder, watch, device, *asked)
 
 
 def check_target(settings: FitSettings, given: bool) -> None:
