@@ -24,6 +24,7 @@ from lightleak.cli import skips as cli_skips
 from lightleak.data.views import View
 from lightleak.defences import RoLSS
 from lightleak.errors import UserError
+from lightleak.metrics.evaluation import Evaluation
 from lightleak.models.classifier import save
 from lightleak.models.zoo import build
 from lightleak.report import Results, write
@@ -301,6 +302,10 @@ def test_single_steps(tmp_path, capsys):
     assert call(*smoke[:-4], "--preset", "smokes") == 2
     out = tmp_path / "evaluation.json"
     assert call("evaluate", "--found", found, "--judge", judge, "--out", out, *data) == 0
+    assert json.loads(out.read_text())["scored"] == {"protocol": None, "fed": "float", "published": False}
+    assert Evaluation.load(out).scored["fed"] == "float"
+    counted = ("--protocol", "rendered", "--fed-8-bit")
+    assert call("evaluate", "--found", found, "--judge", judge, "--out", out, *data, *counted) == 2
     measures = json.loads(out.read_text())["measures"]
     assert measures["error"]["value"] > 0
     said = capsys.readouterr().out

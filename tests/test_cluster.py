@@ -250,6 +250,32 @@ def test_a_study_through_submitit_gives_the_same_and_survives_a_dying_job(tmp_pa
     assert len(left) == 1  # only the files of the job that died are kept
 
 
+def test_a_job_asks_for_a_card_only_if_its_task_does(tmp_path, monkeypatch):
+    """submitit keeps what the job before was submitted with."""
+    tasks = load(study_file(tmp_path))[:1]
+    kept, asked = {}, []
+
+    class Submitting:
+        def update_parameters(self, **settings):
+            kept.update(settings)
+
+        def submit(self, *_):
+            asked.append(kept.get("slurm_gpus_per_node"))
+
+    with OnSlurm(tmp_path / "jobs", kind="local") as executor:
+        executor.closed.set()
+        executor.watcher.join()  # it would ask for the jobs' files
+        monkeypatch.setattr(executor, "executor", Submitting())
+        monkeypatch.setattr(executor, "kind", "slurm")
+        monkeypatch.setattr(executor, "_has_gpus", lambda: True)
+        for gpus in (0.0, 1.0, 0.0):
+            monkeypatch.setattr(type(tasks[0]), "gpus", gpus, raising=False)
+            executor.submit(print, tasks[0])
+            executor.calls.clear()
+        monkeypatch.setattr(executor, "kind", "local")
+    assert asked == [None, 1, None]
+
+
 def test_what_is_not_there_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "submitit", None)

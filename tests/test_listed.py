@@ -128,6 +128,9 @@ def test_what_was_trained_here_is_doubted_only_by_another_division(folder, tmp_p
         cli.main([*protecting, "seed", seed])
         assert ("overlap" in load_checkpoint("safe.safetensors").record) == doubted
     capsys.readouterr()
+    with pytest.raises(SystemExit):  # which would rename whom the model knows
+        cli.main([*protecting, "classes", repr(sorted((one.name for one in folder.iterdir()), reverse=True))])
+    assert "number the same people differently" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -337,6 +337,7 @@ def test_too_few_pictures_are_a_clear_line(tmp_path):
         {"size": "large"}, {"size": 64.5}, {"size": 10**9}, {"seed": 2**70}, {"seed": None}, {"fewest": "x"},
         {"private": 2.5}, {"private": [1, 2]}, {"private": True}, {"split": 3}, {"split": "disjoint"}, {"public": 3},
         {"public": "nobody"}, {"public": "folder:"}, {"public": "folder:absent"}, {"classes": 3}, {"cache": 3},
+        {"classes": ["a", "b"], "order": "natural"},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_one_line(tmp_path, settings):

@@ -8,7 +8,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
+from conftest import tiny_classifier
+from lightleak.attacks import Guess, Oracle
 from lightleak.data.faces import FACTORS
 from lightleak.data.population import Images
 from lightleak.errors import UserError
@@ -20,7 +23,7 @@ from lightleak.priors.conditional64 import (
     NamingPrior,
     ProjectionDiscriminator,
 )
-from lightleak.priors.fit import QUICK, WganGp, fit
+from lightleak.priors.fit import QUICK, SmallStyleGAN2, WganGp, fit
 from lightleak.priors.fit.wgan import gradient_penalty
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator
 from lightleak.priors.pixels import PixelsPrior
@@ -374,6 +377,46 @@ def test_foreign_or_damaged_checkpoints_are_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match="damaged"):
         fit(bars(), TINY, folder=tmp_path)
+
+
+def test_a_fit_that_diverges_says_so_and_keeps_its_last_good_checkpoint(tmp_path):
+    wild = replace(TINY, warmup=0, steps=4, rate=1e38, critic_rate=1e38, checkpoint_every=1)
+    with pytest.raises(UserError, match=r"training diverged before step \d: no finite number .*lower the rate"):
+        fit(bars(), wild, folder=tmp_path)
+    for file in tmp_path.glob("*.safetensors"):
+        assert all(value.isfinite().all() for value in load_file(file).values() if value.is_floating_point())
+
+
+def test_a_prior_without_numbers_is_neither_saved_nor_loaded_nor_believed(tmp_path, monkeypatch):
+    prior = tiny_gan()
+    save(prior, tmp_path)
+    with torch.no_grad():
+        next(prior.generator.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="values that are not finite"):
+        save(prior, tmp_path)
+    assert load(tmp_path).settings() == prior.settings()  # what was there is still there
+    with monkeypatch.context() as patch:
+        patch.setattr("lightleak.priors.finite", lambda *_: None)
+        save(prior, tmp_path)
+    with pytest.raises(UserError, match="values that are not finite"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="the prior draws NaN"):
+        Guess(1).run(Oracle(tiny_classifier()), prior, torch.arange(2), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        ({"rate": float("nan")}, "rate must be a number"),
+        ({"betas": (1.5, 0.9)}, r"betas must lie in \[0, 1\)"),
+        ({"penalty": -3.0}, "penalty must be at least 0"),
+    ],
+)
+def test_settings_that_no_optimiser_takes_are_refused(settings, wrong):
+    with pytest.raises(UserError, match=wrong):
+        replace(TINY, **settings)
+    with pytest.raises(UserError, match="r1 must be at least 0, not -1"):
+        SmallStyleGAN2(r1=-1)
 
 
 def test_wrong_settings_are_all_named():

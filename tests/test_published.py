@@ -1,5 +1,6 @@
 """Published data sets from miniature trees in their exact layouts, whole and hostile."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.io import savemat
 from lightleak.data import celeba, collections, dogs, facescrub, load, pictures
 from lightleak.data.collections import tenth
 from lightleak.data.images import Frame, decode
+from lightleak.data.people import remarks
 from lightleak.data.population import Population
 from lightleak.errors import UserError
 
@@ -269,6 +271,42 @@ def test_celeba_without_lists_has_the_same_people(aligned):
     assert "another tenth for testing" in said(population, "departure")
     with pytest.raises(UserError, match="cannot be computed, only copied"):
         load(f"celeba:{aligned}", split="published")
+
+
+def test_a_list_that_is_named_and_not_there_is_refused(aligned):
+    with_lists(aligned)
+    for name in ("train_list", "test_list", "public_list"):
+        with pytest.raises(UserError, match=r"there is no list .*mine\.txt"):
+            load(f"celeba:{aligned}", **{name: "mine.txt"})
+    with pytest.raises(UserError, match="ppa has no lists"):
+        load(f"celeba:{aligned}", protocol="ppa", train_list="trainset.txt")
+    (aligned / "ganset.txt").rename(aligned / "others.txt")
+    assert len(load(f"celeba:{aligned}", public_list="others.txt").public) == 8
+    assert "no list of public pictures: 8 drawn" in said(load(f"celeba:{aligned}"), "departure")
+
+
+def test_other_test_pictures_are_another_division(aligned):
+    drawn = load(f"celeba:{aligned}").people
+    listed = load(f"celeba:{with_lists(aligned)}").people
+    assert drawn.pictures == listed.pictures
+    assert any("divide pictures otherwise" in one for one in remarks(drawn, listed, "one", "the other"))
+    assert not remarks(listed, load(f"celeba:{aligned}", size=112).people, "one", "the other")
+    older = replace(listed, division=listed.division.partition(", tests ")[0])
+    assert not remarks(older, listed, "one", "the other")
+    assert remarks(older, load(f"celeba:{aligned}", seed=1).people, "one", "the other")
+    fewer = replace(listed, pictures="others", division=drawn.division)
+    assert any("the folder has changed" in one for one in remarks(fewer, listed, "one", "the other"))
+
+
+def test_as_many_public_pictures_as_are_asked_for_are_drawn_of_all(aligned):
+    everything = load(f"celeba:{with_lists(aligned)}", private=2)
+    some = load(f"celeba:{aligned}", private=2, public_count=5)
+    assert len(everything.public) == 8 + 6
+    assert len(some.public) == 5
+    every = {picture.numpy().tobytes() for picture in everything.public.pixels}
+    assert {picture.numpy().tobytes() for picture in some.public.pixels} < every
+    with pytest.raises(UserError, match="public_count is of public pictures"):
+        load(f"celeba:{aligned}", protocol="ppa", size=32, public_count=5)
 
 
 @pytest.mark.parametrize(

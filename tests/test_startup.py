@@ -211,6 +211,12 @@ WRONG = [
     "doctor --data faces --settings nonsense 1",
     "doctor --architecture timm:nope",
     "doctor --people 0",
+    "doctor --people 10",
+    "doctor --prior somewhere",
+    "doctor --data faces --here 2",
+    "doctor --settings people 3",
+    "convert c.yaml --out a.py --crop 800",
+    "convert w.pt --out out --net m.py:f --space w+",
     # protect
     "protect --out o",
     "protect --out o --target x --defence nope",

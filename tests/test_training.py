@@ -9,6 +9,7 @@ from torch import nn
 
 from conftest import TINY, TinyNet, tiny_classifier
 from lightleak import defences
+from lightleak.data.views import View
 from lightleak.defences import (
     ATAT,
     DEFENCES,
@@ -268,6 +269,13 @@ def test_predict_restores_the_mode(tiny_target, tiny_population):
         (lambda: Recipe(batch=1), "batch"),
         (lambda: Recipe(rate=-1.0), "rate"),
         (lambda: Recipe(milestones=(75.0,)), "shares"),
+        (lambda: Recipe(gamma=-1.0), "gamma must lie in"),
+        (lambda: Recipe(momentum=-1.0), "momentum must lie in"),
+        (lambda: Recipe(weight_decay=float("nan")), "weight_decay must be at least 0"),
+        (lambda: Recipe(least_steps=-5), "least_steps must be at least 0"),
+        (lambda: View(scale=(0.5, 0.2)), "scale is from"),
+        (lambda: View(ratio=(0.0, 1.0)), "ratio is from"),
+        (lambda: View(flip=2.0, hue=-1.0), "flip is a probability, not 2.0; hue must be at least 0"),
         (lambda: SSF(factor=1.0), "change nothing"),
         (lambda: TTS(first=0.0), "share"),
         (lambda: RoLSSPlus(keep=1.5), "share"),
@@ -289,6 +297,16 @@ def test_bad_settings_are_one_clear_line(make, message):
 def test_the_rate_falls_at_its_milestones():
     recipe = Recipe(epochs=100)
     assert [recipe.rate_at(e) for e in (0, 74, 75, 89, 90)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+    assert Recipe(epochs=2, milestones=(0.1,)).rate_at(0) == 1e-3  # never before the first epoch
+
+
+def test_what_a_record_says_of_the_weights_that_a_run_begins_with_stays_said(tiny_population):
+    start = tiny_classifier()
+    said = {"start": {"weights": "w.pth"}, "overlap": "not known", "pretraining": {"images": 3}}
+    start.record = {**said, "history": [], "privacy": {"epsilon": 8.0}}
+    trained = train(start, tiny_population.train, tiny_population.validation, Recipe(epochs=1, batch=8))
+    assert said.items() <= trained.record.items()
+    assert "privacy" not in trained.record
 
 
 def test_few_images_are_seen_often_enough():

@@ -309,6 +309,8 @@ class Attack(Protocol):
             drawn = mine.classes if found.drawn is None else found.drawn[rows]
             images = prior.decode(found.latents[rows], drawn) if found.images is None else found.images[rows]
             check_unit(images, "a prior that draws images")
+            if not images.isfinite().all():
+                raise UserError("the prior draws NaN or infinity: it diverged, or its weights are damaged")
             images = images.clamp(0, 1)
             if found.confidence is None:
                 confidence.append(self.judge(oracle, images, mine).cpu())

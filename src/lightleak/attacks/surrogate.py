@@ -53,10 +53,12 @@ class Lessons:
         least = {"epochs": 1, "batch": 2, "momentum": 0, "decay": 0, "checkpoint_every": 1, "votes": 1}
         fields = asdict(self)
         wrong = [
-            f"{name} must be at least {low}, not {fields[name]}" for name, low in least.items() if fields[name] < low
+            f"{name} must be at least {low}, not {fields[name]}"
+            for name, low in least.items()
+            if not fields[name] >= low
         ]
         wrong += [
-            f"{name} must be above 0, not {fields[name]}" for name in ("rate", "temperature") if fields[name] <= 0
+            f"{name} must be above 0, not {fields[name]}" for name in ("rate", "temperature") if not fields[name] > 0
         ]
         refuse(wrong)
 

@@ -87,8 +87,8 @@ def estimating() -> Iterator[None]:
 def normalised(brought: Brought, population: Population) -> tuple[Brought, str, tuple[str, ...]]:
     """The model with its normalisation stated, who said so, and warnings: estimated where neither says.
 
-    The estimate is the one of three usual ones by which it names most pictures right; where that is hardly any, the one
-    by which some order of the names makes most right, as the names may be in another order than the model's.
+    The estimate is the one of three usual ones by which it names most pictures right; by some other order of the names,
+    where that makes more than twice as many right: the names may be in another order than the model's.
     """
     if brought.mean is not None:
         return brought, "stated by its owner", ()
@@ -104,11 +104,11 @@ def normalised(brought: Brought, population: Population) -> tuple[Brought, str, 
         found[name] = replace(brought, mean=mean[:channels], std=std[:channels])
         said[name] = answers(predict(found[name].open(), images))
     right = {name: float((one == images.labels).double().mean()) for name, one in said.items()}
-    order = ""
-    if max(right.values()) < KNOWS:
-        matched = {name: _matched(one, images.labels, population.classes) for name, one in said.items()}
-        right = {name: float(table[pairs].sum()) / len(images) for name, (table, pairs) in matched.items()}
-        order = " in the best order of the names"
+    tables = {name: _matched(one, images.labels, population.classes) for name, one in said.items()}
+    matched = {name: float(table[pairs].sum()) / len(images) for name, (table, pairs) in tables.items()}
+    best, order = max(matched, key=lambda name: matched[name]), ""
+    if matched[best] > 2 * right[best]:
+        right, order = matched, " in the best order of the names"
     ranked = sorted(right, key=lambda name: -right[name])
     told = ", ".join(f"{name} {right[name]:.0%}" for name in ranked) + order
     sure = right[ranked[0]] - right[ranked[1]] > 2 / len(images)

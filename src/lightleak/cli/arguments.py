@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from lightleak import data
 from lightleak.data.listed import folder_of, overlapping, read_list, redivided, unmatched
+from lightleak.data.people import divided_alike
 from lightleak.errors import UserError
 from lightleak.models import named
 from lightleak.place import choose, first_line
@@ -114,7 +115,7 @@ def values(settings: dict[str, str]) -> dict[str, Any]:
     for name, text in settings.items():
         try:
             read[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             read[name] = text
     return read
 
@@ -145,7 +146,7 @@ def overlap(model: "Classifier", source: str, train_list: Path | None, populatio
     """
     from lightleak.models import whose
 
-    divided = whose.people_of(model).division in ("", population.division)
+    divided = divided_alike(whose.people_of(model), population.people)
     if train_list is None and "recipe" in model.record and OVERLAP not in model.record and divided:
         return ""
     missed = None if train_list is None else len(unmatched(source, read_list(train_list), population.size))

@@ -1,5 +1,6 @@
 """`lightleak convert`: a published file as a checkpoint, a prior or settings."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,9 +90,21 @@ def main(
 
 
 def check_arguments(
-    file: Path, out: Path, hints: Hints, students: tuple[Path, ...], net: str | None, output: str | None
-) -> None:
+    file: Path, out: Path, hints: Hints, students: tuple[Path, ...], net: str | None, output: str | None,
+    critic: Path | None, crop: int | None, psi: float, space: str, cutoff: int | None, noise: str,
+) -> None:  # fmt: skip
     """UserError, before anything is read, for arguments that do not go together."""
+    published = {"critic": critic, "students": students, "crop": crop, "cutoff": cutoff}
+    idle = [name for name, value in published.items() if value not in (None, ())]
+    idle += [name for name, odd in (("psi", psi != 0.5), ("space", space != "w"), ("noise", noise != "const")) if odd]
+    settings = file.suffix.lower() in YAML
+    if settings:
+        idle += ["net"] if net is not None else []
+        idle += [field.name for field in fields(hints) if getattr(hints, field.name) != getattr(PLAIN, field.name)]
+    if idle and (settings or net is not None):
+        what = "settings" if settings else "weights of a network of your own"
+        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+        raise UserError(f"{file} is read as {what}: leave {flags} out")
     if missing := [student for student in students if not student.expanduser().exists()]:
         raise UserError(f"there is no file {missing[0]}")
     if hints.architecture is not None:

@@ -90,9 +90,19 @@ def main(
 
 
 def check_arguments(
-    data: str | None, judge: Path | None, preset: str | None, study: Path | None, settings: dict[str, str]
-) -> None:
+    data: str | None, judge: Path | None, preset: str | None, study: Path | None, settings: dict[str, str],
+    out: Path | None, here: int | None, prior: str, people: int,
+) -> None:  # fmt: skip
     """UserError, before anything is read, for arguments that do not go together."""
+    for name, idle, wanted in (
+        ("settings", settings and data is None and study is None, "--data or --study"),
+        ("out", out is not None and study is None, "--study"),
+        ("here", here is not None and study is None, "--study"),
+        ("prior", prior != "rendered" and preset is None, "--preset"),
+        ("people", people != 530 and preset is None, "--preset"),
+    ):
+        if idle:
+            raise UserError(f"--{name} has no meaning without {wanted}")
     if judge is not None and data is None:
         raise UserError("a judge is tried on the test images of its data: add --data")
     if study is not None:

@@ -1,6 +1,5 @@
 """`lightleak evaluate`: what reconstructions give away."""
 
-from json import dumps as as_json
 from pathlib import Path
 
 from rich.markup import escape
@@ -21,7 +20,8 @@ from lightleak.cli.arguments import (
     population_of,
 )
 from lightleak.cli.kinds import Architecture, Checkpoint, Count, Device, File, Found, Prior, Protocol, Source
-from lightleak.files import check_place, publish
+from lightleak.errors import UserError
+from lightleak.files import check_place
 from lightleak.metrics import attribute_regressor as regressors
 from lightleak.metrics.evaluate import METRICS, evaluate
 from lightleak.metrics.knowledge import teach
@@ -99,7 +99,9 @@ def main(
     counted = None if protocol is None else named_protocol(protocol)
     if counted is not None:
         counted.check(reconstruction.classes, population.classes, classifier.architecture, classifier.size, None)
-        fed_8_bit = fed_8_bit or counted.fed == "8-bit"
+        if fed_8_bit and counted.fed != "8-bit":
+            raise UserError(f"{counted.label} hands judges {counted.fed} images: leave --fed-8-bit out")
+        fed_8_bit = counted.fed == "8-bit"
     nulls = {null.name: Reconstruction.load(null)} if null else {}
     reader = regressors.load(attribute_regressor) if attribute_regressor else None
     embedding = facenet.facenet(face) if face else None
@@ -126,7 +128,9 @@ def main(
         published=published,
         fed_8_bit=fed_8_bit,
     )
-    publish(out, lambda part: part.write_text(as_json(result.to_json(), indent=1, allow_nan=False)), "the evaluation")
+    fed = "8-bit" if fed_8_bit else "float"
+    result.scored.update(protocol=counted and counted.label, fed=fed, published=published)
+    result.save(out)
     how = f", counted as {counted.label}" if counted else ""
     table = Table(title=f"{found.name}: {len(result.classes)} people, {result.images} images{how}")
     for name in ("metric", "value", "95 % interval", "chance", *("null" for _ in result.nulls)):

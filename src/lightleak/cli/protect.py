@@ -21,6 +21,7 @@ from lightleak.cli.arguments import (
     warn,
 )
 from lightleak.cli.kinds import Checkpoint, Count, Device, File, Seed, Share, Source
+from lightleak.data.people import differ
 from lightleak.defences.retrofit import protect, summary_lines
 from lightleak.errors import UserError
 from lightleak.files import check_place
@@ -71,6 +72,8 @@ def main(
     population = population_of(data, settings, train_list=train_list)
     if population.classes != model.classes:
         raise UserError(f"{data} has {population.classes} classes, the model {model.classes}; give its own pictures")
+    if other := differ(whose.people_of(model), population.people, "the model", "the data"):
+        raise UserError(other)
     if unsure := overlap(model, data, train_list, population):
         warn(unsure)
     before, _ = accuracy_and_loss(model, population.test)

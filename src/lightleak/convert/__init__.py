@@ -43,7 +43,7 @@ def convert(
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if start[:1] == b"\x80" and start != MAGIC:
-        if hints != PLAIN or critic is not None:
+        if hints != PLAIN or critic is not None or students:
             raise UserError(f"{path} is a StyleGAN2 file, which none of the options for classifiers and GANs fits")
         return official.convert(path, **usage)
     defaults = {field.name: field.default for field in fields(StyleGAN2Prior)}

@@ -15,14 +15,14 @@ from typing import Literal
 import torch
 
 from lightleak.convert import names
-from lightleak.convert.layouts import Shape, State, finite, nearness, recognise
+from lightleak.convert.layouts import Shape, State, nearness, recognise
 from lightleak.convert.skips import WHOLE, Cuts, cut
 from lightleak.errors import UserError
 from lightleak.models import bottleneck, weights, zoo
 from lightleak.models.classifier import Classifier
 from lightleak.models.normalisation import HALF, IMAGENET, NONE
 from lightleak.models.torchfile import Checkpoint, Content, Entry
-from lightleak.models.weights import Found, check_keys, completed, relevant
+from lightleak.models.weights import Found, check_keys, completed, finite, relevant
 
 Normalisation = Literal["half", "imagenet", "none"]
 Order = names.Order

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightleak.convert.formats import FORMATS
-from lightleak.convert.layouts import Shape, State, finite, fits, nearness, recognise
+from lightleak.convert.layouts import Shape, State, fits, nearness, recognise
 from lightleak.errors import UserError
 from lightleak.models import weights
-from lightleak.models.weights import check_keys, completed
+from lightleak.models.weights import check_keys, completed, finite
 from lightleak.priors import Prior
 from lightleak.priors.conditional64 import ConditionalGenerator, ConditionalPrior, ProjectionDiscriminator
 from lightleak.priors.gan64 import Critic, GanPrior, Generator, InversionPrior, MinibatchDiscriminator

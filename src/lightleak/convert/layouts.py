@@ -45,13 +45,6 @@ KNOWN_STRANGERS: tuple[tuple[dict[str, Shape], str], ...] = (
 )
 
 
-def finite(state: State, source: str) -> None:
-    """UserError that names the tensors with values that are not finite, if there are any."""
-    broken = [name for name, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
-    if broken:
-        raise UserError(f"{source} has values that are not finite, in {', '.join(broken[:3])}")
-
-
 def fits(state: State, has: dict[str, Shape], lacks: tuple[str, ...]) -> list[str]:
     """Why tensors are not of this layout; empty if they are."""
     problems = [f"it has {name}" for name in lacks if name in state]

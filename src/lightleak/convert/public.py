@@ -5,9 +5,10 @@ from pathlib import Path
 
 from lightleak.attacks.knowledge import Knowledge
 from lightleak.convert.formats import PLAIN, classifier
-from lightleak.convert.layouts import State, finite
+from lightleak.convert.layouts import State
 from lightleak.errors import UserError
 from lightleak.models import weights
+from lightleak.models.weights import finite
 
 MEAN, SPREAD = "fea_mean", "fea_logvar"  # the second is a standard deviation, whatever its name says
 

@@ -26,6 +26,7 @@ from lightleak.randomness import spread
 PEOPLE = 1000
 OFTEN = 30  # pictures that make an identity eligible in the 64-pixel protocol
 PUBLIC = 30_000  # public pictures there
+PUBLISHED = ("trainset.txt", "testset.txt", "ganset.txt")
 LISTS = (("train", "train"), ("test", "test"), ("public", "gan"))  # settings that name them, and how they are called
 LOW = Frame(share=108 / 178, bilinear=True)  # rows 55 to 162 and columns 35 to 142
 FOLDERS = ("img_align_celeba", "img_align_celeba_png", "Img/img_align_celeba", "celeba/img_align_celeba")
@@ -38,9 +39,9 @@ def population(
     protocol: Literal["lowres", "ppa"] = "lowres",
     size: int | None = None,
     images: str | None = None,
-    train_list: str = "trainset.txt",
-    test_list: str = "testset.txt",
-    public_list: str = "ganset.txt",
+    train_list: str | None = None,
+    test_list: str | None = None,
+    public_list: str | None = None,
     seed: int = 0,
     split: Split = "disjoint",
     private: Private = None,
@@ -51,8 +52,9 @@ def population(
 ) -> Population:
     """CelebA's people by either protocol, 64 or 224 pixels unless `size` says otherwise.
 
-    `images` is the folder of pictures below `path`, if it has another name. In the 64-pixel protocol other people of
-    CelebA are public unless `public` names ffhq:PATH. See `data.collections` for `split` and `private`.
+    `images` is the folder of pictures below `path`, if it has another name. The 64-pixel protocol reads trainset.txt,
+    testset.txt and ganset.txt where they are, or the lists that are named; without them it draws. Other people of
+    CelebA are public in it unless `public` names ffhq:PATH. See `data.collections` for `split` and `private`.
     """
     if protocol not in ("lowres", "ppa"):
         raise UserError(f"CelebA is read by the protocol lowres or ppa, not {protocol!r}")
@@ -60,9 +62,18 @@ def population(
     root = Path(path).expanduser()
     how = Reading(size, seed, split, private, public_count, cache, watch)
     others = public_pictures(public, size)
+    named = (train_list, test_list, public_list)
     if protocol == "ppa":
+        if named != (None, None, None):
+            raise UserError("the protocol ppa has no lists: leave train_list, test_list and public_list out")
         return population_of(most_pictured(root, images), others, how)
-    people, rest = first_thousand(root, images, (train_list, test_list, public_list), split, seed)
+    for name in named:
+        if name is not None and not (root / name).is_file():
+            raise UserError(f"there is no list {root / name}")
+    if others is not None and public_list is not None:
+        raise UserError("public names the public pictures: leave public_list out")
+    lists = [name or published for name, published in zip(named, PUBLISHED)]
+    people, rest = first_thousand(root, images, (lists[0], lists[1], lists[2]), split, seed)
     return population_of(people, others or rest, how)
 
 
@@ -255,6 +266,8 @@ def _public(
         pool = sorted(stem for stem, identity in identities.items() if counts[identity] < OFTEN)
         order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:PUBLIC]
         stems = [pool[index] for index in sorted(order.tolist())]
+        text = f"no list of public pictures: {len(stems)} drawn of those of people with fewer than {OFTEN}"
+        findings.append(Finding("departure", text))
     private = [stem for stem in stems if stem in mine]
     known = [stem for stem in stems if stem not in mine and identities.get(stem) in whose]
     for group, reason in ((private, "they are private images"), (known, "they show private people")):

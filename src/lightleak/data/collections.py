@@ -28,7 +28,7 @@ from lightleak.data.decoded import cache_folder, decode_cached, findings_of
 from lightleak.data.images import Frame, check_size
 from lightleak.data.listing import Listing
 from lightleak.data.naming import Private, choose_private
-from lightleak.data.people import digest_of
+from lightleak.data.people import digest_of, tests_mark
 from lightleak.data.population import Finding, Images, Population
 from lightleak.errors import UserError
 
@@ -90,8 +90,8 @@ def population(people: Collection, public: Collection | None, how: Reading) -> P
     rest = Counter(p.label for p in people.pictures if p.label not in place)
     other = {label: index for index, label in enumerate(sorted(rest))}
     theirs = tuple(replace(p, label=other[p.label]) for p in people.pictures if p.label in other)
-    if public is not None:
-        public = _drawn(public, how)
+    theirs, drawn = _sampled(theirs, public.pictures if public else (), how)
+    public = replace(public, pictures=drawn) if public else None
 
     # 1. decode, once
     findings = [*people.findings, *(public.findings if public else ())]
@@ -137,6 +137,7 @@ def population(people: Collection, public: Collection | None, how: Reading) -> P
     for index, part in enumerate(parts):
         is_people = index == 0 and read[1] is not None
         shifted.append(part if is_people else Images(part.pixels, part.labels + offset))
+    divided = f"{how.split}, {division.SCHEME}, seed {how.seed}" if how.split == "disjoint" else how.split
     return Population(
         name=people.name,
         class_names=names,
@@ -147,7 +148,7 @@ def population(people: Collection, public: Collection | None, how: Reading) -> P
         public=_together(shifted, how.size),
         notes=tuple(map(str, findings)),
         findings=tuple(findings),
-        division=f"{how.split}, {division.SCHEME}, seed {how.seed}" if how.split == "disjoint" else how.split,
+        division=divided + tests_mark(picture.file for picture in pictures if picture.test),
         pictures=digest_of(sorted(f"{names[picture.label]}\0{picture.file}" for picture in pictures)),
     )
 
@@ -229,14 +230,25 @@ def folder(path: str | Path, *within: str, what: str) -> Path:
 
 
 def _drawn(public: Collection, how: Reading) -> Collection:
-    """As many public pictures as are asked for, drawn by the seed, in their order."""
-    count = how.public_count
-    if count is None or count >= len(public.pictures):
-        return public
+    return replace(public, pictures=_sampled((), public.pictures, how)[1])
+
+
+def _sampled(
+    theirs: tuple[Picture, ...], others: tuple[Picture, ...], how: Reading
+) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
+    """As many public pictures as are asked for, drawn by the seed from the set's own people and others together."""
+    count, pictures = how.public_count, (*theirs, *others)
+    if count is None:
+        return theirs, others
+    if not pictures:
+        raise UserError("public_count is of public pictures, and here are none; leave it out")
     if count < 1:
         raise UserError(f"public_count is at least 1, not {count}")
-    places = division.sample([picture.file for picture in public.pictures], count, how.seed)
-    return replace(public, pictures=tuple(public.pictures[index] for index in places))
+    keys = [*(f"own/{picture.file}" for picture in theirs), *(picture.file for picture in others)]
+    chosen = division.sample(keys, count, how.seed)
+    own = sum(place < len(theirs) for place in chosen)
+    drawn = tuple(pictures[place] for place in chosen)
+    return drawn[:own], drawn[own:]
 
 
 def _read(collection: Collection, part: str, how: Reading) -> tuple[Images, list[Picture], list[Finding]]:

@@ -97,6 +97,8 @@ def population(
 
     # 1. who is private, in which order
     names = private_names(usable.names, private, listed, seed, public is not None, split)
+    if listed is not None and order is not None:
+        raise UserError("classes says in which order the model numbers its classes: leave order out")
     if listed is None:
         names, numbered = ordered(names, order, {printable(name): name for name in listing.classes})
     else:

@@ -4,6 +4,7 @@ A label is the place of a name in a list. Whatever is kept (a classifier, recons
 list, and is compared by it: a folder that has grown, or another order of its classes, is then noticed.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -92,14 +93,31 @@ def remarks(first: People, second: People, here: str, there: str) -> tuple[str, 
             "with --class-names makes a checkpoint that does): they were taken to be the same people",
         )
     found = []
-    if first.division and second.division and first.division != second.division:
+    if not divided_alike(first, second):
         found.append(
-            f"{here} and {there} divide pictures otherwise (another seed or split): what one was trained on may "
+            f"{here} and {there} divide pictures otherwise (another seed, split or list): what one was trained on may "
             "judge or test the other"
         )
     elif first.pictures and second.pictures and first.pictures != second.pictures:
         found.append(f"{here} and {there} know the same people by other pictures: the folder has changed in between")
     return tuple(found)
+
+
+def tests_mark(files: Iterable[str]) -> str:
+    """What a division says of the test pictures that a published list, and no hash of their own, has chosen."""
+    return f", tests {digest_of(sorted(files))[:8]}"
+
+
+def divided_alike(first: People, second: People) -> bool:
+    """Whether pictures were divided alike, as far as is known; of other pictures, other tests tell nothing."""
+    (ours, tests), (theirs, others) = (_TESTS.subn("", one.division) for one in (first, second))
+    if not ours or not theirs:
+        return True
+    compared = tests and others and first.pictures == second.pictures
+    return first.division == second.division if compared else ours == theirs
+
+
+_TESTS = re.compile(r", tests [0-9a-f]{8}")  # older divisions do not say it
 
 
 def digest_of(lines: Iterable[str | bytes]) -> str:

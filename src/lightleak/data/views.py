@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightleak.errors import refuse
+
 Padding = Literal["border", "zeros"]  # what is read beside an image
 DRAWS = 9  # uniform numbers that one view consumes: side, ratio, left, top, flip, and four of colour
 
@@ -28,6 +30,19 @@ class View:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0  # rotation of the colour circle, in turns, from [-x, x]
+
+    def __post_init__(self) -> None:
+        wrong = []
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            wrong.append(f"scale is from a share of the area up to a larger one, in (0, 1], not {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
+            wrong.append(f"ratio is from a width over height up to a larger one, above 0, not {self.ratio}")
+        if not 0 <= self.flip <= 1:
+            wrong.append(f"flip is a probability, not {self.flip}")
+        reaches = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
+        reaches["hue"] = self.hue
+        wrong += [f"{name} must be at least 0, not {reach}" for name, reach in reaches.items() if not reach >= 0]
+        refuse(wrong)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Views of images (N x 3 x H x W in [0, 1]) chosen by draws (N x DRAWS in [0, 1)); same shape, in [0, 1]."""

@@ -53,6 +53,7 @@ class Evaluation:
     nulls: dict[str, "Evaluation"] = field(default_factory=dict)  # the same scoring on what leaks nothing
     warnings: tuple[str, ...] = ()
     people: People | None = None  # whom the labels mean; None: an older record, or a null
+    scored: dict[str, Any] = field(default_factory=dict)  # by which protocol, fed as which images, by whose conventions
 
     def __repr__(self) -> str:
         main = [(name, self.measures.get(name)) for name in ("hits@1", "verified")]

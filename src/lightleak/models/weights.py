@@ -88,6 +88,13 @@ def read(path: str | Path) -> Content:
     return contents(path)
 
 
+def finite(state: State, source: str) -> None:
+    """UserError that names the tensors with values that are not finite, if there are any."""
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
+    if broken:
+        raise UserError(f"{source} has values that are not finite, in {', '.join(broken[:3])}")
+
+
 def file_of(path: str | Path) -> Path:
     """The file of weights at a path: the path itself, or the one in a published folder."""
     path = Path(path).expanduser()

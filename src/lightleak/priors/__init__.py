@@ -17,6 +17,7 @@ from torch import nn
 from lightleak.data.population import as_bytes
 from lightleak.errors import UserError
 from lightleak.files import publish
+from lightleak.models.weights import finite
 from lightleak.place import here, in_pieces
 from lightleak.plugins import Registry
 from lightleak.priors.conditional64 import ConditionalPrior, NamingPrior
@@ -66,7 +67,9 @@ def save(prior: Prior, folder: str | Path, learnt: Mapping[str, Any] | None = No
     if not kinds:
         raise UserError(f"{type(prior).__name__} is no kind of prior that can be saved; known are {', '.join(PRIORS)}")
     folder = Path(folder)
-    weights = serialise({name: value.detach().cpu().contiguous() for name, value in prior.state().items()})
+    state = {name: value.detach().cpu().contiguous() for name, value in prior.state().items()}
+    finite(state, f"a prior for {folder}")
+    weights = serialise(state)
     recipe = {"kind": kinds[0], "settings": prior.settings(), "weights": sha256(weights).hexdigest()}
     if learnt is not None:
         recipe["learnt"] = dict(learnt)
@@ -134,7 +137,9 @@ def load(folder: str | Path) -> Prior:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about layers of no width; what is wrong with them is said below
-            prior = PRIORS[kind].restore(settings, parse(weights))
+            state = parse(weights)
+            finite(state, str(folder / WEIGHTS))
+            prior = PRIORS[kind].restore(settings, state)
     except (SafetensorError, RuntimeError, RecursionError, *DAMAGE) as error:
         if isinstance(error, UserError):
             raise

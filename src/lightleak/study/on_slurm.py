@@ -24,7 +24,7 @@ class OnSlurm(Cluster):
 
     folder: on a disk that all nodes see; submitit keeps its files there, those of jobs that ended well are deleted.
     partition: None for Slurm's default. minutes: the time limit of a job; a training that it cuts off goes on from its
-    last checkpoint, an attack begins again (its finished parts stay). options: further options of sbatch by their long
+    last checkpoint, an attack from its last finished batch. options: further options of sbatch by their long
     names. kind: "local" runs the jobs as processes of this machine, for trying things out.
     """
 
@@ -69,8 +69,9 @@ class OnSlurm(Cluster):
             name = f"lightleak-{task.name}-{task.key[:6]}"
             settings |= {"name": name, **{f"slurm_{option}": value for option, value in self.options.items()}}
             settings["slurm_additional_parameters"] = self.extra
-            if task.gpus and not {"gres", "gpus"} & self.extra.keys():
-                settings |= {"slurm_gpus_per_node": round(task.gpus)} if self._has_gpus() else {}
+            if not {"gres", "gpus"} & self.extra.keys():  # None: what the last job asked for stays otherwise
+                gpus = round(task.gpus) if task.gpus and self._has_gpus() else None
+                settings["slurm_gpus_per_node"] = gpus
         try:
             self.executor.update_parameters(**settings)
             self.calls[future] = self.executor.submit(perform, self.payload(function, task, *arguments))

@@ -130,6 +130,9 @@ def train(
     return delivered(classifier, state.best_score[0])
 
 
+LASTING = ("pretraining", "start", "overlap")  # what a record says of the weights that a run begins with
+
+
 def _settings(classifier: Classifier, images: int, recipe: Recipe, plan: Plan, seed: int) -> dict[str, Any]:
     """What the record of a run says of how it was made."""
     return {
@@ -138,7 +141,7 @@ def _settings(classifier: Classifier, images: int, recipe: Recipe, plan: Plan, s
         "images": images,
         "precision": "bfloat16" if bfloat16(plan, recipe, classifier.device) else "float32",
         "device": Place(classifier.device).name,
-        **{name: value for name, value in classifier.record.items() if name == "pretraining"},
+        **{name: value for name, value in classifier.record.items() if name in LASTING},
         **({"defences": list(plan.names)} if plan.names else {}),
         **({"defence_settings": dict(plan.settings)} if plan.settings else {}),
     }

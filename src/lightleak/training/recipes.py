@@ -43,6 +43,14 @@ class Recipe:
             problems.append(f"batch must be at least 2 (batch norm needs two images), not {self.batch}")
         if not 0 < self.rate <= MOST_RATE:
             problems.append(f"rate must be above 0 and at most {MOST_RATE:g}, not {self.rate}")
+        if self.least_steps < 0:
+            problems.append(f"least_steps must be at least 0, not {self.least_steps}")
+        if not 0 <= self.momentum < 1:
+            problems.append(f"momentum must lie in [0, 1), not {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            problems.append(f"weight_decay must be at least 0, not {self.weight_decay}")
+        if not 0 < self.gamma <= 1:
+            problems.append(f"gamma must lie in (0, 1], not {self.gamma}")
         if any(not 0 < share < 1 for share in self.milestones):
             problems.append(f"milestones are shares of the epochs between 0 and 1, not {self.milestones}")
         if self.cosine_to is not None and not 0 <= self.cosine_to <= self.rate:
@@ -64,7 +72,8 @@ class Recipe:
         if self.cosine_to is not None:
             height = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
             return self.cosine_to + (self.rate - self.cosine_to) * height
-        return self.rate * self.gamma ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
+        falls = (max(1, round(share * self.epochs)) for share in self.milestones)  # never before the first epoch
+        return self.rate * self.gamma ** sum(epoch >= fall for fall in falls)
 
 
 RECIPES = {

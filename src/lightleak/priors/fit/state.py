@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,20 @@ class State:
             if watch:
                 watch(self.step, last, **numbers)
             if self.step % every == 0 or self.step == last:
+                self._check_finite()
                 self.save()
                 if kept:
                     kept()
+
+    def _check_finite(self) -> None:
+        """UserError if a network's weights are no numbers any more: nothing recovers from that."""
+        for part, network in self.networks.items():
+            wrong = [name for name, value in network.named_parameters() if not value.isfinite().all()]
+            if wrong:
+                raise UserError(
+                    f"training diverged before step {self.step}: no finite number any more in {part}'s {wrong[0]}; "
+                    "lower the rate"
+                )
 
     def save_samples(self, images: Tensor, columns: int = 8) -> None:
         """Write images N x 3 x S x S in [0, 1] as one picture, samples.png, beside the checkpoint; without a folder,
@@ -154,12 +166,20 @@ def _made(recipe: str) -> Any:
 
 
 def faults(settings: Any, least: Mapping[str, int], above: Iterable[str]) -> list[str]:
-    """The settings that are below their `least` value, or not above 0 though named in `above`, one line each."""
+    """What is wrong with settings, one line each: no number, below its `least` value, not above 0 though in `above`."""
+    fields = vars(settings)
+    numbers = [
+        (name, one) for name, value in fields.items() for one in (value if isinstance(value, tuple) else (value,))
+    ]
+    if odd := [name for name, one in numbers if isinstance(one, float) and not isfinite(one)]:
+        return [f"{name} must be a number, not {fields[name]}" for name in dict.fromkeys(odd)]
     low = {name: value for name, value in least.items() if getattr(settings, name) < value}
     wrong = [f"{name} must be at least {value}, not {getattr(settings, name)}" for name, value in low.items()]
     average = getattr(settings, "average", 0.0)
     if not 0 <= average < 1:
         wrong.append(f"average must lie in [0, 1), not {average}")
+    if not all(0 <= beta < 1 for beta in fields.get("betas", ())):
+        wrong.append(f"betas must lie in [0, 1), not {fields['betas']}")
     return wrong + [f"{name} must be above 0, not {value}" for name in above if (value := getattr(settings, name)) <= 0]
 
 

@@ -77,7 +77,7 @@ class SmallStyleGAN2:
 
     def __post_init__(self) -> None:
         least = {"steps": 0, "batch": 2, "group": 1, "r1_every": 0, "paths_every": 0, "paths_share": 1, "warmup": 0}
-        least |= {"checkpoint_every": 1}
+        least |= {"checkpoint_every": 1, "r1": 0, "paths": 0}
         wrong = faults(self, least, ("rate", "critic_rate", "warmup_rate", "half_life", "paths_decay"))
         if not wrong and self.batch % self.group:
             wrong.append(f"batch must be a multiple of group, not {self.batch} and {self.group}")

@@ -55,7 +55,7 @@ class WganGp:
 
     def __post_init__(self) -> None:
         least = {"width": 1, "critic_width": 1, "latents": 1, "steps": 1, "critic_steps": 1, "batch": 2}
-        least |= {"penalty_every": 1, "checkpoint_every": 1, "warmup": 0}
+        least |= {"penalty": 0, "penalty_every": 1, "checkpoint_every": 1, "warmup": 0}
         wrong = faults(self, least, ("rate", "critic_rate", "warmup_rate", "blur"))
         refuse(wrong)
 
