@@ -153,12 +153,13 @@ def retrofitted(setting):
 
 def tasks(network=NETWORK, worlds=2, combined="yes", part="all"):
     """The sweep until strengths are chosen, then everything else, or less of it: fewer worlds, defences alone
-    (`combined no`) or on top of RoLSS (`only`, without retrofits), attacks or costs (`part`).
+    (`combined no`) or on top of RoLSS (`only`, without retrofits), attacks that know no defence (`part plain`), costs
+    (`part costs`).
     """
     for name, asked, known in (
         ("network", network, tuple(RATES)),
         ("combined", combined, ("yes", "no", "only")),
-        ("part", part, ("all", "attacks", "costs")),
+        ("part", part, ("all", "plain", "costs")),
     ):
         if asked not in known:
             raise UserError(f"{name} is one of {', '.join(known)} in this study, not {asked!r}")
@@ -170,13 +171,13 @@ def tasks(network=NETWORK, worlds=2, combined="yes", part="all"):
         for setting in planned:
             found += [task for loss in LOSSES for task in compare(attacked(setting, loss), rows)]
             found += [task for loss in LOSSES for task in compare_on_the_way(attacked(setting, loss), NONE)]
-            found += [task for row in rows[1:] for task in against(setting, row)]
-            found += controls(setting)
+            if part == "all":
+                found += [task for row in rows[1:] for task in against(setting, row)]
+                found += controls(setting)
             found += retrofitted(setting) if combined != "only" else []
-    if part != "attacks":
-        first = planned[0]
-        found += [Costs(first.population, first.architecture, first.recipe, row) for row in rows]
-        found += [Utility(each.target(row, seed)) for each in planned for row in rows for seed in each.seeds]
+    first = planned[0]
+    found += [Costs(first.population, first.architecture, first.recipe, row) for row in rows]
+    found += [Utility(each.target(row, seed)) for each in planned for row in rows for seed in each.seeds]
     return list({(task.name, task.key): task for task in found}.values())
 
 

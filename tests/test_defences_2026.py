@@ -91,7 +91,7 @@ def test_a_part_of_it_is_asked_for_by_settings(study, monkeypatch):
 
     assert parts(study.tasks(NETWORK)) == ({0, 1}, True)
     assert parts(study.tasks(NETWORK, worlds="1", combined="no")) == ({0}, False)
-    over = study.tasks(NETWORK, worlds="1", combined="only", part="attacks")
+    over = study.tasks(NETWORK, worlds="1", combined="only", part="plain")
     titles = {task.found.target.title.partition(" (")[0] for task in over if task.name == "Evaluate"}
     assert {"no defence", "RoLSS", "RoLSS + BiDO"} <= titles
     assert not titles & {"BiDO", "RoLSS, retrofitted"}
