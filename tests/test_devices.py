@@ -4,8 +4,9 @@ What comes home is compared with the same on the processor: the device decides n
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from pkgutil import walk_packages
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,7 @@ from lightleak.place import Place, choose, here
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import PlgMi, SmallStyleGAN2, WganGp, fit
 from lightleak.study import Store, Task, pool
+from lightleak.study.tasks.work import Repeating
 from lightleak.training import Recipe, predict, train
 from second_device import card
 
@@ -220,7 +222,8 @@ def test_workers_share_out_the_cards(monkeypatch):
         ("auto", ["cuda:0", "cuda:1"], False, 0.0, "cuda"),
         ("cuda:1", ["cuda:1"], False, 1.0, "cuda:1"),
         ("cuda:1", [], True, 1.0, "cuda"),  # on a cluster, the card that it was given
-        ("cuda", [], True, 0.0, "auto"),  # none was asked for
+        ("cuda", [], True, 0.0, "cpu"),  # none was asked for, though some may be seen
+        ("auto", [], True, 0.0, "cpu"),
         ("auto", [], True, 1.0, "auto"),
         ("cpu", [], True, 1.0, "cpu"),
     ],
@@ -228,6 +231,25 @@ def test_workers_share_out_the_cards(monkeypatch):
 def test_what_a_worker_is_told(device, shared, elsewhere, gpus, told):
     task = SimpleNamespace(gpus=gpus)
     assert run._device_of(task, device, shared, elsewhere) == told
+
+
+def task_classes(kind=Task):
+    """All of Lightleak's own, below one."""
+    for below in kind.__subclasses__():
+        if below.__module__.startswith("lightleak."):
+            yield below
+            yield from task_classes(below)
+
+
+def test_a_task_that_computes_with_networks_asks_a_cluster_for_a_card():
+    """And is known by the same key as ever: cards are no field."""
+    for package in ("lightleak.study", "lightleak.audit"):
+        for module in walk_packages(import_module(package).__path__, f"{package}."):
+            import_module(module.name)
+    tasks = set(task_classes()) - {Repeating}
+    without = {kind.__name__ for kind in tasks if not kind.gpus}
+    assert without == {"Draw", "Redivided", "Rendered", "Pixels", "Ready", "Given", "Pairs"}
+    assert not any(field.name == "gpus" for kind in tasks for field in fields(kind))
 
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"

@@ -177,10 +177,13 @@ class Outcome:
 
 
 def _device_of(task: Task, device: str, shared: list[str], elsewhere: bool) -> str:
-    """The device that a worker is told: of several cards it sees its own alone, on a cluster the one it was given."""
+    """The device that a worker is told: of several cards it sees its own alone, on a cluster the one it was given.
+
+    A cluster may show a worker cards that it was not given: whoever asked for none computes on the processor.
+    """
     kind = device.partition(":")[0]
     if elsewhere:
-        return kind if task.gpus or kind != "cuda" else "auto"
+        return kind if task.gpus else "cpu"
     return "cuda" if len(shared) > 1 else device
 
 
