@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from conftest import TinyNet, tiny_classifier
-from lightleak import priors
+from lightleak import audit, forecast, priors
 from lightleak.attacks import GMI, KEDMI, PPA, Guess, Oracle, Reconstruction
 from lightleak.data import faces
 from lightleak.defences import MID, BiDO, RoLSS, plan
@@ -22,7 +22,7 @@ from lightleak.metrics import attribute_regressor, recognition, truth
 from lightleak.metrics.evaluate import evaluate
 from lightleak.models.classifier import load, save
 from lightleak.models.zoo import build
-from lightleak.place import Place, choose, here
+from lightleak.place import Memory, Place, choose, here
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import PlgMi, SmallStyleGAN2, WganGp, fit
 from lightleak.study import Store, Task, pool
@@ -250,6 +250,42 @@ def test_a_task_that_computes_with_networks_asks_a_cluster_for_a_card():
     without = {kind.__name__ for kind in tasks if not kind.gpus}
     assert without == {"Draw", "Redivided", "Rendered", "Pixels", "Ready", "Given", "Pairs"}
     assert not any(field.name == "gpus" for kind in tasks for field in fields(kind))
+
+
+@pytest.mark.parametrize(("free", "count"), [(None, 8), (103, 4)])
+def test_a_card_is_timed_with_as_much_of_a_batch_as_fits(there, monkeypatch, free, count):
+    """It launches a step of one image as long as one of eight."""
+    attack, prior, shown, timed = replace(ATTACKING["ppa"], batch=8), RenderedPrior(size=32), [], []
+
+    def second(job):
+        job()
+        timed.append(shown[-1])
+        return 1.0
+
+    monkeypatch.setattr(forecast, "_counted", lambda *_: (10, 20))  # bytes of networks and of an image
+    monkeypatch.setattr(forecast, "timed", second)
+    monkeypatch.setattr(Place, "memory", lambda _: free and Memory(free, free))
+    for place, images in ((there, count), (Place(), 1)):
+        with place.entered():
+            target = place.put(tiny_classifier())
+            target.net.register_forward_pre_hook(lambda _, given: shown.append(len(given[0])))
+            found = forecast.forecast(attack, prior, target, 3)
+        searched = 3 * attack.attempts * (attack.steps + attack.views)
+        assert found.seconds * images == searched + 2 * attack.candidates
+        assert timed == [images] * 3
+        timed.clear()
+
+
+def test_an_audit_is_timed_until_the_card_has_done_what_it_was_asked(tiny_population, monkeypatch):
+    model, done = tiny_classifier(), []
+    model.net.register_forward_pre_hook(lambda *_: done.append("pass"))
+    monkeypatch.setattr(Place, "wait", lambda _: done.append("wait"))
+    nobody = SimpleNamespace(
+        order=SimpleNamespace(budget="tiny", prior=None), classifier=model, population=tiny_population, audited=(),
+        everybody=(), ensemble=SimpleNamespace(judges=()), embeds=(),
+    )  # fmt: skip
+    audit.cost(nobody)
+    assert done == ["wait", "pass", "wait"] * (len(done) // 3) != []
 
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
