@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pkgutil import walk_packages
 from types import SimpleNamespace
+from typing import ClassVar
+from weakref import ref
 
 import pytest
 import torch
@@ -286,6 +288,44 @@ def test_an_audit_is_timed_until_the_card_has_done_what_it_was_asked(tiny_popula
     )  # fmt: skip
     audit.cost(nobody)
     assert done == ["wait", "pass", "wait"] * (len(done) // 3) != []
+
+
+@dataclass(frozen=True)
+class Holds(Task):
+    """Holds numbers until it ends, as it may."""
+
+    fails: bool = False
+    held: ClassVar[list] = []
+
+    def run(self, store, folder, watch):  # noqa: ARG002
+        numbers = torch.zeros(3)
+        self.held.append(ref(numbers))
+        if self.fails:
+            raise ValueError("on purpose")
+        return {"numbers": numbers}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_task_that_has_ended_leaves_the_memory_of_its_card_to_others(tmp_path, monkeypatch, fails):
+    left, task = [], Holds(fails)
+    monkeypatch.setattr(Place, "tidy", lambda _: left.append(task.held[-1]()))
+    outcome = run.execute(task, Store(tmp_path).open(), device="cpu")
+    assert bool(outcome.error) == fails
+    assert left == [None]  # tidied once, when nothing was held any more
+
+
+def test_an_audit_leaves_its_card_to_the_workers(there, tmp_path, monkeypatch):
+    verb, seen = import_module("lightleak.cli.audit"), []
+    prepared = SimpleNamespace(classifier=there.put(tiny_classifier()), tasks=[])
+    monkeypatch.setattr("lightleak.cli.arguments.choose", lambda _: there)
+    monkeypatch.setattr(Place, "name", "a card")
+    monkeypatch.setattr(Place, "tidy", lambda _: seen.append(prepared.classifier.device.type))
+    monkeypatch.setattr(audit, "prepare", lambda *_: prepared)
+    monkeypatch.setattr(audit, "finish", lambda *_: SimpleNamespace(sentence="", verdict=""))
+    monkeypatch.setattr(verb, "_introduce", lambda _: None)
+    monkeypatch.setattr(verb, "run_tasks", lambda *_: seen.append("tasks"))
+    verb.main("x.safetensors", "faces", tmp_path)
+    assert seen == ["cpu", "tasks"]
 
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
