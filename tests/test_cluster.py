@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,37 @@ def test_a_study_on_ray_gives_the_same_and_survives_a_dying_worker(tmp_path, und
     assert all(event.numbers["threads"] == 1 for event in told)
     assert {name: data for name, data in contents(store.root).items() if name in undisturbed} == undisturbed
     assert not list(store.root.glob("*/.*"))
+
+
+CARDS = """
+import os
+from dataclasses import dataclass
+from lightleak.study import Task
+
+@dataclass(frozen=True)
+class Seen(Task):
+    number: int
+    gpus = 1.0
+
+    def run(self, store, folder, watch):
+        return {"process": os.getpid(), "cards": os.environ["CUDA_VISIBLE_DEVICES"]}
+
+def tasks():
+    return [Seen(number) for number in range(6)]
+"""
+
+
+def test_a_process_that_ray_gave_a_card_sees_no_other_one(tmp_path, ray_cleanly, monkeypatch):
+    import ray
+
+    (tmp_path / "cards.py").write_text(CARDS)
+    monkeypatch.setattr(ray, "init", partial(ray.init, num_cpus=2, num_gpus=2))  # Ray believes it
+    tasks, store = load(tmp_path / "cards.py"), Store(tmp_path / "store")
+    with OnRay("local", study_files()) as executor:
+        assert run(tasks, store, executor=executor) == {}
+    found = [store.result(task) for task in tasks]
+    assert {one["cards"] for one in found} == {"0", "1"}
+    assert len({one["process"] for one in found}) == len(tasks)  # CUDA would go on with a process's first card
 
 
 @pytest.mark.slow

@@ -4,15 +4,18 @@ What comes home is compared with the same on the processor: the device decides n
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from pkgutil import walk_packages
 from types import SimpleNamespace
+from typing import ClassVar
+from weakref import ref
 
 import pytest
 import torch
 
 from conftest import TinyNet, tiny_classifier
-from lightleak import priors
+from lightleak import audit, forecast, priors
 from lightleak.attacks import GMI, KEDMI, PPA, Guess, Oracle, Reconstruction
 from lightleak.data import faces
 from lightleak.defences import MID, BiDO, RoLSS, plan
@@ -21,10 +24,11 @@ from lightleak.metrics import attribute_regressor, recognition, truth
 from lightleak.metrics.evaluate import evaluate
 from lightleak.models.classifier import load, save
 from lightleak.models.zoo import build
-from lightleak.place import Place, choose, here
+from lightleak.place import Memory, Place, choose, here
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import FITS, PlgMi, SmallStyleGAN2, WganGp, fit
 from lightleak.study import Store, Task, pool
+from lightleak.study.tasks.work import Repeating
 from lightleak.training import Recipe, predict, train
 from second_device import card
 
@@ -221,7 +225,8 @@ def test_workers_share_out_the_cards(monkeypatch):
         ("auto", ["cuda:0", "cuda:1"], False, 0.0, "cuda"),
         ("cuda:1", ["cuda:1"], False, 1.0, "cuda:1"),
         ("cuda:1", [], True, 1.0, "cuda"),  # on a cluster, the card that it was given
-        ("cuda", [], True, 0.0, "auto"),  # none was asked for
+        ("cuda", [], True, 0.0, "cpu"),  # none was asked for, though some may be seen
+        ("auto", [], True, 0.0, "cpu"),
         ("auto", [], True, 1.0, "auto"),
         ("cpu", [], True, 1.0, "cpu"),
     ],
@@ -229,6 +234,99 @@ def test_workers_share_out_the_cards(monkeypatch):
 def test_what_a_worker_is_told(device, shared, elsewhere, gpus, told):
     task = SimpleNamespace(gpus=gpus)
     assert run._device_of(task, device, shared, elsewhere) == told
+
+
+def task_classes(kind=Task):
+    """All of Lightleak's own, below one."""
+    for below in kind.__subclasses__():
+        if below.__module__.startswith("lightleak."):
+            yield below
+            yield from task_classes(below)
+
+
+def test_a_task_that_computes_with_networks_asks_a_cluster_for_a_card():
+    """And is known by the same key as ever: cards are no field."""
+    for package in ("lightleak.study", "lightleak.audit"):
+        for module in walk_packages(import_module(package).__path__, f"{package}."):
+            import_module(module.name)
+    tasks = set(task_classes()) - {Repeating}
+    without = {kind.__name__ for kind in tasks if not kind.gpus}
+    assert without == {"Draw", "Redivided", "Rendered", "Pixels", "Ready", "Given", "Pairs"}
+    assert not any(field.name == "gpus" for kind in tasks for field in fields(kind))
+
+
+@pytest.mark.parametrize(("free", "count"), [(None, 8), (103, 4)])
+def test_a_card_is_timed_with_as_much_of_a_batch_as_fits(there, monkeypatch, free, count):
+    """It launches a step of one image as long as one of eight."""
+    attack, prior, shown, timed = replace(ATTACKING["ppa"], batch=8), RenderedPrior(size=32), [], []
+
+    def second(job):
+        job()
+        timed.append(shown[-1])
+        return 1.0
+
+    monkeypatch.setattr(forecast, "_counted", lambda *_: (10, 20))  # bytes of networks and of an image
+    monkeypatch.setattr(forecast, "timed", second)
+    monkeypatch.setattr(Place, "memory", lambda _: free and Memory(free, free))
+    for place, images in ((there, count), (Place(), 1)):
+        with place.entered():
+            target = place.put(tiny_classifier())
+            target.net.register_forward_pre_hook(lambda _, given: shown.append(len(given[0])))
+            found = forecast.forecast(attack, prior, target, 3)
+        searched = 3 * attack.attempts * (attack.steps + attack.views)
+        assert found.seconds * images == searched + 2 * attack.candidates
+        assert timed == [images] * 3
+        timed.clear()
+
+
+def test_an_audit_is_timed_until_the_card_has_done_what_it_was_asked(tiny_population, monkeypatch):
+    model, done = tiny_classifier(), []
+    model.net.register_forward_pre_hook(lambda *_: done.append("pass"))
+    monkeypatch.setattr(Place, "wait", lambda _: done.append("wait"))
+    nobody = SimpleNamespace(
+        order=SimpleNamespace(budget="tiny", prior=None), classifier=model, population=tiny_population, audited=(),
+        everybody=(), ensemble=SimpleNamespace(judges=()), embeds=(),
+    )  # fmt: skip
+    audit.cost(nobody)
+    assert done == ["wait", "pass", "wait"] * (len(done) // 3) != []
+
+
+@dataclass(frozen=True)
+class Holds(Task):
+    """Holds numbers until it ends, as it may."""
+
+    fails: bool = False
+    held: ClassVar[list] = []
+
+    def run(self, store, folder, watch):  # noqa: ARG002
+        numbers = torch.zeros(3)
+        self.held.append(ref(numbers))
+        if self.fails:
+            raise ValueError("on purpose")
+        return {"numbers": numbers}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_task_that_has_ended_leaves_the_memory_of_its_card_to_others(tmp_path, monkeypatch, fails):
+    left, task = [], Holds(fails)
+    monkeypatch.setattr(Place, "tidy", lambda _: left.append(task.held[-1]()))
+    outcome = run.execute(task, Store(tmp_path).open(), device="cpu")
+    assert bool(outcome.error) == fails
+    assert left == [None]  # tidied once, when nothing was held any more
+
+
+def test_an_audit_leaves_its_card_to_the_workers(there, tmp_path, monkeypatch):
+    verb, seen = import_module("lightleak.cli.audit"), []
+    prepared = SimpleNamespace(classifier=there.put(tiny_classifier()), tasks=[])
+    monkeypatch.setattr("lightleak.cli.arguments.choose", lambda _: there)
+    monkeypatch.setattr(Place, "name", "a card")
+    monkeypatch.setattr(Place, "tidy", lambda _: seen.append(prepared.classifier.device.type))
+    monkeypatch.setattr(audit, "prepare", lambda *_: prepared)
+    monkeypatch.setattr(audit, "finish", lambda *_: SimpleNamespace(sentence="", verdict=""))
+    monkeypatch.setattr(verb, "_introduce", lambda _: None)
+    monkeypatch.setattr(verb, "run_tasks", lambda *_: seen.append("tasks"))
+    verb.main("x.safetensors", "faces", tmp_path)
+    assert seen == ["cpu", "tasks"]
 
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"

@@ -21,6 +21,7 @@ from lightleak.models.inception import after_transform
 from lightleak.models.zoo import build
 from lightleak.place import Memory
 from lightleak.priors import RenderedPrior
+from lightleak.training import RECIPES
 
 
 def states(lines: list[doctor.Line]) -> dict[str, str]:
@@ -147,6 +148,19 @@ def test_a_population_larger_than_memory_is_bad(tiny_population, monkeypatch):
     assert states(doctor.expected(tiny_population))["memory to expect"] == "bad"
 
 
+def test_an_epoch_is_timed_by_the_steps_that_training_takes(tiny_population, monkeypatch):
+    tried, recipe, count = [], RECIPES["rolss"], len(tiny_population.train)
+    monkeypatch.setattr("lightleak.forecast._pace", lambda amount, _: tried.append(amount) or 0.5)
+    line = doctor.expected(tiny_population)[1]
+    (step,) = tried
+    assert (step.kind, step.batch, step.size) == ("train", min(recipe.batch, count), tiny_population.size)
+    assert (step.precision, step.view) == (recipe.precision, recipe.view)
+    assert f"about {doctor.duration(0.5 * count)} an epoch" in line.said
+    monkeypatch.setattr("lightleak.forecast._pace", lambda *_: 1 / 0)
+    line = doctor.expected(tiny_population)[1]
+    assert (line.state, line.said) == ("bad", "unknown: division by zero")
+
+
 # Judges
 
 
@@ -219,6 +233,20 @@ def test_the_verb_tries_a_judge(tmp_path, capsys, photographs):
     assert code in (0, 1)
     assert "judge's accuracy" in text
     assert "timm:resnet10t at 16 pixels" in text
+
+
+def test_an_attack_is_tried_in_its_precision(monkeypatch, capsys):
+    target, kinds = build("timm:resnet10t", 2, 32).eval(), []
+    next(one for one in target.modules() if isinstance(one, nn.Conv2d)).register_forward_hook(
+        lambda *a: kinds.append(a[2].dtype)
+    )
+    attack = PPA(candidates=1, attempts=1, keep=1, steps=1, views=1)
+    forecast(attack, RenderedPrior(size=32), target, 1, "bfloat16")
+    assert kinds[-1] == torch.bfloat16
+    asked = []
+    monkeypatch.setattr(doctor, "forecast", lambda *given: asked.append(given[-1]) or forecast(*given))
+    assert call(capsys, "--preset", "smoke", "--architecture", "timm:resnet10t", "--precision", "bfloat16")[0] == 0
+    assert asked == ["bfloat16"]
 
 
 def test_what_an_attack_needs_is_told_from_one_step_of_it(monkeypatch, capsys):

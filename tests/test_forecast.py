@@ -1,6 +1,7 @@
 """What a study will take, from a few steps of each kind: the arithmetic by counted clocks, the whole by a small run."""
 
 import itertools
+import math
 import os
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ import torch
 
 from lightleak import forecast
 from lightleak.attacks import PPA
+from lightleak.data.factors import CIRCUMSTANCES
 from lightleak.defences import RoLSS
 from lightleak.forecast import Pace, crowding, expected
 from lightleak.priors.fit import KED_QUICK, QUICK
@@ -41,7 +43,7 @@ class Clock:
 def test_the_first_step_is_not_counted_and_long_ones_are_few():
     for durations, seconds in (((0.9, 0.01, 0.03, 0.02), 0.02), ((9.0, 5.0), 5.0), ((0.2, 0.6, 0.4), 0.5)):
         clock = Clock()
-        assert forecast._timed(clock.work(*durations), forecast.here(), clock) == pytest.approx(seconds)
+        assert forecast.timed(clock.work(*durations), clock) == pytest.approx(seconds)
         assert clock.now == pytest.approx(sum(durations))  # nothing more was done
 
 
@@ -58,6 +60,18 @@ def test_a_fit_is_its_start_its_warm_up_and_its_steps(monkeypatch):
     assert max(done) == (3, 1)  # and not the thousand steps of its warm-up
     asked = Amount("fit", 1, "timm:resnet10t", 32, 4, fit=KED_QUICK)
     assert forecast._fit_pace(asked, clock) == pytest.approx(2 + 0.5 * 1000 + 0.25 * 250, rel=0.01)
+
+
+def test_a_painted_face_takes_the_drawing_of_its_grain(monkeypatch):
+    """On the processor, whatever paints: on a card, most of the time."""
+    clock, draw = Clock(), torch.randn
+
+    def randn(*size, **how):
+        clock.now += math.prod(size)
+        return draw(*size, **how)
+
+    monkeypatch.setattr(torch, "randn", randn)
+    assert Pace(clock=clock).seconds(Amount("paint", 1, size=32)) == 3 * 32 * 32 + len(CIRCUMSTANCES)
 
 
 def test_a_plan_is_seconds_an_image_times_images(monkeypatch):

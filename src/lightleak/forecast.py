@@ -21,12 +21,13 @@ from torch.nn import functional as F
 from lightleak import randomness
 from lightleak.attacks import PPA, Oracle
 from lightleak.attacks.surrogate import asked, teacher
+from lightleak.data import faces
 from lightleak.data.population import Images
 from lightleak.data.views import resized, uniform
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
-from lightleak.place import Place, cards, here, lowered
-from lightleak.priors import Prior, RenderedPrior
+from lightleak.place import Place, Precision, cards, here, lowered
+from lightleak.priors import Prior
 from lightleak.priors.fit import fit
 from lightleak.study.amounts import Amount
 from lightleak.study.pool import share_of_cores
@@ -58,13 +59,17 @@ class Forecast:
         return None if self.free is None else max(0, int((SPARE * self.free - self.networks) / max(1, self.image)))
 
 
-def forecast(attack: PPA, prior: Prior, target: Classifier, people: int) -> Forecast:
-    """What PPA with these settings needs for so many people, of whom the target knows as many or others."""
+def forecast(attack: PPA, prior: Prior, target: Classifier, people: int, precision: Precision = "float32") -> Forecast:
+    """What PPA with these settings needs for so many people, of whom the target knows as many or others.
+
+    A card takes as long to launch a step of one image as of many, so its steps are timed with the attack's batch, or
+    with as much of that as fits.
+    """
     place = here()
-    oracle = Oracle(target)
+    prior, oracle = prior.lowered(precision), Oracle(target, precision=precision)
     rng = torch.Generator().manual_seed(0)
-    latents = place.put(prior.sample(2, rng))
-    classes = torch.zeros(2, dtype=torch.long, device=place.device)
+    latents = place.put(prior.sample(max(2, attack.batch if place.is_card else 0), rng))
+    classes = torch.zeros(len(latents), dtype=torch.long, device=place.device)
 
     def step(count: int) -> Tensor:
         w = latents[:count].clone().requires_grad_()
@@ -72,22 +77,23 @@ def forecast(attack: PPA, prior: Prior, target: Classifier, people: int) -> Fore
         loss = F.cross_entropy(oracle.logits(images), classes[:count], reduction="sum")
         return torch.autograd.grad(loss, w)[0]
 
-    def look(decoded: bool) -> None:
+    def look(count: int, decoded: bool) -> None:
         with torch.no_grad():
             if decoded:
-                images = resized(prior.decode(latents[:1], classes[:1]), oracle.size)
+                images = resized(prior.decode(latents[:count], classes[:count]), oracle.size)
             else:
-                images = torch.zeros(1, 3, oracle.size, oracle.size, device=place.device)
+                images = torch.zeros(count, 3, oracle.size, oracle.size, device=place.device)
             oracle.scores(images)
 
     networks, image = _peaks(step, place) if place.device.type == "cuda" else _counted(step, prior, target)
-    jobs = (lambda: step(1), lambda: look(True), lambda: look(False))
-    descended, scored, seen = (_timed(job, place, time.perf_counter) for job in jobs)
-    each = attack.attempts * (attack.steps * descended + attack.views * seen)
     memory = place.memory()
-    return Forecast(
-        networks, image, people * each + attack.candidates * (scored + seen), attack.batch, memory and memory.free
-    )
+    found = Forecast(networks, image, 0.0, attack.batch, memory and memory.free)
+    fits = attack.batch if found.fits is None else found.fits
+    count = max(1, min(attack.batch, fits)) if place.is_card else 1
+    jobs = (lambda: step(count), lambda: look(count, True), lambda: look(count, False))
+    descended, scored, seen = (timed(job) / count for job in jobs)
+    each = attack.attempts * (attack.steps * descended + attack.views * seen)
+    return replace(found, seconds=people * each + attack.candidates * (scored + seen))
 
 
 def _peaks(step: Callable[[int], Any], place: Place) -> tuple[int, int]:
@@ -236,7 +242,7 @@ def _pace(amount: Amount, clock: Clock) -> float:
         if amount.kind == "fit":
             return _fit_pace(amount, clock)
         if amount.kind == "paint":
-            return _timed(_painting(amount), place, clock) / count
+            return timed(_painting(amount), clock) / count
         classifier = zoo.build(amount.architecture, amount.classes, amount.size)
         side = amount.size or classifier.size
         labels = torch.arange(count, device=place.device) % amount.classes
@@ -245,16 +251,15 @@ def _pace(amount: Amount, clock: Clock) -> float:
         latents = place.put(prior.sample(count, torch.Generator().manual_seed(0))) if prior else None
         jobs = {"train": _training, "look": _looking, "search": _searching}
         job = jobs[amount.kind](amount, classifier, pixels, labels, prior, latents)
-        return _timed(job, place, clock) / count
+        return timed(job, clock) / count
 
 
 def _painting(amount: Amount) -> Callable[[], None]:
-    prior = RenderedPrior(size=amount.size or 64)
-    latents = here().put(prior.sample(amount.batch, torch.Generator().manual_seed(0)))
+    factors = faces.sample_factors(amount.batch, torch.Generator().manual_seed(0))
 
-    @torch.no_grad()
     def paint() -> None:
-        prior.decode(latents)
+        for _ in faces.paint(0, "train", factors, 1, amount.size or 64):
+            pass
 
     return paint
 
@@ -341,9 +346,9 @@ def _fit_pace(amount: Amount, clock: Clock) -> float:
     return start + settings.steps * max(0.0, steps - start) / 2 + settings.warmup * max(0.0, warmup) / 2
 
 
-def _timed(job: Callable[[], Any], place: Place, clock: Clock) -> float:
-    """Median seconds of a job, after one that is not counted; fewer where they take long."""
-    taken: list[float] = []
+def timed(job: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
+    """Median seconds of a job on this device, after one that is not counted; fewer where they take long."""
+    place, taken = here(), list[float]()
     while len(taken) < 2 or (len(taken) <= TIMED and sum(taken) < ENOUGH):
         place.wait()
         began = clock()

@@ -36,6 +36,7 @@ Spread = Callable[[Tensor, Any], list[Any]]  # from one value an image, and what
 class Embed(Task):
     """A recogniser's embeddings of everybody's pictures, and the threshold that they calibrate."""
 
+    gpus = 1.0
     population: Draw
     recogniser: Recogniser
     version: ClassVar[int] = 2  # the first averaged over pictures, not people
@@ -154,6 +155,7 @@ class Embed(Task):
 class Measure(Task):
     """One member's image of each person, the one that the model is most confident of, and what everybody says of it."""
 
+    gpus = 1.0
     found: Invert
     model: Given
     access: Access  # with which the model is asked for its confidence
@@ -221,6 +223,7 @@ class Measure(Task):
 class Verified(Task):
     """What one more recogniser says of the images that were measured."""
 
+    gpus = 1.0
     measure: Measure
     embed: Embed
 
@@ -243,6 +246,7 @@ class Verified(Task):
 class JudgeQuality(Task):
     """How far a judge can be trusted: its accuracy on pictures that it was not trained on."""
 
+    gpus = 1.0
     judge: TrainJudge
     version: ClassVar[int] = 2  # the first averaged over pictures, not people
 

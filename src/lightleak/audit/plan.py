@@ -2,7 +2,6 @@
 
 import resource
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from lightleak.data.listed import overlapping, read_list, unmatched
 from lightleak.data.population import Population
 from lightleak.errors import UserError
 from lightleak.fingerprint import weights_of
+from lightleak.forecast import timed
 from lightleak.metrics import verification
 from lightleak.models.classifier import Classifier
 from lightleak.models.recogniser import FACES, Recogniser, embedded, faces_file, recogniser
@@ -268,10 +268,10 @@ class Cost:
 
 
 def cost(prepared: Prepared) -> Cost:
-    """An estimate: two passes of the model are timed, everything else is counted."""
+    """An estimate: a few passes of the model are timed, everything else is counted."""
     plan, model, population = BUDGETS[prepared.order.budget], prepared.classifier, prepared.population
     images = population.train.floats(torch.arange(min(32, len(population.train)))).to(model.device)
-    both = _timed(lambda: model(images.requires_grad_()).sum().backward()) / len(images)
+    both = timed(lambda: model(images.requires_grad_()).sum().backward()) / len(images)
     one = both / 3
     people, queries, passes, seconds = len(prepared.audited), {}, {}, 0.0
     for member in prepared.everybody:
@@ -296,10 +296,3 @@ def _queries(member: Member, people: int) -> tuple[int, int]:
     """Images that a member shows, and those among them with gradients."""
     attack = member.attack
     return attack.images_shown(people), people * attack.images_searched if attack.access == "gradients" else 0
-
-
-def _timed(work) -> float:
-    work()
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

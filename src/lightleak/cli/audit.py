@@ -18,6 +18,7 @@ from lightleak.cli.kinds import Architecture, Count, Device, File, Folder, Seed,
 from lightleak.cli.running import NOBODY, run_tasks, workers_on
 from lightleak.data import check as check_population
 from lightleak.errors import UserError
+from lightleak.place import here
 from lightleak.study import Store
 from lightleak.terminal import bar, console
 
@@ -122,6 +123,8 @@ def main(
         _costs(prepared, workers_on(device, workers))
         return
     store = Store(out / "work")
+    prepared.classifier.cpu()
+    here().tidy()  # the card is the workers' now
     run_tasks(prepared.tasks, store.root, workers, device)
     answer = audit.finish(prepared, store, out, command(), show_private or str(data).partition(":")[0] in NOBODY)
     console.print()

@@ -18,6 +18,7 @@ from lightleak.doctor import studies
 from lightleak.errors import UserError
 from lightleak.models import zoo
 from lightleak.models.classifier import load
+from lightleak.place import Precision
 from lightleak.priors import RenderedPrior
 from lightleak.study import load as load_study
 from lightleak.study.loading import check_settings
@@ -36,6 +37,7 @@ def main(
     here: Count | None = None,
     prior: Prior = "rendered",
     people: Count = 530,
+    precision: Precision = "float32",
     json: bool = False,
     device: Device = "auto",
     settings: Settings = {},  # noqa: B006
@@ -58,6 +60,7 @@ def main(
         here: of a study: processes at a time on this machine, as it would be run.
         prior: what the preset draws with: "rendered", or the folder of a prior.
         people: whom the preset attacks (with --data: those of the data).
+        precision: of the preset's convolutions, as of 'lightleak attack'.
         json: print JSON, with the name of every file.
         device: auto (a GPU where there is one), cpu, cuda, cuda:N or mps.
         settings: of the data set's function; with a study, arguments of its tasks().
@@ -77,7 +80,8 @@ def main(
         target = zoo.build(architecture, people).eval()
         with bar("try a step of the attack"):
             generator = RenderedPrior(size=min(target.size, LARGEST)) if prior == "rendered" else priors.load(prior)
-            sections[f"preset {preset}"] = doctor.attack_expected(preset, PRESETS[preset], generator, target, people)
+            told = doctor.attack_expected(preset, PRESETS[preset], generator, target, people, precision)
+            sections[f"preset {preset}"] = told
     bad = sum(line.state == "bad" for lines in sections.values() for line in lines)
     if json:
         print(as_json({name: [asdict(line) for line in lines] for name, lines in sections.items()}, indent=1))

@@ -128,7 +128,7 @@ def population(
     sets: dict[str, Images] = {}
     for split, (factors, count) in wanted.items():
         parts = []
-        for painted in _paint(seed, split, factors, count, size, strength, noise):
+        for painted in paint(seed, split, factors, count, size, strength, noise):
             parts.append(painted)
             done += len(painted)
             if watch is not None:
@@ -184,8 +184,8 @@ def _identity(seed: int, kind: str, person: int, lookalikes: int, jitter: float)
 
 
 @torch.no_grad()
-def _paint(
-    seed: int, split: str, factors: Tensor, count: int, size: int, strength: float, noise: float
+def paint(
+    seed: int, split: str, factors: Tensor, count: int, size: int, strength: float = 1.0, noise: float = 0.05
 ) -> Iterator[Tensor]:
     """Bytes of `count` images of each person in turn, BATCH at a time."""
     for start in range(0, len(factors) * count, BATCH):
@@ -194,5 +194,5 @@ def _paint(
         circumstances = torch.cat([sample_circumstances(1, stream, strength) for stream in streams])
         grain = torch.stack([torch.randn(3, size, size, generator=stream) for stream in streams])
         people = factors[torch.tensor(indices) // count]
-        paint = here().put  # what is random is drawn on the processor, everywhere alike
-        yield as_bytes(render(paint(people), paint(circumstances), size) + paint(noise * grain))
+        put = here().put  # what is random is drawn on the processor, everywhere alike
+        yield as_bytes(render(put(people), put(circumstances), size) + put(noise * grain))

@@ -3,35 +3,32 @@
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import torch
-from torch.nn import functional as F
 
 from lightleak.attacks import PPA
 from lightleak.data.decoded import cache_folder
 from lightleak.data.population import Images, Population
 from lightleak.errors import UserError
-from lightleak.forecast import forecast
+from lightleak.forecast import Pace, forecast
 from lightleak.metrics import evidence
 from lightleak.metrics.evaluate import FEW_PEOPLE, GOOD_JUDGE
 from lightleak.models import zoo
 from lightleak.models.classifier import Classifier
 from lightleak.models.inception import after_transform
-from lightleak.place import Place, found_cards, here
+from lightleak.place import Place, Precision, found_cards, here
 from lightleak.priors import Prior
 from lightleak.ranking import answers
+from lightleak.study.amounts import Amount
 from lightleak.training import RECIPES, predict
 
 LIBRARIES = ("lightleak", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn", "scipy")
 EXTRAS = {"opacus": "dp", "ray": "cluster", "submitit": "slurm"}
 SPLITS = ("train", "validation", "test", "judge", "public")
-TRIED = 16  # images in the batch that time is estimated from
-REPEATS = 3  # batches timed; the quickest counts
 SHARED = 0.01  # of the judge's correct answers: two normalisations that differ by less are the same
 
 
@@ -128,30 +125,25 @@ def expected(population: Population, architecture: str = "timm:resnet18") -> lis
                   "bad" if tight else "good")]  # fmt: skip
     if not population.classes or not len(population.train):
         return lines
-    device = here().device  # where 'lightleak train' would train
     size = zoo.only_size(architecture) or population.size
-    classifier = zoo.build(architecture, population.classes, size).to(device).train()
-    seconds = min(_step(classifier, population.train, device) for _ in range(REPEATS)) / TRIED
-    epoch = seconds * len(population.train)
-    epochs = RECIPES["rolss"].epochs
+    recipe, images, pace = RECIPES["rolss"], len(population.train), Pace()
+    amount = Amount(
+        "train", images, architecture, size, population.classes, min(recipe.batch, images), recipe.precision,
+        recipe.view,
+    )  # fmt: skip
+    epoch = pace.seconds(amount)
+    if epoch is None:
+        return [*lines, Line("time to expect", f"unknown: {next(iter(pace.failed.values()))}", "bad")]
     text = f"about {duration(epoch)} an epoch of {architecture} at {size} pixels, "
-    text += f"{duration(epoch * epochs)} for {epochs} epochs on {device}"
+    text += f"{duration(epoch * recipe.epochs)} for {recipe.epochs} epochs on {here().device}"
     return [*lines, Line("time to expect", text)]
 
 
-def _step(classifier: Classifier, images: Images, device: torch.device) -> float:
-    """Seconds of one training step on the first images, repeated if there are too few."""
-    index = torch.arange(TRIED) % len(images)
-    batch, labels = images.floats(index).to(device), images.labels[index].to(device)
-    began = time.perf_counter()
-    F.cross_entropy(classifier(batch), labels).backward()
-    Place(device).wait()
-    return time.perf_counter() - began
-
-
-def attack_expected(name: str, attack: PPA, prior: Prior, target: Classifier, people: int) -> list[Line]:
-    """Memory and time that an attack on so many people takes on this device, from one step of it."""
-    found = forecast(attack, prior, target, people)
+def attack_expected(
+    name: str, attack: PPA, prior: Prior, target: Classifier, people: int, precision: Precision = "float32"
+) -> list[Line]:
+    """Memory and time that an attack on so many people takes on this device, from a few steps of it."""
+    found = forecast(attack, prior, target, people, precision)
     need = f"{in_bytes(found.networks)} for the networks and {in_bytes(found.image)} for each image of a batch: "
     need += f"{in_bytes(found.memory)} for batches of {found.batch}"
     line = Line(f"memory of {name}", need)

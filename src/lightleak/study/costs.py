@@ -34,6 +34,7 @@ class Costs(Task):
     public training that a defence begins with counts by its images. Only ratios of medians are kept.
     """
 
+    gpus = 1.0
     population: Draw
     architecture: str = "timm:resnet18"
     recipe: Recipe = RECIPES["small"]

@@ -20,6 +20,7 @@ class GradientShares(Task):
     """For each stage of a trained target, the share of the gradient that came through shortcuts, on test images."""
 
     known_as: ClassVar[str] = "Shares"  # in keys
+    gpus = 1.0
     target: Target
     images: int = 64
 

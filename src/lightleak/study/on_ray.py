@@ -41,6 +41,9 @@ class OnRay(Cluster):
             line = " ".join(str(error).split())[:200]
             raise UserError(f"there is no Ray cluster at {address} ({line}); 'ray start --head' starts one") from None
         self.remote = ray.remote(max_retries=0)(perform)
+        # CUDA asks once in a process which cards it sees: whoever is given one begins a process and ends it. Ray knows
+        # that where a function is declared with cards, not from `options`.
+        self.on_card = ray.remote(max_retries=0, num_gpus=1, max_calls=1)(perform)
 
     def slots(self) -> int:
         """The cluster's cores."""
@@ -57,7 +60,8 @@ class OnRay(Cluster):
                 UserError(f"{task.label} needs {task.cpus:g} cores and {gpus:g} GPUs; the largest node has {largest:g}")
             )
             return future
-        call = self.remote.options(num_cpus=task.cpus, num_gpus=gpus, name=task.label)
+        remote = self.on_card if gpus else self.remote
+        call = remote.options(num_cpus=task.cpus, num_gpus=gpus, name=task.label)
         reference = call.remote(self.payload(function, task, *arguments))
         self.calls[future] = reference
         reference.future().add_done_callback(lambda ended: self._settle(future, ended))

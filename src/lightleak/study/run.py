@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any, Literal
 
 from lightleak.errors import StaleState, UserError
-from lightleak.place import cards, choose
+from lightleak.place import Place, cards, choose
 from lightleak.study.loading import one_line, study_files
 from lightleak.study.pool import Inline, Pool, WorkerDied, share_of_cores
 from lightleak.study.task import ABSENT, Absent, Progress, Store, Task, plain
@@ -177,10 +177,13 @@ class Outcome:
 
 
 def _device_of(task: Task, device: str, shared: list[str], elsewhere: bool) -> str:
-    """The device that a worker is told: of several cards it sees its own alone, on a cluster the one it was given."""
+    """The device that a worker is told: of several cards it sees its own alone, on a cluster the one it was given.
+
+    A cluster may show a worker cards that it was not given: whoever asked for none computes on the processor.
+    """
     kind = device.partition(":")[0]
     if elsewhere:
-        return kind if task.gpus or kind != "cuda" else "auto"
+        return kind if task.gpus else "cpu"
     return "cuda" if len(shared) > 1 else device
 
 
@@ -188,12 +191,13 @@ def execute(task: Task, store: Store, watch: Progress | None = None, device: str
     """Run one task on a device, in a folder of its own, and publish it; the store keeps the traceback if it raises."""
     if store.done(task):
         return Outcome(0.0)
-    folder = None
+    folder, result, place = None, None, Place()
     started = time.perf_counter()
     note = _Note(store, task, watch or _ignore)
     try:
         folder = store.begin(task)
-        with choose(device).entered():
+        place = choose(device)
+        with place.entered():
             result = _result(task, store, folder, note.watch)
             seconds = time.perf_counter() - started
             store.publish(task, folder, result, seconds)
@@ -207,6 +211,8 @@ def execute(task: Task, store: Store, watch: Progress | None = None, device: str
         note.file.unlink(missing_ok=True)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        result = None  # it may hold tensors of the card
+        place.tidy()
 
 
 def _result(task: Task, store: Store, folder: Path, watch: Progress) -> Mapping[str, Any]:

@@ -21,7 +21,6 @@ from lightleak.study.tasks.targets import Derived, described, people
 class Retrofitted(Derived):
     """A trained target after skip surgery and its recovery from itself, see `defences.retrofit`."""
 
-    gpus = 1.0
     version = 2  # 1 left batch norm with averages of the network before it had recovered
     by: tuple[Defence, ...] = (RoLSS(),)
     epochs: int | None = None  # None: a tenth of those that the target took

@@ -32,6 +32,8 @@ class AnyTarget(Behind, Protocol):
 class OfTarget(Task):
     """A target that comes of another one."""
 
+    gpus = 1.0
+
     @property
     def original(self) -> AnyTarget:
         """The target that it comes of."""
@@ -84,7 +86,6 @@ class Copying(Repeating, OfTarget):
     lessons: Lessons
     student: str  # its architecture
     seed: int
-    gpus = 1.0
 
     @property
     def title(self) -> str:

@@ -50,6 +50,7 @@ class Score(Repeating):
     The candidates' images are not kept: making them again for another target is less than a hundredth of the work.
     """
 
+    gpus = 1.0
     target: Attacked
     prior: FitPrior | Rendered | Pixels | Ready
     attack: Attack  # a `preparation`
@@ -93,6 +94,7 @@ class Score(Repeating):
 class Distil(Repeating):
     """What an attacker learns of a target from public images before attacking: students, and where its features lie."""
 
+    gpus = 1.0
     target: Attacked
     settings: Distillation = SMALL
     seed: int = 0
@@ -140,6 +142,7 @@ class Distil(Repeating):
 class Taught(Task):
     """What surrogates learn of a target from images that a prior draws (LOKT), before an attack."""
 
+    gpus = 1.0
     target: Attacked
     prior: FitPrior
     settings: Transfer = SMALL_TRANSFER

@@ -87,6 +87,7 @@ class TrainJudge(Repeating):
 class ReadyJudge(Repeating):
     """A judge in a checkpoint of Lightleak's, such as `lightleak convert` makes of a published evaluation model."""
 
+    gpus = 1.0
     population: Draw  # by whose test images its accuracy is measured
     weights: Weights  # the file
     architecture: str
