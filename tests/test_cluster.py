@@ -308,6 +308,16 @@ def test_a_job_asks_for_a_card_only_if_its_task_does(tmp_path, monkeypatch):
     assert asked == [None, 1, None]
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:99999"])
+def test_an_address_where_nobody_answers_is_said_at_once(address):
+    """Ray 2.60 went on trying for a quarter of an hour."""
+    pytest.importorskip("ray")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=f"there is no Ray cluster at {address}"):
+        OnRay(address)
+    assert time.monotonic() - began < 60
+
+
 def test_what_is_not_there_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "submitit", None)

@@ -213,6 +213,7 @@ WRONG = [
     "doctor --people 0",
     "doctor --people 10",
     "doctor --prior somewhere",
+    "doctor --precision bfloat16",
     "doctor --data faces --here 2",
     "doctor --settings people 3",
     "convert c.yaml --out a.py --crop 800",

@@ -95,7 +95,7 @@ def main(
 
 def check_arguments(
     data: str | None, judge: Path | None, preset: str | None, study: Path | None, settings: dict[str, str],
-    out: Path | None, here: int | None, prior: str, people: int,
+    out: Path | None, here: int | None, prior: str, people: int, precision: str,
 ) -> None:  # fmt: skip
     """UserError, before anything is read, for arguments that do not go together."""
     for name, idle, wanted in (
@@ -104,6 +104,7 @@ def check_arguments(
         ("here", here is not None and study is None, "--study"),
         ("prior", prior != "rendered" and preset is None, "--preset"),
         ("people", people != 530 and preset is None, "--preset"),
+        ("precision", precision != "float32" and preset is None, "--preset"),
     ):
         if idle:
             raise UserError(f"--{name} has no meaning without {wanted}")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,6 +28,7 @@ class OnRay(Cluster):
             import ray
         except ImportError:
             raise UserError("a Ray cluster needs the extra: pip install 'lightleak[cluster]'") from None
+        _check_reached(address)
         self.ray, self.files = ray, dict(files or {})
         self.calls: dict[Future, Any] = {}
         self.closed = False
@@ -90,3 +92,14 @@ class OnRay(Cluster):
         for reference in list(self.calls.values()):
             self.ray.cancel(reference, force=True)
         self.ray.shutdown()
+
+
+def _check_reached(address: str) -> None:
+    """UserError if nobody answers at "host:port": Ray itself goes on trying for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"there is no Ray cluster at {address} ({error}); 'ray start --head' starts one") from None
