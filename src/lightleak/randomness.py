@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 BITS = 2**64 - 1
 
@@ -19,20 +20,32 @@ def own(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     So do those of NumPy and of Python, which networks of others may make; all are as they were afterwards.
     """
     device = torch.device(device)
-    card = [device] if device.type == "cuda" else []
-    of_numpy, of_python = np.random.get_state(), random.getstate()
+    of_card, of_numpy, of_python = state_of(device), np.random.get_state(), random.getstate()
     try:
-        with torch.random.fork_rng(devices=card):
+        with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)
-            for each in card:
-                with torch.cuda.device(each):
+            if device.type == "cuda":
+                with torch.cuda.device(device):
                     torch.cuda.manual_seed(seed)
+            elif device.type == "mps":
+                torch.mps.manual_seed(seed)
             yield
     finally:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(of_card, device)
+        elif device.type == "mps":
+            torch.mps.set_rng_state(of_card)
+
+
+def state_of(device: torch.device) -> Tensor:
+    """The state of the generator that draws on a device, on the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
 
 
 def keyed(*key: int) -> torch.Generator:
