@@ -6,9 +6,12 @@ would. (A number, zero axes, may come from the processor; an index may, too.)
 """
 
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightleak import place
 
 CARD = torch.device("meta")
 ACROSS = {"aten::_to_copy", "aten::copy_"}  # what moves between devices
@@ -20,6 +23,8 @@ class OnCard(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner):
+        if inner.dtype == torch.float64 and CARD.type in place.WITHOUT_FLOAT64:
+            raise TypeError("Cannot convert a meta Tensor to float64 dtype as the framework doesn't support float64")
         return torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             layout=inner.layout, device=CARD, requires_grad=False,
@@ -82,7 +87,8 @@ def computed(function, args, kwargs):
         kwargs = {**kwargs, "device": torch.device("cpu")}
     plain_args, plain_kwargs = changed((args, kwargs), lambda t: t.inner if isinstance(t, OnCard) else t)
     found = function(*plain_args, **plain_kwargs)
-    if name == "aten::copy_" or (function._schema.name.endswith("_") and args and isinstance(args[0], torch.Tensor)):
+    in_place = name.endswith("_") and not name.endswith("__")  # __rshift__ is none
+    if in_place and args and isinstance(args[0], torch.Tensor):
         return args[0]
     stays = bool(there) if device is None else torch.device(device).type == CARD.type
     return changed(found, OnCard) if stays else found
@@ -94,8 +100,8 @@ class Card(TorchDispatchMode):
 
 
 @contextmanager
-def card():
-    """While it lasts, the device "meta" computes."""
+def card(float64=True):
+    """While it lasts, the device "meta" computes; without float64 as Apple's GPUs do."""
     makes = {name: getattr(torch, name) for name in ("tensor", "as_tensor")}  # they fill their tensors unseen
 
     def made(name):
@@ -106,7 +112,8 @@ def card():
     try:
         for name in makes:
             setattr(torch, name, made(name))
-        with Card():
+        without = place.WITHOUT_FLOAT64 if float64 else (*place.WITHOUT_FLOAT64, CARD.type)
+        with Card(), mock.patch.object(place, "WITHOUT_FLOAT64", without):
             yield CARD
     finally:
         for name, function in makes.items():

@@ -16,6 +16,7 @@ from lightleak.defences.calor import adapted
 from lightleak.defences.midre import GREY, erase, square
 from lightleak.defences.trapmid import Traps, blended, patterns_of, without_traps
 from lightleak.errors import UserError
+from lightleak.metrics import robustness
 from lightleak.metrics.calibration import calibration
 from lightleak.metrics.robustness import robust, robust_accuracy
 from lightleak.models.classifier import Classifier, load, save
@@ -435,6 +436,18 @@ def test_robust_accuracy_of_a_network_whose_margin_is_known():
     assert robust_accuracy(network, wrong) == 0
     assert torch.equal(state, torch.get_rng_state())
     assert network.training
+
+
+def test_where_an_image_starts_does_not_depend_on_the_batch(tiny_population, monkeypatch):
+    starts, drawn = {128: [], 3: []}, robustness.random_start
+    for batch, seen in starts.items():
+        monkeypatch.setattr(
+            robustness, "random_start", lambda *given, seen=seen: seen.append(drawn(*given)) or seen[-1]
+        )
+        robust(tiny_classifier(), tiny_population.test.at(torch.arange(7)), steps=1, batch=batch)
+    assert [len(seen) for seen in starts.values()] == [1, 3]
+    assert torch.allclose(*map(torch.cat, starts.values()), atol=1e-9)
+    assert float(starts[128][0].abs().max()) <= robustness.EPSILON
 
 
 def test_calibration_by_hand():

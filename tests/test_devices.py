@@ -16,17 +16,21 @@ import torch
 
 from conftest import TinyNet, tiny_classifier
 from lightleak import audit, forecast, priors
-from lightleak.attacks import GMI, KEDMI, PPA, Guess, Oracle, Reconstruction
+from lightleak.attacks import GMI, KEDMI, PPA, SSD, Alignment, Guess, MirrorBlackBox, Oracle, Reconstruction, Smoothed
+from lightleak.attacks.draws import Rows
+from lightleak.attacks.noise import is_noisy
 from lightleak.data import faces
-from lightleak.defences import MID, BiDO, RoLSS, plan
+from lightleak.defences import ATAT, MID, BiDO, RoLSS, plan
 from lightleak.errors import UserError
 from lightleak.metrics import attribute_regressor, recognition, truth
 from lightleak.metrics.evaluate import evaluate
+from lightleak.metrics.robustness import robust
 from lightleak.models.classifier import load, save
 from lightleak.models.zoo import build
 from lightleak.place import Memory, Place, choose, here
 from lightleak.priors import RenderedPrior
 from lightleak.priors.fit import FITS, PlgMi, SmallStyleGAN2, WganGp, fit
+from lightleak.randomness import own
 from lightleak.study import Store, Task, pool
 from lightleak.study.tasks.work import Repeating
 from lightleak.training import Recipe, predict, train
@@ -37,10 +41,13 @@ RECIPE = Recipe(epochs=2, batch=8, precision="float32")
 
 
 @pytest.fixture
-def there():
-    """The place of the second device, entered."""
-    with card() as device, Place(device).entered() as place:
+def there(request):
+    """The place of the second device, entered; `WITHOUT` has it refuse float64."""
+    with card(getattr(request, "param", True)) as device, Place(device).entered() as place:
         yield place
+
+
+WITHOUT = pytest.mark.parametrize("there", [True, False], indirect=True, ids=["float64", "float32"])
 
 
 def test_populations_are_painted_there_and_come_home_as_bytes(there):
@@ -54,6 +61,7 @@ def test_populations_are_painted_there_and_come_home_as_bytes(there):
     assert torch.equal(staged.at(torch.tensor([1])).pixels.cpu(), found.train.pixels[1:2])
 
 
+@WITHOUT
 @pytest.mark.parametrize("defences", [(), (RoLSS(),), (BiDO(),), (MID(),)], ids=str)
 def test_training(there, tiny_population, tmp_path, defences):
     expected = train(
@@ -87,6 +95,7 @@ def reconstruction(people, device):
     return Reconstruction(*(tensor.to(device) for tensor in (images, classes, latents, torch.rand(2 * people))))
 
 
+@WITHOUT
 def test_evaluation(there, tiny_population, tiny_judge):
     with Place().entered():
         expected = evaluate(
@@ -137,9 +146,15 @@ ATTACKING = {
     "gmi": GMI(attempts=2, steps=2, rate=0.03, weight=1.0, averaged=1),
     "kedmi": KEDMI(attempts=2, steps=2, rate=0.1),
     "guess": Guess(keep=1),
+    "paa": PPA(
+        candidates=8, attempts=2, keep=1, steps=2, rate=0.05, views=2, alignment=Alignment(kind="noise", copies=3)
+    ),
+    "taa": PPA(candidates=8, attempts=2, keep=1, steps=2, rate=0.05, views=2, alignment=Alignment(copies=3)),
+    "mirror": MirrorBlackBox(queries=64, samples=32, population=8, attempts=1),
 }
 
 
+@WITHOUT
 @pytest.mark.parametrize("name", ATTACKING)
 def test_attacks_run_where_their_target_is(there, name):
     attack, prior = ATTACKING[name], RenderedPrior(size=32)
@@ -154,6 +169,42 @@ def test_attacks_run_where_their_target_is(there, name):
     assert ours.images.device.type == "cpu"
     assert torch.allclose(ours.latents.cpu(), expected.latents, atol=1e-3)
     assert torch.allclose(ours.confidence.cpu(), expected.confidence, atol=1e-4)
+
+
+@WITHOUT
+@pytest.mark.parametrize("guard", [SSD(), Smoothed(0.02, 10)], ids=["ssd", "smoothed"])
+def test_guards_answer_where_their_target_is(there, tiny_population, guard):
+    def answers(place):
+        with place.entered():
+            target = place.put(tiny_classifier())
+            ready = guard.fitted(target, tiny_population.validation)
+            oracle = Oracle(target, "labels", guard=ready)
+            return oracle.labels(tiny_population.test.floats(torch.arange(6), place.device)).cpu()
+
+    assert torch.equal(answers(there), answers(Place()))
+
+
+@pytest.mark.parametrize("name", ["paa", "smoothed", "atat", "robust"])
+def test_noise_as_large_as_images_is_drawn_there(there, tiny_population, monkeypatch, name):
+    """And is the same as on the processor."""
+
+    def drawn(place):
+        with place.entered():
+            target, index = place.put(tiny_classifier()), torch.arange(4)
+            images = tiny_population.test.floats(index, place.device)
+            if name == "paa":
+                rows = Rows(7, index.to(place.device), torch.zeros_like(index).to(place.device))
+                return Alignment(kind="noise")._copies(images, rows, rows.classes).cpu()
+            if name == "smoothed":
+                return Smoothed(number=2).inputs(images, index).cpu()
+            if name == "atat":
+                torch.manual_seed(0)
+                return ATAT(steps=1).moved(target, images, index.to(place.device)).cpu()
+            return robust(target, tiny_population.test, steps=1)
+
+    for source in ("rand", "randn"):
+        monkeypatch.setattr(torch, source, lambda *_, **__: pytest.fail("drawn on the processor"))
+    assert torch.allclose(drawn(there).float(), drawn(Place()).float(), atol=1e-4)
 
 
 FITTING = {
@@ -327,6 +378,27 @@ def test_an_audit_leaves_its_card_to_the_workers(there, tmp_path, monkeypatch):
     monkeypatch.setattr(verb, "run_tasks", lambda *_: seen.append("tasks"))
     verb.main("x.safetensors", "faces", tmp_path)
     assert seen == ["cpu", "tasks"]
+
+
+def test_what_apples_gpu_draws_follows_our_seeds_and_is_noticed(monkeypatch):
+    """On a stand-in for its generator."""
+    card = torch.Generator().manual_seed(9)
+    monkeypatch.setattr(torch, "mps", SimpleNamespace(
+        get_rng_state=card.get_state, set_rng_state=card.set_state, manual_seed=card.manual_seed,
+    ))  # fmt: skip
+    before = card.get_state()
+
+    def draw():
+        return torch.rand(3, generator=card)
+
+    found = []
+    for _ in range(2):
+        with own(5, "mps"):
+            found.append(draw())
+    assert torch.equal(*found)
+    assert is_noisy(draw, torch.device("mps"))
+    assert not is_noisy(lambda: None, torch.device("mps"))
+    assert torch.equal(card.get_state(), before)
 
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"

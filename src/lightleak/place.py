@@ -28,6 +28,7 @@ NAMES = "auto, cpu, cuda, cuda:N or mps"
 
 
 PROCESSOR = torch.device("cpu")
+WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ class Place:
     @property
     def exact(self) -> "Place":
         """Where float64 is computed: here, but for Apple's GPUs, which have none."""
-        return Place(precision=self.precision) if self.device.type == "mps" else self
+        return self if self.finest == torch.float64 else Place(precision=self.precision)
+
+    @property
+    def finest(self) -> torch.dtype:
+        """The most exact numbers that the device computes with."""
+        return torch.float32 if self.device.type in WITHOUT_FLOAT64 else torch.float64
 
     def memory(self) -> Memory | None:
         """What is free and what there is; None where the system does not say."""
@@ -133,6 +139,11 @@ _HERE: ContextVar[Place | None] = ContextVar("here", default=None)
 def here() -> Place:
     """The place that this process was told to compute at; the processor, if it was told none."""
     return _HERE.get() or Place()
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in float64, on the processor where its device has none; gradients find their way back."""
+    return Place(tensor.device).exact.put(tensor).double()
 
 
 def lowered(precision: Precision, device: torch.device) -> AbstractContextManager:

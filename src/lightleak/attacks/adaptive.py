@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,6 +36,7 @@ from lightleak.models.bottleneck import average
 from lightleak.models.changes import SURGERY, replay
 from lightleak.models.classifier import Classifier
 from lightleak.models.low_rank import straighten
+from lightleak.randomness import uniforms
 from lightleak.surgery import Skip, find_joins, find_skips, remove_skips, scale_skips
 
 Way = Literal["mean draw", "straight tanh", "skips back"]
@@ -62,8 +62,8 @@ class Erased(Alignment):
     most: float = 0.4
 
     def _copies(self, images: Tensor, rows: Rows, number: Tensor) -> Tensor:
-        draws = [torch.rand(3, generator=own) for own in rows.generators(number, stream=1)]
-        return erase(super()._copies(images, rows, number), torch.stack(draws), self.least, self.most)
+        draws = uniforms(rows.keys(number, stream=1), 3)
+        return erase(super()._copies(images, rows, number), draws, self.least, self.most)
 
 
 TAA = Alignment(copies=8)

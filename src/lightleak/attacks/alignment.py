@@ -14,7 +14,7 @@ the images of a batch); copies read the image's border where a rotation looks be
 
 from dataclasses import dataclass, field
 from math import pi
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from lightleak.attacks.draws import Rows
 from lightleak.attacks.steps import Identity
 from lightleak.data.views import DRAWS, View, crop, resized
 from lightleak.errors import UserError
+from lightleak.randomness import normals, uniforms
 
 Kind = Literal["transforms", "noise"]
 
@@ -37,6 +38,7 @@ class Alignment:
     rotation: float = 5.0  # degrees either way
     noise: float = 0.05  # standard deviation in shares of the pixel range (published code: 0.06; 64 pixels: 0.005)
     batch: int = field(default=256, compare=False)  # copies shown at a time: decides speed and memory, not the result
+    version: ClassVar[int] = 2  # 1 drew copies on the processor
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -76,11 +78,10 @@ class Alignment:
 
     def _copies(self, images: Tensor, rows: Rows, number: Tensor) -> Tensor:
         """One perturbed copy of each image."""
-        generators = rows.generators(number)
+        keys = rows.keys(number).to(images.device)
         if self.kind == "noise":
-            noise = torch.stack([torch.randn(images.shape[1:], generator=own) for own in generators])
-            return images + self.noise * noise.to(images)
-        draws = torch.stack([torch.rand(DRAWS + 1, generator=own) for own in generators]).to(images.device)
+            return images + self.noise * normals(keys, *images.shape[1:]).to(images)
+        draws = uniforms(keys, DRAWS + 1)
         angle = (2 * draws[:, DRAWS] - 1) * (self.rotation * pi / 180)
         return crop(images, *self.view.boxes(draws), angle)
 

@@ -1,16 +1,16 @@
 """Randomness that belongs to an attempt: what an identity gets depends on (seed, class, attempt), never on its batch.
 
-Everything is drawn on the CPU and then moved, so that all devices draw alike.
+Everything is drawn on the CPU and then moved, so that all devices draw alike; but of perturbed copies, which are as
+large as images, only the keys are (`randomness.normals`).
 """
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lightleak.priors.prior import Prior
-from lightleak.randomness import hashed, keyed, named
+from lightleak.randomness import hashed, hashes, keyed, named
 
 
 def seed_of(rng: torch.Generator) -> int:
@@ -95,14 +95,15 @@ class Rows:
         index = torch.arange(len(self), device=self.classes.device).repeat_interleave(count)
         return self.at(index, torch.arange(count, device=index.device).repeat(len(self)))
 
-    def generators(self, number: Tensor, stream: int = 0) -> list[torch.Generator]:
-        """A generator for the `number`-th perturbed copy of each row, N; streams are independent of each other."""
-        keys = [self.classes, self.attempts, number, *([] if self.copies is None else [self.copies])]
-        seed, each = self.seed + stream, zip(*(key.tolist() for key in keys), strict=True)
-        return [keyed(seed, label, attempt, self.step, *copies) for label, attempt, *copies in each]
+    def keys(self, number: Tensor, stream: int = 0) -> Tensor:
+        """A key for the `number`-th perturbed copy of each row, int64, N, where the rows are; streams are independent
+        of each other.
+        """
+        copies = [] if self.copies is None else [self.copies]
+        found = hashes(self.seed + stream, self.classes, self.attempts, self.step, number, *copies)
+        return found.to(self.classes.device)
 
     def seeds(self) -> list[int]:
         """A number for each row that stands for its randomness."""
         copies = torch.zeros_like(self.classes) if self.copies is None else self.copies + 1
-        table = torch.stack([self.classes.cpu(), self.attempts.cpu(), copies.cpu()]).numpy().astype(np.uint64)
-        return [int(value) for value in hashed(hashed(self.seed, self.step), *table)]
+        return hashes(hashed(self.seed, self.step), self.classes, self.attempts, copies).tolist()

@@ -28,6 +28,7 @@ from lightleak.attacks.oracle import Access, Oracle
 from lightleak.attacks.queries import ByQueries, Curve, answers_to, box_for, confidence_in, table_of, too_small
 from lightleak.attacks.steps import select_candidates
 from lightleak.errors import refuse
+from lightleak.place import precise
 from lightleak.priors.prior import Prior
 
 LEAST = 1e-12  # a confidence of zero still leaves a parent a chance
@@ -136,9 +137,9 @@ class MirrorBlackBox(ByQueries):
 
 def parents(confidence: Tensor, count: int, streams: Streams, index: Tensor) -> tuple[Tensor, Tensor]:
     """Two parents of `count` children each, drawn in proportion to confidence (N x P), with replacement; N x count."""
-    edges = weights(confidence).double().cumsum(1)
-    draws = streams.uniforms(index, 2 * count).double() * edges[:, -1:]
-    chosen = torch.searchsorted(edges, draws, right=True).clamp(max=confidence.shape[1] - 1)
+    edges = precise(weights(confidence)).cumsum(1)
+    draws = precise(streams.uniforms(index, 2 * count)) * edges[:, -1:]
+    chosen = torch.searchsorted(edges, draws, right=True).clamp(max=confidence.shape[1] - 1).to(confidence.device)
     return chosen[:, :count], chosen[:, count:]
 
 

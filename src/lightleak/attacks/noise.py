@@ -89,7 +89,6 @@ class _RowByRow(TorchDispatchMode):
 
 
 def _states(device: torch.device) -> list[Any]:
-    card = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     _, words, *place = np.random.get_state()
-    of_torch = [state.numpy().tobytes() for state in (torch.get_rng_state(), *card)]
+    of_torch = [state.numpy().tobytes() for state in (torch.get_rng_state(), randomness.state_of(device))]
     return [*of_torch, np.asarray(words).tobytes(), place, random.getstate()]

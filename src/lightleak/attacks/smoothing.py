@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lightleak.attacks.guards import Guard
 from lightleak.errors import UserError
-from lightleak.randomness import keyed
+from lightleak.place import Place
+from lightleak.randomness import hashes, normals
 from lightleak.ranking import answers
 
 
@@ -31,6 +32,7 @@ class Smoothed(Guard):
     number: int = 100  # copies of an image
     alpha: float = 0.001
     labels: ClassVar[bool] = True
+    version: ClassVar[int] = 2  # 1 drew noise on the processor
 
     def __post_init__(self) -> None:
         if not (0 < self.sigma < float("inf") and 0 < self.alpha < 1 and self.number >= 1):
@@ -46,10 +48,8 @@ class Smoothed(Guard):
 
     def inputs(self, images: Tensor, seeds: Tensor) -> Tensor:
         """1: N * copies images."""
-        noise = torch.stack(
-            [torch.randn((self.number, *images.shape[1:]), generator=keyed(int(seed))) for seed in seeds]
-        )
-        return (images[:, None] + self.sigma * noise.to(images)).flatten(0, 1)
+        keys = hashes(seeds[:, None], torch.arange(self.number)).flatten().to(images.device)
+        return images.repeat_interleave(self.number, 0) + self.sigma * normals(keys, *images.shape[1:]).to(images)
 
     def answer(self, probabilities: Tensor, images: Tensor, seeds: Tensor) -> Tensor:  # noqa: ARG002
         """2 and 3: labels, N; -1 for no answer."""
@@ -65,7 +65,7 @@ class Smoothed(Guard):
         bounds = bound(most.cpu(), self.number, self.alpha)
         radius = self.sigma * torch.as_tensor(norm.ppf(bounds.clamp(min=0.5).numpy()))
         sure = (bounds > 0.5).to(label.device)
-        return torch.where(sure, label, -1), radius.to(label.device)
+        return torch.where(sure, label, -1), Place(label.device).exact.put(radius)
 
 
 def bound(votes: Tensor, copies: int, alpha: float) -> Tensor:

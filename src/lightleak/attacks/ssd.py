@@ -24,6 +24,7 @@ from lightleak.attacks.guards import Guard
 from lightleak.data.population import Images
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
+from lightleak.place import precise
 from lightleak.randomness import keyed
 from lightleak.training import predict
 
@@ -52,7 +53,7 @@ class SSD(Guard):
         """1 to 4."""
         if self.means is None:
             raise UserError("SSD needs the target's mean answers: guard.fitted(target, held-out images)")
-        f = probabilities.double()
+        f = precise(probabilities)
         chance = (f / self.temperature).softmax(1).cpu()
         drawn = torch.stack([torch.rand((), generator=keyed(seed), dtype=torch.float64) for seed in seen(images)])
         chosen = (chance.cumsum(1) <= drawn[:, None]).sum(1).clamp(max=f.shape[1] - 1)
@@ -64,7 +65,7 @@ def mean_answers(answers: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The mean of probabilities N x C over the images of each class, C x C; its own name where a class has none."""
     means = torch.eye(classes, dtype=torch.float64)
     for label in labels.unique().tolist():
-        means[label] = answers[labels == label].double().mean(0)
+        means[label] = precise(answers[labels == label]).mean(0)
     means = means.clamp(min=FLOOR)
     return means / means.sum(1, keepdim=True)
 

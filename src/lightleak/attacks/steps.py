@@ -11,6 +11,7 @@ from lightleak.attacks.draws import Rows, own_draws
 from lightleak.attacks.frame import Common
 from lightleak.attacks.oracle import Oracle
 from lightleak.data.views import DRAWS, View, resized
+from lightleak.place import precise
 from lightleak.priors.prior import Prior
 from lightleak.ranking import as_lowest
 from lightleak.training.losses import max_margin
@@ -28,13 +29,14 @@ def poincare(logits: Tensor, classes: Tensor, xi: float = 1e-4) -> Tensor:
     are zero (then u = 0) and where one logit carries everything (1 - s is kept above 1e-12), so that it is always
     finite. Computed in float64: 1 - s and the distance both vanish as the target becomes sure.
     """
-    logits = logits.double()
+    device, logits = logits.device, precise(logits)
     u = logits / logits.abs().sum(1, keepdim=True).clamp(min=1e-12)
-    at_class = u.gather(1, classes[:, None]).squeeze(1)
+    at_class = u.gather(1, classes[:, None].to(u.device)).squeeze(1)
     s = u.square().sum(1)
     a = 1 - xi
     outside = (1 - s).clamp(min=1e-12) * (2 * xi - xi * xi)
-    return torch.acosh(1 + (2 * (s - 2 * a * at_class + a * a) / outside).clamp(min=1e-9)).float()
+    distance = torch.acosh(1 + (2 * (s - 2 * a * at_class + a * a) / outside).clamp(min=1e-9))
+    return distance.float().to(device)
 
 
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:

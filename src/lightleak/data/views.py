@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.errors import refuse
+from lightleak.place import Place
 
 Padding = Literal["border", "zeros"]  # what is read beside an image
 DRAWS = 9  # uniform numbers that one view consumes: side, ratio, left, top, flip, and four of colour
@@ -157,8 +158,9 @@ def bilinear(scale: Tensor, shift: Tensor, size: int) -> Tensor:
 
     Coordinates as in `grid_sample` with align_corners=False; what lies outside reads the border.
     """
-    pixels = torch.arange(size, device=scale.device, dtype=torch.float64)
-    at = scale.double()[:, None] * ((2 * pixels + 1) / size - 1) + shift.double()[:, None]
+    kind = Place(scale.device).finest
+    pixels = torch.arange(size, device=scale.device, dtype=kind)
+    at = scale.to(kind)[:, None] * ((2 * pixels + 1) / size - 1) + shift.to(kind)[:, None]
     at = (((at + 1) * size - 1) / 2).clamp(0, size - 1)
     return (1 - (at[..., None] - pixels).abs()).clamp(min=0)
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from lightleak.errors import UserError
 from lightleak.models.classifier import Classifier
-from lightleak.training.adversarial import answering, other_labels, perturbed
+from lightleak.training.adversarial import answering, other_labels, perturbed, random_start
 from lightleak.training.plan import Batch, Plan
 from lightleak.training.recipes import Recipe
 
@@ -41,6 +41,7 @@ class ATAT:
     steps: int = 5
     training_mode: bool = False  # the descent moves the running statistics, as published
     title: ClassVar[str] = "AT-AT"
+    version: ClassVar[int] = 2  # 1 drew starts on the processor
 
     def __post_init__(self) -> None:
         problems = []
@@ -75,7 +76,7 @@ class ATAT:
 
     def moved(self, classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
         """x' of images N x 3 x H x W in [0, 1] for the classes N that they are moved towards."""
-        start = (2 * torch.rand(images.shape) - 1).to(images) * self.epsilon
+        start = random_start(images, torch.randint(2**62, (len(images),)), self.epsilon)
         with nullcontext() if self.training_mode else answering(classifier):
             return perturbed(
                 classifier, images, labels, epsilon=self.epsilon, step=self.step, steps=self.steps, towards=True,

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from lightleak.errors import UserError
 from lightleak.models.bottleneck import Bottleneck
 from lightleak.models.classifier import Classifier
+from lightleak.place import Place, precise
 from lightleak.surgery.observe import undone
 from lightleak.training.plan import Batch, Plan, Term
 from lightleak.training.recipes import Recipe
@@ -95,7 +96,11 @@ class BiDO:
         kernels = [linear_kernel(labels)]
         kernels += [gaussian_kernel(values, self.sigma) for values in (batch.images, *outputs)]
         image, label = dependence(torch.stack(kernels), self.measure, self.ridge)
-        return {f"{self.measure}_image": image, f"{self.measure}_label": label}
+        place = Place(batch.images.device)
+        return {
+            f"{self.measure}_image": image.to(place.device, place.finest),
+            f"{self.measure}_label": label.to(place.device, place.finest),
+        }
 
 
 def gaussian_kernel(values: Tensor, sigma: float = 5.0) -> Tensor:
@@ -103,7 +108,7 @@ def gaussian_kernel(values: Tensor, sigma: float = 5.0) -> Tensor:
     values = values.flatten(1)
     values = values if values.dtype == torch.float64 else values.float()
     values = values - values.mean(0)  # leaves distances alone and spares the next line its cancellation
-    inner = (values @ values.T).double()
+    inner = precise(values @ values.T)
     square = inner.diagonal()
     distance = (square[:, None] + square[None, :] - 2 * inner).clamp_min(0)
     return torch.exp(-distance / (2 * sigma**2 * values.shape[1]))
@@ -111,7 +116,7 @@ def gaussian_kernel(values: Tensor, sigma: float = 5.0) -> Tensor:
 
 def linear_kernel(values: Tensor) -> Tensor:
     """Inner products of m examples, m x m, float64."""
-    values = values.flatten(1).double()
+    values = precise(values.flatten(1))
     return values @ values.T
 
 

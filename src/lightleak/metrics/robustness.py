@@ -8,7 +8,7 @@ from lightleak.data.population import Images
 from lightleak.models.classifier import Classifier
 from lightleak.place import in_pieces
 from lightleak.ranking import answers
-from lightleak.training.adversarial import answering, perturbed
+from lightleak.training.adversarial import answering, perturbed, random_start
 
 EPSILON = 2 / 255
 
@@ -25,14 +25,15 @@ def robust(
     """Whether each image is named right, as it is and after projected gradient descent away from its class, bool N.
 
     No pixel of [0, 1] moves by more than `epsilon` (2/255, as AT-AT's paper measures); `steps` steps of a quarter of
-    it from a random start. An upper bound: a stronger attack may find more.
+    it from a random start of its own. An upper bound: a stronger attack may find more.
     """
     device = classifier.device
+    keys = randomness.hashes(seed, torch.arange(len(images)))
 
     def held(rows: slice) -> Tensor:
         index = torch.arange(len(images))[rows]
         shown, labels = images.floats(index, device), images.labelled(index, device)
-        start = (2 * torch.rand(shown.shape) - 1).to(shown) * epsilon
+        start = random_start(shown, keys[rows], epsilon)
         moved = perturbed(
             classifier, shown, labels, epsilon=epsilon, step=epsilon / 4, steps=steps, towards=False, start=start
         )

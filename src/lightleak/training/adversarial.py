@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightleak.models.classifier import Classifier
+from lightleak.randomness import uniforms
 
 
 def perturbed(
@@ -42,6 +43,11 @@ def perturbed(
         seen = seen.detach() + (-step if towards else step) * slope.sign()
         seen = seen.clamp(low, high)
     return seen.detach()
+
+
+def random_start(images: Tensor, keys: Tensor, epsilon: float) -> Tensor:
+    """What is added to images N x 3 x H x W at first: uniform within +-epsilon, by each one's key (int64, N)."""
+    return (2 * uniforms(keys.to(images.device), *images.shape[1:]) - 1).to(images) * epsilon
 
 
 def other_labels(drawn: Tensor, labels: Tensor, classes: int) -> Tensor:
