@@ -190,7 +190,7 @@ def test_noise_as_large_as_images_is_drawn_there(there, tiny_population, monkeyp
 
     def drawn(place):
         with place.entered():
-            target, index = place.put(tiny_classifier()), torch.arange(4)
+            target, index = place.put(targets.pop()), torch.arange(4)
             images = tiny_population.test.floats(index, place.device)
             if name == "paa":
                 rows = Rows(7, index.to(place.device), torch.zeros_like(index).to(place.device))
@@ -202,6 +202,7 @@ def test_noise_as_large_as_images_is_drawn_there(there, tiny_population, monkeyp
                 return ATAT(steps=1).moved(target, images, index.to(place.device)).cpu()
             return robust(target, tiny_population.test, steps=1)
 
+    targets = [tiny_classifier(), tiny_classifier()]  # which are tried on random images
     for source in ("rand", "randn"):
         monkeypatch.setattr(torch, source, lambda *_, **__: pytest.fail("drawn on the processor"))
     assert torch.allclose(drawn(there).float(), drawn(Place()).float(), atol=1e-4)
