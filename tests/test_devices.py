@@ -20,6 +20,7 @@ from lightleak.attacks import GMI, KEDMI, PPA, SSD, Alignment, Guess, MirrorBlac
 from lightleak.attacks.draws import Rows
 from lightleak.attacks.noise import is_noisy
 from lightleak.data import faces
+from lightleak.data.population import Images
 from lightleak.defences import ATAT, MID, BiDO, RoLSS, plan
 from lightleak.errors import UserError
 from lightleak.metrics import attribute_regressor, recognition, truth
@@ -184,28 +185,30 @@ def test_guards_answer_where_their_target_is(there, tiny_population, guard):
     assert torch.equal(answers(there), answers(Place()))
 
 
-@pytest.mark.parametrize("name", ["paa", "smoothed", "atat", "robust"])
+NOISE = {
+    "paa": lambda _, images, rows: Alignment(kind="noise")._copies(images, rows, rows.classes),
+    "smoothed": lambda _, images, rows: Smoothed(number=2).inputs(images, rows.classes),
+    "atat": lambda target, images, rows: ATAT(steps=1).moved(target, images, rows.classes),
+    "robust": lambda target, images, rows: robust(
+        target, Images((255 * images).byte().cpu(), rows.classes.cpu()), steps=1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOISE)
 def test_noise_as_large_as_images_is_drawn_there(there, tiny_population, monkeypatch, name):
     """And is the same as on the processor."""
-
-    def drawn(place):
-        with place.entered():
-            target, index = place.put(targets.pop()), torch.arange(4)
+    found = []
+    for place in (there, Place()):
+        with place.entered(), monkeypatch.context() as patched:
+            target, index = place.put(tiny_classifier()), torch.arange(4)
             images = tiny_population.test.floats(index, place.device)
-            if name == "paa":
-                rows = Rows(7, index.to(place.device), torch.zeros_like(index).to(place.device))
-                return Alignment(kind="noise")._copies(images, rows, rows.classes).cpu()
-            if name == "smoothed":
-                return Smoothed(number=2).inputs(images, index).cpu()
-            if name == "atat":
-                torch.manual_seed(0)
-                return ATAT(steps=1).moved(target, images, index.to(place.device)).cpu()
-            return robust(target, tiny_population.test, steps=1)
-
-    targets = [tiny_classifier(), tiny_classifier()]  # which are tried on random images
-    for source in ("rand", "randn"):
-        monkeypatch.setattr(torch, source, lambda *_, **__: pytest.fail("drawn on the processor"))
-    assert torch.allclose(drawn(there).float(), drawn(Place()).float(), atol=1e-4)
+            for source in ("rand", "randn"):
+                patched.setattr(torch, source, lambda *_, **__: pytest.fail("drawn on the processor"))
+            torch.manual_seed(0)
+            rows = Rows(7, place.put(index), place.put(torch.zeros_like(index)))
+            found.append(NOISE[name](target, images, rows).cpu().float())
+    assert torch.allclose(*found, atol=1e-4)
 
 
 FITTING = {

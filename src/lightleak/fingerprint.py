@@ -33,6 +33,12 @@ def deciding(settings: Any) -> dict[str, str]:
     return {one.name: _spelt(getattr(settings, one.name)) for one in dataclasses.fields(settings) if one.compare}
 
 
+def versioned(thing: Any) -> str:
+    """The name of a thing's class, with its `version` from the second on."""
+    version = getattr(type(thing), "version", 1)
+    return type(thing).__qualname__ + (f" version {version}" if isinstance(version, int) and version > 1 else "")
+
+
 def fingerprint(*things: Any) -> str:
     """20 hexadecimal digits that change with any of `things`."""
     digest = sha256()
@@ -64,7 +70,7 @@ def _spelt(thing: Any) -> str:
     """Its repr, of the dataclasses in it what decides alone."""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         inner = ", ".join(f"{name}={text}" for name, text in deciding(thing).items())
-        return f"{type(thing).__qualname__}({inner})"
+        return f"{versioned(thing)}({inner})"
     if isinstance(thing, tuple):
         return f"({', '.join(map(_spelt, thing))}{',' if len(thing) == 1 else ''})"
     if isinstance(thing, list):

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightleak.attacks.reconstruction import Reconstruction, join, write
 from lightleak.errors import StaleState, UserError
 from lightleak.files import publish
-from lightleak.fingerprint import deciding, fingerprint
+from lightleak.fingerprint import deciding, fingerprint, versioned
 
 MARK = "attack.json"  # in the folder: what its batches belong to
 
@@ -110,7 +110,7 @@ def _share(parts: list[Reconstruction], other: Reconstruction) -> bool:
 
 def said_of(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any, knowledge: Any = None) -> dict[str, str]:
     """What of a run's arguments can be told in words, each in a few."""
-    about = {"attack": type(attack).__name__, **deciding(attack), "seed": seed, "prior": type(prior).__name__}
+    about = {"attack": versioned(attack), **deciding(attack), "seed": seed, "prior": type(prior).__name__}
     about |= {name: oracle.settings()[name] for name in ("access", "guard", "precision")}
     about |= {"classes": classes.tolist(), "knowledge": None if knowledge is None else type(knowledge).__name__}
     return {name: text if len(text := str(value)) <= 60 else f"{text[:57]}..." for name, value in about.items()}
@@ -131,7 +131,7 @@ def _differing(before: Any, now: dict[str, str]) -> str:
 
 def made_by(attack: Any, seed: int, classes: Tensor, oracle: Any, prior: Any, knowledge: Any = None) -> str:
     """A hash of all that decides what a run finds."""
-    about = [type(attack).__name__, deciding(attack), seed, classes.tolist(), oracle.settings()]
+    about = [versioned(attack), deciding(attack), seed, classes.tolist(), oracle.settings()]
     about += [type(prior).__name__, prior.settings()]
     # What was fitted or learnt beforehand, by its values: a guard's repr need not tell two fits apart.
     if oracle.guard is not None:
