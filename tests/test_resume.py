@@ -16,7 +16,7 @@ from lightleak.attacks.reconstruction import Reconstruction
 from lightleak.data.population import Images
 from lightleak.defences import MID, SSF, TLDMI, TTS, NegLS, RoLSS, plan, pretrain
 from lightleak.errors import UserError
-from lightleak.fingerprint import deciding, fingerprint
+from lightleak.fingerprint import deciding, fingerprint, versioned
 from lightleak.metrics.knowledge import teach
 from lightleak.models.classifier import Classifier
 from lightleak.priors.fit import fit
@@ -265,6 +265,15 @@ def test_what_decides_is_told_without_what_decides_speed_alone_at_any_depth():
     assert "batch" not in deciding(nested)["things"]
     fields = {f.name: repr(getattr(PPA(), f.name)) for f in dataclasses.fields(PPA) if f.name != "batch"}
     assert deciding(PPA()) == fields  # as text says it: marks that lie on a disk stay valid
+
+
+def test_another_version_of_an_algorithm_is_another(monkeypatch):
+    before = deciding(PPA(alignment=Alignment()))
+    monkeypatch.setattr(Alignment, "version", Alignment.version + 1)
+    assert deciding(PPA(alignment=Alignment())) != before
+    assert versioned(PPA()) == "PPA"
+    monkeypatch.setattr(PPA, "version", 3, raising=False)
+    assert versioned(PPA()) == "PPA version 3"
 
 
 @dataclasses.dataclass(frozen=True)
