@@ -263,8 +263,13 @@ def test_a_protocol_is_followed_or_refused(folder, capsys, monkeypatch):
     assert not (folder / "refused.json").exists()
     followed = evaluation("followed.json", "--protocol", "two-each")
     assert "counted as two-each v1" in told(capsys)
-    assert followed == evaluation("bytes.json", "--fed-8-bit")
-    assert followed != evaluation("floats.json")
+    assert followed.pop("scored") == {"protocol": "two-each v1", "fed": "8-bit", "published": False}
+    plain = evaluation("bytes.json", "--fed-8-bit")
+    assert plain.pop("scored") == {"protocol": None, "fed": "8-bit", "published": False}
+    assert followed == plain
+    floats = evaluation("floats.json")
+    del floats["scored"]
+    assert followed != floats
 
 
 def test_which_of_two_equal_outputs_is_said_to_every_verb(folder, capsys):

@@ -42,7 +42,7 @@ RIGHT = [
     "doctor --preset rolss --json",
     "attack --out y --target x attack:gmi --attack.rate 0.1 attack.alignment:alignment --attack.alignment.copies 3",
     "attack --out y --target x attack:miface --attack.process none",
-    "fit --out y training:wgan-published --training.betas 0.5 1",
+    "fit --out y training:wgan-published --training.betas 0 0.9",
     "train --out x --recipe.milestones 0.5 --recipe.view.flip 0.5 --data digits --defence RoLSS,bido",
 ]
 WRONG = [

@@ -97,7 +97,7 @@ def _is_of_library(model: str) -> bool:
 
 
 def _classifier(model: str, size: int | None, own: Own) -> Classifier:
-    if _is_of_library(model):
+    if not is_spec(model) and _is_of_library(model):
         return zoo.build(model, 1000, size).eval()
     file = None if is_spec(model) else Path(model)
     saved = file is not None or (own.weights is not None and is_checkpoint(own.weights))
