@@ -78,6 +78,8 @@ def population(
         raise UserError(f"a folder's split is stable or drawn, not {split!r}")
     if order not in (None, "plain", "natural"):
         raise UserError(f"the order of classes is plain or natural, not {order!r}")
+    if classes is not None and order is not None:
+        raise UserError("classes says in which order the model numbers its classes: leave order out")
     if fewest < division.FEWEST:
         raise UserError(f"a class needs at least {division.FEWEST} images, one to train on and one for the judge")
     listed = read_names(classes) if classes is not None else None
@@ -97,8 +99,6 @@ def population(
 
     # 1. who is private, in which order
     names = private_names(usable.names, private, listed, seed, public is not None, split)
-    if listed is not None and order is not None:
-        raise UserError("classes says in which order the model numbers its classes: leave order out")
     if listed is None:
         names, numbered = ordered(names, order, {printable(name): name for name in listing.classes})
     else:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightleak.errors import refuse
-from lightleak.place import Place
+from lightleak.place import PROCESSOR, Place
 
 Padding = Literal["border", "zeros"]  # what is read beside an image
 DRAWS = 9  # uniform numbers that one view consumes: side, ratio, left, top, flip, and four of colour
@@ -40,8 +40,7 @@ class View:
             wrong.append(f"ratio is from a width over height up to a larger one, above 0, not {self.ratio}")
         if not 0 <= self.flip <= 1:
             wrong.append(f"flip is a probability, not {self.flip}")
-        reaches = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
-        reaches["hue"] = self.hue
+        reaches = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "hue")}
         wrong += [f"{name} must be at least 0, not {reach}" for name, reach in reaches.items() if not reach >= 0]
         refuse(wrong)
 
@@ -103,7 +102,7 @@ def resized(images: Tensor, size: int) -> Tensor:
     if images.shape[-2:] == (size, size):
         return images
     if images.device.type != "cpu":
-        down, across = (_antialiased_there(side, size, images.device, images.dtype) for side in images.shape[-2:])
+        down, across = (antialiased(side, size, images.device, images.dtype) for side in images.shape[-2:])
         return resampled(images, down, across)
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
@@ -166,19 +165,16 @@ def bilinear(scale: Tensor, shift: Tensor, size: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def antialiased(inputs: int, size: int) -> Tensor:
-    """The matrix size x inputs of bilinear resampling with antialiasing: triangles as wide as the larger pixel."""
+def antialiased(inputs: int, size: int, device: torch.device = PROCESSOR, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The matrix size x inputs of bilinear resampling with antialiasing: triangles as wide as the larger pixel.
+
+    Copied to a device once: a copy waits for all that the device has to do.
+    """
     ratio = inputs / size
     centres = ratio * (torch.arange(size, dtype=torch.float64) + 0.5)
     pixels = torch.arange(inputs, dtype=torch.float64) + 0.5
     weights = (1 - (pixels - centres[:, None]).abs() / max(ratio, 1.0)).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)
-
-
-@lru_cache(maxsize=64)
-def _antialiased_there(inputs: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`antialiased` on a device, copied there once: a copy waits for all that the device has to do."""
-    return antialiased(inputs, size).to(device, dtype)
+    return (weights / weights.sum(1, keepdim=True)).to(device, dtype)
 
 
 def recolour(images: Tensor, draws: Tensor, view: View) -> Tensor:

@@ -63,7 +63,7 @@ class LowRes:
         return [
             self.evaluate(self.target(architecture, defences, self.seed + training), name)
             for architecture, defences in TARGETS
-            if architecture in (networks or (architecture,))
+            if not networks or architecture in networks
             for training in range(self.trainings)
             for name in attacks or self.attacks
         ]

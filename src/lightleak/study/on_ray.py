@@ -40,8 +40,7 @@ class OnRay(Cluster):
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, namespace="lightleak", **here)
         except (ConnectionError, ValueError, RuntimeError, AssertionError) as error:
-            line = " ".join(str(error).split())[:200]
-            raise UserError(f"there is no Ray cluster at {address} ({line}); 'ray start --head' starts one") from None
+            raise _nobody(address, error) from None
         self.remote = ray.remote(max_retries=0)(perform)
         # CUDA asks once in a process which cards it sees: whoever is given one begins a process and ends it. Ray knows
         # that where a function is declared with cards, not from `options`.
@@ -102,4 +101,9 @@ def _check_reached(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"there is no Ray cluster at {address} ({error}); 'ray start --head' starts one") from None
+        raise _nobody(address, error) from None
+
+
+def _nobody(address: str, error: Exception) -> UserError:
+    line = " ".join(str(error).split())[:200]
+    return UserError(f"there is no Ray cluster at {address} ({line}); 'ray start --head' starts one")
